@@ -1,0 +1,179 @@
+//! The one source of map names, sizes, keys and values.
+//!
+//! Everything here is `#[repr(C)]`, made of fixed-width integers and byte arrays with explicit zeroed
+//! padding, and has its size asserted; a change of any layout raises [`SCHEMA_VERSION`].
+
+mod address;
+mod backend;
+mod binding;
+mod counters;
+mod endian;
+mod event;
+mod flow;
+mod hop;
+mod maintenance;
+mod outcome;
+mod service;
+mod settings;
+
+pub use address::Addr;
+pub use backend::{ARENA_CHUNK, ArenaChunk, Backend, STATUS_PER_WORD, Status, VLAN_KEEP, VLAN_NONE};
+pub use binding::{Binding, BindingKey, BindingWord};
+pub use counters::{Counters, Quota, TokenBucket};
+pub use endian::{Be16, Be32};
+pub use event::{BindingEvent, BindingEventKind};
+pub use flow::{Flow, FlowKey, FlowRef, FlowState, FlowWord, FragmentKey, FragmentRef};
+pub use hop::{Hop, Mac, VlanTags};
+pub use maintenance::{
+    BindingOp, BindingRecord, RECORDS_PER_RUN, RecordResult, SweepReport, SweepRequest, SweepTarget,
+};
+pub use outcome::Outcome;
+pub use service::{Affinity, Mode, Service, ServiceFlags, ServiceKey};
+pub use settings::{Settings, SettingsFlags};
+
+/// Version of every layout in this module; pinned maps of another version are migrated, never reused.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// Most services one node can hold.
+pub const MAX_SERVICES: u32 = 4_096;
+/// Most backends one service can hold.
+pub const MAX_BACKENDS_PER_SERVICE: u32 = 4_096;
+/// Most backends in all services together; a backend slot is a `u16`.
+pub const MAX_BACKENDS: u32 = 65_536;
+/// Most interfaces a packet can be redirected to.
+pub const MAX_DEVICES: u32 = 256;
+/// Default number of bindings.
+pub const DEFAULT_BINDINGS: u32 = 1 << 20;
+/// Default number of flows (NAT connections).
+pub const DEFAULT_FLOWS: u32 = 1 << 18;
+/// Entries of the quota table, indexed by a hash of service and source prefix.
+pub const QUOTA_ENTRIES: u32 = 65_536;
+/// Entries of the doorkeeper, indexed by a hash of the flow.
+pub const DOORKEEPER_ENTRIES: u32 = 65_536;
+/// Fragment trains tracked at once.
+pub const FRAGMENT_ENTRIES: u32 = 16_384;
+/// Bytes of the ring that carries [`BindingEvent`]s to `lbd`.
+pub const EVENT_RING_BYTES: u32 = 1 << 20;
+
+/// Number of ring slots that hold keys for a binding table of `capacity` entries.
+///
+/// A quarter more than the table, so that an insert into a table that is not full finds a free slot
+/// within a few probes.
+pub const fn binding_ring_len(capacity: u32) -> u32 {
+    capacity + capacity / 4
+}
+
+/// Number of half-open flow records beside `capacity` established ones.
+pub const fn half_open_len(capacity: u32) -> u32 {
+    let eighth = capacity / 8;
+    if eighth < 64 { 64 } else { eighth }
+}
+
+/// Entries of the flow index: two directions for every record, and slack for records being replaced.
+pub const fn flow_index_len(capacity: u32) -> u32 {
+    (capacity + half_open_len(capacity)) * 2
+}
+
+/// Names of the maps, as they stand in the object file and below the pin directory.
+pub mod map {
+    /// `Array<Settings>`, one entry.
+    pub const SETTINGS: &str = "SETTINGS";
+    /// `Hash<ServiceKey, Service>`.
+    pub const SERVICES: &str = "SERVICES";
+    /// `Array<Backend>` by backend slot.
+    pub const BACKENDS: &str = "BACKENDS";
+    /// `Array<u64>`: two status bits a backend slot, see [`super::Status`].
+    pub const STATUS: &str = "STATUS";
+    /// `Array<ArenaChunk>`: selection tables and member lists of all services.
+    pub const ARENA: &str = "ARENA";
+    /// `Hash<BindingKey, Binding>`.
+    pub const BINDINGS: &str = "BINDINGS";
+    /// `Array<BindingKey>`: where inserts look for expired bindings.
+    pub const BINDING_RING: &str = "BINDING_RING";
+    /// `Array<u64>`: the clock hands of the rings, see [`super::hand`].
+    pub const HANDS: &str = "HANDS";
+    /// `Hash<FlowKey, FlowRef>`: both directions of every flow.
+    pub const FLOW_INDEX: &str = "FLOW_INDEX";
+    /// `Array<Flow>`: half-open records first, established ones behind them.
+    pub const FLOWS: &str = "FLOWS";
+    /// `LruHash<FragmentKey, FragmentRef>`: where the rest of a fragment train goes.
+    pub const FRAGMENTS: &str = "FRAGMENTS";
+    /// `DevMapHash` by interface index.
+    pub const DEVICES: &str = "DEVICES";
+    /// `PerCpuArray<Counters>` by service slot.
+    pub const SERVICE_COUNTERS: &str = "SERVICE_COUNTERS";
+    /// `PerCpuArray<Counters>` by backend slot.
+    pub const BACKEND_COUNTERS: &str = "BACKEND_COUNTERS";
+    /// `PerCpuArray<u64>` by [`super::Outcome`].
+    pub const OUTCOMES: &str = "OUTCOMES";
+    /// `Array<TokenBucket>` by service slot: rate of new bindings.
+    pub const RATES: &str = "RATES";
+    /// `Array<Quota>`: new bindings by source prefix.
+    pub const QUOTAS: &str = "QUOTAS";
+    /// `Array<u64>`: flows seen once.
+    pub const DOORKEEPER: &str = "DOORKEEPER";
+    /// `RingBuf` of [`super::BindingEvent`].
+    pub const EVENTS: &str = "EVENTS";
+    /// `PerCpuArray` of the packet's parsed form, handed from program to program.
+    pub const SCRATCH: &str = "SCRATCH";
+    /// `ProgArray` of the tail-called programs, see [`super::program`].
+    pub const PROGRAMS: &str = "PROGRAMS";
+}
+
+/// Names of the programs in the object file and their places in [`map::PROGRAMS`].
+pub mod program {
+    /// The entry program, attached to interfaces.
+    pub const ENTRY: &str = "stickleback";
+    /// Tail-called programs by place in `PROGRAMS`.
+    pub const TAIL_CALLS: [(u32, &str); 6] = [
+        (BIND, "bind"),
+        (NAT, "nat"),
+        (OPEN, "open"),
+        (ICMP, "icmp"),
+        (FRAGMENT, "fragment"),
+        (ANSWER, "answer"),
+    ];
+    /// Makes or moves a binding in the direct modes.
+    pub const BIND: u32 = 0;
+    /// Translates a packet of a known flow.
+    pub const NAT: u32 = 1;
+    /// Opens a NAT flow.
+    pub const OPEN: u32 = 2;
+    /// ICMP and ICMPv6.
+    pub const ICMP: u32 = 3;
+    /// Fragments.
+    pub const FRAGMENT: u32 = 4;
+    /// Answers that the balancer itself sends: resets and ICMP errors.
+    pub const ANSWER: u32 = 5;
+    /// Run by `lbd` through `BPF_PROG_TEST_RUN`: reclaims expired bindings and flows.
+    pub const SWEEP: &str = "sweep";
+    /// Run by `lbd` through `BPF_PROG_TEST_RUN`: applies binding records by generation.
+    pub const APPLY: &str = "apply";
+}
+
+/// Places in [`map::HANDS`].
+pub mod hand {
+    /// Next slot of the binding ring.
+    pub const BINDING: u32 = 0;
+    /// Next half-open flow record.
+    pub const HALF_OPEN: u32 = 1;
+    /// Next established flow record.
+    pub const FLOW: u32 = 2;
+    /// Source of flow nonces.
+    pub const NONCE: u32 = 3;
+    /// Bindings that live now; kept by insert and reclaim.
+    pub const BINDINGS_LIVE: u32 = 4;
+    /// Number of hands.
+    pub const COUNT: u32 = 8;
+}
+
+/// Implements `aya::Pod` for map types, in userspace builds only.
+macro_rules! pod {
+    ($($ty:ty: $size:expr),* $(,)?) => {$(
+        const _: () = assert!(core::mem::size_of::<$ty>() == $size);
+        // SAFETY: `#[repr(C)]` of integers and byte arrays without implicit padding (the size says so).
+        #[cfg(feature = "user")]
+        unsafe impl aya::Pod for $ty {}
+    )*};
+}
+use pod;

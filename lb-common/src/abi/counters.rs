@@ -1,0 +1,37 @@
+//! Counters and limits.
+
+/// Per-CPU traffic counters of a service or a backend.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Counters {
+    /// Packets towards the backend.
+    pub packets: u64,
+    /// Bytes of those packets, from the IP header on, before encapsulation.
+    pub bytes: u64,
+    /// Packets from the backend that were translated back.
+    pub reply_packets: u64,
+    /// Their bytes.
+    pub reply_bytes: u64,
+    /// Bindings made.
+    pub bindings: u64,
+    /// Connections opened (TCP SYN, first UDP packet).
+    pub connections: u64,
+}
+
+/// Rate of new bindings of one service: tokens and the time they were last filled.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct TokenBucket {
+    /// Second of the monotonic clock in the high half, bindings made in it in the low half.
+    pub word: u64,
+}
+
+/// New bindings of one source prefix.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Quota {
+    /// Number of the window in the high half, bindings made in it in the low half.
+    pub word: u64,
+}
+
+super::pod!(Counters: 48, TokenBucket: 8, Quota: 8);

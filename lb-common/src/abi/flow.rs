@@ -1,0 +1,236 @@
+//! Flows: transport connections that are translated.
+
+use super::{Addr, Be16, Be32, Mac, VlanTags};
+
+/// A 5-tuple as it stands in a packet of one direction.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub struct FlowKey {
+    /// Source address.
+    pub source: Addr,
+    /// Destination address.
+    pub destination: Addr,
+    /// Source port; the identifier for ICMP echo.
+    pub source_port: Be16,
+    /// Destination port.
+    pub destination_port: Be16,
+    /// IP protocol.
+    pub protocol: u8,
+    /// Zero.
+    pub pad: [u8; 3],
+}
+
+impl FlowKey {
+    /// The key of the other direction.
+    #[inline(always)]
+    pub const fn reversed(&self) -> Self {
+        Self {
+            source: self.destination,
+            destination: self.source,
+            source_port: self.destination_port,
+            destination_port: self.source_port,
+            protocol: self.protocol,
+            pad: [0; 3],
+        }
+    }
+}
+
+/// Where a flow's record is: index and nonce in one word that is replaced at once.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct FlowRef(pub u64);
+
+impl FlowRef {
+    /// Set when the key is the direction from the backend.
+    const REPLY: u64 = 1 << 31;
+
+    /// A reference to record `index` while its nonce is `nonce`.
+    #[inline(always)]
+    pub const fn new(index: u32, nonce: u32, reply: bool) -> Self {
+        Self((nonce as u64) << 32 | if reply { Self::REPLY } else { 0 } | (index & 0x7fff_ffff) as u64)
+    }
+    /// Index of the record.
+    #[inline(always)]
+    pub const fn index(self) -> u32 {
+        self.0 as u32 & 0x7fff_ffff
+    }
+    /// Nonce that the record must carry.
+    #[inline(always)]
+    pub const fn nonce(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+    /// Whether the key is the direction from the backend.
+    #[inline(always)]
+    pub const fn is_reply(self) -> bool {
+        self.0 & Self::REPLY != 0
+    }
+}
+
+/// State of a flow.
+#[repr(u8)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum FlowState {
+    /// No flow.
+    Free = 0,
+    /// TCP: SYN seen from the client. UDP: packets from the client only.
+    Opening = 1,
+    /// TCP: SYN-ACK seen from the backend.
+    Answered = 2,
+    /// Both sides proved themselves.
+    Established = 3,
+    /// A FIN from either side.
+    Closing = 4,
+    /// FIN from both sides, or a reset.
+    Closed = 5,
+    /// Claimed by a CPU that is filling it in.
+    Claimed = 6,
+}
+
+impl FlowState {
+    /// The state with that number; unknown numbers are `Free`.
+    #[inline(always)]
+    pub const fn from_u8(n: u8) -> Self {
+        match n {
+            1 => Self::Opening,
+            2 => Self::Answered,
+            3 => Self::Established,
+            4 => Self::Closing,
+            5 => Self::Closed,
+            6 => Self::Claimed,
+            _ => Self::Free,
+        }
+    }
+}
+
+/// Nonce, state and flags of a flow in one exchangeable word.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct FlowWord(pub u64);
+
+impl FlowWord {
+    /// A FIN came from the client.
+    pub const FIN_CLIENT: u64 = 1 << 8;
+    /// A FIN came from the backend.
+    pub const FIN_SERVER: u64 = 1 << 9;
+    /// A reset ended it.
+    pub const RESET: u64 = 1 << 10;
+    /// Its session has been bound.
+    pub const BOUND: u64 = 1 << 11;
+    /// Carries UDP or another protocol without connections.
+    pub const DATAGRAM: u64 = 1 << 12;
+
+    /// A word without flags.
+    #[inline(always)]
+    pub const fn new(nonce: u32, state: FlowState) -> Self {
+        Self((nonce as u64) << 32 | state as u64)
+    }
+    /// Its nonce; never 0 in a used record.
+    #[inline(always)]
+    pub const fn nonce(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+    /// Its state.
+    #[inline(always)]
+    pub const fn state(self) -> FlowState {
+        FlowState::from_u8(self.0 as u8)
+    }
+    /// With another state.
+    #[inline(always)]
+    pub const fn with_state(self, state: FlowState) -> Self {
+        Self(self.0 & !0xff | state as u64)
+    }
+    /// Whether a flag is set.
+    #[inline(always)]
+    pub const fn has(self, flag: u64) -> bool {
+        self.0 & flag != 0
+    }
+    /// With a flag set.
+    #[inline(always)]
+    pub const fn with(self, flag: u64) -> Self {
+        Self(self.0 | flag)
+    }
+}
+
+impl core::fmt::Debug for FlowWord {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(
+            f,
+            "FlowWord({:?}, nonce {:#x}, flags {:#x})",
+            self.state(),
+            self.nonce(),
+            self.0 >> 8 & 0xff_ffff
+        )
+    }
+}
+
+/// One flow, both directions.
+///
+/// Everything but `word` and `last_seen` is written once, before the flow can be found.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Flow {
+    /// A [`FlowWord`].
+    pub word: u64,
+    /// Last packet, nanoseconds of the monotonic clock; written when it moved noticeably.
+    pub last_seen: u64,
+    /// Client -> VIP, as it stands in the client's packets.
+    pub client: FlowKey,
+    /// Backend -> client (or source-NAT address), as it stands in the backend's packets.
+    pub server: FlowKey,
+    /// The session key.
+    pub session: u64,
+    /// [`super::Service::id`].
+    pub service: u32,
+    /// Counter place of the service.
+    pub service_slot: u16,
+    /// Backend slot.
+    pub backend: u16,
+    /// [`super::Backend::generation`] when the flow was opened.
+    pub backend_generation: u16,
+    /// The client's next hop: MAC that its packets came from.
+    pub client_mac: Mac,
+    /// Our MAC that its packets came to.
+    pub local_mac: Mac,
+    /// Zero.
+    pub pad: u16,
+    /// Interface that its packets came in on.
+    pub ifindex: u32,
+    /// Tags its packets carried.
+    pub tags: VlanTags,
+    /// Zero.
+    pub pad2: u32,
+}
+
+/// What names one train of fragments.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub struct FragmentKey {
+    /// Source address.
+    pub source: Addr,
+    /// Destination address.
+    pub destination: Addr,
+    /// Identification (16 bits in IPv4, 32 in IPv6).
+    pub identification: Be32,
+    /// IP protocol.
+    pub protocol: u8,
+    /// Zero.
+    pub pad: [u8; 3],
+}
+
+/// What the first fragment decided for the rest.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct FragmentRef {
+    /// The flow of a `nat` service, else 0.
+    pub flow: u64,
+    /// The backend of a direct mode.
+    pub backend: u16,
+    /// Its slot generation.
+    pub backend_generation: u16,
+    /// Ports of the first fragment, so that the rest finds the same service.
+    pub destination_port: Be16,
+    /// Source port of the first fragment.
+    pub source_port: Be16,
+}
+
+super::pod!(FlowKey: 40, FlowRef: 8, Flow: 144, FragmentKey: 40, FragmentRef: 16);

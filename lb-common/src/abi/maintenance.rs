@@ -1,0 +1,92 @@
+//! What `lbd` asks of the maintenance programs, through the data of `BPF_PROG_TEST_RUN`.
+
+/// Which ring the sweep walks.
+#[repr(u32)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum SweepTarget {
+    /// Bindings.
+    Bindings = 1,
+    /// Flows, half-open ones first.
+    Flows = 2,
+}
+
+/// A stretch of a ring to sweep; the program's input.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct SweepRequest {
+    /// A [`SweepTarget`].
+    pub target: u32,
+    /// First ring slot.
+    pub start: u32,
+    /// Number of slots, at most 65,536 a run.
+    pub count: u32,
+    /// Zero.
+    pub pad: u32,
+}
+
+/// What a sweep did; the program's output, in place of the request.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct SweepReport {
+    /// Entries deleted.
+    pub reclaimed: u32,
+    /// Entries that live on.
+    pub live: u32,
+    /// Bindings that were unsynced and told again.
+    pub unsynced: u32,
+    /// Zero.
+    pub pad: u32,
+}
+
+/// What to do with a binding.
+#[repr(u8)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum BindingOp {
+    /// Insert, or replace when the record's generation is newer.
+    Put = 1,
+    /// Delete when the generation is not newer than the record's.
+    Delete = 2,
+    /// Clear the unsynced flag when the word is still the record's.
+    Acknowledge = 3,
+    /// Insert when absent, ring slot included: migration of a table.
+    Copy = 4,
+}
+
+/// One binding for the `apply` program; the input is an array of them.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct BindingRecord {
+    /// The session key.
+    pub session: u64,
+    /// The [`super::BindingWord`].
+    pub word: u64,
+    /// Remaining lifetime in nanoseconds.
+    pub lifetime: u64,
+    /// [`super::Service::id`].
+    pub service: u32,
+    /// A [`BindingOp`]; the program replaces it by a [`RecordResult`].
+    pub op: u8,
+    /// Zero.
+    pub pad: [u8; 3],
+}
+
+/// What `apply` did with a record.
+#[repr(u8)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum RecordResult {
+    /// Not an operation.
+    Invalid = 0,
+    /// Done.
+    Applied = 16,
+    /// The table holds something newer, or something else by now.
+    Superseded = 17,
+    /// No room.
+    Full = 18,
+    /// Nothing there to delete or acknowledge.
+    Absent = 19,
+}
+
+/// Records in one run of `apply`.
+pub const RECORDS_PER_RUN: usize = 64;
+
+super::pod!(SweepRequest: 16, SweepReport: 16, BindingRecord: 32);

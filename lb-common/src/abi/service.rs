@@ -1,0 +1,120 @@
+//! Services: what a packet's destination means.
+
+use super::{Addr, Be16};
+
+/// What a packet is looked up by.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub struct ServiceKey {
+    /// The VIP.
+    pub address: Addr,
+    /// Destination port; 0 = any port.
+    pub port: Be16,
+    /// IP protocol (6 TCP, 17 UDP).
+    pub protocol: u8,
+    /// Zero.
+    pub pad: u8,
+}
+
+/// A service as the data plane needs it.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Service {
+    /// Id from the service's name; part of every binding key.
+    pub id: u32,
+    /// Place of its counters and rate bucket.
+    pub slot: u16,
+    /// A [`Mode`].
+    pub mode: u8,
+    /// An [`Affinity`].
+    pub affinity: u8,
+    /// First slot of its selection table in the arena.
+    pub table: u32,
+    /// Table size - 1; sizes are powers of two.
+    pub table_mask: u32,
+    /// First arena slot of the member list that the linear walk reads.
+    pub members: u32,
+    /// Length of the member list.
+    pub member_count: u32,
+    /// IPv4 prefix length of the session key (1..=32).
+    pub prefix_v4: u8,
+    /// IPv6 prefix length of the session key (1..=128).
+    pub prefix_v6: u8,
+    /// Bits of [`ServiceFlags`].
+    pub flags: u16,
+    /// New bindings a second.
+    pub binding_rate: u32,
+    /// Lifetime of a binding without traffic, in nanoseconds.
+    pub lifetime: u64,
+    /// Source address for `SNAT`, of the service's family.
+    pub source: Addr,
+    /// MSS that is written into SYN segments when larger; 0 = leave.
+    pub mss: u16,
+    /// Zero.
+    pub pad: u16,
+    /// Zero.
+    pub pad2: u32,
+}
+
+/// How a packet gets to its backend.
+#[repr(u8)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Mode {
+    /// Destination NAT, replies translated back.
+    Nat = 0,
+    /// Direct return: only the MAC changes.
+    L2 = 1,
+    /// IP in IP (RFC 2003, RFC 2473, RFC 4213), any family in any.
+    Ipip = 2,
+    /// Generic UDP encapsulation, variant 1 (IP directly in UDP; draft-ietf-intarea-gue).
+    Gue = 3,
+}
+
+impl Mode {
+    /// The mode with that number.
+    #[inline(always)]
+    pub const fn from_u8(n: u8) -> Option<Self> {
+        Some(match n {
+            0 => Self::Nat,
+            1 => Self::L2,
+            2 => Self::Ipip,
+            3 => Self::Gue,
+            _ => return None,
+        })
+    }
+}
+
+/// How the session key is taken from a packet.
+#[repr(u8)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Affinity {
+    /// The 5-tuple: every connection is a session of its own.
+    None = 0,
+    /// The client's address, cut to a prefix.
+    SourceIp = 1,
+}
+
+impl Affinity {
+    /// The affinity with that number.
+    #[inline(always)]
+    pub const fn from_u8(n: u8) -> Option<Self> {
+        Some(match n {
+            0 => Self::None,
+            1 => Self::SourceIp,
+            _ => return None,
+        })
+    }
+}
+
+/// Bits of [`Service::flags`].
+#[derive(Clone, Copy, Debug)]
+pub struct ServiceFlags;
+
+impl ServiceFlags {
+    /// `nat` with source NAT from [`Service::source`].
+    pub const SNAT: u16 = 1 << 0;
+    /// The only service of its address and protocol, so fragments without ports belong to it.
+    pub const ALONE: u16 = 1 << 1;
+}
+
+super::pod!(ServiceKey: 20, Service: 64);

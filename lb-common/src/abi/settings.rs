@@ -1,0 +1,64 @@
+//! What holds for the whole node.
+
+use super::Addr;
+
+/// One entry; written by `lbd` before the program is attached and on reload.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Settings {
+    /// [`super::SCHEMA_VERSION`] of the maps.
+    pub schema: u32,
+    /// Bits of [`SettingsFlags`].
+    pub flags: u32,
+    /// Bindings the table may hold.
+    pub binding_capacity: u32,
+    /// Slots of the binding ring.
+    pub binding_ring: u32,
+    /// Half-open flow records.
+    pub half_open: u32,
+    /// Established flow records; they follow the half-open ones.
+    pub flows: u32,
+    /// Cluster secret of the session-key hash (SipHash key, two words).
+    pub session_secret: [u64; 2],
+    /// Source of tunnel packets to IPv4 backends.
+    pub tunnel_v4: Addr,
+    /// Source of tunnel packets to IPv6 backends.
+    pub tunnel_v6: Addr,
+    /// UDP port of GUE, host order.
+    pub gue_port: u32,
+    /// ICMP answers and resets a second, for the whole node.
+    pub answer_rate: u32,
+    /// New bindings that one source prefix (IPv4 /24, IPv6 /48) may make in a service per window; 0 = no limit.
+    pub prefix_quota: u32,
+    /// Length of the window in seconds.
+    pub prefix_window: u32,
+    /// Lifetimes without traffic, in nanoseconds: half-open TCP.
+    pub tcp_half_open: u64,
+    /// Established TCP.
+    pub tcp_established: u64,
+    /// TCP after a FIN from either side.
+    pub tcp_closing: u64,
+    /// TCP after a reset.
+    pub tcp_reset: u64,
+    /// UDP and others seen in one direction.
+    pub udp_new: u64,
+    /// UDP and others seen in both directions.
+    pub udp_established: u64,
+}
+
+/// Bits of [`Settings::flags`].
+#[derive(Clone, Copy, Debug)]
+pub struct SettingsFlags;
+
+impl SettingsFlags {
+    /// Send back out of the same interface by redirect: veth drops `XDP_TX` unless its peer runs XDP.
+    pub const TX_BY_REDIRECT: u32 = 1 << 0;
+    /// Some service uses `nat`, so packets that meet no service are looked up as replies.
+    pub const NAT: u32 = 1 << 1;
+    /// Some service takes any port, so a second service look-up is worth making.
+    pub const ANY_PORT: u32 = 1 << 2;
+    /// Tables are being replaced: mid-flow packets that nobody knows are dropped, not reset.
+    pub const MIGRATING: u32 = 1 << 3;
+}
+
+super::pod!(Settings: 136);

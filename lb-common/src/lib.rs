@@ -1,0 +1,9 @@
+//! What the XDP programs and userspace both know: packets, session keys, selection and the layout
+//! of every map.
+//!
+//! No allocation, no I/O and no clock: packets, maps and time come in through [`datapath::Env`], which
+//! the kernel programs implement over BPF maps and the tests over plain collections.
+#![cfg_attr(not(test), no_std)]
+
+pub mod abi;
+pub mod select;
