@@ -1,1 +1,3 @@
-//! Logic without I/O: time and randomness are arguments.
+//! Logic without I/O: time and randomness are arguments, nothing here opens a socket or reads a clock.
+
+pub mod pool;

@@ -1,0 +1,7 @@
+//! Services, their backends, and the tables that the order function reads.
+
+mod desired;
+
+pub use desired::{
+    Admin, AffinitySpec, BackendSpec, Desired, Limits, NodeSpec, Protocol, ServiceSpec, Timeouts, Vlan,
+};
