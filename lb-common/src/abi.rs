@@ -19,7 +19,7 @@ mod settings;
 pub use address::Addr;
 pub use backend::{ARENA_CHUNK, ArenaChunk, Backend, STATUS_PER_WORD, Status, VLAN_KEEP, VLAN_NONE};
 pub use binding::{Binding, BindingKey, BindingWord};
-pub use counters::{Counters, Quota, TokenBucket};
+pub use counters::{Counters, Hand, Quota, TokenBucket};
 pub use endian::{Be16, Be32};
 pub use event::{BindingEvent, BindingEventKind};
 pub use flow::{Flow, FlowKey, FlowRef, FlowState, FlowWord, FragmentKey, FragmentRef};
@@ -36,6 +36,8 @@ pub const SCHEMA_VERSION: u32 = 1;
 
 /// Most services one node can hold.
 pub const MAX_SERVICES: u32 = 4_096;
+/// Entries of the service map: every service, its marker of the VIP and its entry as the only one.
+pub const SERVICE_ENTRIES: u32 = MAX_SERVICES * 3;
 /// Most backends one service can hold.
 pub const MAX_BACKENDS_PER_SERVICE: u32 = 4_096;
 /// Most backends in all services together; a backend slot is a `u16`.
@@ -46,6 +48,8 @@ pub const MAX_DEVICES: u32 = 256;
 pub const DEFAULT_BINDINGS: u32 = 1 << 20;
 /// Default number of flows (NAT connections).
 pub const DEFAULT_FLOWS: u32 = 1 << 18;
+/// Entries of the rate table: one a service, and one for the node's own answers.
+pub const RATE_ENTRIES: u32 = MAX_SERVICES + 1;
 /// Entries of the quota table, indexed by a hash of service and source prefix.
 pub const QUOTA_ENTRIES: u32 = 65_536;
 /// Entries of the doorkeeper, indexed by a hash of the flow.
@@ -90,7 +94,7 @@ pub mod map {
     pub const BINDINGS: &str = "BINDINGS";
     /// `Array<BindingKey>`: where inserts look for expired bindings.
     pub const BINDING_RING: &str = "BINDING_RING";
-    /// `Array<u64>`: the clock hands of the rings, see [`super::hand`].
+    /// `Array<Hand>`: the clock hands of the rings, see [`super::hand`].
     pub const HANDS: &str = "HANDS";
     /// `Hash<FlowKey, FlowRef>`: both directions of every flow.
     pub const FLOW_INDEX: &str = "FLOW_INDEX";
@@ -106,7 +110,7 @@ pub mod map {
     pub const BACKEND_COUNTERS: &str = "BACKEND_COUNTERS";
     /// `PerCpuArray<u64>` by [`super::Outcome`].
     pub const OUTCOMES: &str = "OUTCOMES";
-    /// `Array<TokenBucket>` by service slot: rate of new bindings.
+    /// `Array<TokenBucket>` by service slot: rate of new bindings; behind the last one, of the node's own answers.
     pub const RATES: &str = "RATES";
     /// `Array<Quota>`: new bindings by source prefix.
     pub const QUOTAS: &str = "QUOTAS";
@@ -125,13 +129,14 @@ pub mod program {
     /// The entry program, attached to interfaces.
     pub const ENTRY: &str = "stickleback";
     /// Tail-called programs by place in `PROGRAMS`.
-    pub const TAIL_CALLS: [(u32, &str); 6] = [
+    pub const TAIL_CALLS: [(u32, &str); 7] = [
         (BIND, "bind"),
         (NAT, "nat"),
         (OPEN, "open"),
         (ICMP, "icmp"),
         (FRAGMENT, "fragment"),
         (ANSWER, "answer"),
+        (ESTABLISH, "establish"),
     ];
     /// Makes or moves a binding in the direct modes.
     pub const BIND: u32 = 0;
@@ -145,6 +150,8 @@ pub mod program {
     pub const FRAGMENT: u32 = 4;
     /// Answers that the balancer itself sends: resets and ICMP errors.
     pub const ANSWER: u32 = 5;
+    /// Moves a NAT flow that proved itself out of the half-open ring and binds its session.
+    pub const ESTABLISH: u32 = 6;
     /// Run by `lbd` through `BPF_PROG_TEST_RUN`: reclaims expired bindings and flows.
     pub const SWEEP: &str = "sweep";
     /// Run by `lbd` through `BPF_PROG_TEST_RUN`: applies binding records by generation.

@@ -1,13 +1,75 @@
-//! The XDP programs.
+//! The XDP programs: `lb_common::datapath` over BPF maps.
+//!
+//! Each program runs one step of the data plane and turns its verdict into a return code; see
+//! `lb_common::datapath` for how the steps hang together.
 #![no_std]
 #![no_main]
+#![feature(core_intrinsics)]
+#![expect(
+    internal_features,
+    reason = "the target has 64-bit atomics but core offers them only as intrinsics"
+)]
 
-use aya_ebpf::{bindings::xdp_action::XDP_PASS, macros::xdp, programs::XdpContext};
+mod kernel;
+mod maps;
 
-/// Entry.
+use aya_ebpf::{
+    bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX},
+    macros::xdp,
+    programs::XdpContext,
+};
+use kernel::Kernel;
+use lb_common::abi::program;
+use lb_common::datapath::{self, Verdict};
+
+/// Entry: attached to interfaces.
 #[xdp]
-pub fn stickleback(_ctx: XdpContext) -> u32 {
-    XDP_PASS
+pub fn stickleback(ctx: XdpContext) -> u32 {
+    code(datapath::entry(&Kernel::new(&ctx)))
+}
+
+macro_rules! tail_programs {
+    ($($name:ident = $number:path;)*) => {$(
+        #[doc = concat!("Tail-called: `program::", stringify!($number), "`.")]
+        #[xdp]
+        pub fn $name(ctx: XdpContext) -> u32 {
+            code(datapath::tail(&Kernel::new(&ctx), $number))
+        }
+    )*};
+}
+
+tail_programs! {
+    bind = program::BIND;
+    nat = program::NAT;
+    open = program::OPEN;
+    establish = program::ESTABLISH;
+    icmp = program::ICMP;
+    fragment = program::FRAGMENT;
+    answer = program::ANSWER;
+}
+
+/// Run by `lbd`: reclaims what has expired.
+#[xdp]
+pub fn sweep(ctx: XdpContext) -> u32 {
+    code(datapath::sweep(&Kernel::new(&ctx)))
+}
+
+/// Run by `lbd`: applies binding records.
+#[xdp]
+pub fn apply(ctx: XdpContext) -> u32 {
+    code(datapath::apply(&Kernel::new(&ctx)))
+}
+
+/// The return code of a verdict.
+#[inline(always)]
+fn code(verdict: Verdict) -> u32 {
+    match verdict {
+        Verdict::Pass => XDP_PASS,
+        Verdict::Tx => XDP_TX,
+        Verdict::Redirect => XDP_REDIRECT,
+        // A tail call that came back has been counted.
+        Verdict::Drop | Verdict::Tail => XDP_DROP,
+    }
 }
 
 #[unsafe(link_section = "license")]
@@ -17,5 +79,6 @@ static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 #[cfg(not(test))]
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
+    // SAFETY: the code has no panicking path left; the verifier would refuse one.
+    unsafe { core::hint::unreachable_unchecked() }
 }

@@ -18,11 +18,11 @@ pub struct Counters {
     pub connections: u64,
 }
 
-/// Rate of new bindings of one service: tokens and the time they were last filled.
+/// Rate of new bindings of one service.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct TokenBucket {
-    /// Second of the monotonic clock in the high half, bindings made in it in the low half.
+    /// Window (2^30 ns of the monotonic clock) in the high half, bindings made in it in the low half.
     pub word: u64,
 }
 
@@ -34,4 +34,14 @@ pub struct Quota {
     pub word: u64,
 }
 
-super::pod!(Counters: 48, TokenBucket: 8, Quota: 8);
+/// A number that CPUs add to, on a cache line of its own.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Hand {
+    /// The number.
+    pub value: u64,
+    /// Zero.
+    pub pad: [u64; 7],
+}
+
+super::pod!(Counters: 48, TokenBucket: 8, Quota: 8, Hand: 64);

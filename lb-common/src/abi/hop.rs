@@ -17,6 +17,14 @@ pub struct VlanTags {
     pub inner: [Be16; 2],
 }
 
+impl VlanTags {
+    /// Number of tags.
+    #[inline(always)]
+    pub const fn count(&self) -> usize {
+        (self.outer[0].raw() != 0) as usize + (self.inner[0].raw() != 0) as usize
+    }
+}
+
 /// Where a frame goes: addresses, interface and tags.
 ///
 /// Each address shares its aligned eight bytes with fields that change together, so that `lbd` can

@@ -12,8 +12,33 @@ pub struct ServiceKey {
     pub port: Be16,
     /// IP protocol (6 TCP, 17 UDP).
     pub protocol: u8,
-    /// Zero.
-    pub pad: u8,
+    /// Which question the entry answers: [`Self::BY_PORT`], [`Self::VIP`] or [`Self::ALONE`].
+    pub kind: u8,
+}
+
+impl ServiceKey {
+    /// The service of an address, port (0 = any) and protocol.
+    pub const BY_PORT: u8 = 0;
+    /// Marks a VIP: port 0, protocol 0. The value is not used.
+    pub const VIP: u8 = 1;
+    /// The service that is the only one of its address and protocol; port 0. Fragments without ports belong to it.
+    pub const ALONE: u8 = 2;
+
+    /// Key of a service.
+    #[inline(always)]
+    pub const fn service(address: Addr, port: Be16, protocol: u8) -> Self {
+        Self { address, port, protocol, kind: Self::BY_PORT }
+    }
+    /// Key of the marker of a VIP.
+    #[inline(always)]
+    pub const fn vip(address: Addr) -> Self {
+        Self { address, port: Be16::new(0), protocol: 0, kind: Self::VIP }
+    }
+    /// Key of the only service of an address and protocol.
+    #[inline(always)]
+    pub const fn alone(address: Addr, protocol: u8) -> Self {
+        Self { address, port: Be16::new(0), protocol, kind: Self::ALONE }
+    }
 }
 
 /// A service as the data plane needs it.
@@ -113,8 +138,6 @@ pub struct ServiceFlags;
 impl ServiceFlags {
     /// `nat` with source NAT from [`Service::source`].
     pub const SNAT: u16 = 1 << 0;
-    /// The only service of its address and protocol, so fragments without ports belong to it.
-    pub const ALONE: u16 = 1 << 1;
 }
 
 super::pod!(ServiceKey: 20, Service: 64);

@@ -1,0 +1,66 @@
+//! What happens to a packet, from the first byte to the verdict.
+//!
+//! Written once for kernel and host over [`Env`]. The work is cut into programs that tail-call each other
+//! ([`Verdict::Tail`]), so that the path of an established session stays short:
+//!
+//! ```text
+//! entry ── bound session, direct mode ──────────────> out
+//!   ├─ bind       make or move a binding ──────────> out
+//!   ├─ nat        packet of a known flow ───────────> out
+//!   │    ├─ open       first packet of a flow ──────> out
+//!   │    └─ establish  both sides proved themselves > out
+//!   ├─ icmp       ping, errors about our packets ──> out
+//!   ├─ fragment   first fragments and the rest ────> out
+//!   └─ answer     resets and ICMP errors of our own > out
+//! ```
+//!
+//! What each step does to the bytes is in `docs/datapath.md`.
+
+mod answer;
+mod bind;
+mod binding;
+
+mod choice;
+mod count;
+mod entry;
+mod env;
+mod flow;
+mod forward;
+mod fragment;
+mod frame;
+mod icmp;
+mod limits;
+mod link;
+mod maintenance;
+mod mss;
+mod nat;
+mod parse;
+mod scratch;
+
+pub use env::{Env, Insert, Verdict};
+pub use maintenance::{apply, sweep};
+pub use scratch::Scratch;
+
+use crate::abi::program;
+
+/// Runs the entry program.
+#[inline(always)]
+pub fn entry<E: Env>(env: &E) -> Verdict {
+    entry::run(env)
+}
+
+/// Runs a tail-called program by its number in [`program::TAIL_CALLS`].
+///
+/// With a constant number only that program's code remains.
+#[inline(always)]
+pub fn tail<E: Env>(env: &E, number: u32) -> Verdict {
+    match number {
+        program::BIND => bind::run(env),
+        program::NAT => nat::run(env),
+        program::OPEN => nat::open(env),
+        program::ESTABLISH => nat::establish(env),
+        program::ICMP => icmp::run(env),
+        program::FRAGMENT => fragment::run(env),
+        _ => answer::run(env),
+    }
+}

@@ -1,0 +1,86 @@
+//! The entry program: parse, find the service, and send bound sessions of the direct modes on their way.
+
+use super::scratch::{Packet, part};
+use super::{Env, Verdict, bind, binding, choice, count, forward, parse};
+use crate::abi::{BindingKey, Mode, Outcome, SettingsFlags, program};
+use crate::packet::protocol;
+
+#[inline(always)]
+pub(crate) fn run<E: Env>(env: &E) -> Verdict {
+    let mut packet = match parse::parse(env) {
+        Ok(packet) => packet,
+        Err(outcome) => return count::end(env, outcome),
+    };
+    match packet.protocol {
+        protocol::TCP | protocol::UDP if packet.part == part::WHOLE => transport(env, &mut packet),
+        protocol::TCP | protocol::UDP => hand_over(env, &packet, program::FRAGMENT),
+        protocol::ICMP if packet.is_v4() => hand_over(env, &packet, program::ICMP),
+        protocol::ICMPV6 if !packet.is_v4() => hand_over(env, &packet, program::ICMP),
+        _ => count::end(env, Outcome::NotOurs),
+    }
+}
+
+#[inline(always)]
+fn transport<E: Env>(env: &E, packet: &mut Packet) -> Verdict {
+    let Some(settings) = env.settings() else { return count::end(env, Outcome::NotOurs) };
+    let Some(service) = choice::service_of(env, settings, packet) else {
+        if settings.flags & SettingsFlags::NAT == 0 {
+            return count::end(env, Outcome::NotOurs);
+        }
+        return to_nat(env, packet, false);
+    };
+    if let Err(outcome) = parse::transport(env, packet) {
+        return count::end(env, outcome);
+    }
+    if service.mode == Mode::Nat as u8 {
+        return to_nat(env, packet, true);
+    }
+    let session = choice::session(service, settings, packet);
+    let now = env.now();
+    let found = binding::find(env, &BindingKey::new(service.id, session), now);
+    let chosen = match &found {
+        Some(found) => {
+            let chosen = binding::backend(env, found.word);
+            if chosen.is_some() {
+                binding::touch(found, now, service.lifetime);
+            }
+            chosen
+        }
+        // A SYN binds nothing, so it need not go through `bind`.
+        None if packet.protocol == protocol::TCP && !bind::may_bind_tcp(packet.tcp_flags) => {
+            choice::first(env, service, session)
+        }
+        None => None,
+    };
+    match chosen {
+        Some(chosen) => {
+            let opens = packet.protocol == protocol::TCP && bind::opens_tcp(packet.tcp_flags);
+            forward::direct(env, settings, service, packet, session, chosen, opens)
+        }
+        None => hand_over(env, packet, program::BIND),
+    }
+}
+
+/// Leaves the parsed packet to the program that knows flows.
+#[inline(always)]
+pub(crate) fn to_nat<E: Env>(env: &E, packet: &Packet, to_service: bool) -> Verdict {
+    if let Some(scratch) = env.scratch() {
+        // SAFETY: this CPU's own scratch.
+        unsafe { (*scratch).to_service = to_service as u32 };
+    }
+    hand_over(env, packet, program::NAT)
+}
+
+/// Leaves the parsed packet to another program.
+#[inline(always)]
+pub(crate) fn hand_over<E: Env>(env: &E, packet: &Packet, program: u32) -> Verdict {
+    let Some(scratch) = env.scratch() else { return Verdict::Drop };
+    // SAFETY: this CPU's own scratch; a packet that lies there already is not written over itself.
+    unsafe {
+        let place = &raw mut (*scratch).packet;
+        if !core::ptr::eq(place, packet) {
+            place.write(*packet);
+        }
+    }
+    env.tail(program)
+}

@@ -1,0 +1,130 @@
+//! What the data plane needs from around it: the frame, the maps, the time.
+
+use super::Scratch;
+use crate::abi::{
+    Backend, Binding, BindingEvent, BindingKey, Counters, Flow, FlowKey, FlowRef, FragmentKey, FragmentRef,
+    Outcome, Service, ServiceKey, Settings,
+};
+
+/// What to do with the packet.
+///
+/// Without payloads: an enum whose variants leave bytes undefined makes the compiler move garbage between
+/// registers, which the verifier refuses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// To the stack, untouched.
+    Pass,
+    /// Lost.
+    Drop,
+    /// Out of the interface that it came in on.
+    Tx,
+    /// Out of another interface: the one last given to [`Env::redirect`].
+    Redirect,
+    /// On to another program: the one last given to [`Env::tail`]. The kernel never comes back with this one.
+    Tail,
+}
+
+/// Result of an insert.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Insert {
+    /// It is in.
+    Done,
+    /// The key is taken.
+    Taken,
+    /// The map is full.
+    Full,
+}
+
+/// The frame, the maps and the time, as the kernel or a test provides them.
+///
+/// Pointers into maps stay readable for as long as the program runs, but other CPUs change what they
+/// point to, and the kernel may hand a deleted entry's memory to another key at once.
+///
+/// # Safety
+/// `data..data_end` is the frame, readable and writable; every pointer answered is valid and aligned for its type
+/// until the program ends, frame pointers until the next adjustment.
+pub unsafe trait Env {
+    /// First byte of the frame.
+    fn data(&self) -> *mut u8;
+    /// Behind the last byte of the frame.
+    fn data_end(&self) -> *mut u8;
+    /// Moves the start of the frame; negative makes room. Whether it could.
+    fn adjust_head(&self, delta: i32) -> bool;
+    /// Moves the end of the frame. Whether it could.
+    fn adjust_tail(&self, delta: i32) -> bool;
+    /// Interface that the packet came in on.
+    fn ingress(&self) -> u32;
+    /// Sends the frame out of an interface, or counts [`Outcome::RedirectFailed`].
+    fn redirect(&self, ifindex: u32) -> Verdict;
+    /// Goes on with a program of [`crate::abi::program::TAIL_CALLS`], or counts [`Outcome::TailCall`].
+    fn tail(&self, number: u32) -> Verdict;
+    /// Nanoseconds of the monotonic clock, to a few milliseconds.
+    fn now(&self) -> u64;
+
+    /// Replaces `old` by `new`; whether it was `old`.
+    ///
+    /// # Safety
+    /// `cell` came from this environment.
+    unsafe fn exchange(&self, cell: *mut u64, old: u64, new: u64) -> bool;
+    /// Adds and answers the value before.
+    ///
+    /// # Safety
+    /// `cell` came from this environment.
+    unsafe fn add(&self, cell: *mut u64, n: u64) -> u64;
+    /// Calls `step` with 0, 1, … below `count` until it answers `true`.
+    fn repeat<F: FnMut(u32) -> bool>(&self, count: u32, step: F);
+
+    /// What holds for the whole node.
+    fn settings(&self) -> Option<&Settings>;
+    /// The service with that key.
+    fn service(&self, key: &ServiceKey) -> Option<&Service>;
+    /// The backend in a slot.
+    fn backend(&self, slot: u16) -> Option<&Backend>;
+    /// A word of the status map.
+    fn status(&self, word: u32) -> Option<u64>;
+    /// A slot of the arena.
+    fn arena(&self, slot: u32) -> Option<u16>;
+
+    /// The binding of a key, expired or not.
+    fn binding(&self, key: &BindingKey) -> Option<*mut Binding>;
+    /// Inserts a binding that is not there.
+    fn insert_binding(&self, key: &BindingKey, binding: &Binding) -> Insert;
+    /// Deletes a binding; whether it was there.
+    fn delete_binding(&self, key: &BindingKey) -> bool;
+    /// A slot of the binding ring.
+    fn binding_ring(&self, slot: u32) -> Option<*mut BindingKey>;
+    /// A hand of [`crate::abi::hand`].
+    fn hand(&self, hand: u32) -> Option<*mut u64>;
+
+    /// The cell of a [`FlowRef`].
+    fn flow_ref(&self, key: &FlowKey) -> Option<*mut u64>;
+    /// Inserts or, when `replace`, overwrites a reference.
+    fn insert_flow_ref(&self, key: &FlowKey, flow: FlowRef, replace: bool) -> Insert;
+    /// Deletes a reference.
+    fn delete_flow_ref(&self, key: &FlowKey);
+    /// A flow record.
+    fn flow(&self, index: u32) -> Option<*mut Flow>;
+    /// What the first fragment decided.
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentRef>;
+    /// Keeps what the first fragment decided.
+    fn keep_fragment(&self, key: &FragmentKey, decision: &FragmentRef);
+
+    /// This CPU's counters of a service.
+    fn service_counters(&self, slot: u16) -> Option<*mut Counters>;
+    /// This CPU's counters of a backend.
+    fn backend_counters(&self, slot: u16) -> Option<*mut Counters>;
+    /// Counts an outcome.
+    fn count(&self, outcome: Outcome);
+    /// Rate cell of a service.
+    fn rate(&self, slot: u16) -> Option<*mut u64>;
+    /// Rate cell of the node's own answers.
+    fn answer_rate(&self) -> Option<*mut u64>;
+    /// Quota cell.
+    fn quota(&self, index: u32) -> Option<*mut u64>;
+    /// Doorkeeper cell.
+    fn doorkeeper(&self, index: u32) -> Option<*mut u64>;
+    /// Tells `lbd`; whether there was room.
+    fn tell(&self, event: &BindingEvent) -> bool;
+    /// What one program leaves for the next.
+    fn scratch(&self) -> Option<*mut Scratch>;
+}

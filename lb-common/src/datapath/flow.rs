@@ -1,0 +1,256 @@
+//! The flow table: one record a flow, found by either direction's 5-tuple.
+//!
+//! A record is claimed by a compare-exchange of its word, filled in, and only then can be found. Whoever
+//! holds one looks at the nonce again before the packet leaves.
+
+use super::Env;
+use crate::abi::{Flow, FlowKey, FlowRef, FlowState, FlowWord, Outcome, Settings, hand};
+use crate::packet::flag;
+
+/// `last_seen` is written when it moves by more than this (ns).
+const TOUCH: u64 = 1 << 28;
+/// Records looked at for one to use.
+const PROBES: u32 = 16;
+
+/// A flow that lives, as it was when it was read.
+#[derive(Clone, Copy)]
+pub(crate) struct Live {
+    pub(crate) record: *mut Flow,
+    pub(crate) reference: FlowRef,
+    pub(crate) word: FlowWord,
+}
+
+/// Which records to allocate from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// The half-open ring; its oldest record gives way.
+    HalfOpen,
+    /// Flows that proved themselves; only expired records give way.
+    Established,
+}
+
+/// Finds the flow of a 5-tuple, if it lives.
+#[inline(always)]
+pub(crate) fn find<E: Env>(env: &E, key: &FlowKey, now: u64) -> Option<Live> {
+    let cell = env.flow_ref(key)?;
+    // SAFETY: from the environment.
+    by_ref(env, FlowRef(unsafe { cell.read_volatile() }), now)
+}
+
+/// The flow of a reference, if it is still that flow and lives.
+#[inline(always)]
+pub(crate) fn by_ref<E: Env>(env: &E, reference: FlowRef, now: u64) -> Option<Live> {
+    let record = env.flow(reference.index())?;
+    let word = word_of(record);
+    if word.nonce() != reference.nonce() {
+        return None;
+    }
+    // SAFETY: from the environment.
+    let seen = unsafe { (&raw const (*record).last_seen).read_volatile() };
+    let lifetime = lifetime(env.settings()?, word);
+    if seen.wrapping_add(lifetime) <= now { None } else { Some(Live { record, reference, word }) }
+}
+
+impl Live {
+    /// The record; another CPU may be recycling it, see [`Self::is_same`].
+    #[inline(always)]
+    pub(crate) fn flow(&self) -> &Flow {
+        // SAFETY: from the environment, valid while the program runs.
+        unsafe { &*self.record }
+    }
+
+    /// Whether the record is still this flow's.
+    #[inline(always)]
+    pub(crate) fn is_same(&self) -> bool {
+        word_of(self.record).nonce() == self.reference.nonce()
+    }
+
+    /// Changes the state; whether nobody else did meanwhile.
+    #[inline(always)]
+    pub(crate) fn change<E: Env>(&self, env: &E, word: FlowWord) -> bool {
+        // SAFETY: from the environment.
+        word == self.word || unsafe { env.exchange(&raw mut (*self.record).word, self.word.0, word.0) }
+    }
+
+    /// Notes that a packet came; whether it was worth noting.
+    #[inline(always)]
+    pub(crate) fn touch(&self, now: u64) -> bool {
+        // SAFETY: from the environment. In a recycled record this only makes a stranger look fresh.
+        unsafe {
+            let cell = &raw mut (*self.record).last_seen;
+            if now.wrapping_sub(cell.read_volatile()) <= TOUCH {
+                return false;
+            }
+            cell.write_volatile(now);
+        }
+        true
+    }
+}
+
+/// The state after a TCP segment.
+#[inline(always)]
+pub(crate) fn after_segment(word: FlowWord, from_client: bool, flags: u8) -> FlowWord {
+    if flags & flag::RST != 0 {
+        return word.with(FlowWord::RESET).with_state(FlowState::Closed);
+    }
+    if flags & flag::FIN != 0 {
+        let word = word.with(if from_client { FlowWord::FIN_CLIENT } else { FlowWord::FIN_SERVER });
+        let both = word.has(FlowWord::FIN_CLIENT) && word.has(FlowWord::FIN_SERVER);
+        return match word.state() {
+            FlowState::Closed => word,
+            FlowState::Free
+            | FlowState::Claimed
+            | FlowState::Opening
+            | FlowState::Answered
+            | FlowState::Established
+            | FlowState::Closing => {
+                word.with_state(if both { FlowState::Closed } else { FlowState::Closing })
+            }
+        };
+    }
+    let is_answer = flags & (flag::SYN | flag::ACK) == flag::SYN | flag::ACK;
+    if !from_client && is_answer && word.state() == FlowState::Opening {
+        return word.with_state(FlowState::Answered);
+    }
+    word
+}
+
+/// How long a flow in this state lives without traffic.
+#[inline(always)]
+pub(crate) fn lifetime(settings: &Settings, word: FlowWord) -> u64 {
+    let datagram = word.has(FlowWord::DATAGRAM);
+    match word.state() {
+        FlowState::Free | FlowState::Claimed => 0,
+        FlowState::Opening | FlowState::Answered => {
+            if datagram {
+                settings.udp_new
+            } else {
+                settings.tcp_half_open
+            }
+        }
+        FlowState::Established => {
+            if datagram {
+                settings.udp_established
+            } else {
+                settings.tcp_established
+            }
+        }
+        FlowState::Closing => settings.tcp_closing,
+        FlowState::Closed => settings.tcp_reset,
+    }
+}
+
+/// Claims a record; what was in it is forgotten.
+#[inline(always)]
+pub(crate) fn allocate<E: Env>(env: &E, room: Room, now: u64) -> Option<Live> {
+    let settings = env.settings()?;
+    let (base, len, hand) = match room {
+        Room::HalfOpen => (0, settings.half_open, hand::HALF_OPEN),
+        Room::Established => (settings.half_open, settings.flows, hand::FLOW),
+    };
+    if len == 0 {
+        return None;
+    }
+    let hand = env.hand(hand)?;
+    let nonce = nonce(env)?;
+    let mut claimed = None;
+    env.repeat(PROBES, |_| {
+        // SAFETY: from the environment.
+        let index = base + unsafe { env.add(hand, 1) } as u32 % len;
+        let Some(record) = env.flow(index) else { return true };
+        if claim(env, settings, record, index, nonce, room, now) {
+            let word = FlowWord::new(nonce, FlowState::Claimed);
+            claimed = Some(Live { record, reference: FlowRef::new(index, nonce, false), word });
+            return true;
+        }
+        false
+    });
+    claimed
+}
+
+/// Takes a record that is free, expired or, among half-open ones, merely older.
+#[inline(always)]
+fn claim<E: Env>(
+    env: &E,
+    settings: &Settings,
+    record: *mut Flow,
+    index: u32,
+    nonce: u32,
+    room: Room,
+    now: u64,
+) -> bool {
+    let word = word_of(record);
+    let free = match word.state() {
+        FlowState::Claimed => return false,
+        FlowState::Free => true,
+        FlowState::Opening
+        | FlowState::Answered
+        | FlowState::Established
+        | FlowState::Closing
+        | FlowState::Closed => false,
+    };
+    // SAFETY: from the environment.
+    let seen = unsafe { (&raw const (*record).last_seen).read_volatile() };
+    let expired = seen.wrapping_add(lifetime(settings, word)) <= now;
+    if !free && !expired && room == Room::Established {
+        return false;
+    }
+    let new = FlowWord::new(nonce, FlowState::Claimed);
+    // SAFETY: from the environment.
+    if !unsafe { env.exchange(&raw mut (*record).word, word.0, new.0) } {
+        return false;
+    }
+    if !free {
+        if !expired {
+            env.count(Outcome::HalfOpenEvicted);
+        }
+        forget(env, record, index, word.nonce());
+    }
+    true
+}
+
+/// Frees a record whose flow is over. Whether this CPU did it.
+#[inline(always)]
+pub(crate) fn release<E: Env>(env: &E, record: *mut Flow, index: u32, word: FlowWord) -> bool {
+    let claimed = word.with_state(FlowState::Claimed);
+    // SAFETY: from the environment.
+    unsafe {
+        if !env.exchange(&raw mut (*record).word, word.0, claimed.0) {
+            return false;
+        }
+        forget(env, record, index, word.nonce());
+        env.exchange(&raw mut (*record).word, claimed.0, FlowWord::new(word.nonce(), FlowState::Free).0)
+    }
+}
+
+/// Deletes the index entries that still mean this record under that nonce.
+#[inline(always)]
+pub(crate) fn forget<E: Env>(env: &E, record: *mut Flow, index: u32, nonce: u32) {
+    // SAFETY: from the environment; the caller has claimed the record, so the keys stand still.
+    let (client, server) = unsafe { (&(*record).client, &(*record).server) };
+    for key in [client, server] {
+        if let Some(cell) = env.flow_ref(key) {
+            // SAFETY: from the environment.
+            let reference = FlowRef(unsafe { cell.read_volatile() });
+            if reference.index() == index && reference.nonce() == nonce {
+                env.delete_flow_ref(key);
+            }
+        }
+    }
+}
+
+/// The word of a record.
+#[inline(always)]
+pub(crate) fn word_of(record: *mut Flow) -> FlowWord {
+    // SAFETY: from the environment.
+    FlowWord(unsafe { (&raw const (*record).word).read_volatile() })
+}
+
+/// A nonce that differs from those of recent flows; never 0.
+#[inline(always)]
+fn nonce<E: Env>(env: &E) -> Option<u32> {
+    let hand = env.hand(hand::NONCE)?;
+    // SAFETY: from the environment.
+    let n = (unsafe { env.add(hand, 1) } as u32).wrapping_add(1);
+    Some(if n == 0 { 1 } else { n })
+}

@@ -1,0 +1,101 @@
+//! How fast bindings and answers may be made.
+
+use super::Env;
+use super::scratch::Packet;
+use crate::abi::{Addr, DOORKEEPER_ENTRIES, Outcome, QUOTA_ENTRIES, Service};
+
+/// Nanoseconds as seconds, nearly: the rate windows are 2^30 ns long.
+const SECOND_SHIFT: u32 = 30;
+/// Nanoseconds in a second.
+const SECOND: u64 = 1_000_000_000;
+
+/// Whether a new binding is allowed, by the service's rate and the source prefix's quota; counts a refusal.
+#[inline(always)]
+pub(crate) fn may_bind<E: Env>(env: &E, service: &Service, prefix: u32, now: u64) -> bool {
+    let Some(settings) = env.settings() else { return false };
+    if let Some(cell) = env.rate(service.slot)
+        && !take(env, cell, (now >> SECOND_SHIFT) as u32, service.binding_rate)
+    {
+        env.count(Outcome::BindingRate);
+        return false;
+    }
+    if settings.prefix_quota == 0 || settings.prefix_window == 0 {
+        return true;
+    }
+    let window = now / (settings.prefix_window as u64 * SECOND);
+    let index = mix(prefix as u64 | (service.id as u64) << 32) as u32 % QUOTA_ENTRIES;
+    if let Some(cell) = env.quota(index)
+        && !take(env, cell, window as u32, settings.prefix_quota)
+    {
+        env.count(Outcome::BindingQuota);
+        return false;
+    }
+    true
+}
+
+/// Whether the balancer may send an answer of its own.
+#[inline(always)]
+pub(crate) fn may_answer<E: Env>(env: &E) -> bool {
+    let (Some(settings), Some(cell)) = (env.settings(), env.answer_rate()) else { return false };
+    take(env, cell, (env.now() >> SECOND_SHIFT) as u32, settings.answer_rate)
+}
+
+/// The source prefix that a quota is kept for: IPv4 /24, IPv6 /48, as a hash.
+#[inline(always)]
+pub(crate) fn prefix(client: &Addr) -> u32 {
+    let words = &client.0;
+    if client.is_v4() {
+        u32::from_be(words[3]) >> 8
+    } else {
+        (mix((words[0] as u64) << 32 | (u32::from_be(words[1]) >> 16) as u64) >> 32) as u32
+    }
+}
+
+/// Whether a datagram's flow has been seen before; remembers it.
+#[inline(always)]
+pub(crate) fn seen_before<E: Env>(env: &E, packet: &Packet) -> bool {
+    let pair = |a: u32, b: u32| (a as u64) << 32 | b as u64;
+    let (s, d) = (&packet.source.0, &packet.destination.0);
+    let mut hash = mix(pair(s[0], s[1]));
+    hash = mix(hash ^ pair(s[2], s[3]));
+    hash = mix(hash ^ pair(d[0], d[1]).wrapping_add(pair(d[2], d[3])));
+    hash = mix(hash ^ pair(packet.source_port.raw() as u32, packet.destination_port.raw() as u32));
+    let mark = hash | 1;
+    let Some(cell) = env.doorkeeper(hash as u32 % DOORKEEPER_ENTRIES) else { return false };
+    // SAFETY: from the environment; a lost update only delays a binding by a packet.
+    unsafe {
+        if cell.read_volatile() == mark {
+            return true;
+        }
+        cell.write_volatile(mark);
+    }
+    false
+}
+
+/// Takes one of `limit` in this window.
+#[inline(always)]
+fn take<E: Env>(env: &E, cell: *mut u64, window: u32, limit: u32) -> bool {
+    // SAFETY: from the environment.
+    let word = unsafe { cell.read_volatile() };
+    if (word >> 32) as u32 != window {
+        // Whoever loses this exchange finds the window open and is let through uncounted: one packet a CPU at most.
+        // SAFETY: from the environment.
+        unsafe { env.exchange(cell, word, (window as u64) << 32 | 1) };
+        return limit > 0;
+    }
+    if word as u32 >= limit {
+        return false;
+    }
+    // SAFETY: from the environment.
+    unsafe { env.add(cell, 1) };
+    true
+}
+
+/// A cheap mixer; nothing secret hangs on it.
+#[inline(always)]
+fn mix(x: u64) -> u64 {
+    let x = x.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    x ^ (x >> 29)
+}
+
+const _: () = assert!(QUOTA_ENTRIES.is_power_of_two() && DOORKEEPER_ENTRIES.is_power_of_two());

@@ -1,0 +1,271 @@
+//! Destination NAT with connection state: packets of known flows.
+
+mod establish;
+mod open;
+mod translate;
+
+pub(crate) use establish::run as establish;
+pub(crate) use open::run as open;
+
+use super::binding::Chosen;
+use super::count::Way;
+use super::flow::{self, Live};
+use super::scratch::{Packet, part};
+use super::{Env, Verdict, answer, bind, binding, choice, count, entry, forward, fragment, link, mss, parse};
+use crate::abi::{
+    Backend, BindingKey, FlowState, FlowWord, Outcome, Settings, SettingsFlags, Status, program,
+};
+use crate::packet::{flag, protocol};
+
+#[inline(always)]
+pub(crate) fn run<E: Env>(env: &E) -> Verdict {
+    let (Some(scratch), Some(settings)) = (env.scratch(), env.settings()) else { return Verdict::Drop };
+    // SAFETY: this CPU's own scratch.
+    let (packet, to_service) = unsafe { (&mut (*scratch).packet, (*scratch).to_service != 0) };
+    let now = env.now();
+    let Some(live) = flow::find(env, &packet.flow_key(), now) else {
+        return unknown(env, settings, packet, to_service);
+    };
+    if !to_service && let Err(outcome) = parse::transport(env, packet) {
+        return count::end(env, outcome);
+    }
+    if live.reference.is_reply() {
+        from_backend(env, settings, packet, &live, now)
+    } else {
+        from_client(env, settings, packet, &live, now)
+    }
+}
+
+/// A packet that belongs to no flow.
+#[inline(always)]
+fn unknown<E: Env>(env: &E, settings: &Settings, packet: &Packet, to_service: bool) -> Verdict {
+    if !to_service {
+        return count::end(env, Outcome::NotOurs);
+    }
+    if packet.protocol != protocol::TCP || bind::opens_tcp(packet.tcp_flags) {
+        return env.tail(program::OPEN);
+    }
+    if packet.tcp_flags & flag::RST == 0 && settings.flags & SettingsFlags::MIGRATING != 0 {
+        return count::end(env, Outcome::Migrating);
+    }
+    answer::reset(env, packet, Outcome::Raced)
+}
+
+#[inline(always)]
+fn from_client<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live, now: u64) -> Verdict {
+    let flow = live.flow();
+    let tcp = packet.protocol == protocol::TCP;
+    let slot = flow.backend;
+    let Some(backend) = owner(env, live) else { return unknown(env, settings, packet, true) };
+    if !serves(env, slot) {
+        return orphaned(env, packet, live);
+    }
+    let state = live.word.state();
+    if tcp && bind::opens_tcp(packet.tcp_flags) && matches!(state, FlowState::Closing | FlowState::Closed) {
+        return env.tail(program::OPEN);
+    }
+    if let Some(verdict) = forward::admissible(env, packet, backend, 0) {
+        return verdict;
+    }
+    if tcp {
+        let proves = packet.tcp_flags & (flag::SYN | flag::ACK | flag::RST) == flag::ACK;
+        if proves && state == FlowState::Answered {
+            return settle(env, packet, live);
+        }
+        let next = flow::after_segment(live.word, true, packet.tcp_flags);
+        live.change(env, next);
+    }
+    refresh(env, live, now);
+    to_backend(env, settings, packet, live, (slot, backend), false)
+}
+
+#[inline(always)]
+fn from_backend<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live, now: u64) -> Verdict {
+    if packet.hop_limit <= 1 {
+        // Told as if the VIP were the hop that met it: the backend sent towards it.
+        let told = Packet { destination: live.flow().client.destination, ..*packet };
+        return answer::time_exceeded(env, &told);
+    }
+    if packet.protocol == protocol::TCP {
+        let next = flow::after_segment(live.word, false, packet.tcp_flags);
+        live.change(env, next);
+    } else if live.word.state() == FlowState::Opening {
+        return settle(env, packet, live);
+    }
+    refresh(env, live, now);
+    to_client(env, settings, packet, live)
+}
+
+/// The backend of a flow, while it owns its slot.
+#[inline(always)]
+fn owner<'a, E: Env>(env: &'a E, live: &Live) -> Option<&'a Backend> {
+    let flow = live.flow();
+    env.backend(flow.backend).filter(|backend| backend.generation == flow.backend_generation)
+}
+
+#[inline(always)]
+fn serves<E: Env>(env: &E, slot: u16) -> bool {
+    env.status(Status::word(slot)).is_some_and(|word| Status::serves(word, slot))
+}
+
+/// A flow whose backend is down: what can begin anew does, the rest is reset.
+#[inline(always)]
+fn orphaned<E: Env>(env: &E, packet: &Packet, live: &Live) -> Verdict {
+    if packet.protocol != protocol::TCP || bind::opens_tcp(packet.tcp_flags) {
+        return env.tail(program::OPEN);
+    }
+    live.change(env, live.word.with(FlowWord::RESET).with_state(FlowState::Closed));
+    answer::reset(env, packet, Outcome::NoBackend)
+}
+
+/// Notes the packet in the flow and, from time to time, in its session's binding.
+#[inline(always)]
+fn refresh<E: Env>(env: &E, live: &Live, now: u64) {
+    if live.touch(now) && live.word.has(FlowWord::BOUND) {
+        touch_binding(env, live, now);
+    }
+}
+
+#[inline(never)]
+fn touch_binding<E: Env>(env: &E, live: &Live, now: u64) -> u32 {
+    let flow = live.flow();
+    let client = &flow.client;
+    let Some(settings) = env.settings() else { return 0 };
+    let service =
+        choice::service(env, settings, client.destination, client.destination_port, client.protocol);
+    if let Some(service) = service
+        && let Some(found) = binding::find(env, &BindingKey::new(flow.service, flow.session), now)
+    {
+        binding::touch(&found, now, service.lifetime);
+        return 1;
+    }
+    0
+}
+
+/// Translates towards the backend and sends.
+#[inline(always)]
+fn to_backend<E: Env>(
+    env: &E,
+    settings: &Settings,
+    packet: &Packet,
+    live: &Live,
+    (slot, backend): Chosen<'_>,
+    opens: bool,
+) -> Verdict {
+    let flow = live.flow();
+    if forward::age(env, packet).is_none() {
+        return count::end(env, Outcome::Malformed);
+    }
+    clamp(env, settings, packet, live);
+    if packet.part == part::FIRST {
+        fragment::keep(env, packet, live.reference, (slot, backend));
+    }
+    let server = &flow.server;
+    let done = translate::run(
+        env,
+        packet,
+        (&server.destination, server.destination_port),
+        (&server.source, server.source_port),
+    );
+    let (tags, tag_count) = link::tags(packet, backend.vlan);
+    let service_slot = flow.service_slot;
+    if done.is_none() {
+        return count::end(env, Outcome::Malformed);
+    }
+    if !live.is_same() {
+        return count::end(env, Outcome::Raced);
+    }
+    let growth = link::header_len(tag_count) as i32 - packet.l3 as i32;
+    if growth != 0 && !env.adjust_head(-growth) {
+        return count::end(env, Outcome::NoRoom);
+    }
+    let hop = &backend.hop;
+    if !link::write(env, &hop.destination, &hop.source, (&tags, tag_count), packet.is_v4()) {
+        return count::end(env, Outcome::NoRoom);
+    }
+    count::forwarded(env, service_slot, slot, packet.length, opens, Way::Forward);
+    link::transmit(env, settings, hop.ifindex)
+}
+
+/// Translates towards the client and sends.
+#[inline(always)]
+fn to_client<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live) -> Verdict {
+    let flow = live.flow();
+    if forward::age(env, packet).is_none() {
+        return count::end(env, Outcome::Malformed);
+    }
+    clamp(env, settings, packet, live);
+    if packet.part == part::FIRST
+        && let Some(backend) = env.backend(flow.backend)
+    {
+        fragment::keep(env, packet, live.reference, (flow.backend, backend));
+    }
+    let client = &flow.client;
+    let done = translate::run(
+        env,
+        packet,
+        (&client.destination, client.destination_port),
+        (&client.source, client.source_port),
+    );
+    let (tags, mac, local, ifindex) = (flow.tags, flow.client_mac, flow.local_mac, flow.ifindex);
+    let (service_slot, slot) = (flow.service_slot, flow.backend);
+    if done.is_none() {
+        return count::end(env, Outcome::Malformed);
+    }
+    if !live.is_same() {
+        return count::end(env, Outcome::Raced);
+    }
+    let tag_count = tags.count();
+    let growth = link::header_len(tag_count) as i32 - packet.l3 as i32;
+    if growth != 0 && !env.adjust_head(-growth) {
+        return count::end(env, Outcome::NoRoom);
+    }
+    if !link::write(env, &mac, &local, (&tags, tag_count), packet.is_v4()) {
+        return count::end(env, Outcome::NoRoom);
+    }
+    count::forwarded(env, service_slot, slot, packet.length, false, Way::Reply);
+    link::transmit(env, settings, ifindex)
+}
+
+/// Clamps the MSS that either side announces, where the service says so.
+#[inline(always)]
+fn clamp<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live) {
+    if packet.protocol != protocol::TCP || packet.tcp_flags & flag::SYN == 0 {
+        return;
+    }
+    let client = &live.flow().client;
+    let service =
+        choice::service(env, settings, client.destination, client.destination_port, client.protocol);
+    if let Some(service) = service
+        && service.mss != 0
+    {
+        mss::clamp(env, packet, service.mss);
+    }
+}
+
+/// Sends a later fragment after its first one.
+#[inline(always)]
+pub(crate) fn send_fragment<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live) -> Verdict {
+    if live.reference.is_reply() {
+        if packet.hop_limit <= 1 {
+            return count::end(env, Outcome::HopLimit);
+        }
+        return to_client(env, settings, packet, live);
+    }
+    let slot = live.flow().backend;
+    let Some(backend) = owner(env, live) else { return count::end(env, Outcome::Fragment) };
+    if let Some(verdict) = forward::admissible(env, packet, backend, 0) {
+        return verdict;
+    }
+    to_backend(env, settings, packet, live, (slot, backend), false)
+}
+
+/// Hands the packet to the program that settles a flow.
+#[inline(always)]
+fn settle<E: Env>(env: &E, packet: &Packet, live: &Live) -> Verdict {
+    if let Some(scratch) = env.scratch() {
+        // SAFETY: this CPU's own scratch.
+        unsafe { (*scratch).flow = live.reference };
+    }
+    entry::hand_over(env, packet, program::ESTABLISH)
+}

@@ -1,0 +1,135 @@
+//! The program that settles a flow which proved itself: binds its session and moves it out of the half-open ring.
+
+use super::super::flow::{self, Live, Room};
+use super::super::scratch::Packet;
+use super::super::{Env, Verdict, answer, binding, choice, count, limits};
+use super::{owner, to_backend, to_client};
+use crate::abi::{Affinity, BindingKey, FlowKey, FlowRef, FlowState, FlowWord, Outcome, Service, Settings};
+use crate::packet::protocol;
+
+#[inline(always)]
+pub(crate) fn run<E: Env>(env: &E) -> Verdict {
+    let (Some(scratch), Some(settings)) = (env.scratch(), env.settings()) else { return Verdict::Drop };
+    // SAFETY: this CPU's own scratch.
+    let (packet, reference) = unsafe { (&(*scratch).packet, (*scratch).flow) };
+    let now = env.now();
+    let Some(live) = flow::by_ref(env, reference, now) else { return count::end(env, Outcome::Raced) };
+    let proved = match live.word.state() {
+        FlowState::Opening => packet.protocol != protocol::TCP,
+        FlowState::Answered => true,
+        FlowState::Free
+        | FlowState::Claimed
+        | FlowState::Established
+        | FlowState::Closing
+        | FlowState::Closed => false,
+    };
+    let established = live.word.with_state(FlowState::Established);
+    // One CPU settles the flow; the others use the record as it is until it is moved.
+    if !proved || !live.change(env, established) {
+        return send(env, settings, packet, &live);
+    }
+    let live = Live { word: established, ..live };
+    let bound = bind(env, settings, &live, now);
+    match promote(env, &live, bound, now) {
+        Some(promoted) => send(env, settings, packet, &promoted),
+        None => full(env, packet, &live),
+    }
+}
+
+#[inline(always)]
+fn send<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live) -> Verdict {
+    if live.reference.is_reply() {
+        return to_client(env, settings, packet, live);
+    }
+    match owner(env, live) {
+        Some(backend) => to_backend(env, settings, packet, live, (live.flow().backend, backend), false),
+        None => count::end(env, Outcome::Raced),
+    }
+}
+
+/// Binds the flow's session to its backend. Whether the session has a binding.
+#[inline(always)]
+fn bind<E: Env>(env: &E, settings: &Settings, live: &Live, now: u64) -> bool {
+    let flow = live.flow();
+    let client = &flow.client;
+    let service: Option<&Service> =
+        choice::service(env, settings, client.destination, client.destination_port, client.protocol);
+    let (Some(service), Some(backend)) = (service, owner(env, live)) else { return false };
+    // Without affinity the flow itself is the session, and its record pins it.
+    if service.affinity == Affinity::None as u8 {
+        return false;
+    }
+    let key = BindingKey::new(flow.service, flow.session);
+    match binding::find(env, &key, now) {
+        Some(found) if binding::backend(env, found.word).is_some() => {
+            binding::touch(&found, now, service.lifetime);
+        }
+        _ => {
+            let quota = limits::prefix(&client.source);
+            binding::bind(env, service, &key, (flow.backend, backend), quota, now);
+        }
+    }
+    true
+}
+
+/// Copies the flow to an established record, points both directions at it, and frees the half-open one.
+#[inline(always)]
+fn promote<E: Env>(env: &E, live: &Live, bound: bool, now: u64) -> Option<Live> {
+    let place = flow::allocate(env, Room::Established, now)?;
+    let old = live.flow();
+    let mut word = FlowWord(live.word.0 & 0xffff_ffff | (place.reference.nonce() as u64) << 32);
+    if bound {
+        word = word.with(FlowWord::BOUND);
+    }
+    // SAFETY: claimed by this CPU, and distinct from the half-open record.
+    let new = unsafe { &mut *place.record };
+    new.last_seen = now;
+    new.client = old.client;
+    new.server = old.server;
+    new.session = old.session;
+    new.service = old.service;
+    new.service_slot = old.service_slot;
+    new.backend = old.backend;
+    new.backend_generation = old.backend_generation;
+    new.client_mac = old.client_mac;
+    new.local_mac = old.local_mac;
+    new.pad = 0;
+    new.ifindex = old.ifindex;
+    new.tags = old.tags;
+    new.pad2 = 0;
+    // SAFETY: from the environment; complete before it can be found.
+    unsafe { (&raw mut (*place.record).word).write_volatile(word.0) };
+    let (index, nonce) = (place.reference.index(), place.reference.nonce());
+    point(env, live, &new.client, FlowRef::new(index, nonce, false));
+    point(env, live, &new.server, FlowRef::new(index, nonce, true));
+    // A FIN that another CPU noted in the old record meanwhile is noted again with the next segment.
+    let last = flow::word_of(live.record);
+    if last.nonce() == live.reference.nonce() {
+        let free = FlowWord::new(last.nonce(), FlowState::Free);
+        // SAFETY: from the environment.
+        unsafe { env.exchange(&raw mut (*live.record).word, last.0, free.0) };
+    }
+    let reference = FlowRef::new(index, nonce, live.reference.is_reply());
+    Some(Live { record: place.record, reference, word })
+}
+
+/// Points one direction's entry from the old record to the new one.
+#[inline(always)]
+fn point<E: Env>(env: &E, live: &Live, key: &FlowKey, new: FlowRef) {
+    let old = FlowRef::new(live.reference.index(), live.reference.nonce(), new.is_reply());
+    if let Some(cell) = env.flow_ref(key) {
+        // SAFETY: from the environment.
+        unsafe { env.exchange(cell, old.0, new.0) };
+    }
+}
+
+/// No room for another flow: the connection is refused.
+#[inline(always)]
+fn full<E: Env>(env: &E, packet: &Packet, live: &Live) -> Verdict {
+    flow::release(env, live.record, live.reference.index(), live.word);
+    env.count(Outcome::FlowsFull);
+    if live.reference.is_reply() || packet.protocol != protocol::TCP {
+        return Verdict::Drop;
+    }
+    answer::reset(env, packet, Outcome::FlowsFull)
+}

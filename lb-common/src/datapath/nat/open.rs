@@ -1,0 +1,193 @@
+//! The program that opens a flow: choose, claim a record, find a source port, make it findable.
+
+use super::super::binding::{self, Chosen};
+use super::super::flow::{self, Live, Room};
+use super::super::scratch::Packet;
+use super::super::{Env, Insert, Verdict, answer, choice, count, forward, frame};
+use super::to_backend;
+use crate::abi::{
+    Be16, BindingKey, Flow, FlowKey, FlowRef, FlowState, FlowWord, Outcome, Service, ServiceFlags, Settings,
+};
+use crate::affinity;
+use crate::packet::{Ethernet, protocol};
+
+/// Source ports tried, the client's own first.
+const PORT_TRIES: u32 = 32;
+/// First port that source NAT uses.
+const FIRST_PORT: u32 = 1024;
+/// Number of ports from there on.
+const PORTS: u32 = 64_512;
+/// Step between candidates; odd and prime to [`PORTS`].
+const PORT_STEP: u32 = 7_919;
+
+#[inline(always)]
+pub(crate) fn run<E: Env>(env: &E) -> Verdict {
+    let (Some(scratch), Some(settings)) = (env.scratch(), env.settings()) else { return Verdict::Drop };
+    // SAFETY: this CPU's own scratch.
+    let packet = unsafe { &(*scratch).packet };
+    let Some(service) = choice::service_of(env, settings, packet) else {
+        return count::end(env, Outcome::NotOurs);
+    };
+    let session = choice::session(service, settings, packet);
+    let now = env.now();
+    let bound = binding::find(env, &BindingKey::new(service.id, session), now)
+        .and_then(|found| binding::backend(env, found.word));
+    let Some((slot, backend)) = bound.or_else(|| choice::choose(env, service, session)) else {
+        return answer::no_backend(env, packet);
+    };
+    if let Some(verdict) = forward::admissible(env, packet, backend, 0) {
+        return verdict;
+    }
+    forget_old(env, packet);
+    let Some(live) = flow::allocate(env, Room::HalfOpen, now) else {
+        return count::end(env, Outcome::FlowsFull);
+    };
+    if fill(env, service, packet, &live, session, (slot, backend), now).is_none() {
+        return count::end(env, Outcome::Malformed);
+    }
+    match publish(env, settings, service, packet, &live) {
+        Some(live) => to_backend(env, settings, packet, &live, (slot, backend), true),
+        None => count::end(env, Outcome::PortsExhausted),
+    }
+}
+
+/// Ends the flow that had the same 5-tuple before.
+#[inline(always)]
+fn forget_old<E: Env>(env: &E, packet: &Packet) {
+    let Some(cell) = env.flow_ref(&packet.flow_key()) else { return };
+    // SAFETY: from the environment.
+    let reference = FlowRef(unsafe { cell.read_volatile() });
+    let Some(record) = env.flow(reference.index()) else { return };
+    let word = flow::word_of(record);
+    if word.nonce() == reference.nonce() && !matches!(word.state(), FlowState::Free | FlowState::Claimed) {
+        flow::release(env, record, reference.index(), word);
+    }
+}
+
+/// Writes the record, which nobody can find yet; its server side is completed with the source port.
+#[inline(always)]
+fn fill<E: Env>(
+    env: &E,
+    service: &Service,
+    packet: &Packet,
+    live: &Live,
+    session: u64,
+    (slot, backend): Chosen<'_>,
+    now: u64,
+) -> Option<()> {
+    let p = frame::head(env, Ethernet::LEN)?;
+    // SAFETY: checked for the fixed part.
+    let ethernet = unsafe { Ethernet::new(p) };
+    let (local_mac, client_mac) = (ethernet.destination(), ethernet.source());
+    let port = if backend.port.raw() == 0 { packet.destination_port } else { backend.port };
+    let snat = service.flags & ServiceFlags::SNAT != 0;
+    let toward = if snat { service.source } else { packet.source };
+    // SAFETY: claimed by this CPU; the word is left as it is.
+    let record = unsafe { &mut *live.record };
+    record.last_seen = now;
+    record.client = packet.flow_key();
+    record.server = FlowKey {
+        source: backend.address,
+        destination: toward,
+        source_port: port,
+        destination_port: packet.source_port,
+        protocol: packet.protocol,
+        pad: [0; 3],
+    };
+    record.session = session;
+    record.service = service.id;
+    record.service_slot = service.slot;
+    record.backend = slot;
+    record.backend_generation = backend.generation;
+    record.client_mac = client_mac;
+    record.local_mac = local_mac;
+    record.pad = 0;
+    record.ifindex = env.ingress();
+    record.tags = packet.tags;
+    record.pad2 = 0;
+    Some(())
+}
+
+/// Finds a source port whose reply key is free, and makes the flow findable from both sides.
+#[inline(always)]
+fn publish<E: Env>(
+    env: &E,
+    settings: &Settings,
+    service: &Service,
+    packet: &Packet,
+    live: &Live,
+) -> Option<Live> {
+    let reference = live.reference;
+    let reply = FlowRef::new(reference.index(), reference.nonce(), true);
+    let opening = FlowWord::new(reference.nonce(), FlowState::Opening);
+    let opening = if packet.protocol == protocol::TCP { opening } else { opening.with(FlowWord::DATAGRAM) };
+    if !take_port(env, settings, service, packet, live.record, reply) {
+        abandon(env, live, None);
+        return None;
+    }
+    // Both sides can find it from here on, so the record is complete first.
+    // SAFETY: from the environment.
+    unsafe { (&raw mut (*live.record).word).write_volatile(opening.0) };
+    // SAFETY: from the environment; written above, and changed by nobody.
+    let client = unsafe { &(*live.record).client };
+    if env.insert_flow_ref(client, reference, true) != Insert::Done {
+        // SAFETY: as above.
+        abandon(env, live, Some(unsafe { &(*live.record).server }));
+        return None;
+    }
+    Some(Live { word: opening, ..*live })
+}
+
+/// Gives a record back that nobody has found.
+#[inline(always)]
+fn abandon<E: Env>(env: &E, live: &Live, server: Option<&FlowKey>) {
+    if let Some(server) = server {
+        env.delete_flow_ref(server);
+    }
+    let free = FlowWord::new(live.reference.nonce(), FlowState::Free);
+    // SAFETY: from the environment; the record is this CPU's.
+    unsafe { (&raw mut (*live.record).word).write_volatile(free.0) };
+}
+
+/// Writes the first free source port into the record and takes its reply key.
+#[inline(always)]
+fn take_port<E: Env>(
+    env: &E,
+    settings: &Settings,
+    service: &Service,
+    packet: &Packet,
+    record: *mut Flow,
+    reply: FlowRef,
+) -> bool {
+    // SAFETY: claimed by this CPU and filled in.
+    let hash = affinity::connection(unsafe { &(*record).client }, &settings.session_secret) as u32;
+    let own = packet.source_port;
+    let keeps_own = service.flags & ServiceFlags::SNAT == 0 || own.host() as u32 >= FIRST_PORT;
+    let now = env.now();
+    let mut taken = false;
+    env.repeat(PORT_TRIES, |i| {
+        let port = if i == 0 {
+            if !keeps_own {
+                return false;
+            }
+            own
+        } else {
+            Be16::new((FIRST_PORT + hash.wrapping_add(i * PORT_STEP) % PORTS) as u16)
+        };
+        // SAFETY: claimed by this CPU.
+        let server = unsafe { &mut (*record).server };
+        server.destination_port = port;
+        taken = match env.insert_flow_ref(server, reply, false) {
+            Insert::Done => true,
+            Insert::Taken => {
+                flow::find(env, server, now).is_none()
+                    && env.insert_flow_ref(server, reply, true) == Insert::Done
+            }
+            Insert::Full => return true,
+        };
+        taken
+    });
+    taken
+}
+
+const _: () = assert!(FIRST_PORT + PORTS == 65_536);

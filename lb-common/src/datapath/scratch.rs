@@ -1,0 +1,86 @@
+//! A packet's parsed form, and what one program leaves for the next.
+
+use crate::abi::{Addr, Be16, Be32, FlowKey, FlowRef, VlanTags};
+use crate::packet::Ethernet;
+
+/// What a packet says of itself; offsets are from the start of the frame.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Packet {
+    pub(crate) source: Addr,
+    pub(crate) destination: Addr,
+    pub(crate) source_port: Be16,
+    pub(crate) destination_port: Be16,
+    /// Offset of the IP header.
+    pub(crate) l3: u16,
+    /// Offset of the transport header.
+    pub(crate) l4: u16,
+    /// Length of the IP packet, header included.
+    pub(crate) length: u16,
+    pub(crate) protocol: u8,
+    pub(crate) tcp_flags: u8,
+    pub(crate) hop_limit: u8,
+    pub(crate) traffic_class: u8,
+    /// One of [`part`].
+    pub(crate) part: u8,
+    /// Protocol that names a train of fragments: IPv6 has only the fragment header's own next header for it.
+    pub(crate) train: u8,
+    pub(crate) identification: Be32,
+    /// Up to two VLAN tags as they came.
+    pub(crate) tags: VlanTags,
+}
+
+/// Which part of a datagram the packet is.
+pub(crate) mod part {
+    pub(crate) const WHOLE: u8 = 0;
+    pub(crate) const FIRST: u8 = 1;
+    pub(crate) const LATER: u8 = 2;
+}
+
+impl Packet {
+    #[inline(always)]
+    pub(crate) const fn is_v4(&self) -> bool {
+        self.source.is_v4()
+    }
+
+    /// Number of VLAN tags.
+    #[inline(always)]
+    pub(crate) const fn tag_count(&self) -> usize {
+        (self.l3 as usize).wrapping_sub(Ethernet::LEN) / Ethernet::TAG
+    }
+
+    /// The 5-tuple as it stands in the packet.
+    #[inline(always)]
+    pub(crate) const fn flow_key(&self) -> FlowKey {
+        FlowKey {
+            source: self.source,
+            destination: self.destination,
+            source_port: self.source_port,
+            destination_port: self.destination_port,
+            protocol: self.protocol,
+            pad: [0; 3],
+        }
+    }
+
+    /// Bytes of the packet behind the IP header.
+    #[inline(always)]
+    pub(crate) const fn l4_len(&self) -> usize {
+        (self.length as usize).wrapping_sub((self.l4 - self.l3) as usize)
+    }
+}
+
+/// Hand-over between programs; one for each CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Scratch {
+    pub(crate) packet: Packet,
+    /// For `answer`: an [`super::answer::kind`].
+    pub(crate) answer: u32,
+    /// For `answer`: the MTU to tell.
+    pub(crate) mtu: u32,
+    /// For `open`: whether the packet's destination is a service.
+    pub(crate) to_service: u32,
+    pub(crate) pad: u32,
+    /// For `establish`: the flow.
+    pub(crate) flow: FlowRef,
+}

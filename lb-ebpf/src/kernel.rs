@@ -1,0 +1,226 @@
+//! [`Env`] over the packet at hand and the BPF maps.
+
+use crate::maps;
+use aya_ebpf::{
+    bindings::{BPF_ANY, BPF_NOEXIST, xdp_md},
+    helpers::generated::{bpf_ktime_get_coarse_ns, bpf_loop, bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
+    programs::XdpContext,
+};
+use core::ffi::c_void;
+use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
+use lb_common::abi::{
+    self, ARENA_CHUNK, Backend, Binding, BindingEvent, BindingKey, Counters, Flow, FlowKey, FlowRef,
+    FragmentKey, FragmentRef, Outcome, Service, ServiceKey, Settings,
+};
+use lb_common::datapath::{Env, Insert, Scratch, Verdict};
+
+/// The packet at hand.
+pub(crate) struct Kernel {
+    ctx: *mut xdp_md,
+}
+
+impl Kernel {
+    #[inline(always)]
+    pub(crate) fn new(ctx: &XdpContext) -> Self {
+        Self { ctx: ctx.ctx }
+    }
+}
+
+/// "Already there", as the map helpers say it.
+const EEXIST: i32 = -17;
+
+#[inline(always)]
+fn inserted(result: Result<(), i32>) -> Insert {
+    match result {
+        Ok(()) => Insert::Done,
+        Err(EEXIST) => Insert::Taken,
+        Err(_) => Insert::Full,
+    }
+}
+
+/// Calls the closure behind `step`; 1 ends the loop.
+extern "C" fn trampoline<F: FnMut(u32) -> bool>(i: u64, step: *mut F) -> i64 {
+    // SAFETY: `repeat` passes a closure that outlives the loop.
+    unsafe { (*step)(i as u32) as i64 }
+}
+
+// SAFETY: frame pointers come from the context, map pointers from the kernel's look-ups.
+unsafe impl Env for Kernel {
+    #[inline(always)]
+    fn data(&self) -> *mut u8 {
+        // SAFETY: the context is valid while the program runs.
+        unsafe { (*self.ctx).data as usize as *mut u8 }
+    }
+    #[inline(always)]
+    fn data_end(&self) -> *mut u8 {
+        // SAFETY: as above.
+        unsafe { (*self.ctx).data_end as usize as *mut u8 }
+    }
+    #[inline(always)]
+    fn adjust_head(&self, delta: i32) -> bool {
+        // SAFETY: as above.
+        unsafe { bpf_xdp_adjust_head(self.ctx, delta) == 0 }
+    }
+    #[inline(always)]
+    fn adjust_tail(&self, delta: i32) -> bool {
+        // SAFETY: as above.
+        unsafe { bpf_xdp_adjust_tail(self.ctx, delta) == 0 }
+    }
+    #[inline(always)]
+    fn ingress(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (*self.ctx).ingress_ifindex }
+    }
+    #[inline(always)]
+    fn redirect(&self, ifindex: u32) -> Verdict {
+        if maps::DEVICES.redirect(ifindex, 0).is_ok() {
+            return Verdict::Redirect;
+        }
+        self.count(Outcome::RedirectFailed);
+        Verdict::Drop
+    }
+    #[inline(always)]
+    fn tail(&self, number: u32) -> Verdict {
+        // SAFETY: nothing is borrowed across the call. It only comes back when the program is missing.
+        let _ = unsafe { maps::PROGRAMS.tail_call(&XdpContext::new(self.ctx), number) };
+        self.count(Outcome::TailCall);
+        Verdict::Drop
+    }
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        // SAFETY: a helper without arguments.
+        unsafe { bpf_ktime_get_coarse_ns() }
+    }
+
+    #[inline(always)]
+    unsafe fn exchange(&self, cell: *mut u64, old: u64, new: u64) -> bool {
+        // SAFETY: the caller's cell is in a map.
+        unsafe {
+            atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(cell, old, new).1
+        }
+    }
+    #[inline(always)]
+    unsafe fn add(&self, cell: *mut u64, n: u64) -> u64 {
+        // SAFETY: the caller's cell is in a map.
+        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(cell, n) }
+    }
+    #[inline(always)]
+    fn repeat<F: FnMut(u32) -> bool>(&self, count: u32, mut step: F) {
+        // SAFETY: the closure lives until the loop is over, and the trampoline has the callback's signature.
+        unsafe {
+            bpf_loop(count, trampoline::<F> as *mut c_void, (&raw mut step).cast(), 0);
+        }
+    }
+
+    #[inline(always)]
+    fn settings(&self) -> Option<&Settings> {
+        maps::SETTINGS.get(0)
+    }
+    #[inline(always)]
+    fn service(&self, key: &ServiceKey) -> Option<&Service> {
+        // SAFETY: `lbd` replaces services as whole elements; a recycled one is another service, whole.
+        unsafe { maps::SERVICES.get(key) }
+    }
+    #[inline(always)]
+    fn backend(&self, slot: u16) -> Option<&Backend> {
+        maps::BACKENDS.get(slot as u32)
+    }
+    #[inline(always)]
+    fn status(&self, word: u32) -> Option<u64> {
+        maps::STATUS.get(word).copied()
+    }
+    #[inline(always)]
+    fn arena(&self, slot: u32) -> Option<u16> {
+        let chunk = maps::ARENA.get(slot / ARENA_CHUNK as u32)?;
+        // SAFETY: the remainder is below the length.
+        Some(unsafe { *chunk.0.get_unchecked(slot as usize % ARENA_CHUNK) })
+    }
+
+    #[inline(always)]
+    fn binding(&self, key: &BindingKey) -> Option<*mut Binding> {
+        maps::BINDINGS.get_ptr_mut(key)
+    }
+    #[inline(always)]
+    fn insert_binding(&self, key: &BindingKey, binding: &Binding) -> Insert {
+        inserted(maps::BINDINGS.insert(key, binding, BPF_NOEXIST as u64))
+    }
+    #[inline(always)]
+    fn delete_binding(&self, key: &BindingKey) -> bool {
+        maps::BINDINGS.remove(key).is_ok()
+    }
+    #[inline(always)]
+    fn binding_ring(&self, slot: u32) -> Option<*mut BindingKey> {
+        maps::BINDING_RING.get_ptr_mut(slot)
+    }
+    #[inline(always)]
+    fn hand(&self, hand: u32) -> Option<*mut u64> {
+        Some(maps::HANDS.get_ptr_mut(hand)?.cast())
+    }
+
+    #[inline(always)]
+    fn flow_ref(&self, key: &FlowKey) -> Option<*mut u64> {
+        maps::FLOW_INDEX.get_ptr_mut(key)
+    }
+    #[inline(always)]
+    fn insert_flow_ref(&self, key: &FlowKey, flow: FlowRef, replace: bool) -> Insert {
+        let flags = if replace { BPF_ANY } else { BPF_NOEXIST };
+        inserted(maps::FLOW_INDEX.insert(key, flow.0, flags as u64))
+    }
+    #[inline(always)]
+    fn delete_flow_ref(&self, key: &FlowKey) {
+        let _ = maps::FLOW_INDEX.remove(key);
+    }
+    #[inline(always)]
+    fn flow(&self, index: u32) -> Option<*mut Flow> {
+        maps::FLOWS.get_ptr_mut(index)
+    }
+    #[inline(always)]
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentRef> {
+        // SAFETY: copied at once; a recycled entry sends a fragment astray, which its datagram's checksum shows.
+        unsafe { maps::FRAGMENTS.get(key).copied() }
+    }
+    #[inline(always)]
+    fn keep_fragment(&self, key: &FragmentKey, decision: &FragmentRef) {
+        let _ = maps::FRAGMENTS.insert(key, decision, BPF_ANY as u64);
+    }
+
+    #[inline(always)]
+    fn service_counters(&self, slot: u16) -> Option<*mut Counters> {
+        maps::SERVICE_COUNTERS.get_ptr_mut(slot as u32)
+    }
+    #[inline(always)]
+    fn backend_counters(&self, slot: u16) -> Option<*mut Counters> {
+        maps::BACKEND_COUNTERS.get_ptr_mut(slot as u32)
+    }
+    #[inline(always)]
+    fn count(&self, outcome: Outcome) {
+        if let Some(counter) = maps::OUTCOMES.get_ptr_mut(outcome as u32) {
+            // SAFETY: this CPU's own counter.
+            unsafe { *counter += 1 }
+        }
+    }
+    #[inline(always)]
+    fn rate(&self, slot: u16) -> Option<*mut u64> {
+        maps::RATES.get_ptr_mut(slot as u32)
+    }
+    #[inline(always)]
+    fn answer_rate(&self) -> Option<*mut u64> {
+        maps::RATES.get_ptr_mut(abi::MAX_SERVICES)
+    }
+    #[inline(always)]
+    fn quota(&self, index: u32) -> Option<*mut u64> {
+        maps::QUOTAS.get_ptr_mut(index)
+    }
+    #[inline(always)]
+    fn doorkeeper(&self, index: u32) -> Option<*mut u64> {
+        maps::DOORKEEPER.get_ptr_mut(index)
+    }
+    #[inline(always)]
+    fn tell(&self, event: &BindingEvent) -> bool {
+        maps::EVENTS.output(event, 0).is_ok()
+    }
+    #[inline(always)]
+    fn scratch(&self) -> Option<*mut Scratch> {
+        maps::SCRATCH.get_ptr_mut(0)
+    }
+}
