@@ -80,10 +80,7 @@ fn pools<'a>(list: &'a Field<Vec<Field<Pool>>>, findings: &Findings) -> Pools<'a
                     .suggest("add a [[pool.backend]] with a name and an address"),
             );
         }
-        pools.insert(
-            name.0.as_str(),
-            CheckedPool { backends, span: name_span, used: Cell::new(false) },
-        );
+        pools.insert(name.0.as_str(), CheckedPool { backends, span: name_span, used: Cell::new(false) });
     }
     pools
 }

@@ -67,7 +67,11 @@ pub fn diff_running(running: &Desired, path: impl AsRef<Path>) -> Report {
             Ok(secret) => secret,
             Err(fault) => {
                 let text = format!("error: {fault}");
-                return Report { json: json!({ "valid": false, "error": fault.to_string() }), text, success: false };
+                return Report {
+                    json: json!({ "valid": false, "error": fault.to_string() }),
+                    text,
+                    success: false,
+                };
             }
         },
     };

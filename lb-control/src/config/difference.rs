@@ -103,7 +103,8 @@ pub enum Effect {
 
 /// What changes from `old` to `new`, the node first, then services in the order of `new`, then those that go.
 pub fn difference(old: &Desired, new: &Desired) -> Vec<Difference> {
-    let mut differences: Vec<_> = node(&old.node, &new.node).into_iter().map(Difference::NodeChanged).collect();
+    let mut differences: Vec<_> =
+        node(&old.node, &new.node).into_iter().map(Difference::NodeChanged).collect();
     let before: HashMap<_, _> = old.services.iter().map(|s| (s.name.as_str(), s)).collect();
     let after: HashMap<_, _> = new.services.iter().map(|s| (s.name.as_str(), s)).collect();
     for service in &new.services {
@@ -118,8 +119,7 @@ pub fn difference(old: &Desired, new: &Desired) -> Vec<Difference> {
         }
     }
     for service in old.services.iter().filter(|service| !after.contains_key(service.name.as_str())) {
-        differences
-            .push(Difference::ServiceRemoved { service: service.name.clone(), front: front(service) });
+        differences.push(Difference::ServiceRemoved { service: service.name.clone(), front: front(service) });
     }
     differences
 }
@@ -200,10 +200,8 @@ fn compare_service(old: &ServiceSpec, new: &ServiceSpec, differences: &mut Vec<D
         }
     }
     for backend in old.backends.iter().filter(|backend| !after.contains_key(backend.name.as_str())) {
-        differences.push(Difference::BackendRemoved {
-            service: service.clone(),
-            backend: backend.name.clone(),
-        });
+        differences
+            .push(Difference::BackendRemoved { service: service.clone(), backend: backend.name.clone() });
     }
 }
 

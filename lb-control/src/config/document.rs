@@ -5,7 +5,7 @@
 //! and leaves its [`Field`](super::field::Field) invalid, so one run finds every problem of the file.
 
 use super::field;
-use super::problem::{Finding, nearest};
+use super::problem::{Finding, SECRET, nearest};
 use core::cell::RefCell;
 use core::fmt;
 use serde::de::{self, DeserializeSeed, Expected, IntoDeserializer, Unexpected, Visitor};
@@ -34,8 +34,14 @@ impl Findings {
 pub(super) fn read<T: de::DeserializeOwned>(text: &str, findings: &Findings) -> Option<T> {
     let (root, faults) = DeTable::parse_recoverable(text);
     if !faults.is_empty() {
+        let mut told = usize::MAX;
         for fault in faults {
             let span = fault.span().unwrap_or(0..0);
+            // What follows a mistake in its line is mostly about the same mistake.
+            let line = text.bytes().take(span.start).filter(|b| *b == b'\n').count();
+            if core::mem::replace(&mut told, line) == line {
+                continue;
+            }
             findings.add(Finding::error(span, format!("not TOML: {}", fault.message())));
         }
         return None;
@@ -127,7 +133,7 @@ impl de::Error for Fault {
     }
 
     fn invalid_type(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        Self::open(describe(found), Some(expected.to_string()))
+        Self::open(describe(found), Some(expectation(expected)))
     }
 
     fn invalid_value(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
@@ -138,7 +144,8 @@ impl de::Error for Fault {
         Self::Open {
             message: describe(Unexpected::Str(variant)),
             expected: Some(one_of(expected)),
-            suggestion: nearest(variant, expected.iter().copied()).map(|near| format!("did you mean {near:?}?")),
+            suggestion: nearest(variant, expected.iter().copied())
+                .map(|near| format!("did you mean {near:?}?")),
         }
     }
 }
@@ -147,7 +154,17 @@ impl de::Error for Fault {
 fn one_of(words: &[&str]) -> String {
     match words {
         [only] => format!("{only:?}"),
-        words => format!("one of {}", words.iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(", ")),
+        words => {
+            format!("one of {}", words.iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(", "))
+        }
+    }
+}
+
+/// What should have been there, in TOML's words.
+fn expectation(expected: &dyn Expected) -> String {
+    match expected.to_string().as_str() {
+        "a sequence" => "an array".to_owned(),
+        text => text.to_owned(),
     }
 }
 
@@ -178,6 +195,7 @@ impl Reader<'_, '_> {
         if let Fault::Open { message, expected, suggestion } = fault {
             let message = match self.place.key.as_str() {
                 "" => message,
+                SECRET => format!("`{SECRET}` cannot be this"),
                 key => format!("`{key}` {message}"),
             };
             let mut finding = Finding::error(self.value.span(), message).of(&self.place.object);
@@ -206,14 +224,19 @@ impl Reader<'_, '_> {
     }
 
     /// The value as a number, if it is one that fits 64 bits.
-    fn visit_integer<'de, V: Visitor<'de>>(&self, text: &str, radix: u32, visitor: V) -> Result<V::Value, Fault> {
+    fn visit_integer<'de, V: Visitor<'de>>(
+        &self,
+        text: &str,
+        radix: u32,
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
         let digits = text.replace('_', "");
         if let Ok(number) = u64::from_str_radix(digits.trim_start_matches('+'), radix) {
             visitor.visit_u64(number)
         } else if let Ok(number) = i64::from_str_radix(&digits, radix) {
             visitor.visit_i64(number)
         } else {
-            Err(de::Error::invalid_value(Unexpected::Other(&format!("the number {text}")), &visitor))
+            Err(de::Error::invalid_value(Unexpected::Other(text), &visitor))
         }
     }
 }
@@ -252,9 +275,15 @@ impl<'de> de::Deserializer<'de> for Reader<'_, '_> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Fault> {
-        let Some(table) = self.value.get_ref().as_table() else { return self.deserialize_any(visitor) };
+        let table = match self.value.get_ref() {
+            DeValue::Table(table) => table,
+            // Types made for tables would take an array's elements as their fields.
+            DeValue::Array(_) => return Err(self.report(de::Error::invalid_type(Unexpected::Seq, &visitor))),
+            _ => return self.deserialize_any(visitor),
+        };
         self.report_unknown(table, fields);
-        let known: Vec<_> = table.iter().filter(|(key, _)| fields.contains(&key.get_ref().as_ref())).collect();
+        let known: Vec<_> =
+            table.iter().filter(|(key, _)| fields.contains(&key.get_ref().as_ref())).collect();
         let place = Place { object: self.place.table(), key: String::new() };
         let entries = Entries { entries: known.into_iter(), value: None, place, findings: self.findings };
         visitor.visit_map(entries).map_err(|fault| self.report(fault))

@@ -50,12 +50,7 @@ impl<T> Field<T> {
     }
 
     /// The value and its place; reports the key as missing when it is absent.
-    pub(super) fn required(
-        &self,
-        key: &str,
-        example: &str,
-        owner: &Owner<'_>,
-    ) -> Option<(&T, Range<usize>)> {
+    pub(super) fn required(&self, key: &str, example: &str, owner: &Owner<'_>) -> Option<(&T, Range<usize>)> {
         if matches!(self, Self::Absent) {
             owner.findings.add(
                 Finding::error(owner.span.clone(), format!("`{key}` is missing"))

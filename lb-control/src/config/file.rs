@@ -3,8 +3,8 @@
 use super::defaults;
 use super::field::Field;
 use super::value::{
-    AbsolutePath, Address, AddressV4, AddressV6, AffinityChoice, Group, Interface, Lifetime, Listen, Name, Number,
-    PortChoice, Secret, VlanChoice, spell,
+    AbsolutePath, Address, AddressV4, AddressV6, AffinityChoice, Group, Interface, Lifetime, Listen, Name,
+    Number, PortChoice, Secret, VlanChoice, spell,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -36,7 +36,7 @@ pub(super) struct File {
 
 /// What holds for the whole node.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields, expecting = "a table: [node]")]
 #[schemars(inline)]
 pub(super) struct Node {
     /// Name of this node; the host's name when absent.
@@ -73,7 +73,7 @@ pub(super) struct Node {
 
 /// Lifetimes of NAT connections without traffic.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields, expecting = "a table: [node.timeouts]")]
 #[schemars(inline)]
 pub(super) struct Timeouts {
     /// TCP before the handshake is complete.
@@ -98,7 +98,7 @@ pub(super) struct Timeouts {
 
 /// Rates and quotas of the whole node.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields, expecting = "a table: [node.limits]")]
 #[schemars(inline)]
 pub(super) struct Limits {
     /// ICMP answers and TCP resets that the node sends a second.
@@ -114,7 +114,7 @@ pub(super) struct Limits {
 
 /// The admin API and metrics.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields, expecting = "a table: [admin]")]
 #[schemars(inline)]
 pub(super) struct Admin {
     /// Unix socket of the admin API.
@@ -128,10 +128,10 @@ pub(super) struct Admin {
 
 /// A list of backends that services share.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields, expecting = "a table: [[pool]]")]
+#[schemars(extend("required" = ["name"]))]
 pub(super) struct Pool {
     /// Name that services refer to.
-    #[schemars(required)]
     pub(super) name: Field<Name>,
     /// The backends.
     pub(super) backend: Field<Vec<Field<Backend>>>,
@@ -139,24 +139,21 @@ pub(super) struct Pool {
 
 /// An address, port and protocol with backends.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields, expecting = "a table: [[service]]")]
+#[schemars(extend("required" = ["name", "address", "port", "mode"]))]
 pub(super) struct Service {
     /// Unique name; session bindings belong to it.
-    #[schemars(required)]
     pub(super) name: Field<Name>,
     /// Number that bindings are kept under; made from the name when absent.
     pub(super) id: Field<Number<1, { u32::MAX as u64 }>>,
     /// The virtual address that clients connect to.
-    #[schemars(required)]
     pub(super) address: Field<Address>,
     /// The port that clients connect to, or "any".
-    #[schemars(required)]
     pub(super) port: Field<PortChoice>,
     /// Transport protocol.
     #[schemars(extend("default" = "tcp"))]
     pub(super) protocol: Field<Protocol>,
     /// How packets get to backends.
-    #[schemars(required)]
     pub(super) mode: Field<Mode>,
     /// What makes a session.
     #[schemars(extend("default" = "source-ip"))]
@@ -179,15 +176,19 @@ pub(super) struct Service {
 
 /// A server.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(
+    default,
+    rename_all = "kebab-case",
+    deny_unknown_fields,
+    expecting = "a table: [[service.backend]] or [[pool.backend]]"
+)]
+#[schemars(extend("required" = ["name", "address"]))]
 pub(super) struct Backend {
     /// Name, unique in its service or pool; sessions are bound to it.
-    #[schemars(required)]
     pub(super) name: Field<Name>,
     /// Server number; made from the name when absent.
     pub(super) number: Field<Number<1, { u64::MAX }>>,
     /// Its own address.
-    #[schemars(required)]
     pub(super) address: Field<Address>,
     /// Its port (`nat` only); the port that the client used when absent.
     pub(super) port: Field<Port>,

@@ -6,6 +6,8 @@ use serde::Serialize;
 
 /// Problems printed before the rest is only counted.
 const PRINTED: usize = 50;
+/// The key whose value is never repeated.
+pub(super) const SECRET: &str = "session-secret";
 
 /// Everything that is wrong with one configuration file.
 ///
@@ -168,8 +170,9 @@ pub(super) fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'
 pub(super) fn locate(file: &str, text: &str, mut findings: Vec<Finding>) -> Vec<Problem> {
     findings.sort_by_key(|finding| (finding.span.start, finding.span.end));
     findings.dedup();
-    let starts: Vec<usize> =
-        core::iter::once(0).chain(text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i + 1)).collect();
+    let starts: Vec<usize> = core::iter::once(0)
+        .chain(text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i + 1))
+        .collect();
     let position = |span: &Range<usize>| position(text, &starts, span);
     findings
         .into_iter()
@@ -214,12 +217,17 @@ fn position(text: &str, starts: &[usize], span: &Range<usize>) -> Position {
 
 /// The line with stars for the value when it is a secret: problems end in logs.
 fn conceal(line: &str) -> String {
-    match line.split_once('=') {
-        Some((key, value)) if key.trim().trim_matches('"') == "session-secret" => {
-            let value = value.chars().map(|c| if c.is_alphanumeric() { '*' } else { c });
-            format!("{key}={}", value.collect::<String>())
+    let value = line.find(SECRET).and_then(|at| {
+        let behind = &line[at + SECRET.len()..];
+        let value = behind.trim_start_matches(['"', '\'', ' ', '\t']).strip_prefix('=')?;
+        Some(line.len() - value.len())
+    });
+    match value {
+        Some(at) => {
+            let stars = line[at..].chars().map(|c| if c.is_alphanumeric() { '*' } else { c });
+            line[..at].chars().chain(stars).collect()
         }
-        _ => line.to_owned(),
+        None => line.to_owned(),
     }
 }
 
@@ -310,7 +318,7 @@ mod tests {
     #[test]
     fn positions_count_characters_and_stay_inside_the_text() {
         let text = "a\n\u{e4}\u{e4}b = 1\nlast";
-        let starts = [0, 2, 11];
+        let starts = [0, 2, 12];
         let at = |span: Range<usize>| {
             let p = position(text, &starts, &span);
             (p.line, p.column, p.length)

@@ -139,7 +139,8 @@ impl Text for Name {
 pub(super) struct Interface(pub(super) String);
 
 impl Text for Interface {
-    const EXPECTED: &'static str = "the name of a network interface, 1 to 15 bytes without spaces, `/` and `:`";
+    const EXPECTED: &'static str =
+        "the name of a network interface, 1 to 15 bytes without spaces, `/` and `:`";
     const PATTERN: Option<&'static str> = Some("^[^\\s/:]{1,15}$");
 
     fn from_text(text: &str) -> Option<Self> {

@@ -74,11 +74,10 @@ pub(super) fn list(list: &Field<Vec<Field<Backend>>>, owner: &Owner<'_>) -> Vec<
             );
         } else if let Some(first) = numbers.insert(spec.number, &number_span) {
             let text = format!("its server number {} is taken by another backend", spec.number);
-            owner.report(
-                Finding::error(number_span, text)
-                    .related(first, "the other is")
-                    .suggest(format!("give one of them another `number`, such as `number = {}`", numbers.free(spec.number))),
-            );
+            owner.report(Finding::error(number_span, text).related(first, "the other is").suggest(format!(
+                "give one of them another `number`, such as `number = {}`",
+                numbers.free(spec.number)
+            )));
         }
         if let Some(first) = ends.insert((spec.address, spec.port), &address_span) {
             owner.report(

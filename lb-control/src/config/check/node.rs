@@ -68,11 +68,21 @@ fn timeouts(node: &Node, findings: &Findings) -> pool::Timeouts {
     let default = defaults::TIMEOUTS;
     pool::Timeouts {
         tcp_half_open: lifetime("tcp-half-open", &timeouts.tcp_half_open, default.tcp_half_open, &owner),
-        tcp_established: lifetime("tcp-established", &timeouts.tcp_established, default.tcp_established, &owner),
+        tcp_established: lifetime(
+            "tcp-established",
+            &timeouts.tcp_established,
+            default.tcp_established,
+            &owner,
+        ),
         tcp_closing: lifetime("tcp-closing", &timeouts.tcp_closing, default.tcp_closing, &owner),
         tcp_reset: lifetime("tcp-reset", &timeouts.tcp_reset, default.tcp_reset, &owner),
         udp_new: lifetime("udp-new", &timeouts.udp_new, default.udp_new, &owner),
-        udp_established: lifetime("udp-established", &timeouts.udp_established, default.udp_established, &owner),
+        udp_established: lifetime(
+            "udp-established",
+            &timeouts.udp_established,
+            default.udp_established,
+            &owner,
+        ),
     }
 }
 
@@ -118,7 +128,10 @@ fn daemon(node: &Node, file: &File) -> DaemonSpec {
     let admin = file.admin.get().unwrap_or(&absent);
     DaemonSpec {
         name: node.name.get().map(|name| name.0.clone()),
-        state_dir: node.state_dir.get().map_or_else(|| PathBuf::from(defaults::STATE_DIR), |path| path.0.clone()),
+        state_dir: node
+            .state_dir
+            .get()
+            .map_or_else(|| PathBuf::from(defaults::STATE_DIR), |path| path.0.clone()),
         admin_socket: admin
             .socket
             .get()

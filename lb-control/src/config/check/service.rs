@@ -233,16 +233,22 @@ impl LocatedService {
             if spec.mode != Mode::Nat {
                 related(
                     Finding::error(port.clone(), "a backend's port works only with `mode = \"nat\"`")
-                        .suggest("remove it: in the other modes the backend receives the client's packet as it is"),
+                        .suggest(
+                            "remove it: in the other modes the backend receives the client's packet as it is",
+                        ),
                 );
             } else if spec.port == 0 {
                 related(
-                    Finding::error(port.clone(), "a backend of a service with `port = \"any\"` cannot have a port")
-                        .suggest("remove it: the backend receives the port that the client used"),
+                    Finding::error(
+                        port.clone(),
+                        "a backend of a service with `port = \"any\"` cannot have a port",
+                    )
+                    .suggest("remove it: the backend receives the port that the client used"),
                 );
             }
         }
-        let accepts = |backend: &LocatedBackend| backend.spec.admin == Admin::Enabled && backend.spec.weight > 0;
+        let accepts =
+            |backend: &LocatedBackend| backend.spec.admin == Admin::Enabled && backend.spec.weight > 0;
         if !self.backends.is_empty() && !self.backends.iter().any(accepts) {
             let text = "no backend takes new sessions: all are drained, disabled or have weight 0";
             self.owner(findings).report(Finding::warning(self.header.clone(), text));
@@ -255,7 +261,8 @@ impl LocatedService {
             let Some(service) = vips.get(&backend.spec.address).and_then(|services| services.first()) else {
                 continue;
             };
-            let text = format!("{} is the address of {}, not of a server", backend.spec.address, service.object);
+            let text =
+                format!("{} is the address of {}, not of a server", backend.spec.address, service.object);
             let owner = Owner { span: backend.address.clone(), object: &backend.object, findings };
             owner.report(
                 Finding::error(backend.address.clone(), text)

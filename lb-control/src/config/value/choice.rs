@@ -51,10 +51,9 @@ pub(in super::super) enum AffinityKind {
 /// Affinity with details.
 #[derive(Clone, Debug, Default, serde::Deserialize, JsonSchema)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
-#[schemars(inline)]
+#[schemars(inline, extend("required" = ["kind"]))]
 pub(in super::super) struct AffinityTable {
     /// What makes a session.
-    #[schemars(required)]
     pub(in super::super) kind: Field<AffinityKind>,
     /// Bits of an IPv4 client address that name the session (`source-ip`).
     #[schemars(extend("default" = defaults::PREFIX_V4))]

@@ -19,7 +19,8 @@ const UNITS: [(&str, u128); 7] = [
 pub(in super::super) struct Lifetime(pub(in super::super) Duration);
 
 impl Text for Lifetime {
-    const EXPECTED: &'static str = "a duration such as \"90s\", \"30m\" or \"1h30m\" (units: ns us ms s m h d)";
+    const EXPECTED: &'static str =
+        "a duration such as \"90s\", \"30m\" or \"1h30m\" (units: ns us ms s m h d)";
     const PATTERN: Option<&'static str> = Some("^([0-9]+(ns|us|ms|s|m|h|d) ?)+$");
 
     fn from_text(text: &str) -> Option<Self> {
@@ -68,7 +69,19 @@ mod tests {
         assert_eq!(read("1h30m"), Some(Duration::from_secs(5_400)));
         assert_eq!(read("1h 30m"), Some(Duration::from_secs(5_400)));
         assert_eq!(read("250ms"), Some(Duration::from_millis(250)));
-        for wrong in ["", " ", "30", "m", "-1s", "1.5h", "30 min", "1y", "99999999999999999999s", "999999999d", "1s\u{e4}"] {
+        for wrong in [
+            "",
+            " ",
+            "30",
+            "m",
+            "-1s",
+            "1.5h",
+            "30 min",
+            "1y",
+            "99999999999999999999s",
+            "999999999d",
+            "1s\u{e4}",
+        ] {
             assert_eq!(read(wrong), None, "{wrong:?}");
         }
     }
