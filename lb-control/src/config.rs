@@ -16,7 +16,7 @@ mod secret;
 mod value;
 
 pub use command::{Report, check_file, diff_files, diff_running};
-pub use difference::{Difference, Effect, difference};
+pub use difference::{Change, Difference, Effect, difference};
 pub use problem::{ConfigErrors, Position, Problem, Related, Severity};
 pub use secret::{SecretError, SecretSource};
 
