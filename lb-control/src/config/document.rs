@@ -4,11 +4,13 @@
 //! key and the object it belongs to. Unknown keys are reported and passed over; a wrong value is reported
 //! and leaves its [`Field`](super::field::Field) invalid, so one run finds every problem of the file.
 
+mod fault;
+
 use super::field;
-use super::problem::{Finding, SECRET, nearest};
+use super::problem::{Finding, SECRET};
 use core::cell::RefCell;
-use core::fmt;
-use serde::de::{self, DeserializeSeed, Expected, IntoDeserializer, Unexpected, Visitor};
+use fault::{Fault, one_of};
+use serde::de::{self, DeserializeSeed, IntoDeserializer, Unexpected, Visitor};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -34,14 +36,15 @@ impl Findings {
 pub(super) fn read<T: de::DeserializeOwned>(text: &str, findings: &Findings) -> Option<T> {
     let (root, faults) = DeTable::parse_recoverable(text);
     if !faults.is_empty() {
-        let mut told = usize::MAX;
+        let mut told: Option<usize> = None;
         for fault in faults {
             let span = fault.span().unwrap_or(0..0);
             // What follows a mistake in its line is mostly about the same mistake.
-            let line = text.bytes().take(span.start).filter(|b| *b == b'\n').count();
-            if core::mem::replace(&mut told, line) == line {
+            let between = told.and_then(|at| text.as_bytes().get(at.min(span.start)..at.max(span.start)));
+            if between.is_some_and(|between| !between.contains(&b'\n')) {
                 continue;
             }
+            told = Some(span.start);
             findings.add(Finding::error(span, format!("not TOML: {}", fault.message())));
         }
         return None;
@@ -91,94 +94,6 @@ impl Place {
             outer => format!("{outer}, {element}"),
         };
         Self { object, key: String::new() }
-    }
-}
-
-/// A problem on its way to the value that it belongs to.
-#[derive(Debug)]
-pub(super) enum Fault {
-    /// It has been reported.
-    Reported,
-    /// It has no place yet.
-    Open {
-        /// What was found.
-        message: String,
-        /// What should have been there.
-        expected: Option<String>,
-        /// What was probably meant.
-        suggestion: Option<String>,
-    },
-}
-
-impl Fault {
-    fn open(message: String, expected: Option<String>) -> Self {
-        Self::Open { message, expected, suggestion: None }
-    }
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Reported => f.write_str("reported"),
-            Self::Open { message, .. } => f.write_str(message),
-        }
-    }
-}
-
-impl core::error::Error for Fault {}
-
-impl de::Error for Fault {
-    fn custom<T: fmt::Display>(message: T) -> Self {
-        Self::open(message.to_string(), None)
-    }
-
-    fn invalid_type(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        Self::open(describe(found), Some(expectation(expected)))
-    }
-
-    fn invalid_value(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        Self::invalid_type(found, expected)
-    }
-
-    fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
-        Self::Open {
-            message: describe(Unexpected::Str(variant)),
-            expected: Some(one_of(expected)),
-            suggestion: nearest(variant, expected.iter().copied())
-                .map(|near| format!("did you mean {near:?}?")),
-        }
-    }
-}
-
-/// The words that a key takes.
-fn one_of(words: &[&str]) -> String {
-    match words {
-        [only] => format!("{only:?}"),
-        words => {
-            format!("one of {}", words.iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(", "))
-        }
-    }
-}
-
-/// What should have been there, in TOML's words.
-fn expectation(expected: &dyn Expected) -> String {
-    match expected.to_string().as_str() {
-        "a sequence" => "an array".to_owned(),
-        text => text.to_owned(),
-    }
-}
-
-/// What was found, in TOML's words.
-fn describe(found: Unexpected<'_>) -> String {
-    match found {
-        Unexpected::Str(text) => format!("cannot be {text:?}"),
-        Unexpected::Signed(number) => format!("cannot be {number}"),
-        Unexpected::Unsigned(number) => format!("cannot be {number}"),
-        Unexpected::Bool(value) => format!("cannot be `{value}`"),
-        Unexpected::Float(number) => format!("cannot be the fraction {number:?}"),
-        Unexpected::Map => "cannot be a table".to_owned(),
-        Unexpected::Seq => "cannot be an array".to_owned(),
-        other => format!("cannot be {other}"),
     }
 }
 

@@ -1,5 +1,9 @@
 //! What is wrong with a configuration file, where, and what to write instead.
 
+mod finding;
+
+pub(super) use finding::{Finding, nearest};
+
 use core::fmt;
 use core::ops::Range;
 use serde::Serialize;
@@ -79,91 +83,6 @@ pub struct Related {
     pub line: usize,
     /// Character in the line, from 1.
     pub column: usize,
-}
-
-/// A problem while its file is still being read: byte offsets instead of lines.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Finding {
-    severity: Severity,
-    span: Range<usize>,
-    object: Option<String>,
-    message: String,
-    expected: Option<String>,
-    suggestion: Option<String>,
-    related: Option<(Range<usize>, String)>,
-}
-
-impl Finding {
-    /// Something that makes the file unusable.
-    pub(super) fn error(span: Range<usize>, message: impl Into<String>) -> Self {
-        Self {
-            severity: Severity::Error,
-            span,
-            object: None,
-            message: message.into(),
-            expected: None,
-            suggestion: None,
-            related: None,
-        }
-    }
-
-    /// Something that works but is unlikely to be meant.
-    pub(super) fn warning(span: Range<usize>, message: impl Into<String>) -> Self {
-        Self { severity: Severity::Warning, ..Self::error(span, message) }
-    }
-
-    /// Names the object; an empty name is none.
-    pub(super) fn of(mut self, object: &str) -> Self {
-        self.object = Some(object.to_owned()).filter(|name| !name.is_empty());
-        self
-    }
-
-    /// Says what would be right.
-    pub(super) fn expected(mut self, expected: impl Into<String>) -> Self {
-        self.expected = Some(expected.into());
-        self
-    }
-
-    /// Says what to write instead.
-    pub(super) fn suggest(mut self, suggestion: impl Into<String>) -> Self {
-        self.suggestion = Some(suggestion.into());
-        self
-    }
-
-    /// Offers the candidate that is nearest to what was written, if any is near.
-    pub(super) fn did_you_mean<'a>(
-        self,
-        written: &str,
-        candidates: impl IntoIterator<Item = &'a str>,
-    ) -> Self {
-        match nearest(written, candidates) {
-            Some(near) => self.suggest(format!("did you mean `{near}`?")),
-            None => self,
-        }
-    }
-
-    /// Points to a second place.
-    pub(super) fn related(mut self, span: Range<usize>, what: impl Into<String>) -> Self {
-        self.related = Some((span, what.into()));
-        self
-    }
-
-    /// Whether the file is refused because of it.
-    pub(super) fn is_error(&self) -> bool {
-        self.severity == Severity::Error
-    }
-}
-
-/// The candidate that looks most like `written`, if one looks alike at all.
-pub(super) fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let plain = |s: &str| s.to_lowercase().replace(['_', ' '], "-");
-    let written = plain(written);
-    candidates
-        .into_iter()
-        .map(|candidate| (strsim::normalized_damerau_levenshtein(&written, &plain(candidate)), candidate))
-        .filter(|(likeness, _)| *likeness >= 0.55)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, candidate)| candidate)
 }
 
 /// Turns findings into problems, in the order of the file.
@@ -329,12 +248,5 @@ mod tests {
         assert_eq!(at(3..5), (2, 1, 1), "inside a character");
         assert_eq!(at(99..120), (3, 5, 1));
         assert_eq!(position("", &[0], &(0..0)).length, 1);
-    }
-
-    #[test]
-    fn the_nearest_word_is_offered_only_when_near() {
-        assert_eq!(nearest("source_ip", ["none", "source-ip"]), Some("source-ip"));
-        assert_eq!(nearest("TPC", ["tcp", "udp"]), Some("tcp"));
-        assert_eq!(nearest("round-robin", ["none", "source-ip"]), None);
     }
 }
