@@ -1,0 +1,111 @@
+//! The configuration file: TOML text -> checked types -> what the node should do.
+//!
+//! [`parse`] and [`load`] give a [`Configuration`] or every problem of the file at once, each with its place,
+//! what was expected and what was probably meant. [`difference`] says in words what changes between two
+//! desired states; [`check_file`], [`diff_files`] and [`diff_running`] are what `lbctl config` prints.
+
+mod check;
+mod command;
+mod defaults;
+mod difference;
+mod document;
+mod field;
+mod file;
+mod problem;
+mod secret;
+mod value;
+
+pub use command::{Report, check_file, diff_files, diff_running};
+pub use difference::{Change, Difference, Effect, difference};
+pub use problem::{ConfigErrors, Position, Problem, Related, Severity};
+pub use secret::{SecretError, SecretSource};
+
+use core::net::SocketAddr;
+use document::Findings;
+use lb_core::pool::Desired;
+use std::path::{Path, PathBuf};
+
+/// The commented sample with every key.
+pub const SAMPLE: &str = include_str!("../lb.sample.toml");
+
+/// A checked configuration file.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Configuration {
+    /// What concerns the daemon only.
+    pub daemon: DaemonSpec,
+    /// Where the session secret comes from.
+    pub secret: SecretSource,
+    /// What works but is unlikely to be meant.
+    pub warnings: Vec<Problem>,
+    /// Its secret is zero.
+    unsealed: Desired,
+}
+
+/// What concerns the daemon and not its data plane; a change needs a restart of `lbd`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DaemonSpec {
+    /// Name of the node; `None` = the host's name.
+    pub name: Option<String>,
+    /// Directory for what must survive a restart.
+    pub state_dir: PathBuf,
+    /// Unix socket of the admin API.
+    pub admin_socket: PathBuf,
+    /// Group that may use the socket; `None` = only `lbd`'s own user and root.
+    pub admin_group: Option<String>,
+    /// Where Prometheus metrics are served.
+    pub metrics: Option<SocketAddr>,
+}
+
+impl Configuration {
+    /// What the node should do, with a secret that the caller has.
+    pub fn desired(&self, secret: [u8; 16]) -> Desired {
+        let mut desired = self.unsealed.clone();
+        desired.node.session_secret = secret;
+        desired
+    }
+
+    /// What the node should do, with the secret from where the file says; makes and keeps one when it says nothing.
+    pub fn resolve(&self) -> Result<Desired, SecretError> {
+        Ok(self.desired(self.secret.resolve(&self.daemon.state_dir)?))
+    }
+}
+
+/// Reads and checks a configuration file.
+pub fn load(path: impl AsRef<Path>) -> Result<Configuration, ConfigErrors> {
+    let path = path.as_ref();
+    let file = path.display().to_string();
+    let bytes = std::fs::read(path).map_err(|cause| ConfigErrors::unreadable(&file, cause))?;
+    match String::from_utf8(bytes) {
+        Ok(text) => parse(&text, &file),
+        Err(fault) => {
+            let at = fault.utf8_error().valid_up_to();
+            let text = String::from_utf8_lossy(fault.as_bytes());
+            let finding = problem::Finding::error(at..at + 1, "not UTF-8 text")
+                .expected("a TOML file, which is always UTF-8");
+            Err(ConfigErrors::new(&file, problem::locate(&file, &text, vec![finding])))
+        }
+    }
+}
+
+/// Checks the text of a configuration file; `file` is only named in problems.
+pub fn parse(text: &str, file: &str) -> Result<Configuration, ConfigErrors> {
+    let findings = Findings::default();
+    let checked = document::read::<file::File>(text, &findings).map(|file| check::check(&file, &findings));
+    let findings = findings.into_vec();
+    let refused = findings.iter().any(problem::Finding::is_error);
+    let problems = problem::locate(file, text, findings);
+    match checked {
+        Some(check::Checked { desired, daemon, secret }) if !refused => {
+            Ok(Configuration { daemon, secret, warnings: problems, unsealed: desired })
+        }
+        _ => Err(ConfigErrors::new(file, problems)),
+    }
+}
+
+/// The JSON schema of the configuration file, made from the types that read it.
+pub fn schema() -> serde_json::Value {
+    schemars::schema_for!(file::File).to_value()
+}
+
+#[cfg(test)]
+mod tests;

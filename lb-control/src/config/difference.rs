@@ -1,0 +1,328 @@
+//! What changes between two desired states, in words and for programs.
+
+use super::DaemonSpec;
+use super::value::spell;
+use core::fmt;
+use lb_common::abi::Mode;
+use lb_core::pool::{Admin, AffinitySpec, BackendSpec, Desired, NodeSpec, Protocol, ServiceSpec, Vlan};
+use serde::Serialize;
+use std::collections::HashMap;
+
+/// One change.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Difference {
+    /// Something that holds for the whole node.
+    NodeChanged(Change),
+    /// A new service.
+    ServiceAdded {
+        /// Its name.
+        service: String,
+        /// Its address, port and protocol.
+        front: String,
+        /// Its mode.
+        mode: &'static str,
+        /// How many backends it has.
+        backends: usize,
+    },
+    /// A service that goes.
+    ServiceRemoved {
+        /// Its name.
+        service: String,
+        /// Its address, port and protocol.
+        front: String,
+    },
+    /// A service that stays.
+    ServiceChanged {
+        /// Its name.
+        service: String,
+        /// What changes.
+        #[serde(flatten)]
+        change: Change,
+    },
+    /// A new backend.
+    BackendAdded {
+        /// Name of its service.
+        service: String,
+        /// Its name.
+        backend: String,
+        /// Its address.
+        address: String,
+        /// Its weight.
+        weight: u32,
+    },
+    /// A backend that goes.
+    BackendRemoved {
+        /// Name of its service.
+        service: String,
+        /// Its name.
+        backend: String,
+    },
+    /// A backend that stays.
+    BackendChanged {
+        /// Name of its service.
+        service: String,
+        /// Its name.
+        backend: String,
+        /// What changes.
+        #[serde(flatten)]
+        change: Change,
+    },
+}
+
+/// A key with another value.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Change {
+    /// The key as the file has it.
+    pub field: &'static str,
+    /// The value before; secrets are not shown.
+    pub from: String,
+    /// The value after.
+    pub to: String,
+    /// What it means for traffic.
+    pub effect: Effect,
+}
+
+/// What a change means for traffic.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Effect {
+    /// Nothing is interrupted.
+    Live,
+    /// Tables are copied to others of the new size while traffic runs.
+    MigratesTables,
+    /// The program is attached to, or detached from, interfaces.
+    Reattaches,
+    /// Sessions are bound anew, maybe to other backends.
+    RebindsSessions,
+    /// Open connections end.
+    EndsConnections,
+    /// It holds after `lbd` was restarted.
+    NeedsRestart,
+}
+
+/// What changes from `old` to `new`, the node first, then services in the order of `new`, then those that go.
+pub fn difference(old: &Desired, new: &Desired) -> Vec<Difference> {
+    let mut differences: Vec<_> =
+        node(&old.node, &new.node).into_iter().map(Difference::NodeChanged).collect();
+    let before: HashMap<_, _> = old.services.iter().map(|s| (s.name.as_str(), s)).collect();
+    let after: HashMap<_, _> = new.services.iter().map(|s| (s.name.as_str(), s)).collect();
+    for service in &new.services {
+        match before.get(service.name.as_str()) {
+            Some(old) => compare_service(old, service, &mut differences),
+            None => differences.push(Difference::ServiceAdded {
+                service: service.name.clone(),
+                front: front(service),
+                mode: mode(service.mode),
+                backends: service.backends.len(),
+            }),
+        }
+    }
+    for service in old.services.iter().filter(|service| !after.contains_key(service.name.as_str())) {
+        differences.push(Difference::ServiceRemoved { service: service.name.clone(), front: front(service) });
+    }
+    differences
+}
+
+/// What changes for the daemon itself.
+pub(super) fn daemon(old: &DaemonSpec, new: &DaemonSpec) -> Vec<Difference> {
+    let text = |text: &Option<String>| text.clone().unwrap_or_else(|| "(none)".to_owned());
+    let mut changes = Changes::default();
+    let restart = Effect::NeedsRestart;
+    changes.add("name", text(&old.name), text(&new.name), restart);
+    changes.add("state-dir", old.state_dir.display(), new.state_dir.display(), restart);
+    changes.add("socket", old.admin_socket.display(), new.admin_socket.display(), restart);
+    changes.add("group", text(&old.admin_group), text(&new.admin_group), restart);
+    changes.add("metrics", option(old.metrics), option(new.metrics), restart);
+    changes.0.into_iter().map(Difference::NodeChanged).collect()
+}
+
+fn node(old: &NodeSpec, new: &NodeSpec) -> Vec<Change> {
+    let mut changes = Changes::default();
+    let list = |interfaces: &[String]| format!("[{}]", interfaces.join(", "));
+    changes.add("interfaces", list(&old.interfaces), list(&new.interfaces), Effect::Reattaches);
+    changes.add("bindings", old.bindings, new.bindings, Effect::MigratesTables);
+    changes.add("flows", old.flows, new.flows, Effect::MigratesTables);
+    if old.session_secret != new.session_secret {
+        changes.add("session-secret", "(secret)", "(another secret)", Effect::RebindsSessions);
+    }
+    let mut live = |field, old: String, new: String| changes.add(field, old, new, Effect::Live);
+    live("tunnel-source-v4", option(old.tunnel_v4), option(new.tunnel_v4));
+    live("tunnel-source-v6", option(old.tunnel_v6), option(new.tunnel_v6));
+    live("gue-port", old.gue_port.to_string(), new.gue_port.to_string());
+    let (a, b) = (&old.timeouts, &new.timeouts);
+    live("timeouts.tcp-half-open", spell(a.tcp_half_open), spell(b.tcp_half_open));
+    live("timeouts.tcp-established", spell(a.tcp_established), spell(b.tcp_established));
+    live("timeouts.tcp-closing", spell(a.tcp_closing), spell(b.tcp_closing));
+    live("timeouts.tcp-reset", spell(a.tcp_reset), spell(b.tcp_reset));
+    live("timeouts.udp-new", spell(a.udp_new), spell(b.udp_new));
+    live("timeouts.udp-established", spell(a.udp_established), spell(b.udp_established));
+    let (a, b) = (&old.limits, &new.limits);
+    live("limits.answer-rate", a.answer_rate.to_string(), b.answer_rate.to_string());
+    live("limits.prefix-quota", a.prefix_quota.to_string(), b.prefix_quota.to_string());
+    live("limits.prefix-window", spell(a.prefix_window), spell(b.prefix_window));
+    changes.0
+}
+
+fn compare_service(old: &ServiceSpec, new: &ServiceSpec, differences: &mut Vec<Difference>) {
+    let mut changes = Changes::default();
+    changes.add("id", old.id, new.id, Effect::RebindsSessions);
+    changes.add("address", front(old), front(new), Effect::EndsConnections);
+    changes.add("mode", mode(old.mode), mode(new.mode), Effect::EndsConnections);
+    changes.add("affinity", affinity(old.affinity), affinity(new.affinity), Effect::RebindsSessions);
+    changes.add("lifetime", spell(old.lifetime), spell(new.lifetime), Effect::Live);
+    changes.add("binding-rate", old.binding_rate, new.binding_rate, Effect::Live);
+    changes.add("source-nat", option(old.source), option(new.source), Effect::Live);
+    changes.add("mss", option(old.mss), option(new.mss), Effect::Live);
+    let service = &new.name;
+    differences.extend(
+        changes.0.into_iter().map(|change| Difference::ServiceChanged { service: service.clone(), change }),
+    );
+    let before: HashMap<_, _> = old.backends.iter().map(|b| (b.name.as_str(), b)).collect();
+    let after: HashMap<_, _> = new.backends.iter().map(|b| (b.name.as_str(), b)).collect();
+    for backend in &new.backends {
+        match before.get(backend.name.as_str()) {
+            Some(old) => {
+                differences.extend(compare_backend(old, backend).into_iter().map(|change| {
+                    Difference::BackendChanged {
+                        service: service.clone(),
+                        backend: backend.name.clone(),
+                        change,
+                    }
+                }));
+            }
+            None => differences.push(Difference::BackendAdded {
+                service: service.clone(),
+                backend: backend.name.clone(),
+                address: endpoint(backend),
+                weight: backend.weight,
+            }),
+        }
+    }
+    for backend in old.backends.iter().filter(|backend| !after.contains_key(backend.name.as_str())) {
+        differences
+            .push(Difference::BackendRemoved { service: service.clone(), backend: backend.name.clone() });
+    }
+}
+
+fn compare_backend(old: &BackendSpec, new: &BackendSpec) -> Vec<Change> {
+    let mut changes = Changes::default();
+    changes.add("number", old.number, new.number, Effect::RebindsSessions);
+    changes.add("address", endpoint(old), endpoint(new), Effect::EndsConnections);
+    changes.add("weight", old.weight, new.weight, Effect::Live);
+    let state = match new.admin {
+        Admin::Enabled | Admin::Draining => Effect::Live,
+        Admin::Disabled => Effect::RebindsSessions,
+    };
+    changes.add("state", admin(old.admin), admin(new.admin), state);
+    changes.add("vlan", vlan(old.vlan), vlan(new.vlan), Effect::Live);
+    changes.0
+}
+
+/// Keys whose value changed.
+#[derive(Default)]
+struct Changes(Vec<Change>);
+
+impl Changes {
+    /// Adds a key if its value changed.
+    fn add(&mut self, field: &'static str, from: impl fmt::Display, to: impl fmt::Display, effect: Effect) {
+        let (from, to) = (from.to_string(), to.to_string());
+        if from != to {
+            self.0.push(Change { field, from, to, effect });
+        }
+    }
+}
+
+fn option(value: Option<impl fmt::Display>) -> String {
+    value.map_or_else(|| "(none)".to_owned(), |value| value.to_string())
+}
+
+/// `10.0.0.1:80/tcp`, `[fd99::1]:any/udp`.
+fn front(service: &ServiceSpec) -> String {
+    let protocol = match service.protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+    };
+    match service.port {
+        0 if service.address.is_ipv6() => format!("[{}]:any/{protocol}", service.address),
+        0 => format!("{}:any/{protocol}", service.address),
+        port => format!("{}/{protocol}", core::net::SocketAddr::new(service.address, port)),
+    }
+}
+
+fn endpoint(backend: &BackendSpec) -> String {
+    match backend.port {
+        0 => backend.address.to_string(),
+        port => core::net::SocketAddr::new(backend.address, port).to_string(),
+    }
+}
+
+fn mode(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Nat => "nat",
+        Mode::L2 => "l2",
+        Mode::Ipip => "ipip",
+        Mode::Gue => "gue",
+    }
+}
+
+fn affinity(affinity: AffinitySpec) -> String {
+    match affinity {
+        AffinitySpec::None => "none".to_owned(),
+        AffinitySpec::SourceIp { v4, v6 } => format!("source-ip (prefix-v4 {v4}, prefix-v6 {v6})"),
+    }
+}
+
+fn admin(admin: Admin) -> &'static str {
+    match admin {
+        Admin::Enabled => "enabled",
+        Admin::Draining => "draining",
+        Admin::Disabled => "disabled",
+    }
+}
+
+fn vlan(vlan: Vlan) -> String {
+    match vlan {
+        Vlan::Auto => "auto".to_owned(),
+        Vlan::Untagged => "none".to_owned(),
+        Vlan::Tagged(tag) => tag.to_string(),
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NodeChanged(change) => write!(f, "~ node: {change}"),
+            Self::ServiceAdded { service, front, mode, backends } => {
+                let s = if *backends == 1 { "" } else { "s" };
+                write!(f, "+ service `{service}`: {front}, {mode}, {backends} backend{s}")
+            }
+            Self::ServiceRemoved { service, front } => write!(f, "- service `{service}`: {front}"),
+            Self::ServiceChanged { service, change } => write!(f, "~ service `{service}`: {change}"),
+            Self::BackendAdded { service, backend, address, weight } => {
+                write!(f, "+ service `{service}`, backend `{backend}`: {address}, weight {weight}")
+            }
+            Self::BackendRemoved { service, backend } => {
+                write!(f, "- service `{service}`, backend `{backend}`: its sessions move to others")
+            }
+            Self::BackendChanged { service, backend, change } => {
+                write!(f, "~ service `{service}`, backend `{backend}`: {change}")
+            }
+        }
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} -> {}", self.field, self.from, self.to)?;
+        let effect = match self.effect {
+            Effect::Live => return Ok(()),
+            Effect::MigratesTables => "tables are migrated while traffic runs",
+            Effect::Reattaches => "interfaces are attached and detached",
+            Effect::RebindsSessions => "sessions are bound anew, maybe to other backends",
+            Effect::EndsConnections => "open connections end",
+            Effect::NeedsRestart => "holds after a restart of lbd",
+        };
+        write!(f, " ({effect})")
+    }
+}

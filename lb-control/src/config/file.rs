@@ -1,0 +1,243 @@
+//! The shape of the configuration file; the JSON schema is made from these types.
+
+use super::defaults;
+use super::field::Field;
+use super::value::{
+    AbsolutePath, Address, AddressV4, AddressV6, AffinityChoice, Group, Interface, Lifetime, Listen, Name,
+    Number, PortChoice, Secret, VlanChoice, spell,
+};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// Smallest binding or flow table.
+pub(super) const TABLE_MIN: u64 = 1_024;
+/// Largest binding or flow table.
+pub(super) const TABLE_MAX: u64 = 67_108_864;
+
+/// A port number.
+type Port = Number<1, 65_535>;
+/// A table size.
+type TableSize = Number<TABLE_MIN, TABLE_MAX>;
+
+/// Configuration of Stickleback's `lbd`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+#[schemars(title = "Stickleback configuration")]
+pub(super) struct File {
+    /// What holds for the whole node.
+    pub(super) node: Field<Node>,
+    /// The admin API and metrics.
+    pub(super) admin: Field<Admin>,
+    /// Lists of backends that services share.
+    pub(super) pool: Field<Vec<Field<Pool>>>,
+    /// Services: an address, port and protocol with backends.
+    pub(super) service: Field<Vec<Field<Service>>>,
+}
+
+/// What holds for the whole node.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields, expecting = "a table: [node]")]
+#[schemars(inline)]
+pub(super) struct Node {
+    /// Name of this node; the host's name when absent.
+    pub(super) name: Field<Name>,
+    /// Interfaces that packets for services come in on; `lbd --iface` overrides it.
+    #[schemars(extend("default" = Vec::<&str>::new()))]
+    pub(super) interfaces: Field<Vec<Field<Interface>>>,
+    /// Directory for what must survive a restart.
+    #[schemars(extend("default" = defaults::STATE_DIR))]
+    pub(super) state_dir: Field<AbsolutePath>,
+    /// Session bindings that the table holds; a change migrates the table.
+    #[schemars(extend("default" = defaults::BINDINGS))]
+    pub(super) bindings: Field<TableSize>,
+    /// NAT connections that the table holds; a change migrates the table.
+    #[schemars(extend("default" = defaults::FLOWS))]
+    pub(super) flows: Field<TableSize>,
+    /// Key of the session-key hash, 16 bytes in hexadecimal, the same on every node of a cluster; made and kept
+    /// in the state directory when neither this nor `session-secret-file` is given.
+    pub(super) session_secret: Field<Secret>,
+    /// File that holds the session secret in hexadecimal.
+    pub(super) session_secret_file: Field<AbsolutePath>,
+    /// Source of tunnel packets to IPv4 backends; the route's preferred source when absent.
+    pub(super) tunnel_source_v4: Field<AddressV4>,
+    /// Source of tunnel packets to IPv6 backends; the route's preferred source when absent.
+    pub(super) tunnel_source_v6: Field<AddressV6>,
+    /// UDP destination port of GUE packets.
+    #[schemars(extend("default" = defaults::GUE_PORT))]
+    pub(super) gue_port: Field<Port>,
+    /// Lifetimes of NAT connections without traffic.
+    pub(super) timeouts: Field<Timeouts>,
+    /// Rates and quotas.
+    pub(super) limits: Field<Limits>,
+}
+
+/// Lifetimes of NAT connections without traffic.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields, expecting = "a table: [node.timeouts]")]
+#[schemars(inline)]
+pub(super) struct Timeouts {
+    /// TCP before the handshake is complete.
+    #[schemars(extend("default" = spell(defaults::TIMEOUTS.tcp_half_open)))]
+    pub(super) tcp_half_open: Field<Lifetime>,
+    /// Established TCP.
+    #[schemars(extend("default" = spell(defaults::TIMEOUTS.tcp_established)))]
+    pub(super) tcp_established: Field<Lifetime>,
+    /// TCP after a FIN from either side.
+    #[schemars(extend("default" = spell(defaults::TIMEOUTS.tcp_closing)))]
+    pub(super) tcp_closing: Field<Lifetime>,
+    /// TCP after a reset or both FINs.
+    #[schemars(extend("default" = spell(defaults::TIMEOUTS.tcp_reset)))]
+    pub(super) tcp_reset: Field<Lifetime>,
+    /// UDP seen in one direction.
+    #[schemars(extend("default" = spell(defaults::TIMEOUTS.udp_new)))]
+    pub(super) udp_new: Field<Lifetime>,
+    /// UDP seen in both directions.
+    #[schemars(extend("default" = spell(defaults::TIMEOUTS.udp_established)))]
+    pub(super) udp_established: Field<Lifetime>,
+}
+
+/// Rates and quotas of the whole node.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields, expecting = "a table: [node.limits]")]
+#[schemars(inline)]
+pub(super) struct Limits {
+    /// ICMP answers and TCP resets that the node sends a second.
+    #[schemars(extend("default" = defaults::ANSWER_RATE))]
+    pub(super) answer_rate: Field<Number<0, 10_000_000>>,
+    /// New bindings that one source prefix (IPv4 /24, IPv6 /48) may make in a service per window; 0 = no limit.
+    #[schemars(extend("default" = defaults::PREFIX_QUOTA))]
+    pub(super) prefix_quota: Field<Number<0, 1_000_000_000>>,
+    /// Length of that window in whole seconds.
+    #[schemars(extend("default" = spell(defaults::PREFIX_WINDOW)))]
+    pub(super) prefix_window: Field<Lifetime>,
+}
+
+/// The admin API and metrics.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields, expecting = "a table: [admin]")]
+#[schemars(inline)]
+pub(super) struct Admin {
+    /// Unix socket of the admin API.
+    #[schemars(extend("default" = defaults::ADMIN_SOCKET))]
+    pub(super) socket: Field<AbsolutePath>,
+    /// Group that may use the socket; only `lbd`'s own user and root when absent.
+    pub(super) group: Field<Group>,
+    /// Address and port where Prometheus metrics are served; not served there when absent.
+    pub(super) metrics: Field<Listen>,
+}
+
+/// A list of backends that services share.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields, expecting = "a table: [[pool]]")]
+#[schemars(extend("required" = ["name"]))]
+pub(super) struct Pool {
+    /// Name that services refer to.
+    pub(super) name: Field<Name>,
+    /// The backends.
+    pub(super) backend: Field<Vec<Field<Backend>>>,
+}
+
+/// An address, port and protocol with backends.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields, expecting = "a table: [[service]]")]
+#[schemars(extend("required" = ["name", "address", "port", "mode"]))]
+pub(super) struct Service {
+    /// Unique name; session bindings belong to it.
+    pub(super) name: Field<Name>,
+    /// Number that bindings are kept under; made from the name when absent.
+    pub(super) id: Field<Number<1, { u32::MAX as u64 }>>,
+    /// The virtual address that clients connect to.
+    pub(super) address: Field<Address>,
+    /// The port that clients connect to, or "any".
+    pub(super) port: Field<PortChoice>,
+    /// Transport protocol.
+    #[schemars(extend("default" = "tcp"))]
+    pub(super) protocol: Field<Protocol>,
+    /// How packets get to backends.
+    pub(super) mode: Field<Mode>,
+    /// What makes a session.
+    #[schemars(extend("default" = "source-ip"))]
+    pub(super) affinity: Field<AffinityChoice>,
+    /// Lifetime of a binding without traffic.
+    #[schemars(extend("default" = spell(defaults::LIFETIME)))]
+    pub(super) lifetime: Field<Lifetime>,
+    /// New bindings a second; beyond it packets go where the hash says, unbound.
+    #[schemars(extend("default" = defaults::BINDING_RATE))]
+    pub(super) binding_rate: Field<Number<1, 1_000_000_000>>,
+    /// Source address towards backends that do not route back through the balancer (`nat` only).
+    pub(super) source_nat: Field<Address>,
+    /// Largest TCP segment that either side may announce; larger ones are lowered to it.
+    pub(super) mss: Field<Number<536, 65_495>>,
+    /// Name of the pool that has the backends, instead of backends of its own.
+    pub(super) pool: Field<Name>,
+    /// Backends of its own.
+    pub(super) backend: Field<Vec<Field<Backend>>>,
+}
+
+/// A server.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(
+    default,
+    rename_all = "kebab-case",
+    deny_unknown_fields,
+    expecting = "a table: [[service.backend]] or [[pool.backend]]"
+)]
+#[schemars(extend("required" = ["name", "address"]))]
+pub(super) struct Backend {
+    /// Name, unique in its service or pool; sessions are bound to it.
+    pub(super) name: Field<Name>,
+    /// Server number; made from the name when absent.
+    pub(super) number: Field<Number<1, { u64::MAX }>>,
+    /// Its own address.
+    pub(super) address: Field<Address>,
+    /// Its port (`nat` only); the port that the client used when absent.
+    pub(super) port: Field<Port>,
+    /// Share of new sessions; 0 = none, bound ones go on.
+    #[schemars(extend("default" = defaults::WEIGHT))]
+    pub(super) weight: Field<Number<0, 1_000>>,
+    /// Whether it is used.
+    #[schemars(extend("default" = "enabled"))]
+    pub(super) state: Field<State>,
+    /// VLAN tag of packets to it: "auto" (the route's), "none" or an id.
+    #[schemars(extend("default" = "auto"))]
+    pub(super) vlan: Field<VlanChoice>,
+}
+
+/// Transport protocol.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
+pub(super) enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// How packets get to backends.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
+pub(super) enum Mode {
+    /// The destination is rewritten; replies come back through the balancer.
+    Nat,
+    /// Only the MAC changes; the backend has the service's address and answers the client directly.
+    L2,
+    /// IP in IP; the backend unwraps and answers the client directly.
+    Ipip,
+    /// Generic UDP encapsulation; the backend unwraps and answers the client directly.
+    Gue,
+}
+
+/// Whether a backend is used.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
+pub(super) enum State {
+    /// In use.
+    Enabled,
+    /// No new sessions; bound ones stay.
+    Draining,
+    /// Neither new nor bound sessions.
+    Disabled,
+}
