@@ -2,6 +2,7 @@
 
 mod desired;
 pub mod identity;
+pub mod layout;
 pub mod status;
 pub mod table;
 
