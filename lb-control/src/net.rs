@@ -4,4 +4,6 @@
 //! this address and keep it fresh") and, when an XDP program is about to be attached, two receive
 //! offloads of that interface.
 
+pub mod hints;
 pub mod hops;
+pub mod interface;

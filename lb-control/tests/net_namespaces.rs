@@ -6,6 +6,7 @@ mod lab;
 use std::time::{Duration, Instant};
 
 use lab::{Lab, mac};
+use lb_control::net::interface::{InterfaceError, Mode};
 
 /// What the product promises is 100 ms; machines under test may be slow, so the figure is printed and
 /// the bound is loose.
@@ -214,4 +215,50 @@ fn lost_events_are_made_up_for() {
     drop(resume);
     assert_eq!(follower.way("198.51.100.5", SOON).hop.destination, mac(2));
     println!("{dropped} events lost; right again after {:?}", start.elapsed());
+}
+
+#[test]
+fn interface_facts_and_preparation() {
+    let lab = Lab::new("interface");
+    let found = lab.interface("lb0").expect("lb0 exists");
+    assert_eq!(
+        (found.index, found.mac, found.mtu, found.up),
+        (lab.index("lb0"), Some(mac(0x10)), 1500, true)
+    );
+    assert_eq!((found.kind.as_deref(), found.driver.as_deref()), (Some("veth"), Some("veth")));
+    assert!(found.queues.receive >= 1 && found.queues.transmit >= 1);
+    assert_eq!(found.xdp, []);
+
+    let features = || lab.exec("lb", &["ethtool", "-k", "lb0"]);
+    assert!(features().contains("rx-vlan-offload: on"), "a veth starts with it");
+    let changed = lab.inside(|| found.prepare(Mode::Native, false)).expect("a veth can be prepared");
+    println!("switched off: {changed:?}");
+    assert!(changed.contains(&"rx-vlan-hw-parse".to_owned()));
+    assert!(features().contains("rx-vlan-offload: off"));
+    assert_eq!(lab.inside(|| found.prepare(Mode::Native, false)).expect("again"), Vec::<String>::new());
+
+    match lab.interface("lb7") {
+        Err(InterfaceError::Missing { present, .. }) => {
+            assert!(present.contains("lb0") && present.contains("lb1"))
+        }
+        other => panic!("no such interface, yet {other:?}"),
+    }
+    assert!(lab.interface("a-name-that-is-too-long").is_err());
+    let loopback = lab.interface("lo").expect("lo exists");
+    assert!(matches!(loopback.check(Mode::Skb, false), Err(InterfaceError::NotEthernet { .. })));
+}
+
+#[test]
+fn programs_on_an_interface_are_found() {
+    let lab = Lab::new("programs");
+    let program = lab::pass_program("t_net_pass");
+    for (mode, option) in [(Mode::Native, "xdpdrv"), (Mode::Skb, "xdpgeneric")] {
+        lab.ip_with_mounts(&["link", "set", "lb0", option, "pinned", program.path()]);
+        let found = lab.interface("lb0").expect("lb0 exists").xdp;
+        assert!(found.len() == 1 && found[0].mode == mode, "{found:?}");
+        assert_eq!(found[0].name.as_deref(), Some("t_net_pass"));
+        assert!(found[0].to_string().contains("t_net_pass"));
+        lab.ip(&["link", "set", "lb0", option, "off"]);
+        assert_eq!(lab.interface("lb0").expect("lb0 exists").xdp, []);
+    }
 }

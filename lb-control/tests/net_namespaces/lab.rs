@@ -4,6 +4,7 @@
 //! `be1` (.2, MAC ..:02).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::CString;
 use std::fs::File;
 use std::io::Write as _;
 use std::net::IpAddr;
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use lb_common::abi::Mac;
 use lb_control::net::hops::{HopChange, Hops, Way};
+use lb_control::net::interface::{Interface, InterfaceError};
 use tokio::sync::watch;
 
 pub(crate) fn mac(last: u8) -> Mac {
@@ -81,6 +83,11 @@ impl Lab {
         self.ip_in("lb", arguments)
     }
 
+    /// The same with the mounts of the test itself (`ip -n` makes its own), for paths in bpffs.
+    pub(crate) fn ip_with_mounts(&self, arguments: &[&str]) -> String {
+        self.inside(|| run(arguments))
+    }
+
     pub(crate) fn ip_in(&self, name: &str, arguments: &[&str]) -> String {
         let namespace = self.namespace(name);
         run(&[["-n", namespace.as_str()].as_slice(), arguments].concat())
@@ -97,8 +104,28 @@ impl Lab {
     }
 
     pub(crate) fn sysctl(&self, name: &str, setting: &str) {
+        self.exec(name, &["sysctl", "-qw", setting]);
+    }
+
+    pub(crate) fn exec(&self, name: &str, command: &[&str]) -> String {
         let namespace = self.namespace(name);
-        run(&["netns", "exec", &namespace, "sysctl", "-qw", setting]);
+        run(&[["netns", "exec", namespace.as_str()].as_slice(), command].concat())
+    }
+
+    /// Runs something in a thread inside the balancer's namespace.
+    pub(crate) fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let path = format!("/run/netns/{}", self.namespace("lb"));
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(move || {
+                enter(&path);
+                work()
+            });
+            thread.join().expect("no panic inside")
+        })
+    }
+
+    pub(crate) fn interface(&self, name: &str) -> Result<Interface, InterfaceError> {
+        self.inside(|| runtime().block_on(Interface::find(name)))
     }
 
     pub(crate) fn index(&self, link: &str) -> u32 {
@@ -108,7 +135,7 @@ impl Lab {
 
     /// Netlink events of this process that the kernel dropped.
     pub(crate) fn dropped_events(&self) -> u64 {
-        let shown = run(&["netns", "exec", &self.namespace("lb"), "cat", "/proc/net/netlink"]);
+        let shown = self.exec("lb", &["cat", "/proc/net/netlink"]);
         shown.lines().skip(1).filter_map(|line| line.split_whitespace().nth(8)?.parse::<u64>().ok()).sum()
     }
 
@@ -136,13 +163,8 @@ impl Lab {
         let (sender, changes) = mpsc::channel();
         let (stall, mut stalls) = tokio::sync::mpsc::unbounded_channel::<mpsc::Receiver<()>>();
         let thread = std::thread::spawn(move || {
-            let namespace = File::open(&path).expect("the namespace exists");
-            // SAFETY: the descriptor is open; the call changes this thread only.
-            let entered = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) };
-            assert_eq!(entered, 0, "cannot enter {path}");
-            let runtime =
-                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(async move {
+            enter(&path);
+            runtime().block_on(async move {
                 let (mut receiver, task) = Hops::start(watched);
                 loop {
                     tokio::select! {
@@ -243,4 +265,83 @@ fn run(arguments: &[&str]) -> String {
         String::from_utf8_lossy(&output.stderr)
     );
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+/// Moves the calling thread into a network namespace.
+fn enter(path: &str) {
+    let namespace = File::open(path).expect("the namespace exists");
+    // SAFETY: the descriptor is open; the call changes this thread only.
+    let entered = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) };
+    assert_eq!(entered, 0, "cannot enter {path}");
+}
+
+/// A pinned program; unpinned with the value.
+pub(crate) struct Pinned(String);
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+impl Pinned {
+    pub(crate) fn path(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Loads `return XDP_PASS` under a name and pins it.
+pub(crate) fn pass_program(name: &str) -> Pinned {
+    /// The first fields of `union bpf_attr` for BPF_PROG_LOAD.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Load {
+        kind: u32,
+        instruction_count: u32,
+        instructions: u64,
+        license: u64,
+        log: [u64; 2],
+        kernel_version: u32,
+        flags: u32,
+        name: [u8; 16],
+    }
+    /// The same for BPF_OBJ_PIN.
+    #[repr(C)]
+    struct Pin {
+        path: u64,
+        fd: u32,
+        flags: u32,
+    }
+    fn bpf<T>(command: libc::c_long, attributes: &T) -> libc::c_long {
+        // SAFETY: the attributes are laid out for the command and outlive the call.
+        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size_of::<T>()) }
+    }
+
+    if !std::fs::read_to_string("/proc/mounts").expect("mounts").contains(" /sys/fs/bpf bpf ") {
+        let mount = Command::new("mount").args(["-t", "bpf", "bpf", "/sys/fs/bpf"]).status().expect("mount");
+        assert!(mount.success(), "cannot mount bpffs");
+    }
+    // mov r0, XDP_PASS; exit
+    let instructions: [u64; 2] = [0x0000_0002_0000_00b7, 0x95];
+    let mut load = Load {
+        kind: 6,
+        instruction_count: 2,
+        instructions: instructions.as_ptr() as u64,
+        license: c"GPL".as_ptr() as u64,
+        ..Load::default()
+    };
+    load.name[..name.len()].copy_from_slice(name.as_bytes());
+    let fd = bpf(5, &load);
+    assert!(fd >= 0, "cannot load: {}", std::io::Error::last_os_error());
+    let path = format!("/sys/fs/bpf/t-net-{}-{name}", std::process::id());
+    let c_path = CString::new(path.as_str()).expect("no zero");
+    let pinned = bpf(6, &Pin { path: c_path.as_ptr() as u64, fd: fd as u32, flags: 0 });
+    // SAFETY: the descriptor was given to us above.
+    unsafe { libc::close(fd as i32) };
+    assert_eq!(pinned, 0, "cannot pin: {}", std::io::Error::last_os_error());
+    Pinned(path)
 }

@@ -170,7 +170,7 @@ fn cost(target: IpAddr, path: &Path) -> f64 {
     let mut state = u64::from(path.interface);
     for address in [Some(target), path.gateway].into_iter().flatten() {
         let bits = match address {
-            IpAddr::V4(ip) => u128::from(ip.to_ipv6_mapped().to_bits()),
+            IpAddr::V4(ip) => ip.to_ipv6_mapped().to_bits(),
             IpAddr::V6(ip) => ip.to_bits(),
         };
         state = mix(state ^ (bits >> 64) as u64);
