@@ -262,3 +262,20 @@ fn programs_on_an_interface_are_found() {
         assert_eq!(lab.interface("lb0").expect("lb0 exists").xdp, []);
     }
 }
+
+#[test]
+fn many_targets() {
+    let lab = Lab::new("many");
+    lab.ip(&["route", "add", "10.0.0.0/8", "via", "192.0.2.2"]);
+    lab.resolved("192.0.3.2");
+    let targets: Vec<String> = (0..2_048_u32).map(|n| format!("10.1.{}.{}", n / 256, n % 256)).collect();
+    let targets: Vec<&str> = targets.iter().map(String::as_str).collect();
+    let start = Instant::now();
+    let follower = lab.follow(&targets);
+    follower.ways(2_048, Duration::from_secs(30));
+    println!("2,048 targets known after {:?}", start.elapsed());
+    let start = Instant::now();
+    lab.ip(&["route", "replace", "10.0.0.0/8", "via", "192.0.3.2"]);
+    follower.ways(2_048, Duration::from_secs(30));
+    println!("2,048 targets moved after {:?}", start.elapsed());
+}

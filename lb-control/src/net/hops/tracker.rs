@@ -97,11 +97,10 @@ impl Tracker {
             }
             Event::Neighbour(hop, neighbour) => {
                 if self.view.neighbour_is(hop, neighbour) {
-                    let users = self.users_of(hop);
-                    if !users.is_empty() {
+                    if self.is_used(hop) {
                         self.asking.update(hop, neighbour, now);
-                        self.touched.extend(users);
                     }
+                    self.touched.extend(users_of(&self.users, hop));
                 }
             }
             Event::Routes(address, length) => {
@@ -165,7 +164,7 @@ impl Tracker {
         }
         let before = std::mem::replace(&mut target.next_hops, resolution.next_hops.clone());
         for &hop in resolution.next_hops.iter().filter(|hop| !before.contains(hop)) {
-            if self.users_of(hop).is_empty() {
+            if !self.is_used(hop) {
                 self.asking.update(hop, self.view.neighbour(hop), now);
             }
             self.users.insert((hop, address));
@@ -209,9 +208,8 @@ impl Tracker {
         self.released.pop()
     }
 
-    fn users_of(&self, hop: NextHop) -> Vec<IpAddr> {
-        let (first, last) = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::from_bits(u128::MAX)));
-        self.users.range((hop, first)..=(hop, last)).map(|(_, target)| *target).collect()
+    fn is_used(&self, hop: NextHop) -> bool {
+        users_of(&self.users, hop).next().is_some()
     }
 
     fn hops_in_use(&self) -> BTreeSet<NextHop> {
@@ -220,10 +218,17 @@ impl Tracker {
 
     fn unuse(&mut self, hop: NextHop, address: IpAddr) {
         self.users.remove(&(hop, address));
-        if self.users_of(hop).is_empty() && self.asking.remove(hop) {
+        if !self.is_used(hop) && self.asking.remove(hop) {
             self.released.push(hop);
         }
     }
+}
+
+/// The targets that hang on a neighbour.
+fn users_of(users: &BTreeSet<(NextHop, IpAddr)>, hop: NextHop) -> impl Iterator<Item = IpAddr> {
+    // IPv4 addresses sort before IPv6 ones.
+    let (first, last) = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::from_bits(u128::MAX)));
+    users.range((hop, first)..=(hop, last)).map(|(_, target)| *target)
 }
 
 /// First and last address of a prefix.
