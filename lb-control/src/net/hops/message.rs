@@ -193,3 +193,54 @@ fn address(address: &RouteAddress) -> Option<IpAddr> {
 fn mac(bytes: &[u8]) -> Option<Mac> {
     <[u8; 6]>::try_from(bytes).ok().map(Mac)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A VLAN device's report as the kernel sends it (little endian), decoded like any event.
+    #[test]
+    fn vlan_device_from_bytes() {
+        fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+            let mut bytes = (value.len() as u16 + 4).to_ne_bytes().to_vec();
+            bytes.extend(kind.to_ne_bytes());
+            bytes.extend(value);
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+            bytes
+        }
+        let report = |protocol: [u8; 2]| {
+            // struct ifinfomsg: family, pad, type Ethernet, index 7, flags UP | LOWER_UP, change.
+            let mut bytes = vec![0, 0];
+            bytes.extend(1_u16.to_ne_bytes());
+            bytes.extend(7_u32.to_ne_bytes());
+            bytes.extend((1_u32 | 1 << 16).to_ne_bytes());
+            bytes.extend([0; 4]);
+            bytes.extend(attribute(3, b"eth0.100\0"));
+            bytes.extend(attribute(1, &[2, 0, 0, 0, 0, 9]));
+            bytes.extend(attribute(4, &1496_u32.to_ne_bytes()));
+            bytes.extend(attribute(5, &2_u32.to_ne_bytes()));
+            let data = [attribute(1, &100_u16.to_ne_bytes()), attribute(5, &protocol)].concat();
+            let info = [attribute(1, b"vlan\0"), attribute(2, &data)].concat();
+            bytes.extend(attribute(18, &info));
+            bytes
+        };
+        let decode = |bytes: &[u8]| {
+            use rtnetlink::packet_core::ParseableParametrized as _;
+            use rtnetlink::packet_route::RouteNetlinkMessage;
+            match RouteNetlinkMessage::parse_with_param(bytes, 16).unwrap() {
+                RouteNetlinkMessage::NewLink(message) => link(&message).unwrap(),
+                other => panic!("{other:?}"),
+            }
+        };
+        let (index, found) = decode(&report([0x81, 0x00]));
+        let expected = Link {
+            name: "eth0.100".into(),
+            mac: Some(Mac([2, 0, 0, 0, 0, 9])),
+            mtu: 1496,
+            up: true,
+            kind: LinkKind::Vlan { below: 2, id: 100 },
+        };
+        assert_eq!((index, found), (7, expected));
+        assert_eq!(decode(&report([0x88, 0xa8])).1.kind, LinkKind::OtherVlan);
+    }
+}
