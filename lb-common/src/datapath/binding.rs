@@ -77,7 +77,7 @@ pub(crate) fn bind<E: Env>(
 ) {
     let expires = now.wrapping_add(service.lifetime);
     match env.binding(key) {
-        Some(cell) => renew(env, key, cell, (slot, backend), expires, now),
+        Some(cell) => renew(env, service, key, cell, (slot, backend), source_quota, now),
         None => {
             if !limits::may_bind(env, service, source_quota, now) {
                 return;
@@ -92,15 +92,19 @@ pub(crate) fn bind<E: Env>(
 }
 
 /// Gives an existing entry another backend: the session moved, or the binding had expired.
+///
+/// Where it had expired, the new one is a new binding in every respect but the room it takes.
 #[inline(always)]
 fn renew<E: Env>(
     env: &E,
+    service: &Service,
     key: &BindingKey,
     cell: *mut Binding,
     (slot, backend): Chosen<'_>,
-    expires: u64,
+    source_quota: u32,
     now: u64,
 ) {
+    let expires = now.wrapping_add(service.lifetime);
     // SAFETY: from the environment.
     let (old, old_expires, tag) = unsafe {
         (
@@ -116,13 +120,21 @@ fn renew<E: Env>(
     if moved && old.backend() == slot && old.slot_generation() == backend.generation {
         return;
     }
+    if !moved && !limits::may_bind(env, service, source_quota, now) {
+        return;
+    }
     let generation = if moved { old.generation().wrapping_add(1) } else { 0 };
     let word = BindingWord::new(slot, backend.generation, generation).with(BindingWord::UNSYNCED);
     // SAFETY: from the environment.
     if unsafe { env.exchange(&raw mut (*cell).word, old.0, word.0) } {
         // SAFETY: from the environment.
         unsafe { (&raw mut (*cell).expires).write_volatile(expires) }
-        let kind = if moved { BindingEventKind::Moved } else { BindingEventKind::Made };
+        let kind = if moved {
+            BindingEventKind::Moved
+        } else {
+            super::count::bound(env, service.slot, slot);
+            BindingEventKind::Made
+        };
         tell(env, key, kind, word, expires);
     }
 }

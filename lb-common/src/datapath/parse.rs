@@ -77,6 +77,9 @@ pub(crate) fn quoted<E: Env>(env: &E, offset: usize, end: usize, v4: bool) -> Op
         }
         packet.source = ip.source();
         packet.destination = ip.destination();
+        if packet.source.is_v4() || packet.destination.is_v4() {
+            return None;
+        }
         packet.l4 = packet.l3 + Ipv6::LEN as u16;
         packet.protocol = ip.next_header();
         if is_extension(packet.protocol) && extensions(env, &mut packet).is_err() {
@@ -172,6 +175,10 @@ fn ipv6<E: Env>(env: &E, packet: &mut Packet) -> Result<(), Outcome> {
     }
     packet.source = ip.source();
     packet.destination = ip.destination();
+    // Mapped addresses do not belong on the wire, and would pass for IPv4 from here on.
+    if packet.source.is_v4() || packet.destination.is_v4() {
+        return Err(Outcome::Malformed);
+    }
     packet.l4 = packet.l3 + Ipv6::LEN as u16;
     packet.length = total as u16;
     packet.protocol = ip.next_header();
