@@ -254,3 +254,6 @@ fn nonce<E: Env>(env: &E) -> Option<u32> {
     let n = (unsafe { env.add(hand, 1) } as u32).wrapping_add(1);
     Some(if n == 0 { 1 } else { n })
 }
+
+#[cfg(test)]
+mod tests;

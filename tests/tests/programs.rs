@@ -1,0 +1,51 @@
+//! Every program passes the verifier, and stays far from its limit of a million instructions.
+//!
+//! Needs root.
+
+use anyhow::{Context, Result, ensure};
+use aya::{EbpfLoader, programs::Xdp};
+use lb_common::abi::program;
+use std::path::PathBuf;
+
+/// Verified instructions each program may take: about twice what it took when this was written.
+const BUDGET: [(&str, u32); 10] = [
+    (program::ENTRY, 60_000),
+    ("bind", 80_000),
+    ("nat", 15_000),
+    ("open", 30_000),
+    ("establish", 40_000),
+    ("icmp", 60_000),
+    ("fragment", 60_000),
+    ("answer", 10_000),
+    (program::SWEEP, 15_000),
+    (program::APPLY, 5_000),
+];
+
+fn object() -> Result<PathBuf> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/bpf/stickleback.bpf.o");
+    ensure!(path.exists(), "{} is missing: run `cargo xtask build-ebpf` first", path.display());
+    Ok(path)
+}
+
+#[test]
+fn programs_verify_within_their_budget() -> Result<()> {
+    // SAFETY: a call without arguments.
+    ensure!(unsafe { libc::geteuid() } == 0, "loading programs needs root: run the tests as root");
+    let mut object = EbpfLoader::new()
+        .map_max_entries("BINDINGS", 1_024)
+        .map_max_entries("BINDING_RING", 1_280)
+        .map_max_entries("FLOWS", 1_024)
+        .map_max_entries("FLOW_INDEX", 2_048)
+        .load_file(object()?)?;
+    let named: Vec<&str> = program::TAIL_CALLS.iter().map(|(_, name)| *name).collect();
+    for name in named.iter().copied().chain([program::ENTRY, program::SWEEP, program::APPLY]) {
+        let budget = BUDGET.iter().find(|(n, _)| *n == name).context("a program without a budget")?.1;
+        let xdp: &mut Xdp =
+            object.program_mut(name).with_context(|| format!("no program `{name}`"))?.try_into()?;
+        xdp.load().with_context(|| format!("program `{name}`"))?;
+        let took = xdp.info()?.verified_instruction_count().context("this kernel does not tell")?;
+        println!("{name}: {took} verified instructions of {budget}");
+        ensure!(took <= budget, "program `{name}` takes {took} verified instructions, more than {budget}");
+    }
+    Ok(())
+}
