@@ -40,3 +40,6 @@ pub fn order<T: Table>(table: &T, session: u64) -> impl Iterator<Item = u16> {
     let walked = (0..count).filter_map(move |i| table.member((start + i) % count));
     probed.chain(walked)
 }
+
+#[cfg(test)]
+mod tests;

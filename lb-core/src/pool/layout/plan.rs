@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// What to write, and what can be freed afterwards.
 ///
 /// The order that leaves no gap: fresh backends and their hops, arena, services, then status of what is freed,
-/// then the freed services and backends themselves.
+/// then the freed services and backends themselves. The next plan may write where this one freed; a program run
+/// that began before a service was switched lasts microseconds, so a pause of a millisecond between plans is ample.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Plan {
     /// Services, in the order of the configuration.
