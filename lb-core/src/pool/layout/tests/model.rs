@@ -163,7 +163,10 @@ impl Maps {
                 mask: entry.mask,
                 members: entry.members,
                 member_count: entry.member_count,
-                contents: self.arena[entry.table as usize..(entry.members + entry.member_count) as usize]
+                contents: self
+                    .arena
+                    .get(entry.table as usize..(entry.members as usize + entry.member_count as usize))
+                    .unwrap_or_default()
                     .to_vec(),
             })
             .collect()
