@@ -36,7 +36,12 @@ pub fn order<T: Table>(table: &T, session: u64) -> impl Iterator<Item = u16> {
     let probes = Probes::new(session);
     let count = table.member_count();
     let start = if count == 0 { 0 } else { probes.value(PROBES) % count };
-    let probed = (0..PROBES).filter_map(move |i| table.owner(probes.value(i) & table.mask()));
+    // Without members there is no table either.
+    let made = if count == 0 { 0 } else { PROBES };
+    let probed = (0..made).filter_map(move |i| table.owner(probes.value(i) & table.mask()));
     let walked = (0..count).filter_map(move |i| table.member((start + i) % count));
     probed.chain(walked)
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,6 +24,11 @@ pub const MIN_ARENA_CHUNKS: u32 = 256;
 /// Largest arena, in chunks (512 MiB of kernel memory).
 pub const MAX_ARENA_CHUNKS: u32 = 1 << 20;
 
+/// Where the table of a service without backends "begins": behind the end of every arena, so that looking for an
+/// owner finds none instead of a backend of another service.
+pub const NO_TABLE: u32 = u32::MAX;
+const _: () = assert!(MAX_ARENA_CHUNKS as u64 * (ARENA_CHUNK as u64) < NO_TABLE as u64);
+
 /// Why there is no plan; nothing has changed.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub enum LayoutError {

@@ -31,7 +31,7 @@ pub const SLOTS_PER_SERVER: u32 = 100;
 /// Slots for the server with the least weight, at least (below [`MAX_SLOTS`]).
 pub const SLOTS_OF_THE_LEAST: u32 = 50;
 /// Units for each server, at least.
-pub const UNITS_PER_SERVER: u32 = 40;
+pub const UNITS_PER_SERVER: u32 = 24;
 
 /// A configured server of a pool.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]

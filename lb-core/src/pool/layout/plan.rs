@@ -1,7 +1,7 @@
 //! The way from what stands to what is wanted.
 
 use super::arena::FreeList;
-use super::{Layout, LayoutError, Made, Place, Source, Standing, arena_chunks};
+use super::{Layout, LayoutError, Made, NO_TABLE, Place, Source, Standing, arena_chunks};
 use crate::pool::table::{Selection, Share};
 use crate::pool::{Desired, ServiceSpec};
 use lb_common::abi::{ARENA_CHUNK, ArenaChunk, MAX_BACKENDS, MAX_SERVICES};
@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// What to write, and what can be freed afterwards.
 ///
 /// The order that leaves no gap: fresh backends and their hops, arena, services, then status of what is freed,
-/// then the freed services and backends themselves.
+/// then the freed services and backends themselves. The next plan may write where this one freed; a program run
+/// that began before a service was switched lasts microseconds, so a pause of a millisecond between plans is ample.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Plan {
     /// Services, in the order of the configuration.
@@ -31,14 +32,13 @@ pub struct ServicePlan {
     pub slot: u16,
     /// The slot is new for it, so its counters start from 0.
     pub fresh: bool,
-    /// First arena slot of its table; 0 without backends.
+    /// First arena slot of its table; [`NO_TABLE`] without backends.
     pub table: u32,
     /// Table size - 1; 0 without backends.
     pub mask: u32,
-    /// First arena slot of its member list; 0 without backends.
+    /// First arena slot of its member list; [`NO_TABLE`] without backends.
     pub members: u32,
-    /// Length of the member list: all configured backends by server number, those with weight 0 too. With 0
-    /// there is no table either and nothing may be read from the arena.
+    /// Length of the member list: all configured backends by server number, those with weight 0 too.
     pub member_count: u32,
     /// Table and member list as backend slots, to be written from `table` on; `None` = they stand already.
     pub contents: Option<Vec<u16>>,
@@ -197,7 +197,7 @@ fn place_service(
     let (table, mask, members, member_count) = place
         .as_ref()
         .map(|place| (place.region.slot(), place.mask, place.members, place.count))
-        .unwrap_or_default();
+        .unwrap_or((NO_TABLE, 0, NO_TABLE, 0));
     next.services.insert(service.id, Standing { slot, place });
     let fresh = standing.is_none();
     Ok(ServicePlan { id: service.id, slot, fresh, table, mask, members, member_count, contents, backends })

@@ -1,12 +1,10 @@
 mod model;
 
 use super::slots::BackendSlots;
-use super::{
-    FoundBackend, FoundService, Layout, LayoutError, MAX_ARENA_CHUNKS, MIN_ARENA_CHUNKS, arena_chunks,
-};
+use super::{FoundBackend, FoundService, Layout, LayoutError, MIN_ARENA_CHUNKS, NO_TABLE, arena_chunks};
 use crate::pool::Desired;
 use crate::pool::table::TableError;
-use lb_common::abi::{ARENA_CHUNK, MAX_BACKENDS};
+use lb_common::abi::MAX_BACKENDS;
 use model::{Maps, configuration, desired, service};
 use proptest::prelude::*;
 
@@ -43,7 +41,10 @@ fn the_same_configuration_asks_for_nothing() {
 fn a_service_without_backends_has_no_table() {
     let plan = Layout::new(256).plan(&desired([service(8, &[])])).unwrap();
     let service = &plan.services[0];
-    assert_eq!((service.table, service.mask, service.members, service.member_count), (0, 0, 0, 0));
+    assert_eq!(
+        (service.table, service.mask, service.members, service.member_count),
+        (NO_TABLE, 0, NO_TABLE, 0)
+    );
     assert_eq!(service.contents, None);
 }
 
@@ -181,7 +182,6 @@ fn arenas_hold_every_table_twice() {
     assert_eq!(arena_chunks(&desired([service(1, &[(1, 1), (2, 1_000_000)])])), Ok(16_384));
     let large = desired((0..200).map(|id| service(id, &[(1, 1), (2, 1_000_000)])));
     assert_eq!(arena_chunks(&large), Err(LayoutError::ArenaTooLarge { needed: 200 * 2 * 4_097 }));
-    const { assert!(MAX_ARENA_CHUNKS as u64 * ARENA_CHUNK as u64 <= u32::MAX as u64) };
 }
 
 proptest! {

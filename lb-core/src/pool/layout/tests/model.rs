@@ -12,6 +12,9 @@ use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
 type Owner = (u32, u64);
+type Services = BTreeMap<u32, Entry>;
+/// Owner and generation by slot.
+type Backends = BTreeMap<u16, (Option<Owner>, u16)>;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Entry {
@@ -26,11 +29,11 @@ struct Entry {
 #[derive(Clone, Debug)]
 pub(super) struct Maps {
     arena: Vec<u16>,
-    services: BTreeMap<u32, Entry>,
-    backends: BTreeMap<u16, (Option<Owner>, u16)>,
+    services: Services,
+    backends: Backends,
     /// Owner of each generation of each slot: never two.
     history: BTreeMap<(u16, u16), Owner>,
-    before: Option<(BTreeMap<u32, Entry>, BTreeMap<u16, (Option<Owner>, u16)>)>,
+    before: Option<(Services, Backends)>,
 }
 
 impl Maps {
@@ -92,7 +95,7 @@ impl Maps {
         let (services, backends) = self.before.take().unwrap();
         self.services = services;
         for (slot, (owner, generation)) in core::mem::take(&mut self.backends) {
-            let owner = backends.get(&slot).map_or(None, |before| before.0.filter(|_| owner.is_some()));
+            let owner = backends.get(&slot).and_then(|before| before.0.filter(|_| owner.is_some()));
             self.backends.insert(slot, (owner, generation));
         }
     }
@@ -160,7 +163,10 @@ impl Maps {
                 mask: entry.mask,
                 members: entry.members,
                 member_count: entry.member_count,
-                contents: self.arena[entry.table as usize..(entry.members + entry.member_count) as usize]
+                contents: self
+                    .arena
+                    .get(entry.table as usize..(entry.members as usize + entry.member_count as usize))
+                    .unwrap_or_default()
                     .to_vec(),
             })
             .collect()
