@@ -222,5 +222,5 @@ fn acknowledge<E: Env>(env: &E, key: &BindingKey, word: BindingWord) -> RecordRe
 #[inline(always)]
 const fn newer(a: u32, b: u32) -> bool {
     let ahead = a.wrapping_sub(b) & BindingWord::GENERATION_MASK;
-    ahead != 0 && ahead < (BindingWord::GENERATION_MASK + 1) / 2
+    ahead != 0 && ahead <= BindingWord::GENERATION_MASK / 2
 }
