@@ -1,14 +1,23 @@
-//! Programs for tests and benchmarks.
+//! Programs for tests and benchmarks: floors, packet restoring, reference work, decapsulation, loss.
+//!
+//! Never embedded in `lbd`.
 #![no_std]
 #![no_main]
 
-use aya_ebpf::{bindings::xdp_action::XDP_PASS, macros::xdp, programs::XdpContext};
-
-/// Entry.
-#[xdp]
-pub fn testbed_pass(_ctx: XdpContext) -> u32 {
-    XDP_PASS
-}
+#[path = "testbed/decap.rs"]
+mod decap;
+#[path = "testbed/floor.rs"]
+mod floor;
+#[path = "testbed/frame.rs"]
+mod frame;
+#[path = "testbed/loss.rs"]
+mod loss;
+#[path = "testbed/reference.rs"]
+mod reference;
+#[path = "testbed/restore.rs"]
+mod restore;
+#[path = "testbed/template.rs"]
+mod template;
 
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
