@@ -1,1 +1,3 @@
-//! End-to-end tests.
+//! End-to-end tests, their topologies, and the benchmarks.
+
+pub mod bench;

@@ -1,0 +1,62 @@
+//! What a packet costs: the product beside floors and reference work, in one run.
+//!
+//! The method is described in `docs/measuring.md`.
+
+pub mod case;
+pub mod frame;
+pub mod memory;
+pub mod path;
+pub mod product;
+pub mod reference;
+pub mod report;
+pub mod rig;
+pub mod rounds;
+pub mod template;
+
+use anyhow::{Context, Result, ensure};
+use case::{Case, Subject};
+use product::Product;
+use report::{Environment, Report};
+use rig::Rig;
+use std::path::PathBuf;
+
+/// What to measure and where to write it.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Only cases whose name contains this.
+    pub filter: Option<String>,
+    /// Where the JSON goes.
+    pub json: PathBuf,
+    /// Fewer and shorter rounds, smaller tables: shows that it works, not how fast it is.
+    pub quick: bool,
+    /// Without the whole-path section.
+    pub no_path: bool,
+}
+
+/// Measures, prints and writes the report.
+pub fn run(options: &Options) -> Result<Report> {
+    let wanted = |name: &str| options.filter.as_deref().is_none_or(|filter| name.contains(filter));
+    let path = if options.no_path || !wanted("path/") { Vec::new() } else { path::run(options.quick)? };
+    let mut rig = Rig::new()?;
+    let mut cases: Vec<Case> = reference::cases(&mut rig)?;
+    let mut memory = None;
+    let mut product = None;
+    if product::NAMES.iter().any(|name| wanted(name)) {
+        let mut loaded = Product::load(&rig, options.quick)?;
+        cases.extend(product::cases(&mut rig, &mut loaded, &wanted)?);
+        memory = Some(memory::measure(&loaded)?);
+        product = Some(loaded);
+    }
+    cases.retain(|case| case.subject != Subject::Product || wanted(&case.name));
+    ensure!(!cases.is_empty(), "no case's name contains {:?}", options.filter);
+    let results = rounds::run(&mut rig, product.as_ref(), &cases, options.quick)?;
+    let report = Report::new(Environment::of_this_machine()?, results, memory, path);
+    report.print();
+    if let Some(directory) = options.json.parent() {
+        std::fs::create_dir_all(directory).with_context(|| format!("creating {}", directory.display()))?;
+    }
+    let json = serde_json::to_vec_pretty(&report)?;
+    std::fs::write(&options.json, json).with_context(|| format!("writing {}", options.json.display()))?;
+    println!("\nwritten to {}", options.json.display());
+    Ok(report)
+}

@@ -1,0 +1,193 @@
+//! The product under measurement: loading its object, filling its tables, and its cases.
+
+mod cases;
+mod plan;
+
+pub use cases::{NAMES, cases};
+pub use plan::{Plan, PlannedService};
+
+use super::rig::{Rig, Verdict, object, program};
+use anyhow::{Context, Result, ensure};
+use aya::maps::xdp::DevMapHash;
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, ProgramArray};
+use aya::programs::{ProgramFd, Xdp};
+use aya::{Ebpf, EbpfLoader, Pod};
+use lb_common::abi::{
+    self, ARENA_CHUNK, ArenaChunk, Backend, Counters, Outcome, Service, ServiceKey, Settings, SettingsFlags,
+    map, program as names,
+};
+
+/// The loaded product.
+pub struct Product {
+    object: Ebpf,
+    /// Kept open: the kernel empties a program array when its last user file descriptor closes.
+    programs: Option<ProgramArray<MapData>>,
+    plan: Plan,
+    settings: Settings,
+}
+
+impl Product {
+    /// Loads the object with tables of the size a full run needs, and fills in services and backends.
+    pub fn load(rig: &Rig, quick: bool) -> Result<Self> {
+        let (bindings, flows) = if quick { (1 << 18, 1 << 17) } else { (5 << 18, 9 << 17) };
+        let path = object("stickleback")?;
+        let object = EbpfLoader::new()
+            .map_max_entries(map::BINDINGS, bindings)
+            .map_max_entries(map::BINDING_RING, abi::binding_ring_len(bindings))
+            .map_max_entries(map::FLOWS, flows + abi::half_open_len(flows))
+            .map_max_entries(map::FLOW_INDEX, abi::flow_index_len(flows))
+            .load_file(&path)
+            .with_context(|| format!("loading {}", path.display()))?;
+        let settings = Settings {
+            schema: abi::SCHEMA_VERSION,
+            flags: SettingsFlags::NAT,
+            binding_capacity: bindings,
+            binding_ring: abi::binding_ring_len(bindings),
+            half_open: abi::half_open_len(flows),
+            flows,
+            session_secret: [0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908],
+            tunnel_v4: std::net::Ipv4Addr::new(10, 0, 0, 1).into(),
+            tunnel_v6: std::net::Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1).into(),
+            gue_port: 6_080,
+            answer_rate: u32::MAX,
+            prefix_quota: 0,
+            prefix_window: 60,
+            tcp_half_open: seconds(60),
+            tcp_established: seconds(3_600),
+            tcp_closing: seconds(60),
+            tcp_reset: seconds(10),
+            udp_new: seconds(30),
+            udp_established: seconds(180),
+        };
+        let mut product = Self { plan: Plan::new(rig)?, object, programs: None, settings };
+        product.load_programs()?;
+        product.fill(rig)?;
+        Ok(product)
+    }
+
+    /// The services and backends.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The node's settings.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// A handle on the entry program.
+    pub fn entry(&self) -> Result<ProgramFd> {
+        Ok(self.entry_program()?.fd()?.try_clone()?)
+    }
+
+    /// A map by name.
+    pub fn map(&self, name: &str) -> Result<&MapData> {
+        use aya::maps::Map;
+        match self.object.map(name).with_context(|| format!("the product has no map {name}"))? {
+            Map::Array(data) | Map::HashMap(data) | Map::PerCpuArray(data) | Map::LruHashMap(data) => {
+                Ok(data)
+            }
+            other => anyhow::bail!("{name} is an unexpected kind of map: {other:?}"),
+        }
+    }
+
+    /// One frame through the entry program.
+    pub fn send(&self, rig: &Rig, frame: &[u8]) -> Result<Verdict> {
+        rig.once(self.entry_program()?, frame)
+    }
+
+    /// What was counted for a service.
+    pub fn service_counters(&self, slot: u16) -> Result<Counters> {
+        let map =
+            PerCpuArray::<_, Counters>::try_from(self.object.map(map::SERVICE_COUNTERS).context("no map")?)?;
+        let mut sum = Counters::default();
+        for cpu in map.get(&u32::from(slot), 0)?.iter() {
+            sum.packets += cpu.packets;
+            sum.bytes += cpu.bytes;
+            sum.reply_packets += cpu.reply_packets;
+            sum.reply_bytes += cpu.reply_bytes;
+            sum.bindings += cpu.bindings;
+            sum.connections += cpu.connections;
+        }
+        Ok(sum)
+    }
+
+    /// Every outcome that was counted, for messages.
+    pub fn outcomes(&self) -> Result<String> {
+        let map = PerCpuArray::<_, u64>::try_from(self.object.map(map::OUTCOMES).context("no map")?)?;
+        let mut text = String::new();
+        for outcome in Outcome::ALL {
+            let count: u64 = map.get(&(*outcome as u32), 0)?.iter().sum();
+            if count > 0 {
+                text.push_str(&format!("{} {count}, ", outcome.name()));
+            }
+        }
+        Ok(text)
+    }
+
+    fn entry_program(&self) -> Result<&Xdp> {
+        Ok(self.object.program(names::ENTRY).context("the product has no entry program")?.try_into()?)
+    }
+
+    fn load_programs(&mut self) -> Result<()> {
+        program(&mut self.object, names::ENTRY)?.load().context("loading the entry program")?;
+        for (_, name) in names::TAIL_CALLS {
+            program(&mut self.object, name)?.load().with_context(|| format!("loading program {name}"))?;
+        }
+        let map = self.object.take_map(map::PROGRAMS).context("the product has no map PROGRAMS")?;
+        let mut programs = ProgramArray::try_from(map)?;
+        for (place, name) in names::TAIL_CALLS {
+            programs.set(place, program(&mut self.object, name)?.fd()?, 0)?;
+        }
+        self.programs = Some(programs);
+        Ok(())
+    }
+
+    fn fill(&mut self, rig: &Rig) -> Result<()> {
+        let settings = self.settings;
+        self.array::<Settings>(map::SETTINGS)?.set(0, settings, 0)?;
+        let map = self.object.map_mut(map::DEVICES).context("the product has no map DEVICES")?;
+        DevMapHash::try_from(map)?.insert(rig.ifindex(), rig.ifindex(), None, 0)?;
+        let plan = self.plan.clone();
+        {
+            let mut backends = self.array::<Backend>(map::BACKENDS)?;
+            for (slot, backend) in plan.backends.iter().enumerate() {
+                backends.set(slot as u32, backend, 0)?;
+            }
+        }
+        {
+            let mut status = self.array::<u64>(map::STATUS)?;
+            let words = (plan.backends.len() as u32).div_ceil(abi::STATUS_PER_WORD);
+            (0..words).try_for_each(|word| status.set(word, u64::MAX, 0))?;
+        }
+        {
+            let mut arena = self.array::<ArenaChunk>(map::ARENA)?;
+            ensure!(
+                plan.arena.len().div_ceil(ARENA_CHUNK) <= arena.len() as usize,
+                "the arena of {} chunks is too small for the benchmark's tables",
+                arena.len()
+            );
+            for (index, slots) in plan.arena.chunks(ARENA_CHUNK).enumerate() {
+                let mut chunk = ArenaChunk([0; ARENA_CHUNK]);
+                chunk.0[..slots.len()].copy_from_slice(slots);
+                arena.set(index as u32, chunk, 0)?;
+            }
+        }
+        let map = self.object.map_mut(map::SERVICES).context("the product has no map SERVICES")?;
+        let mut services = HashMap::<_, ServiceKey, Service>::try_from(map)?;
+        for planned in &plan.services {
+            services.insert(planned.key, planned.service, 0)?;
+            services.insert(ServiceKey::vip(planned.key.address), Service::default(), 0)?;
+        }
+        Ok(())
+    }
+
+    fn array<V: Pod>(&mut self, name: &str) -> Result<Array<&mut MapData, V>> {
+        let map = self.object.map_mut(name).with_context(|| format!("the product has no map {name}"))?;
+        Ok(Array::try_from(map)?)
+    }
+}
+
+const fn seconds(n: u64) -> u64 {
+    n * 1_000_000_000
+}
