@@ -1,3 +1,4 @@
 //! End-to-end tests, their topologies, and the benchmarks.
 
 pub mod bench;
+pub mod topology;

@@ -1,0 +1,294 @@
+//! Load with a memory: who answered whom, what failed, and which sessions moved.
+
+use super::Namespace;
+use anyhow::{Context, Result, bail, ensure};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Longest that one request may take.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// Failures that are told in full.
+const TOLD: usize = 10;
+
+/// What to send.
+#[derive(Clone, Debug)]
+pub struct LoadPlan {
+    /// Where to.
+    pub vip: SocketAddr,
+    /// From which addresses; each is a session.
+    pub clients: Vec<IpAddr>,
+    /// Many requests a connection, or one.
+    pub keep_alive: bool,
+    /// Connections at a time.
+    pub threads: usize,
+    /// Pause after each request, so that a small machine can do something else, too.
+    pub pause: Duration,
+}
+
+impl LoadPlan {
+    /// Short connections from these clients, from four threads.
+    pub fn new(vip: SocketAddr, clients: Vec<IpAddr>) -> Self {
+        Self { vip, clients, keep_alive: false, threads: 4, pause: Duration::from_millis(1) }
+    }
+
+    /// The same with connections that stay.
+    #[must_use]
+    pub fn kept_alive(self) -> Self {
+        Self { keep_alive: true, ..self }
+    }
+}
+
+/// What became of it.
+#[derive(Clone, Debug, Default)]
+pub struct LoadReport {
+    /// Requests answered.
+    pub requests: u64,
+    /// Requests that failed.
+    pub failed: u64,
+    /// The first failures.
+    pub failures: Vec<String>,
+    /// Times that a client was answered by another backend than the last time.
+    pub moved: u64,
+    /// Requests a backend.
+    pub backends: BTreeMap<String, u64>,
+    /// The backend that each client was last answered by.
+    pub sessions: BTreeMap<IpAddr, String>,
+    /// The longest that a request took.
+    pub longest: Duration,
+}
+
+impl LoadReport {
+    /// Fails unless at least `least` requests were made, all were answered and no session moved.
+    pub fn flawless(&self, least: u64) -> Result<()> {
+        self.answered(least)?;
+        ensure!(self.moved == 0, "{} sessions moved in {} requests", self.moved, self.requests);
+        Ok(())
+    }
+
+    /// Fails unless at least `least` requests were made and all were answered.
+    pub fn answered(&self, least: u64) -> Result<()> {
+        ensure!(
+            self.failed == 0,
+            "{} of {} requests failed: {}",
+            self.failed,
+            self.requests + self.failed,
+            self.failures.join("; ")
+        );
+        ensure!(self.requests >= least, "only {} requests were made, not {least}", self.requests);
+        Ok(())
+    }
+
+    fn add(&mut self, other: Self) {
+        self.requests += other.requests;
+        self.failed += other.failed;
+        self.failures.extend(other.failures);
+        self.failures.truncate(TOLD);
+        self.moved += other.moved;
+        for (backend, requests) in other.backends {
+            *self.backends.entry(backend).or_default() += requests;
+        }
+        self.sessions.extend(other.sessions);
+        self.longest = self.longest.max(other.longest);
+    }
+}
+
+/// Load that runs until it is finished.
+#[derive(Debug)]
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    answered: Arc<AtomicU64>,
+    workers: Vec<JoinHandle<Result<LoadReport>>>,
+}
+
+impl Load {
+    /// Starts sending from a namespace.
+    pub fn start(namespace: &Namespace, plan: &LoadPlan) -> Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let answered = Arc::new(AtomicU64::new(0));
+        let threads = plan.threads.clamp(1, plan.clients.len());
+        let workers = (0..threads)
+            .map(|worker| {
+                let own: Vec<IpAddr> = plan.clients.iter().copied().skip(worker).step_by(threads).collect();
+                let (namespace, plan) = (namespace.clone(), plan.clone());
+                let (stop, answered) = (Arc::clone(&stop), Arc::clone(&answered));
+                std::thread::spawn(move || {
+                    namespace.enter()?;
+                    Ok(work(&plan, &own, &stop, &answered))
+                })
+            })
+            .collect();
+        Ok(Self { stop, answered, workers })
+    }
+
+    /// Waits until so many requests have been answered since the start.
+    pub fn reach(&self, requests: u64) -> Result<()> {
+        let end = Instant::now() + Duration::from_secs(60);
+        while self.answered.load(Ordering::Relaxed) < requests {
+            ensure!(
+                Instant::now() < end,
+                "only {} of {requests} requests were answered in a minute",
+                self.answered.load(Ordering::Relaxed)
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    /// Waits until `requests` more have been answered from now on.
+    pub fn go_on(&self, requests: u64) -> Result<()> {
+        self.reach(self.answered.load(Ordering::Relaxed) + requests)
+    }
+
+    /// Stops sending and tells what became of it.
+    pub fn finish(mut self) -> Result<LoadReport> {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut sum = LoadReport::default();
+        for worker in self.workers.drain(..) {
+            sum.add(worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+        }
+        Ok(sum)
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// One request from one client on a connection of its own: the backend that answered.
+pub fn once(namespace: &Namespace, vip: SocketAddr, client: IpAddr) -> Result<String> {
+    namespace.inside(|| Connection::open(vip, client)?.request(false))
+}
+
+/// One request from each client; who answered whom.
+pub fn each(namespace: &Namespace, vip: SocketAddr, clients: &[IpAddr]) -> Result<BTreeMap<IpAddr, String>> {
+    namespace.inside(|| {
+        clients
+            .iter()
+            .map(|&client| {
+                let backend = Connection::open(vip, client)
+                    .and_then(|mut connection| connection.request(false))
+                    .with_context(|| format!("client {client}"))?;
+                Ok((client, backend))
+            })
+            .collect()
+    })
+}
+
+fn work(plan: &LoadPlan, clients: &[IpAddr], stop: &AtomicBool, answered: &AtomicU64) -> LoadReport {
+    let mut report = LoadReport::default();
+    let mut connections: BTreeMap<IpAddr, Connection> = BTreeMap::new();
+    while !stop.load(Ordering::Relaxed) {
+        for &client in clients {
+            let started = Instant::now();
+            let result = match connections.remove(&client) {
+                Some(connection) => Ok(connection),
+                None => Connection::open(plan.vip, client),
+            }
+            .and_then(|mut connection| {
+                let backend = connection.request(plan.keep_alive)?;
+                Ok((backend, connection))
+            });
+            report.longest = report.longest.max(started.elapsed());
+            match result {
+                Ok((backend, connection)) => {
+                    report.requests += 1;
+                    answered.fetch_add(1, Ordering::Relaxed);
+                    if plan.keep_alive {
+                        connections.insert(client, connection);
+                    }
+                    *report.backends.entry(backend.clone()).or_default() += 1;
+                    let last = report.sessions.insert(client, backend.clone());
+                    if last.is_some_and(|last| last != backend) {
+                        report.moved += 1;
+                    }
+                }
+                Err(error) => {
+                    report.failed += 1;
+                    if report.failures.len() < TOLD {
+                        report.failures.push(format!("{client}: {error:#}"));
+                    }
+                }
+            }
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
+            std::thread::sleep(plan.pause);
+        }
+    }
+    report
+}
+
+/// An HTTP connection from a chosen address.
+struct Connection {
+    stream: TcpStream,
+}
+
+impl Connection {
+    fn open(vip: SocketAddr, client: IpAddr) -> Result<Self> {
+        let socket = Socket::new(Domain::for_address(vip), Type::STREAM, Some(Protocol::TCP))?;
+        socket.bind(&SocketAddr::new(client, 0).into()).with_context(|| format!("binding to {client}"))?;
+        socket.connect_timeout(&vip.into(), PATIENCE).context("connecting")?;
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream })
+    }
+
+    /// Asks who is there.
+    fn request(&mut self, keep_alive: bool) -> Result<String> {
+        let connection = if keep_alive { "keep-alive" } else { "close" };
+        let request = format!("GET /whoami HTTP/1.1\r\nHost: vip\r\nConnection: {connection}\r\n\r\n");
+        self.stream.write_all(request.as_bytes()).context("sending the request")?;
+        let mut answer = Vec::with_capacity(512);
+        let mut piece = [0; 2_048];
+        loop {
+            if let Some(body) = body(&answer)? {
+                let whoami: serde_json::Value = serde_json::from_slice(body).context("reading the body")?;
+                let backend = whoami["backend"].as_str().context("the answer names no backend")?;
+                return Ok(backend.to_owned());
+            }
+            match self.stream.read(&mut piece).context("reading the answer")? {
+                0 => bail!("the connection ended after {} bytes of the answer", answer.len()),
+                n => answer.extend_from_slice(&piece[..n]),
+            }
+        }
+    }
+}
+
+/// The body of an answer that is complete.
+fn body(answer: &[u8]) -> Result<Option<&[u8]>> {
+    let Some(end) = answer.windows(4).position(|window| window == b"\r\n\r\n") else { return Ok(None) };
+    let head = std::str::from_utf8(&answer[..end]).context("the head is not text")?;
+    ensure!(head.starts_with("HTTP/1.1 200 "), "the answer begins {:?}", head.lines().next());
+    let length = head
+        .lines()
+        .find_map(|line| {
+            line.to_ascii_lowercase().strip_prefix("content-length:").map(|v| v.trim().to_owned())
+        })
+        .context("the answer has no Content-Length")?;
+    let length: usize = length.parse()?;
+    Ok(answer.get(end + 4..end + 4 + length))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn body_is_there_when_all_of_it_is() {
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc";
+        assert_eq!(body(answer).unwrap(), Some(&b"abc"[..]));
+        assert_eq!(body(&answer[..answer.len() - 1]).unwrap(), None);
+        assert_eq!(body(&answer[..10]).unwrap(), None);
+        body(b"HTTP/1.1 502 Bad Gateway\r\n\r\n").unwrap_err();
+    }
+}
