@@ -215,7 +215,8 @@ impl NatFlow {
         let from_client = tcp(link, client, vip, flag::DATA, PAYLOAD);
         let established = product.send(rig, &from_client)?;
         expect(product, &established, TX)?;
-        ensure!(destination(&established.frame)? == backend, "the connection moved");
+        let now = destination(&established.frame)?;
+        ensure!(now == backend, "the connection moved from {backend} to {now}");
         Ok(Self { syn, from_client, from_backend: tcp(link, backend, client, flag::DATA, PAYLOAD) })
     }
 }
