@@ -29,7 +29,7 @@ pub struct Product {
 impl Product {
     /// Loads the object with tables of the size a full run needs, and fills in services and backends.
     pub fn load(rig: &Rig, quick: bool) -> Result<Self> {
-        let (bindings, flows) = if quick { (1 << 18, 1 << 17) } else { (5 << 18, 9 << 17) };
+        let (bindings, flows) = if quick { (5 << 16, 9 << 14) } else { (5 << 18, 9 << 17) };
         let path = object("stickleback")?;
         let object = EbpfLoader::new()
             .map_max_entries(map::BINDINGS, bindings)
