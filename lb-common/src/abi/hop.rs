@@ -2,13 +2,13 @@
 
 use super::endian::Be16;
 
-/// A MAC address.
-#[repr(C)]
+/// A MAC address; aligned so that the kernel copies it by halves and not by bytes.
+#[repr(C, align(2))]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub struct Mac(pub [u8; 6]);
 
 /// Up to two VLAN tags, outermost first, as they stand in the frame; a zero protocol ends the list.
-#[repr(C)]
+#[repr(C, align(4))]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub struct VlanTags {
     /// Tag protocol (0x8100 or 0x88a8) and tag control of the outer tag.

@@ -1,7 +1,7 @@
 //! The program that sends the balancer's own answers: TCP resets and ICMP errors.
 
 use super::scratch::{Packet, part};
-use super::{Env, Verdict, count, entry, frame, limits, link};
+use super::{Env, Verdict, count, frame, limits, link};
 use crate::abi::{Addr, Outcome, Settings, program};
 use crate::packet::{
     Ethernet, Icmp, Ipv4, Ipv4Header, Ipv6, Ipv6Header, Reset, Sum, Tcp, flag, get, icmp4, icmp6, protocol,
@@ -34,7 +34,7 @@ pub(crate) fn reset<E: Env>(env: &E, packet: &Packet, silent: Outcome) -> Verdic
     if packet.tcp_flags & flag::RST != 0 || packet.part == part::LATER {
         return count::end(env, silent);
     }
-    request(env, packet, kind::RESET, 0)
+    request(env, kind::RESET, 0)
 }
 
 /// The packet's hop limit is used up.
@@ -43,7 +43,7 @@ pub(crate) fn time_exceeded<E: Env>(env: &E, packet: &Packet) -> Verdict {
     if !may_be_told(packet) {
         return count::end(env, Outcome::HopLimit);
     }
-    request(env, packet, kind::TIME_EXCEEDED, 0)
+    request(env, kind::TIME_EXCEEDED, 0)
 }
 
 /// The packet is larger than `mtu`, which is what the way to the backend has room for.
@@ -52,7 +52,7 @@ pub(crate) fn too_big<E: Env>(env: &E, packet: &Packet, mtu: u32) -> Verdict {
     if !may_be_told(packet) {
         return count::end(env, Outcome::NoRoom);
     }
-    request(env, packet, kind::TOO_BIG, mtu)
+    request(env, kind::TOO_BIG, mtu)
 }
 
 /// No ICMP error about an ICMP error or a later fragment (RFC 1122 section 3.2.2, RFC 4443 section 2.4).
@@ -62,7 +62,7 @@ fn may_be_told(packet: &Packet) -> bool {
 }
 
 #[inline(always)]
-fn request<E: Env>(env: &E, packet: &Packet, kind: u32, mtu: u32) -> Verdict {
+fn request<E: Env>(env: &E, kind: u32, mtu: u32) -> Verdict {
     if let Some(scratch) = env.scratch() {
         // SAFETY: this CPU's own scratch.
         unsafe {
@@ -70,7 +70,7 @@ fn request<E: Env>(env: &E, packet: &Packet, kind: u32, mtu: u32) -> Verdict {
             (*scratch).mtu = mtu;
         }
     }
-    entry::hand_over(env, packet, program::ANSWER)
+    env.tail(program::ANSWER)
 }
 
 #[inline(always)]

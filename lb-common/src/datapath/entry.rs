@@ -7,15 +7,17 @@ use crate::packet::protocol;
 
 #[inline(always)]
 pub(crate) fn run<E: Env>(env: &E) -> Verdict {
-    let mut packet = match parse::parse(env) {
-        Ok(packet) => packet,
-        Err(outcome) => return count::end(env, outcome),
-    };
+    let Some(scratch) = env.scratch() else { return Verdict::Drop };
+    // SAFETY: this CPU's own scratch.
+    let packet = unsafe { &mut (*scratch).packet };
+    if let Err(outcome) = parse::parse(env, packet) {
+        return count::end(env, outcome);
+    }
     match packet.protocol {
-        protocol::TCP | protocol::UDP if packet.part == part::WHOLE => transport(env, &mut packet),
-        protocol::TCP | protocol::UDP => hand_over(env, &packet, program::FRAGMENT),
-        protocol::ICMP if packet.is_v4() => hand_over(env, &packet, program::ICMP),
-        protocol::ICMPV6 if !packet.is_v4() => hand_over(env, &packet, program::ICMP),
+        protocol::TCP | protocol::UDP if packet.part == part::WHOLE => transport(env, packet),
+        protocol::TCP | protocol::UDP => env.tail(program::FRAGMENT),
+        protocol::ICMP if packet.is_v4() => env.tail(program::ICMP),
+        protocol::ICMPV6 if !packet.is_v4() => env.tail(program::ICMP),
         _ => count::end(env, Outcome::NotOurs),
     }
 }
@@ -27,13 +29,13 @@ fn transport<E: Env>(env: &E, packet: &mut Packet) -> Verdict {
         if settings.flags & SettingsFlags::NAT == 0 {
             return count::end(env, Outcome::NotOurs);
         }
-        return to_nat(env, packet, false);
+        return to_nat(env, false);
     };
     if let Err(outcome) = parse::transport(env, packet) {
         return count::end(env, outcome);
     }
     if service.mode == Mode::Nat as u8 {
-        return to_nat(env, packet, true);
+        return to_nat(env, true);
     }
     let session = choice::session(service, settings, packet);
     let now = env.now();
@@ -57,30 +59,16 @@ fn transport<E: Env>(env: &E, packet: &mut Packet) -> Verdict {
             let opens = packet.protocol == protocol::TCP && bind::opens_tcp(packet.tcp_flags);
             forward::direct(env, settings, service, packet, session, chosen, opens)
         }
-        None => hand_over(env, packet, program::BIND),
+        None => env.tail(program::BIND),
     }
 }
 
-/// Leaves the parsed packet to the program that knows flows.
+/// Leaves the packet to the program that knows flows.
 #[inline(always)]
-pub(crate) fn to_nat<E: Env>(env: &E, packet: &Packet, to_service: bool) -> Verdict {
+pub(crate) fn to_nat<E: Env>(env: &E, to_service: bool) -> Verdict {
     if let Some(scratch) = env.scratch() {
         // SAFETY: this CPU's own scratch.
         unsafe { (*scratch).to_service = to_service as u32 };
     }
-    hand_over(env, packet, program::NAT)
-}
-
-/// Leaves the parsed packet to another program.
-#[inline(always)]
-pub(crate) fn hand_over<E: Env>(env: &E, packet: &Packet, program: u32) -> Verdict {
-    let Some(scratch) = env.scratch() else { return Verdict::Drop };
-    // SAFETY: this CPU's own scratch; a packet that lies there already is not written over itself.
-    unsafe {
-        let place = &raw mut (*scratch).packet;
-        if !core::ptr::eq(place, packet) {
-            place.write(*packet);
-        }
-    }
-    env.tail(program)
+    env.tail(program::NAT)
 }

@@ -49,16 +49,12 @@ fn first<E: Env>(env: &E, settings: &Settings, packet: &mut Packet) -> Verdict {
         if settings.flags & SettingsFlags::NAT == 0 {
             return count::end(env, Outcome::NotOurs);
         }
-        return entry::to_nat(env, packet, false);
+        return entry::to_nat(env, false);
     };
     if let Err(outcome) = parse::transport(env, packet) {
         return count::end(env, outcome);
     }
-    if service.mode == Mode::Nat as u8 {
-        entry::to_nat(env, packet, true)
-    } else {
-        entry::hand_over(env, packet, program::BIND)
-    }
+    if service.mode == Mode::Nat as u8 { entry::to_nat(env, true) } else { env.tail(program::BIND) }
 }
 
 /// A later fragment takes the first one's decision.

@@ -3,7 +3,7 @@
 use super::scratch::Packet;
 use super::{Env, Verdict, frame};
 use crate::abi::{Be16, Hop, Mac, Settings, SettingsFlags, VLAN_KEEP, VLAN_NONE, VlanTags};
-use crate::packet::{Ethernet, ethertype};
+use crate::packet::{Ethernet, ethertype, get};
 
 /// The tags that a frame leaves with.
 #[inline(always)]
@@ -79,5 +79,7 @@ pub(crate) fn back<E: Env>(env: &E, settings: &Settings) -> Verdict {
 /// Whether the next hop's MAC is known.
 #[inline(always)]
 pub(crate) fn is_resolved(hop: &Hop) -> bool {
-    hop.destination.0 != [0; 6]
+    let mac = hop.destination.0.as_ptr();
+    // SAFETY: a MAC is six bytes.
+    unsafe { get::<u32>(mac) != 0 || get::<u16>(mac.add(4)) != 0 }
 }

@@ -11,7 +11,7 @@ use super::binding::Chosen;
 use super::count::Way;
 use super::flow::{self, Live};
 use super::scratch::{Packet, part};
-use super::{Env, Verdict, answer, bind, binding, choice, count, entry, forward, fragment, link, mss, parse};
+use super::{Env, Verdict, answer, bind, binding, choice, count, forward, fragment, link, mss, parse};
 use crate::abi::{
     Backend, BindingKey, FlowState, FlowWord, Outcome, Settings, SettingsFlags, Status, program,
 };
@@ -70,7 +70,7 @@ fn from_client<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Liv
     if tcp {
         let proves = packet.tcp_flags & (flag::SYN | flag::ACK | flag::RST) == flag::ACK;
         if proves && state == FlowState::Answered {
-            return settle(env, packet, live);
+            return settle(env, live);
         }
         let next = flow::after_segment(live.word, true, packet.tcp_flags);
         live.change(env, next);
@@ -80,17 +80,17 @@ fn from_client<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Liv
 }
 
 #[inline(always)]
-fn from_backend<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live, now: u64) -> Verdict {
+fn from_backend<E: Env>(env: &E, settings: &Settings, packet: &mut Packet, live: &Live, now: u64) -> Verdict {
     if packet.hop_limit <= 1 {
         // Told as if the VIP were the hop that met it: the backend sent towards it.
-        let told = Packet { destination: live.flow().client.destination, ..*packet };
-        return answer::time_exceeded(env, &told);
+        packet.destination = live.flow().client.destination;
+        return answer::time_exceeded(env, packet);
     }
     if packet.protocol == protocol::TCP {
         let next = flow::after_segment(live.word, false, packet.tcp_flags);
         live.change(env, next);
     } else if live.word.state() == FlowState::Opening {
-        return settle(env, packet, live);
+        return settle(env, live);
     }
     refresh(env, live, now);
     to_client(env, settings, packet, live)
@@ -262,10 +262,10 @@ pub(crate) fn send_fragment<E: Env>(env: &E, settings: &Settings, packet: &Packe
 
 /// Hands the packet to the program that settles a flow.
 #[inline(always)]
-fn settle<E: Env>(env: &E, packet: &Packet, live: &Live) -> Verdict {
+fn settle<E: Env>(env: &E, live: &Live) -> Verdict {
     if let Some(scratch) = env.scratch() {
         // SAFETY: this CPU's own scratch.
         unsafe { (*scratch).flow = live.reference };
     }
-    entry::hand_over(env, packet, program::ESTABLISH)
+    env.tail(program::ESTABLISH)
 }

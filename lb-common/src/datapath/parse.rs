@@ -10,16 +10,14 @@ const MAX_EXTENSIONS: usize = 6;
 
 /// Reads link and network headers, and the ports where there are any.
 #[inline(always)]
-pub(crate) fn parse<E: Env>(env: &E) -> Result<Packet, Outcome> {
-    let mut packet = Packet::default();
-    let kind = link(env, &mut packet)?;
-    match kind {
-        ethertype::IPV4 => ipv4(env, &mut packet)?,
-        ethertype::IPV6 => ipv6(env, &mut packet)?,
+pub(crate) fn parse<E: Env>(env: &E, packet: &mut Packet) -> Result<(), Outcome> {
+    packet.clear();
+    match link(env, packet)? {
+        ethertype::IPV4 => ipv4(env, packet)?,
+        ethertype::IPV6 => ipv6(env, packet)?,
         _ => return Err(Outcome::NotIp),
     }
-    ports(env, &mut packet)?;
-    Ok(packet)
+    ports(env, packet)
 }
 
 /// Checks the transport header of a packet that is ours, and reads the TCP flags.

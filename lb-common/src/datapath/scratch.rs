@@ -4,7 +4,9 @@ use crate::abi::{Addr, Be16, Be32, FlowKey, FlowRef, VlanTags};
 use crate::packet::Ethernet;
 
 /// What a packet says of itself; offsets are from the start of the frame.
-#[repr(C)]
+///
+/// Eight-byte aligned, so that it is copied and cleared by words: the kernel's memcpy is a loop over bytes.
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct Packet {
     pub(crate) source: Addr,
@@ -28,6 +30,7 @@ pub(crate) struct Packet {
     pub(crate) identification: Be32,
     /// Up to two VLAN tags as they came.
     pub(crate) tags: VlanTags,
+    pub(crate) pad: u32,
 }
 
 /// Which part of a datagram the packet is.
@@ -37,7 +40,21 @@ pub(crate) mod part {
     pub(crate) const LATER: u8 = 2;
 }
 
+const _: () = assert!(size_of::<Packet>() == 64);
+
 impl Packet {
+    /// Zeroes everything: by words, where a plain assignment becomes the kernel's memset, a loop over bytes.
+    #[inline(always)]
+    pub(crate) fn clear(&mut self) {
+        let words: *mut u64 = (&raw mut *self).cast();
+        let mut i = 0;
+        while i < size_of::<Self>() / 8 {
+            // SAFETY: inside the packet, which is aligned to eight bytes and made of integers.
+            unsafe { words.add(i).write_volatile(0) };
+            i += 1;
+        }
+    }
+
     #[inline(always)]
     pub(crate) const fn is_v4(&self) -> bool {
         self.source.is_v4()
@@ -69,7 +86,7 @@ impl Packet {
     }
 }
 
-/// Hand-over between programs; one for each CPU.
+/// Hand-over between programs; one for each CPU. The entry program parses the packet right into it.
 #[repr(C)]
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Scratch {
@@ -78,7 +95,7 @@ pub struct Scratch {
     pub(crate) answer: u32,
     /// For `answer`: the MTU to tell.
     pub(crate) mtu: u32,
-    /// For `open`: whether the packet's destination is a service.
+    /// For `nat`: whether the packet's destination is a service.
     pub(crate) to_service: u32,
     pub(crate) pad: u32,
     /// For `establish`: the flow.

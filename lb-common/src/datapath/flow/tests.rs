@@ -35,8 +35,13 @@ fn only_the_backends_syn_ack_answers() {
         let next = after_segment(word(state), false, SYN | ACK);
         let expected = if state == FlowState::Opening { FlowState::Answered } else { state };
         assert_eq!(next.state(), expected, "SYN-ACK from the backend in {state:?}");
-        for (from_client, flags) in [(true, SYN), (true, SYN | ACK), (true, ACK), (false, ACK), (false, SYN)] {
-            assert_eq!(after_segment(word(state), from_client, flags), word(state), "{flags:#x} in {state:?}");
+        for (from_client, flags) in [(true, SYN), (true, SYN | ACK), (true, ACK), (false, ACK), (false, SYN)]
+        {
+            assert_eq!(
+                after_segment(word(state), from_client, flags),
+                word(state),
+                "{flags:#x} in {state:?}"
+            );
         }
     }
 }
