@@ -28,7 +28,7 @@ pub use maintenance::{
     BindingOp, BindingRecord, RECORDS_PER_RUN, RecordResult, SweepReport, SweepRequest, SweepTarget,
 };
 pub use outcome::Outcome;
-pub use service::{Affinity, Mode, Service, ServiceFlags, ServiceKey};
+pub use service::{Affinity, Mode, SERVICES_AT_HAND, Service, ServiceAtHand, ServiceFlags, ServiceKey};
 pub use settings::{Settings, SettingsFlags};
 
 /// Version of every layout in this module; pinned maps of another version are migrated, never reused.
@@ -118,6 +118,8 @@ pub mod map {
     pub const DOORKEEPER: &str = "DOORKEEPER";
     /// `RingBuf` of [`super::BindingEvent`].
     pub const EVENTS: &str = "EVENTS";
+    /// `PerCpuArray<ServiceAtHand>`: services looked up lately.
+    pub const SERVICES_AT_HAND: &str = "SERVICES_AT_HAND";
     /// `PerCpuArray` of the packet's parsed form, handed from program to program.
     pub const SCRATCH: &str = "SCRATCH";
     /// `ProgArray` of the tail-called programs, see [`super::program`].
@@ -170,6 +172,8 @@ pub mod hand {
     pub const NONCE: u32 = 3;
     /// Bindings that live now; kept by insert and reclaim.
     pub const BINDINGS_LIVE: u32 = 4;
+    /// What is added to the ticks to get the monotonic clock; set by every run of the sweep, 0 before the first.
+    pub const CLOCK: u32 = 5;
     /// Number of hands.
     pub const COUNT: u32 = 8;
 }

@@ -3,14 +3,14 @@
 use crate::maps;
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST, xdp_md},
-    helpers::generated::{bpf_ktime_get_coarse_ns, bpf_loop, bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
+    helpers::generated::{bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_loop, bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
     programs::XdpContext,
 };
 use core::ffi::c_void;
 use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
 use lb_common::abi::{
     self, ARENA_CHUNK, Backend, Binding, BindingEvent, BindingKey, Counters, Flow, FlowKey, FlowRef,
-    FragmentKey, FragmentRef, Outcome, Service, ServiceKey, Settings,
+    FragmentKey, FragmentRef, Outcome, Service, ServiceAtHand, ServiceKey, Settings,
 };
 use lb_common::datapath::{Env, Insert, Scratch, Verdict};
 
@@ -36,6 +36,13 @@ fn inserted(result: Result<(), i32>) -> Insert {
         Err(EEXIST) => Insert::Taken,
         Err(_) => Insert::Full,
     }
+}
+
+/// Time since the kernel's tick counter began. The counter is read inline, where a clock costs two calls.
+#[inline(always)]
+fn ticks(settings: &Settings) -> u64 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_jiffies64() }.wrapping_mul(settings.tick as u64)
 }
 
 /// Calls the closure behind `step`; 1 ends the loop.
@@ -88,8 +95,22 @@ unsafe impl Env for Kernel {
     }
     #[inline(always)]
     fn now(&self) -> u64 {
+        if let (Some(settings), Some(offset)) = (self.settings(), self.hand(abi::hand::CLOCK)) {
+            // SAFETY: a map value; one aligned word.
+            let offset = unsafe { offset.read_volatile() };
+            if settings.tick != 0 && offset != 0 {
+                return ticks(settings).wrapping_add(offset);
+            }
+        }
         // SAFETY: a helper without arguments.
         unsafe { bpf_ktime_get_coarse_ns() }
+    }
+    #[inline(always)]
+    fn set_clock(&self) {
+        if let (Some(settings), Some(offset)) = (self.settings(), self.hand(abi::hand::CLOCK)) {
+            // SAFETY: a helper without arguments, and a map value.
+            unsafe { offset.write_volatile(bpf_ktime_get_coarse_ns().wrapping_sub(ticks(settings))) };
+        }
     }
 
     #[inline(always)]
@@ -118,8 +139,17 @@ unsafe impl Env for Kernel {
     }
     #[inline(always)]
     fn service(&self, key: &ServiceKey) -> Option<&Service> {
+        let version = self.settings()?.version;
+        let at_hand = maps::SERVICES_AT_HAND.get_ptr_mut(ServiceAtHand::place(key))?;
+        // SAFETY: this CPU's own.
+        let at_hand = unsafe { &mut *at_hand };
+        if version != 0 && at_hand.answers(key, version) {
+            return Some(&at_hand.service);
+        }
         // SAFETY: `lbd` replaces services as whole elements; a recycled one is another service, whole.
-        unsafe { maps::SERVICES.get(key) }
+        let service = unsafe { maps::SERVICES.get(key) }?;
+        *at_hand = ServiceAtHand { key: *key, version, service: *service };
+        Some(&at_hand.service)
     }
     #[inline(always)]
     fn backend(&self, slot: u16) -> Option<&Backend> {

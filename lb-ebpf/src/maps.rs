@@ -8,7 +8,7 @@ use aya_ebpf::{
 };
 use lb_common::abi::{
     self, ArenaChunk, Backend, Binding, BindingEvent, BindingKey, Counters, Flow, FlowKey, FragmentKey,
-    FragmentRef, Hand, Outcome, Service, ServiceKey, Settings,
+    FragmentRef, Hand, Outcome, Service, ServiceAtHand, ServiceKey, Settings,
 };
 use lb_common::datapath::Scratch;
 
@@ -60,6 +60,9 @@ pub(crate) static QUOTAS: Array<u64, { abi::QUOTA_ENTRIES as usize }> = Array::n
 pub(crate) static DOORKEEPER: Array<u64, { abi::DOORKEEPER_ENTRIES as usize }> = Array::new();
 #[btf_map]
 pub(crate) static EVENTS: RingBuf<BindingEvent, { abi::EVENT_RING_BYTES as usize }> = RingBuf::new();
+#[btf_map]
+pub(crate) static SERVICES_AT_HAND: PerCpuArray<ServiceAtHand, { abi::SERVICES_AT_HAND as usize }> =
+    PerCpuArray::new();
 #[btf_map]
 pub(crate) static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 #[btf_map]

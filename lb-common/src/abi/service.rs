@@ -81,6 +81,43 @@ pub struct Service {
     pub pad2: u32,
 }
 
+/// Services that each CPU has at hand; a power of two.
+pub const SERVICES_AT_HAND: u32 = 512;
+
+/// A service that this CPU looked up lately: a hash look-up costs more than the rest of the way.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct ServiceAtHand {
+    /// Its key.
+    pub key: ServiceKey,
+    /// [`super::Settings::version`] when it was looked up; another one makes it void.
+    pub version: u32,
+    /// The service.
+    pub service: Service,
+}
+
+impl ServiceAtHand {
+    /// Place of a key.
+    #[inline(always)]
+    pub const fn place(key: &ServiceKey) -> u32 {
+        let a = &key.address.0;
+        let words = a[0] ^ a[1].rotate_left(8) ^ a[2].rotate_left(16) ^ a[3];
+        let rest = (key.port.raw() as u32) << 16 | (key.protocol as u32) << 8 | key.kind as u32;
+        (words.wrapping_mul(0x9e37_79b1) ^ rest.wrapping_mul(0x85eb_ca6b)) >> (32 - SERVICES_AT_HAND.ilog2())
+    }
+
+    /// Whether it is what `key` means under `version`.
+    #[inline(always)]
+    pub const fn answers(&self, key: &ServiceKey, version: u32) -> bool {
+        let (a, b) = (&self.key.address.0, &key.address.0);
+        self.version == version
+            && (a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) == 0
+            && self.key.port.raw() == key.port.raw()
+            && self.key.protocol == key.protocol
+            && self.key.kind == key.kind
+    }
+}
+
 /// How a packet gets to its backend.
 #[repr(u8)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -140,4 +177,4 @@ impl ServiceFlags {
     pub const SNAT: u16 = 1 << 0;
 }
 
-super::pod!(ServiceKey: 20, Service: 64);
+super::pod!(ServiceKey: 20, Service: 64, ServiceAtHand: 88);

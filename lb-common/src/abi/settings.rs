@@ -44,6 +44,10 @@ pub struct Settings {
     pub udp_new: u64,
     /// UDP and others seen in both directions.
     pub udp_established: u64,
+    /// Raised after every change of the service map, so that CPUs forget the services they have at hand; 0 = they keep none.
+    pub version: u32,
+    /// Nanoseconds of a tick of the kernel's coarse clock (its resolution); 0 = ask the clock for every packet.
+    pub tick: u32,
 }
 
 /// Bits of [`Settings::flags`].
@@ -61,4 +65,4 @@ impl SettingsFlags {
     pub const MIGRATING: u32 = 1 << 3;
 }
 
-super::pod!(Settings: 136);
+super::pod!(Settings: 144);

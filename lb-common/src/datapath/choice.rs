@@ -34,14 +34,26 @@ pub(crate) fn service<'a, E: Env>(
     env.service(&ServiceKey::service(address, Be16::new(0), protocol))
 }
 
-/// The service of a packet's destination.
+/// The same, out of line: for the programs where size counts more than a call.
+#[inline(never)]
+pub(crate) fn service_again<'a, E: Env>(
+    env: &'a E,
+    settings: &Settings,
+    address: &Addr,
+    port: Be16,
+    protocol: u8,
+) -> Option<&'a Service> {
+    service(env, settings, *address, port, protocol)
+}
+
+/// The service of a packet's destination, out of line.
 #[inline(always)]
 pub(crate) fn service_of<'a, E: Env>(
     env: &'a E,
     settings: &Settings,
     packet: &Packet,
 ) -> Option<&'a Service> {
-    service(env, settings, packet.destination, packet.destination_port, packet.protocol)
+    service_again(env, settings, &packet.destination, packet.destination_port, packet.protocol)
 }
 
 /// The session key of a packet from a client.

@@ -60,6 +60,8 @@ pub unsafe trait Env {
     fn tail(&self, number: u32) -> Verdict;
     /// Nanoseconds of the monotonic clock, to a few milliseconds.
     fn now(&self) -> u64;
+    /// Sets the clock that [`Self::now`] reads, where it has one of its own.
+    fn set_clock(&self) {}
 
     /// Replaces `old` by `new`; whether it was `old`.
     ///

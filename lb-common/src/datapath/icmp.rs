@@ -104,7 +104,8 @@ fn echo<E: Env>(env: &E, packet: &Packet) -> Option<()> {
 fn about_reply<E: Env>(env: &E, settings: &Settings, packet: &Packet) -> Verdict {
     let Some(quoted) = quoted(env, packet) else { return count::end(env, Outcome::IcmpIgnored) };
     let key = quoted.flow_key();
-    let Some(service) = choice::service(env, settings, key.source, key.source_port, key.protocol) else {
+    let Some(service) = choice::service_again(env, settings, &key.source, key.source_port, key.protocol)
+    else {
         return count::end(env, Outcome::IcmpIgnored);
     };
     if service.mode != Mode::Nat as u8 {
@@ -144,14 +145,15 @@ fn to_backend<E: Env>(
     quoted: &Packet,
     live: &Live,
 ) -> Verdict {
-    let (server, slot, service_slot) = (live.flow().server, live.flow().backend, live.flow().service_slot);
-    let Some(backend) = env.backend(slot).filter(|b| b.generation == live.flow().backend_generation) else {
+    let flow = live.flow();
+    let (server, slot, service_slot) = (&flow.server, flow.backend, flow.service_slot);
+    let Some(backend) = env.backend(slot).filter(|b| b.generation == flow.backend_generation) else {
         return count::end(env, Outcome::IcmpIgnored);
     };
     if let Some(verdict) = forward::admissible(env, packet, backend, 0) {
         return verdict;
     }
-    if rewrite(env, packet, quoted, &server, &server.source).is_none() {
+    if rewrite(env, packet, quoted, server, &server.source).is_none() {
         return count::end(env, Outcome::Malformed);
     }
     if !live.is_same() {
@@ -180,9 +182,9 @@ fn about_forwarded<E: Env>(env: &E, settings: &Settings, packet: &Packet) -> Ver
         return count::end(env, Outcome::HopLimit);
     }
     let flow = live.flow();
-    let (client, slot, service_slot) = (flow.client, flow.backend, flow.service_slot);
+    let (client, slot, service_slot) = (&flow.client, flow.backend, flow.service_slot);
     let (mac, local, tags, ifindex) = (flow.client_mac, flow.local_mac, flow.tags, flow.ifindex);
-    if rewrite(env, packet, &quoted, &client, &client.source).is_none() {
+    if rewrite(env, packet, &quoted, client, &client.source).is_none() {
         return count::end(env, Outcome::Malformed);
     }
     if !live.is_same() {

@@ -32,6 +32,7 @@ pub fn sweep<E: Env>(env: &E) -> Verdict {
     let request: SweepRequest =
         unsafe { SweepRequest { target: get(p), start: get(p.add(4)), count: get(p.add(8)), pad: 0 } };
     let Some(settings) = env.settings() else { return Verdict::Drop };
+    env.set_clock();
     let bindings = request.target == SweepTarget::Bindings as u32;
     let len = if bindings { settings.binding_ring } else { settings.half_open + settings.flows };
     let start = request.start;

@@ -132,7 +132,7 @@ fn touch_binding<E: Env>(env: &E, live: &Live, now: u64) -> u32 {
     let client = &flow.client;
     let Some(settings) = env.settings() else { return 0 };
     let service =
-        choice::service(env, settings, client.destination, client.destination_port, client.protocol);
+        choice::service_again(env, settings, &client.destination, client.destination_port, client.protocol);
     if let Some(service) = service
         && let Some(found) = binding::find(env, &BindingKey::new(flow.service, flow.session), now)
     {
@@ -235,7 +235,7 @@ fn clamp<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live) {
     }
     let client = &live.flow().client;
     let service =
-        choice::service(env, settings, client.destination, client.destination_port, client.protocol);
+        choice::service_again(env, settings, &client.destination, client.destination_port, client.protocol);
     if let Some(service) = service
         && service.mss != 0
     {

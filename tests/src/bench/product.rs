@@ -10,7 +10,7 @@ use super::rig::{Rig, Verdict, object, program};
 use anyhow::{Context, Result, ensure};
 use aya::maps::xdp::DevMapHash;
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, ProgramArray};
-use aya::programs::{ProgramFd, Xdp};
+use aya::programs::{ProgramFd, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
 use lb_common::abi::{
     self, ARENA_CHUNK, ArenaChunk, Backend, Counters, Outcome, Service, ServiceKey, Settings, SettingsFlags,
@@ -58,10 +58,13 @@ impl Product {
             tcp_reset: seconds(10),
             udp_new: seconds(30),
             udp_established: seconds(180),
+            version: 1,
+            tick: tick()?,
         };
         let mut product = Self { plan: Plan::new(rig)?, object, programs: None, settings };
         product.load_programs()?;
         product.fill(rig)?;
+        product.set_clock()?;
         Ok(product)
     }
 
@@ -182,10 +185,27 @@ impl Product {
         Ok(())
     }
 
+    /// Runs the sweep once, over nothing: it sets the programs' clock.
+    fn set_clock(&mut self) -> Result<()> {
+        let sweep = program(&mut self.object, names::SWEEP)?;
+        sweep.load().context("loading the sweep")?;
+        sweep.test_run(TestRunOptions { data_in: Some(&[0; 64]), ..TestRunOptions::default() })?;
+        Ok(())
+    }
+
     fn array<V: Pod>(&mut self, name: &str) -> Result<Array<&mut MapData, V>> {
         let map = self.object.map_mut(name).with_context(|| format!("the product has no map {name}"))?;
         Ok(Array::try_from(map)?)
     }
+}
+
+/// Nanoseconds of a tick: the resolution of the kernel's coarse clock.
+fn tick() -> Result<u32> {
+    let mut resolution = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a valid place for the answer.
+    let result = unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, &mut resolution) };
+    ensure!(result == 0, "the coarse clock has no resolution: {}", std::io::Error::last_os_error());
+    Ok(u32::try_from(resolution.tv_nsec)?)
 }
 
 const fn seconds(n: u64) -> u64 {

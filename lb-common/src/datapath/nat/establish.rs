@@ -53,7 +53,7 @@ fn bind<E: Env>(env: &E, settings: &Settings, live: &Live, now: u64) -> bool {
     let flow = live.flow();
     let client = &flow.client;
     let service: Option<&Service> =
-        choice::service(env, settings, client.destination, client.destination_port, client.protocol);
+        choice::service_again(env, settings, &client.destination, client.destination_port, client.protocol);
     let (Some(service), Some(backend)) = (service, owner(env, live)) else { return false };
     // Without affinity the flow itself is the session, and its record pins it.
     if service.affinity == Affinity::None as u8 {
