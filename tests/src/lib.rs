@@ -1,4 +1,5 @@
-//! End-to-end tests, their topologies, and the benchmarks.
+//! End-to-end tests, their topologies, the fixture corpus, and the benchmarks.
 
 pub mod bench;
+pub mod corpus;
 pub mod topology;

@@ -1,0 +1,263 @@
+//! The data plane on the host: `lb_common::datapath` over plain collections.
+
+mod frame;
+mod memory;
+
+pub(super) use memory::starting;
+
+use super::executor::{Executor, FlowView, Ran, Verdict};
+use super::tables::{Change, DEVICES, Tables};
+use anyhow::{Result, bail};
+use frame::Frame;
+use lb_common::abi::{
+    Backend, Binding, BindingEvent, BindingKey, Counters, Flow, FlowKey, FlowRef, FragmentKey, FragmentRef,
+    Outcome, Service, ServiceKey, Settings, program,
+};
+use lb_common::datapath::{self, Env, Insert, Scratch};
+use memory::Memory;
+use std::cell::Cell;
+use std::time::Duration;
+
+/// Tail calls the kernel allows in one run.
+const MOST_TAIL_CALLS: usize = 33;
+
+/// Maps and a clock of its own.
+pub struct Host {
+    memory: Memory,
+    now: u64,
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        // A clock that has been running for a while, in the middle of every window of time.
+        Self { memory: Memory::default(), now: (1 << 49) + (1 << 29) }
+    }
+}
+
+impl Executor for Host {
+    const NAME: &'static str = "host";
+
+    fn install(&mut self, tables: &Tables) -> Result<()> {
+        self.memory = Memory::of(tables, self.now);
+        Ok(())
+    }
+
+    fn run(&mut self, frame: &[u8], ifindex: u32) -> Result<Ran> {
+        let env = Running {
+            memory: &self.memory,
+            frame: Frame::new(frame)?,
+            ifindex,
+            now: self.now,
+            redirect: Cell::new(None),
+            tail: Cell::new(None),
+        };
+        let mut verdict = datapath::entry(&env);
+        for _ in 0..MOST_TAIL_CALLS {
+            let (datapath::Verdict::Tail, Some(number)) = (verdict, env.tail.take()) else { break };
+            verdict = datapath::tail(&env, number);
+        }
+        let verdict = match verdict {
+            datapath::Verdict::Pass => Verdict::Pass,
+            datapath::Verdict::Drop => Verdict::Drop,
+            datapath::Verdict::Tx => Verdict::Tx,
+            datapath::Verdict::Redirect => Verdict::Redirect(env.redirect.get()),
+            datapath::Verdict::Tail => bail!("more tail calls than the kernel allows"),
+        };
+        let frame = env.frame.bytes();
+        self.memory.forget_deleted();
+        Ok(Ran { verdict, frame })
+    }
+
+    fn advance(&mut self, by: Duration) -> Result<()> {
+        self.now += u64::try_from(by.as_nanos())?;
+        Ok(())
+    }
+
+    fn change(&mut self, change: &Change) -> Result<()> {
+        self.memory.change(change);
+        Ok(())
+    }
+
+    fn now(&self) -> u64 {
+        self.now
+    }
+
+    fn outcomes(&self) -> Result<Vec<u64>> {
+        Ok(self.memory.outcomes.iter().map(Cell::get).collect())
+    }
+
+    fn service_counters(&self, slot: u16) -> Result<Counters> {
+        Ok(self.memory.service_counters.value(u32::from(slot)))
+    }
+
+    fn backend_counters(&self, slot: u16) -> Result<Counters> {
+        Ok(self.memory.backend_counters.value(u32::from(slot)))
+    }
+
+    fn bindings(&self) -> Result<Vec<(BindingKey, Binding)>> {
+        Ok(self.memory.bindings.entries())
+    }
+
+    fn flows(&self) -> Result<Vec<FlowView>> {
+        let view = |(key, word): (FlowKey, u64)| {
+            let reference = FlowRef(word);
+            FlowView { key, reference, record: self.memory.flows.value(reference.index()) }
+        };
+        Ok(self.memory.flow_index.entries().into_iter().map(view).collect())
+    }
+}
+
+/// One frame on its way through the programs.
+struct Running<'a> {
+    memory: &'a Memory,
+    frame: Frame,
+    ifindex: u32,
+    now: u64,
+    redirect: Cell<Option<u32>>,
+    tail: Cell<Option<u32>>,
+}
+
+// SAFETY: the frame's pointers are into its buffer, which does not move; map pointers are to cells that live until
+// `forget_deleted` after the run. Everything runs on one thread.
+unsafe impl Env for Running<'_> {
+    fn data(&self) -> *mut u8 {
+        self.frame.start()
+    }
+    fn data_end(&self) -> *mut u8 {
+        self.frame.end()
+    }
+    fn adjust_head(&self, delta: i32) -> bool {
+        self.frame.adjust_head(delta)
+    }
+    fn adjust_tail(&self, delta: i32) -> bool {
+        self.frame.adjust_tail(delta)
+    }
+    fn ingress(&self) -> u32 {
+        self.ifindex
+    }
+    fn redirect(&self, ifindex: u32) -> datapath::Verdict {
+        if !DEVICES.contains(&ifindex) {
+            self.count(Outcome::RedirectFailed);
+            return datapath::Verdict::Drop;
+        }
+        self.redirect.set(Some(ifindex));
+        datapath::Verdict::Redirect
+    }
+    fn tail(&self, number: u32) -> datapath::Verdict {
+        if !program::TAIL_CALLS.iter().any(|(known, _)| *known == number) {
+            self.count(Outcome::TailCall);
+            return datapath::Verdict::Drop;
+        }
+        self.tail.set(Some(number));
+        datapath::Verdict::Tail
+    }
+    fn now(&self) -> u64 {
+        self.now
+    }
+
+    unsafe fn exchange(&self, cell: *mut u64, old: u64, new: u64) -> bool {
+        // SAFETY: the caller's cell came from this environment.
+        let same = unsafe { cell.read() } == old;
+        if same {
+            // SAFETY: as above.
+            unsafe { cell.write(new) };
+        }
+        same
+    }
+    unsafe fn add(&self, cell: *mut u64, n: u64) -> u64 {
+        // SAFETY: the caller's cell came from this environment.
+        unsafe {
+            let before = cell.read();
+            cell.write(before.wrapping_add(n));
+            before
+        }
+    }
+    fn repeat<F: FnMut(u32) -> bool>(&self, count: u32, mut step: F) {
+        for i in 0..count {
+            if step(i) {
+                return;
+            }
+        }
+    }
+
+    fn settings(&self) -> Option<&Settings> {
+        Some(&self.memory.settings)
+    }
+    fn service(&self, key: &ServiceKey) -> Option<&Service> {
+        self.memory.services.get(key)
+    }
+    fn backend(&self, slot: u16) -> Option<&Backend> {
+        Some(self.memory.backends.get(&slot).unwrap_or(&self.memory.free_backend))
+    }
+    fn status(&self, word: u32) -> Option<u64> {
+        Some(self.memory.status.get(&word).copied().unwrap_or(0))
+    }
+    fn arena(&self, slot: u32) -> Option<u16> {
+        Some(self.memory.arena.get(slot as usize).copied().unwrap_or(0))
+    }
+
+    fn binding(&self, key: &BindingKey) -> Option<*mut Binding> {
+        self.memory.bindings.get(key)
+    }
+    fn insert_binding(&self, key: &BindingKey, binding: &Binding) -> Insert {
+        self.memory.bindings.insert(*key, *binding, false)
+    }
+    fn delete_binding(&self, key: &BindingKey) -> bool {
+        self.memory.bindings.remove(key)
+    }
+    fn binding_ring(&self, slot: u32) -> Option<*mut BindingKey> {
+        self.memory.binding_ring.get(slot)
+    }
+    fn hand(&self, hand: u32) -> Option<*mut u64> {
+        self.memory.hands.get(hand)
+    }
+
+    fn flow_ref(&self, key: &FlowKey) -> Option<*mut u64> {
+        self.memory.flow_index.get(key)
+    }
+    fn insert_flow_ref(&self, key: &FlowKey, flow: FlowRef, replace: bool) -> Insert {
+        self.memory.flow_index.insert(*key, flow.0, replace)
+    }
+    fn delete_flow_ref(&self, key: &FlowKey) {
+        self.memory.flow_index.remove(key);
+    }
+    fn flow(&self, index: u32) -> Option<*mut Flow> {
+        self.memory.flows.get(index)
+    }
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentRef> {
+        // SAFETY: the cell lives, and nobody else writes.
+        self.memory.fragments.get(key).map(|cell| unsafe { cell.read() })
+    }
+    fn keep_fragment(&self, key: &FragmentKey, decision: &FragmentRef) {
+        self.memory.fragments.insert(*key, *decision, true);
+    }
+
+    fn service_counters(&self, slot: u16) -> Option<*mut Counters> {
+        self.memory.service_counters.get(u32::from(slot))
+    }
+    fn backend_counters(&self, slot: u16) -> Option<*mut Counters> {
+        self.memory.backend_counters.get(u32::from(slot))
+    }
+    fn count(&self, outcome: Outcome) {
+        let cell = &self.memory.outcomes[outcome as usize];
+        cell.set(cell.get() + 1);
+    }
+    fn rate(&self, slot: u16) -> Option<*mut u64> {
+        self.memory.rates.get(u32::from(slot))
+    }
+    fn answer_rate(&self) -> Option<*mut u64> {
+        self.memory.rates.get(lb_common::abi::MAX_SERVICES)
+    }
+    fn quota(&self, index: u32) -> Option<*mut u64> {
+        self.memory.quotas.get(index)
+    }
+    fn doorkeeper(&self, index: u32) -> Option<*mut u64> {
+        self.memory.doorkeeper.get(index)
+    }
+    fn tell(&self, _event: &BindingEvent) -> bool {
+        true
+    }
+    fn scratch(&self) -> Option<*mut Scratch> {
+        self.memory.scratch.get(0)
+    }
+}

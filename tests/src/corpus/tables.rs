@@ -1,0 +1,251 @@
+//! A case's tables as the data plane has them.
+
+use super::case::{BackendData, BindingData, Case, ServiceData, SettingsData, VlanData};
+use anyhow::{Context, Result, bail, ensure};
+use lb_common::abi::{
+    Addr, Affinity, Backend, Be16, BindingKey, BindingWord, Hop, Mac, Mode, SCHEMA_VERSION, Service,
+    ServiceFlags, ServiceKey, Settings, SettingsFlags, Status, VLAN_KEEP, VLAN_NONE, binding_ring_len,
+};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+const SECOND: u64 = 1_000_000_000;
+
+/// Interfaces that packets can be redirected to.
+pub(super) const DEVICES: [u32; 3] = [11, 12, 13];
+
+/// Everything that is in the maps when a case begins.
+#[derive(Clone, Debug)]
+pub struct Tables {
+    /// What holds for the node.
+    pub settings: Settings,
+    /// Services with their keys, without markers.
+    services: Vec<(ServiceKey, Service)>,
+    service_slots: Vec<u16>,
+    /// Backends by slot.
+    pub backends: BTreeMap<u16, Backend>,
+    /// Words of the status map.
+    pub status: BTreeMap<u32, u64>,
+    /// The arena, slot by slot.
+    pub arena: Vec<u16>,
+    /// Bindings, with nanoseconds from the start until they end.
+    pub bindings: Vec<(BindingKey, BindingWord, i64)>,
+}
+
+/// What one step changes.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// A word of the status map.
+    Status(u32, u64),
+    /// A backend slot.
+    Backend(u16, Backend),
+    /// The services, all of them.
+    Services(Vec<(ServiceKey, Service)>),
+}
+
+impl Tables {
+    /// The tables of a case.
+    pub fn of(case: &Case, defaults: &Map<String, Value>) -> Result<Self> {
+        let mut merged = defaults.clone();
+        merged.extend(case.settings.clone());
+        let data: SettingsData = serde_json::from_value(Value::Object(merged)).context("settings")?;
+        let mut tables = Self {
+            settings: settings(&data)?,
+            services: Vec::new(),
+            service_slots: case.services.iter().map(|service| service.slot).collect(),
+            backends: BTreeMap::new(),
+            status: BTreeMap::new(),
+            arena: Vec::new(),
+            bindings: case.bindings.iter().map(binding).collect::<Result<_>>()?,
+        };
+        for data in &case.services {
+            let service = tables.service(data).with_context(|| format!("service {}", data.id))?;
+            tables.services.push((key(data), service));
+        }
+        for data in &case.backends {
+            tables
+                .backends
+                .insert(data.slot, backend(data).with_context(|| format!("backend {}", data.slot))?);
+            tables.set_status(data.slot, &data.status)?;
+        }
+        Ok(tables)
+    }
+
+    /// Entries of the service map: services, marks of VIPs and only services.
+    pub fn service_entries(&self) -> Vec<(ServiceKey, Service)> {
+        let mut entries = self.services.clone();
+        let mut only: BTreeMap<(Addr, u8), Vec<Service>> = BTreeMap::new();
+        for (key, service) in &self.services {
+            entries.push((ServiceKey::vip(key.address), Service::default()));
+            only.entry((key.address, key.protocol)).or_default().push(*service);
+        }
+        for ((address, protocol), services) in only {
+            if let [service] = services[..] {
+                entries.push((ServiceKey::alone(address, protocol), service));
+            }
+        }
+        entries
+    }
+
+    /// Slots of services, for their counters; those of services that were taken away too.
+    pub fn service_slots(&self) -> &[u16] {
+        &self.service_slots
+    }
+
+    /// Takes a service away.
+    pub fn remove_service(&mut self, id: u32) -> Change {
+        self.services.retain(|(_, service)| service.id != id);
+        Change::Services(self.service_entries())
+    }
+
+    /// Writes a backend slot anew.
+    pub fn replace_backend(&mut self, data: &BackendData) -> Result<Change> {
+        let new = backend(data)?;
+        self.backends.insert(data.slot, new);
+        Ok(Change::Backend(data.slot, new))
+    }
+
+    /// Changes a backend's status.
+    pub fn set_status(&mut self, slot: u16, name: &str) -> Result<Change> {
+        let status = match name {
+            "up" => Status::Up,
+            "draining" => Status::Draining,
+            "down" => Status::Down,
+            other => bail!("no status: {other}"),
+        };
+        let word = self.status.entry(Status::word(slot)).or_default();
+        *word = status.set(*word, slot);
+        Ok(Change::Status(Status::word(slot), *word))
+    }
+
+    fn service(&mut self, data: &ServiceData) -> Result<Service> {
+        ensure!(
+            data.table.is_empty() || data.table.len().is_power_of_two(),
+            "table of {} slots",
+            data.table.len()
+        );
+        let table = self.append(&data.table)?;
+        let members = self.append(&data.members)?;
+        Ok(Service {
+            id: data.id,
+            slot: data.slot,
+            mode: match data.mode.as_str() {
+                "nat" => Mode::Nat,
+                "l2" => Mode::L2,
+                "ipip" => Mode::Ipip,
+                "gue" => Mode::Gue,
+                other => bail!("no mode: {other}"),
+            } as u8,
+            affinity: match data.affinity.as_str() {
+                "none" => Affinity::None,
+                "source-ip" => Affinity::SourceIp,
+                other => bail!("no affinity: {other}"),
+            } as u8,
+            table,
+            table_mask: u32::try_from(data.table.len().saturating_sub(1))?,
+            members,
+            member_count: u32::try_from(data.members.len())?,
+            prefix_v4: data.prefix_v4,
+            prefix_v6: data.prefix_v6,
+            flags: if data.source.is_some() { ServiceFlags::SNAT } else { 0 },
+            binding_rate: data.binding_rate,
+            lifetime: data.lifetime * SECOND,
+            source: data.source.map_or(Addr::NONE, Addr::from),
+            mss: data.mss,
+            ..Service::default()
+        })
+    }
+
+    fn append(&mut self, slots: &[u16]) -> Result<u32> {
+        let first = u32::try_from(self.arena.len())?;
+        self.arena.extend(slots);
+        Ok(first)
+    }
+}
+
+fn key(data: &ServiceData) -> ServiceKey {
+    ServiceKey::service(data.address.into(), Be16::new(data.port), data.protocol)
+}
+
+fn settings(data: &SettingsData) -> Result<Settings> {
+    let mut flags = 0;
+    for flag in &data.flags {
+        flags |= match flag.as_str() {
+            "tx-by-redirect" => SettingsFlags::TX_BY_REDIRECT,
+            "nat" => SettingsFlags::NAT,
+            "any-port" => SettingsFlags::ANY_PORT,
+            "migrating" => SettingsFlags::MIGRATING,
+            other => bail!("no flag of the settings: {other}"),
+        };
+    }
+    ensure!(data.secret.len() == 16, "a secret of {} bytes", data.secret.len());
+    let word = |at: usize| -> Result<u64> { Ok(u64::from_le_bytes(data.secret[at..at + 8].try_into()?)) };
+    Ok(Settings {
+        schema: SCHEMA_VERSION,
+        flags,
+        binding_capacity: data.binding_capacity,
+        binding_ring: binding_ring_len(data.binding_capacity),
+        half_open: data.half_open,
+        flows: data.flows,
+        session_secret: [word(0)?, word(8)?],
+        tunnel_v4: data.tunnel_v4.into(),
+        tunnel_v6: data.tunnel_v6.into(),
+        gue_port: data.gue_port.into(),
+        answer_rate: data.answer_rate,
+        prefix_quota: data.prefix_quota,
+        prefix_window: data.prefix_window,
+        tcp_half_open: data.tcp_half_open * SECOND,
+        tcp_established: data.tcp_established * SECOND,
+        tcp_closing: data.tcp_closing * SECOND,
+        tcp_reset: data.tcp_reset * SECOND,
+        udp_new: data.udp_new * SECOND,
+        udp_established: data.udp_established * SECOND,
+    })
+}
+
+fn backend(data: &BackendData) -> Result<Backend> {
+    Ok(Backend {
+        address: data.address.into(),
+        hop: Hop {
+            destination: mac(&data.hop.destination)?,
+            mtu: data.hop.mtu,
+            source: mac(&data.hop.source)?,
+            ifindex: data.hop.ifindex,
+            ..Hop::default()
+        },
+        number: data.number,
+        service: data.service,
+        port: Be16::new(data.port),
+        generation: data.generation,
+        vlan: match &data.vlan {
+            VlanData::Tag(id) => *id,
+            VlanData::Word(word) if word == "keep" => VLAN_KEEP,
+            VlanData::Word(word) if word == "none" => VLAN_NONE,
+            VlanData::Word(other) => bail!("no VLAN: {other}"),
+        },
+        ..Backend::default()
+    })
+}
+
+fn binding(data: &BindingData) -> Result<(BindingKey, BindingWord, i64)> {
+    let mut word = BindingWord::new(data.backend, data.slot_generation, data.generation);
+    for flag in &data.flags {
+        word = word.with(match flag.as_str() {
+            "pinned" => BindingWord::PINNED,
+            "dead" => BindingWord::DEAD,
+            other => bail!("no flag of a binding: {other}"),
+        });
+    }
+    Ok((BindingKey::new(data.service, data.session), word, data.expires * 1_000_000_000))
+}
+
+fn mac(text: &str) -> Result<Mac> {
+    let parts = text.split(':').map(|part| u8::from_str_radix(part, 16)).collect::<Result<Vec<_>, _>>()?;
+    Ok(Mac(parts.try_into().ok().context("a MAC address has six parts")?))
+}
+
+/// An address of the abi in its usual form.
+pub(super) fn ip(address: Addr) -> IpAddr {
+    address.into()
+}

@@ -1,0 +1,250 @@
+//! The maps of the loaded programs: filling, emptying, ageing, reading.
+
+use super::super::host::starting;
+use super::super::tables::{Change, DEVICES, Tables};
+use anyhow::{Context, Result, ensure};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, ProgramArray, RingBuf, xdp::DevMapHash};
+use aya::programs::Xdp;
+use aya::{Ebpf, Pod};
+use lb_common::abi::{
+    ARENA_CHUNK, ArenaChunk, Backend, Binding, BindingKey, Counters, Flow, FlowKey, FragmentKey, FragmentRef,
+    Hand, Outcome, Service, ServiceKey, Settings, hand, map, program,
+};
+use std::borrow::BorrowMut;
+use std::os::fd::{AsFd, AsRawFd};
+
+/// Handles of all maps.
+pub(super) struct Maps {
+    settings: Array<MapData, Settings>,
+    services: HashMap<MapData, ServiceKey, Service>,
+    backends: Array<MapData, Backend>,
+    status: Array<MapData, u64>,
+    arena: Array<MapData, ArenaChunk>,
+    bindings: HashMap<MapData, BindingKey, Binding>,
+    ring: Cleared<BindingKey>,
+    hands: Cleared<Hand>,
+    flow_index: HashMap<MapData, FlowKey, u64>,
+    flows: Cleared<Flow>,
+    fragments: HashMap<MapData, FragmentKey, FragmentRef>,
+    service_counters: PerCpuArray<MapData, Counters>,
+    backend_counters: PerCpuArray<MapData, Counters>,
+    outcomes: PerCpuArray<MapData, u64>,
+    rates: Cleared<u64>,
+    quotas: Cleared<u64>,
+    doorkeeper: Cleared<u64>,
+    events: RingBuf<MapData>,
+    /// Held so that the tail calls go on.
+    _programs: ProgramArray<MapData>,
+    _devices: DevMapHash<MapData>,
+}
+
+fn taken<T: TryFrom<aya::maps::Map, Error = aya::maps::MapError>>(ebpf: &mut Ebpf, name: &str) -> Result<T> {
+    let map = ebpf.take_map(name).with_context(|| format!("no map {name}"))?;
+    T::try_from(map).with_context(|| format!("map {name}"))
+}
+
+impl Maps {
+    /// Takes the maps out of the object and links the programs.
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self> {
+        let mut programs: ProgramArray<MapData> = taken(ebpf, map::PROGRAMS)?;
+        for (place, name) in program::TAIL_CALLS {
+            let program: &Xdp =
+                ebpf.program(name).with_context(|| format!("no program {name}"))?.try_into()?;
+            programs.set(place, program.fd()?, 0).with_context(|| format!("linking {name}"))?;
+        }
+        let mut devices: DevMapHash<MapData> = taken(ebpf, map::DEVICES)?;
+        for index in DEVICES {
+            devices.insert(index, index, None, 0).with_context(|| format!("device {index}"))?;
+        }
+        Ok(Self {
+            settings: taken(ebpf, map::SETTINGS)?,
+            services: taken(ebpf, map::SERVICES)?,
+            backends: taken(ebpf, map::BACKENDS)?,
+            status: taken(ebpf, map::STATUS)?,
+            arena: taken(ebpf, map::ARENA)?,
+            bindings: taken(ebpf, map::BINDINGS)?,
+            ring: Cleared::take(ebpf, map::BINDING_RING)?,
+            hands: Cleared::take(ebpf, map::HANDS)?,
+            flow_index: taken(ebpf, map::FLOW_INDEX)?,
+            flows: Cleared::take(ebpf, map::FLOWS)?,
+            fragments: taken(ebpf, map::FRAGMENTS)?,
+            service_counters: taken(ebpf, map::SERVICE_COUNTERS)?,
+            backend_counters: taken(ebpf, map::BACKEND_COUNTERS)?,
+            outcomes: taken(ebpf, map::OUTCOMES)?,
+            rates: Cleared::take(ebpf, map::RATES)?,
+            quotas: Cleared::take(ebpf, map::QUOTAS)?,
+            doorkeeper: Cleared::take(ebpf, map::DOORKEEPER)?,
+            events: taken(ebpf, map::EVENTS)?,
+            _programs: programs,
+            _devices: devices,
+        })
+    }
+
+    /// Empties everything and fills in the tables of a case.
+    pub(super) fn install(&mut self, tables: &Tables, now: u64) -> Result<()> {
+        empty(&mut self.services)?;
+        empty(&mut self.bindings)?;
+        empty(&mut self.flow_index)?;
+        empty(&mut self.fragments)?;
+        self.ring.clear()?;
+        self.hands.clear()?;
+        self.flows.clear()?;
+        self.rates.clear()?;
+        self.quotas.clear()?;
+        self.doorkeeper.clear()?;
+        while self.events.next().is_some() {}
+        self.settings.set(0, tables.settings, 0)?;
+        for (slot, backend) in &tables.backends {
+            self.backends.set(u32::from(*slot), backend, 0)?;
+        }
+        for (word, value) in &tables.status {
+            self.status.set(*word, value, 0)?;
+        }
+        for (place, slots) in (0..).zip(tables.arena.chunks(ARENA_CHUNK)) {
+            let mut chunk = [0; ARENA_CHUNK];
+            chunk[..slots.len()].copy_from_slice(slots);
+            self.arena.set(place, ArenaChunk(chunk), 0)?;
+        }
+        for (ring, (key, word, left)) in (0_u32..).zip(&tables.bindings) {
+            self.bindings.insert(key, starting(key, *word, *left, ring, now), 0)?;
+            self.ring.map.set(ring, key, 0)?;
+            let live = Hand { value: u64::from(ring) + 1, pad: [0; 7] };
+            self.hands.map.set(hand::BINDINGS_LIVE, live, 0)?;
+        }
+        self.change(&Change::Services(tables.service_entries()))
+    }
+
+    /// Changes a table.
+    pub(super) fn change(&mut self, change: &Change) -> Result<()> {
+        match change {
+            Change::Status(word, value) => self.status.set(*word, value, 0)?,
+            Change::Backend(slot, backend) => self.backends.set(u32::from(*slot), backend, 0)?,
+            Change::Services(entries) => {
+                empty(&mut self.services)?;
+                for (key, service) in entries {
+                    self.services.insert(key, service, 0)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves every time back.
+    pub(super) fn age(&mut self, by: u64) -> Result<()> {
+        for (key, mut binding) in self.bindings()? {
+            binding.expires = binding.expires.saturating_sub(by);
+            self.bindings.insert(key, binding, 0)?;
+        }
+        for index in 0..self.flows.map.len() {
+            let mut flow = self.flow(index)?;
+            if flow.word != 0 {
+                flow.last_seen = flow.last_seen.saturating_sub(by);
+                self.flows.map.set(index, flow, 0)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Totals by outcome number.
+    pub(super) fn outcomes(&self) -> Result<Vec<u64>> {
+        (0..Outcome::COUNT).map(|number| Ok(self.outcomes.get(&number, 0)?.iter().sum())).collect()
+    }
+
+    /// Totals of a service slot.
+    pub(super) fn service_counters(&self, slot: u16) -> Result<Counters> {
+        Ok(total(self.service_counters.get(&u32::from(slot), 0)?.iter()))
+    }
+
+    /// Totals of a backend slot.
+    pub(super) fn backend_counters(&self, slot: u16) -> Result<Counters> {
+        Ok(total(self.backend_counters.get(&u32::from(slot), 0)?.iter()))
+    }
+
+    /// All bindings.
+    pub(super) fn bindings(&self) -> Result<Vec<(BindingKey, Binding)>> {
+        Ok(self.bindings.iter().collect::<Result<_, _>>()?)
+    }
+
+    /// All references to flows.
+    pub(super) fn flow_index(&self) -> Result<Vec<(FlowKey, u64)>> {
+        Ok(self.flow_index.iter().collect::<Result<_, _>>()?)
+    }
+
+    /// A flow record.
+    pub(super) fn flow(&self, index: u32) -> Result<Flow> {
+        self.flows.map.get(&index, 0).with_context(|| format!("flow record {index}"))
+    }
+}
+
+fn total<'a>(counters: impl Iterator<Item = &'a Counters>) -> Counters {
+    counters.fold(Counters::default(), |sum, one| Counters {
+        packets: sum.packets + one.packets,
+        bytes: sum.bytes + one.bytes,
+        reply_packets: sum.reply_packets + one.reply_packets,
+        reply_bytes: sum.reply_bytes + one.reply_bytes,
+        bindings: sum.bindings + one.bindings,
+        connections: sum.connections + one.connections,
+    })
+}
+
+fn empty<K: Pod, V: Pod>(map: &mut HashMap<impl BorrowMut<MapData>, K, V>) -> Result<()> {
+    let keys: Vec<K> = map.keys().collect::<Result<_, _>>()?;
+    for key in keys {
+        map.remove(&key)?;
+    }
+    Ok(())
+}
+
+/// An array that is zeroed before each case, in one system call.
+struct Cleared<V: Pod> {
+    map: Array<MapData, V>,
+    descriptor: std::os::fd::OwnedFd,
+}
+
+/// Arguments of the kernel's batch commands (`union bpf_attr`, member `batch`).
+#[repr(C)]
+struct Batch {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+
+const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
+
+impl<V: Pod> Cleared<V> {
+    fn take(ebpf: &mut Ebpf, name: &str) -> Result<Self> {
+        let map = ebpf.take_map(name).with_context(|| format!("no map {name}"))?;
+        let aya::maps::Map::Array(data) = &map else { anyhow::bail!("map {name} is no array") };
+        let descriptor = data.fd().as_fd().try_clone_to_owned()?;
+        Ok(Self { map: Array::try_from(map)?, descriptor })
+    }
+
+    fn clear(&mut self) -> Result<()> {
+        let count = self.map.len();
+        let keys: Vec<u32> = (0..count).collect();
+        // The kernel keeps array values at multiples of eight bytes.
+        let values = vec![0_u8; count as usize * size_of::<V>()];
+        let mut batch = Batch {
+            in_batch: 0,
+            out_batch: 0,
+            keys: keys.as_ptr() as u64,
+            values: values.as_ptr() as u64,
+            count,
+            map_fd: u32::try_from(self.descriptor.as_raw_fd())?,
+            elem_flags: 0,
+            flags: 0,
+        };
+        // SAFETY: the pointers are to `count` keys and values, and the size is that of the structure.
+        let done =
+            unsafe { libc::syscall(libc::SYS_bpf, BPF_MAP_UPDATE_BATCH, &raw mut batch, size_of::<Batch>()) };
+        ensure!(done == 0 && batch.count == count, "emptying an array: {}", std::io::Error::last_os_error());
+        Ok(())
+    }
+}
+
+const _: () = assert!(size_of::<BindingKey>().is_multiple_of(8) && size_of::<Flow>().is_multiple_of(8));
