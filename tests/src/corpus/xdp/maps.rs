@@ -18,8 +18,9 @@ pub(super) struct Maps {
     settings: Array<MapData, Settings>,
     services: HashMap<MapData, ServiceKey, Service>,
     backends: Array<MapData, Backend>,
-    status: Array<MapData, u64>,
-    arena: Array<MapData, ArenaChunk>,
+    used_backends: Vec<u32>,
+    status: Cleared<u64>,
+    arena: Cleared<ArenaChunk>,
     bindings: HashMap<MapData, BindingKey, Binding>,
     ring: Cleared<BindingKey>,
     hands: Cleared<Hand>,
@@ -60,8 +61,9 @@ impl Maps {
             settings: taken(ebpf, map::SETTINGS)?,
             services: taken(ebpf, map::SERVICES)?,
             backends: taken(ebpf, map::BACKENDS)?,
-            status: taken(ebpf, map::STATUS)?,
-            arena: taken(ebpf, map::ARENA)?,
+            used_backends: Vec::new(),
+            status: Cleared::take(ebpf, map::STATUS)?,
+            arena: Cleared::take(ebpf, map::ARENA)?,
             bindings: taken(ebpf, map::BINDINGS)?,
             ring: Cleared::take(ebpf, map::BINDING_RING)?,
             hands: Cleared::take(ebpf, map::HANDS)?,
@@ -86,6 +88,8 @@ impl Maps {
         empty(&mut self.bindings)?;
         empty(&mut self.flow_index)?;
         empty(&mut self.fragments)?;
+        self.status.clear()?;
+        self.arena.clear()?;
         self.ring.clear()?;
         self.hands.clear()?;
         self.flows.clear()?;
@@ -94,16 +98,20 @@ impl Maps {
         self.doorkeeper.clear()?;
         while self.events.next().is_some() {}
         self.settings.set(0, tables.settings, 0)?;
+        for slot in self.used_backends.drain(..) {
+            self.backends.set(slot, Backend::default(), 0)?;
+        }
         for (slot, backend) in &tables.backends {
             self.backends.set(u32::from(*slot), backend, 0)?;
+            self.used_backends.push(u32::from(*slot));
         }
         for (word, value) in &tables.status {
-            self.status.set(*word, value, 0)?;
+            self.status.map.set(*word, value, 0)?;
         }
         for (place, slots) in (0..).zip(tables.arena.chunks(ARENA_CHUNK)) {
             let mut chunk = [0; ARENA_CHUNK];
             chunk[..slots.len()].copy_from_slice(slots);
-            self.arena.set(place, ArenaChunk(chunk), 0)?;
+            self.arena.map.set(place, ArenaChunk(chunk), 0)?;
         }
         for (ring, (key, word, left)) in (0_u32..).zip(&tables.bindings) {
             self.bindings.insert(key, starting(key, *word, *left, ring, now), 0)?;
@@ -117,7 +125,7 @@ impl Maps {
     /// Changes a table.
     pub(super) fn change(&mut self, change: &Change) -> Result<()> {
         match change {
-            Change::Status(word, value) => self.status.set(*word, value, 0)?,
+            Change::Status(word, value) => self.status.map.set(*word, value, 0)?,
             Change::Backend(slot, backend) => self.backends.set(u32::from(*slot), backend, 0)?,
             Change::Services(entries) => {
                 empty(&mut self.services)?;
