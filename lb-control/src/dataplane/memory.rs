@@ -1,0 +1,1 @@
+//! A data plane that is a model: tables in memory, no packets.
