@@ -4,6 +4,7 @@
 //! [`chaos`] wraps another one and fails on purpose.
 
 pub mod chaos;
+pub(crate) mod clock;
 mod error;
 pub mod memory;
 mod sizes;
@@ -177,10 +178,6 @@ pub enum CounterSlot {
 pub struct Usage {
     /// Bindings that live, as insert and reclaim count them.
     pub bindings: u64,
-    /// Services.
-    pub services: u32,
-    /// Backend slots with an owner.
-    pub backends: u32,
 }
 
 /// What a change of table sizes or of the schema did.
