@@ -5,15 +5,23 @@
 //! the tables should hold, writes only the difference, and takes it back when it fails half way; where even
 //! that fails, it drives the tables to the plan again and again until they hold it.
 
+mod actor;
 mod error;
 mod handle;
+mod image;
+mod node;
+mod overrides;
+mod query;
+mod recovery;
 mod session;
+mod step;
+mod sweep;
+mod transaction;
 mod view;
 
+pub use actor::{StartError, spawn};
 pub use error::{ApplyError, ChangeError, Gone, QueryError};
 pub use handle::{Handle, HopChange, ResolvedHop};
+pub use overrides::{Override, Overrides};
 pub use session::{FlowFilter, FlowRow, SessionFilter, SessionRow};
-pub use view::{
-    ApplyReport, BackendView, ExplainInputs, HopState, OutcomeRow, Override, Overrides, ServiceView,
-    TableRow, View,
-};
+pub use view::{ApplyReport, BackendView, ExplainInputs, HopState, OutcomeRow, ServiceView, TableRow, View};

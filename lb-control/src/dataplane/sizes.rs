@@ -33,11 +33,4 @@ impl Sizes {
     pub const fn flow_records(&self) -> u32 {
         self.half_open() + self.flows
     }
-
-    /// Arena chunks to make room for when `needed` are in use: half as much again, as a power of two, so that
-    /// few changes of the configuration outgrow it.
-    pub fn arena_for(needed: u32) -> u32 {
-        let roomy = needed.saturating_add(needed / 2).max(64);
-        roomy.checked_next_power_of_two().unwrap_or(needed)
-    }
 }

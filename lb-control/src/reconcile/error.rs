@@ -1,6 +1,7 @@
 //! What the reconciler answers when it cannot do something.
 
 use crate::dataplane;
+use lb_core::pool::layout::LayoutError;
 
 /// The reconciler has ended: the process is stopping, or it has left the data plane.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -12,7 +13,12 @@ pub struct Gone;
 pub enum ApplyError {
     /// The desired state cannot be laid out in tables.
     #[error("the configuration does not fit: {0}")]
-    Layout(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Layout(#[source] LayoutError),
+    /// The tables do not hold what they should and could not be repaired, so nothing was tried.
+    #[error(
+        "the data plane is still being repaired: {0}; nothing of this configuration was applied, try again"
+    )]
+    Unsettled(#[source] dataplane::Error),
     /// The data plane refused; everything was taken back.
     #[error("{source}; every change of this configuration was taken back")]
     RolledBack {

@@ -2,8 +2,8 @@
 
 use crate::dataplane::{Attachment, Migration, Sizes};
 use lb_common::abi::{Counters, Hop, Outcome, Service, Status};
-use lb_core::pool::{Admin, BackendSpec, Desired, ServiceSpec};
-use std::{collections::BTreeMap, net::IpAddr};
+use lb_core::pool::{Admin, BackendSpec, ServiceSpec};
+use std::net::IpAddr;
 
 /// What applying a desired state did.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -124,37 +124,4 @@ pub struct ExplainInputs {
     pub view: ServiceView,
     /// Secret of the session-key hash, as in [`lb_common::abi::Settings`].
     pub session_secret: [u64; 2],
-}
-
-/// What administrators changed at run time; kept over reloads and restarts until cleared.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Overrides {
-    /// By service name and backend name.
-    pub backends: BTreeMap<(String, String), Override>,
-}
-
-/// What an administrator changed of a backend.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Override {
-    /// In place of the configured admin state.
-    pub admin: Option<Admin>,
-    /// In place of the configured weight.
-    pub weight: Option<u32>,
-}
-
-impl Overrides {
-    /// The desired state with the overrides in it; those of unknown backends wait.
-    pub fn apply_to(&self, desired: &Desired) -> Desired {
-        let mut effective = desired.clone();
-        for service in &mut effective.services {
-            for backend in &mut service.backends {
-                let Some(change) = self.backends.get(&(service.name.clone(), backend.name.clone())) else {
-                    continue;
-                };
-                backend.admin = change.admin.unwrap_or(backend.admin);
-                backend.weight = change.weight.unwrap_or(backend.weight);
-            }
-        }
-        effective
-    }
 }
