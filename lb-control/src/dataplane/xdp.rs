@@ -331,7 +331,7 @@ impl DataPlane for Xdp {
     fn usage(&mut self) -> Result<Usage> {
         let fail = at(Operation::Read, map::HANDS, hand::BINDINGS_LIVE);
         let bindings = self.running.tables.hands.get(&hand::BINDINGS_LIVE, 0);
-        Ok(Usage { bindings: bindings.map_err(|error| fail(io_error(error)))? })
+        Ok(Usage { bindings: bindings.map_err(|error| fail(io_error(error)))?.value })
     }
 
     fn sweep(&mut self, request: &SweepRequest) -> Result<SweepReport> {

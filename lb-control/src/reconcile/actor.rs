@@ -15,7 +15,6 @@ use std::{
     net::IpAddr,
     os::fd::OwnedFd,
     path::PathBuf,
-    sync::Arc,
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -74,7 +73,7 @@ pub fn spawn(
     let node = Node::recover(plane, known)?;
     let (requests, inbox) = mpsc::channel(QUEUE);
     let (events, _) = broadcast::channel(EVENTS);
-    let (addresses, addresses_seen) = watch::channel(Arc::default());
+    let (addresses, addresses_seen) = watch::channel(BTreeSet::new());
     let handle = Handle::new(requests, events.clone(), addresses_seen);
     let actor = Actor {
         sweeper: Sweeper::new(node.plane.capabilities()),
@@ -99,7 +98,7 @@ struct Actor {
     sweeper: Sweeper,
     overrides: Option<PathBuf>,
     events: broadcast::Sender<BindingEvent>,
-    addresses: watch::Sender<Arc<BTreeSet<IpAddr>>>,
+    addresses: watch::Sender<BTreeSet<IpAddr>>,
     full: FullTable,
     repair: Option<Repair>,
 }
@@ -274,8 +273,8 @@ impl Actor {
     fn tell_addresses(&self) {
         let addresses = self.node.addresses();
         self.addresses.send_if_modified(|known| {
-            let is_new = **known != addresses;
-            *known = Arc::new(addresses);
+            let is_new = *known != addresses;
+            *known = addresses;
             is_new
         });
     }
@@ -283,7 +282,9 @@ impl Actor {
     /// Something that becomes readable when events wait.
     fn event_source(&self) -> Option<AsyncFd<OwnedFd>> {
         let fd = self.node.plane.event_fd()?;
-        let source = fd.try_clone_to_owned().and_then(|fd| AsyncFd::with_interest(fd, Interest::READABLE));
+        let source = fd
+            .try_clone_to_owned()
+            .and_then(|fd| AsyncFd::register_with_interest(fd, Interest::READABLE).map_err(io::Error::from));
         source.inspect_err(|error| tracing::warn!(%error, "binding events have to be polled for")).ok()
     }
 

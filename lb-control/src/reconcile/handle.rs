@@ -7,7 +7,7 @@ use super::{
 use crate::dataplane::{self, Cursor};
 use lb_common::abi::{BindingEvent, Hop};
 use lb_core::pool::{Admin, Desired};
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 /// Rows that one request reads, so that a long listing does not keep changes waiting.
@@ -18,7 +18,7 @@ const PAGE: usize = 8_192;
 pub struct Handle {
     requests: mpsc::Sender<Request>,
     events: broadcast::Sender<BindingEvent>,
-    addresses: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
+    addresses: watch::Receiver<BTreeSet<IpAddr>>,
 }
 
 /// What is known of the way to an address.
@@ -111,7 +111,7 @@ impl Handle {
     pub(super) const fn new(
         requests: mpsc::Sender<Request>,
         events: broadcast::Sender<BindingEvent>,
-        addresses: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
+        addresses: watch::Receiver<BTreeSet<IpAddr>>,
     ) -> Self {
         Self { requests, events, addresses }
     }
@@ -160,7 +160,7 @@ impl Handle {
     }
 
     /// The backend addresses whose next hops are wanted; changes with the desired state.
-    pub fn addresses(&self) -> watch::Receiver<Arc<BTreeSet<IpAddr>>> {
+    pub fn addresses(&self) -> watch::Receiver<BTreeSet<IpAddr>> {
         self.addresses.clone()
     }
 

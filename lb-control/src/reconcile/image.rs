@@ -22,6 +22,7 @@ use std::{
 pub(super) struct Image {
     /// Without what the data plane itself decides.
     pub(super) settings: Settings,
+    /// Services, and the entries that mark VIPs and services that are alone on theirs.
     pub(super) services: HashMap<ServiceKey, Service>,
     /// Slots with an owner; and freed ones, in an image that was read, for their generation.
     pub(super) backends: BTreeMap<u16, Backend>,
@@ -75,7 +76,13 @@ impl Image {
             ..Self::default()
         };
         for (service, place) in desired.services.iter().zip(places) {
-            image.services.insert(key(service), self::service(service, place, is_alone(service, desired)));
+            let row = self::service(service, place);
+            image.services.insert(key(service), row);
+            image.services.insert(ServiceKey::vip(service.address.into()), Service::default());
+            if is_alone(service, desired) {
+                let alone = ServiceKey::alone(service.address.into(), service.protocol.number());
+                image.services.insert(alone, row);
+            }
             for (backend, place) in service.backends.iter().zip(&place.backends) {
                 let row = self::backend(service, backend, place, world);
                 if row.hop.ifindex != 0 {
@@ -122,12 +129,7 @@ pub(super) fn own(settings: &Settings) -> Settings {
 
 /// What a service's packets are looked up by.
 pub(super) fn key(service: &ServiceSpec) -> ServiceKey {
-    ServiceKey {
-        address: service.address.into(),
-        port: Be16::new(service.port),
-        protocol: service.protocol.number(),
-        pad: 0,
-    }
+    ServiceKey::service(service.address.into(), Be16::new(service.port), service.protocol.number())
 }
 
 fn settings(desired: &Desired, world: &World) -> Settings {
@@ -172,13 +174,12 @@ fn is_alone(service: &ServiceSpec, desired: &Desired) -> bool {
     rivals.count() == 1
 }
 
-fn service(spec: &ServiceSpec, place: &ServicePlan, is_alone: bool) -> Service {
+fn service(spec: &ServiceSpec, place: &ServicePlan) -> Service {
     let (affinity, prefix_v4, prefix_v6) = match spec.affinity {
         AffinitySpec::None => (Affinity::None, 32, 128),
         AffinitySpec::SourceIp { v4, v6 } => (Affinity::SourceIp, v4, v6),
     };
     let snat = if spec.source.is_some() { ServiceFlags::SNAT } else { 0 };
-    let alone = if is_alone { ServiceFlags::ALONE } else { 0 };
     Service {
         id: spec.id,
         slot: place.slot,
@@ -190,7 +191,7 @@ fn service(spec: &ServiceSpec, place: &ServicePlan, is_alone: bool) -> Service {
         member_count: place.member_count,
         prefix_v4,
         prefix_v6,
-        flags: snat | alone,
+        flags: snat,
         binding_rate: spec.binding_rate,
         lifetime: nanoseconds(spec.lifetime),
         source: spec.source.map(Addr::from).unwrap_or_default(),

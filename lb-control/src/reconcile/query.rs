@@ -10,7 +10,7 @@ use super::{
 use crate::dataplane::{self, Cursor, clock::monotonic_ns};
 use lb_common::abi::{
     Addr, Binding, BindingKey, BindingOp, BindingRecord, BindingWord, Counters, Flow, FlowWord, MAX_BACKENDS,
-    MAX_SERVICES, Outcome, RecordResult, Status, map,
+    MAX_SERVICES, Outcome, RecordResult, ServiceKey, Status, map,
 };
 use lb_core::pool::{BackendSpec, ServiceSpec, layout::BackendPlan};
 use std::{collections::HashMap, net::IpAddr, time::Duration};
@@ -119,9 +119,10 @@ impl Node {
         let (sizes, usage) = (self.plane.sizes(), self.plane.usage()?);
         let image = self.target();
         let backends = image.backends.values().filter(|backend| backend.address != Addr::NONE).count();
+        let services = image.services.keys().filter(|key| key.kind == ServiceKey::BY_PORT).count();
         let row = |name, size: u32, used: Option<u64>| TableRow { name, size: size.into(), used };
         Ok(vec![
-            row(map::SERVICES, MAX_SERVICES, Some(image.services.len() as u64)),
+            row(map::SERVICES, MAX_SERVICES, Some(services as u64)),
             row(map::BACKENDS, MAX_BACKENDS, Some(backends as u64)),
             row(map::ARENA, sizes.arena, self.arena_used()),
             row(map::BINDINGS, sizes.bindings, Some(usage.bindings)),

@@ -2,7 +2,7 @@
 
 use super::image::{Image, World, own};
 use crate::dataplane::{DataPlane, Result};
-use lb_common::abi::{ARENA_CHUNK, Addr, Backend, Mac, Service};
+use lb_common::abi::{ARENA_CHUNK, Addr, Backend, Mac, Service, ServiceKey};
 use lb_core::pool::layout::{FoundBackend, FoundService, Layout};
 use std::net::IpAddr;
 
@@ -32,7 +32,8 @@ pub(super) fn layout(plane: &mut dyn DataPlane, image: &Image) -> Result<Layout>
         owner: (backend.address != Addr::NONE).then_some((backend.service, backend.number)),
     });
     let chunks = plane.sizes().arena;
-    let services = image.services.values().map(|service| found(plane, service, chunks));
+    let services = image.services.iter().filter(|(key, _)| key.kind == ServiceKey::BY_PORT);
+    let services = services.map(|(_, service)| found(plane, service, chunks));
     let services = services.collect::<Result<Vec<_>>>()?;
     Ok(Layout::recover(backends, services, chunks))
 }

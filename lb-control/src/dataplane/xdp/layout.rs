@@ -3,7 +3,7 @@
 use crate::dataplane::Sizes;
 use lb_common::abi::{
     ArenaChunk, Backend, Binding, BindingKey, Counters, Flow, FlowKey, FlowRef, FragmentKey, FragmentRef,
-    Quota, Service, ServiceKey, Settings, TokenBucket, map,
+    Hand, Quota, Service, ServiceKey, Settings, TokenBucket, map,
 };
 
 /// One map.
@@ -80,7 +80,7 @@ pub(super) const TABLES: &[Table] = &[
     table!(ARENA, u32 => ArenaChunk, Layout::Sized(|sizes| sizes.arena), KeptWithArena),
     table!(BINDINGS, BindingKey => Binding, Layout::Sized(|sizes| sizes.bindings), KeptWithBindings),
     table!(BINDING_RING, u32 => BindingKey, Layout::Sized(Sizes::binding_ring), KeptWithBindings),
-    table!(HANDS, u32 => u64, Layout::Fixed, KeptWithBindingsAndFlows),
+    table!(HANDS, u32 => Hand, Layout::Fixed, KeptWithBindingsAndFlows),
     table!(
         FLOW_INDEX, FlowKey => FlowRef,
         Layout::Sized(|sizes| lb_common::abi::flow_index_len(sizes.flows)), KeptWithFlows

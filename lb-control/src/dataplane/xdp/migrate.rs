@@ -15,7 +15,7 @@ use super::{
     tables::{Tables, at, device_error, io_error},
 };
 use crate::dataplane::{Operation, Result};
-use lb_common::abi::{hand, map};
+use lb_common::abi::{Hand, hand, map};
 
 /// Nonces that programs may give out on the old maps while the new ones are being filled.
 const NONCE_GAP: u64 = 1 << 24;
@@ -75,12 +75,15 @@ pub(super) fn copy_tables(source: &Source, target: &mut Tables, fresh: &Fresh<'_
         let mut nonce = 0;
         source.map(map::HANDS)?.walk(|key, value| {
             if index(key) == Some(hand::NONCE) {
-                nonce = (schema.status)(value).unwrap_or_default();
+                nonce = (schema.hand)(value).unwrap_or_default().value;
             }
             Ok(())
         })?;
         let fail = at(Operation::Resize, map::HANDS, hand::NONCE);
-        target.hands.set(hand::NONCE, nonce + NONCE_GAP, 0).map_err(|error| fail(io_error(error)))?;
+        target
+            .hands
+            .set(hand::NONCE, Hand { value: nonce + NONCE_GAP, ..Hand::default() }, 0)
+            .map_err(|error| fail(io_error(error)))?;
     }
     Ok(())
 }

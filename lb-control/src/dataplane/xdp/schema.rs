@@ -5,7 +5,7 @@
 
 use super::syscall::decode;
 use lb_common::abi::{
-    ArenaChunk, Backend, Binding, BindingKey, Flow, SCHEMA_VERSION, Service, ServiceKey, Settings,
+    ArenaChunk, Backend, Binding, BindingKey, Flow, Hand, SCHEMA_VERSION, Service, ServiceKey, Settings,
 };
 
 /// Decoders of one schema version, from the bytes of keys and values.
@@ -21,6 +21,8 @@ pub struct Schema {
     pub backend: fn(&[u8]) -> Option<Backend>,
     /// A status word.
     pub status: fn(&[u8]) -> Option<u64>,
+    /// A clock hand.
+    pub hand: fn(&[u8]) -> Option<Hand>,
     /// An arena chunk.
     pub arena: fn(&[u8]) -> Option<ArenaChunk>,
     /// A binding.
@@ -37,6 +39,7 @@ impl Schema {
         service: |key, value| Some((decode(key)?, decode(value)?)),
         backend: decode,
         status: decode,
+        hand: decode,
         arena: decode,
         binding: |key, value| Some((decode(key)?, decode(value)?)),
         flow: decode,

@@ -154,7 +154,8 @@ fn write_settings(generation: &mut Generation, settings: &Settings) -> Result<()
 
 fn bindings_live(generation: &Generation) -> Result<u64> {
     let fail = at(Operation::Read, map::HANDS, hand::BINDINGS_LIVE);
-    generation.tables.hands.get(&hand::BINDINGS_LIVE, 0).map_err(|error| fail(io_error(error)))
+    let live = generation.tables.hands.get(&hand::BINDINGS_LIVE, 0);
+    live.map(|live| live.value).map_err(|error| fail(io_error(error)))
 }
 
 fn finish(pins: &Pins, generation: &Generation) {
