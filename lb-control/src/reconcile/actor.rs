@@ -282,9 +282,11 @@ impl Actor {
     /// Something that becomes readable when events wait.
     fn event_source(&self) -> Option<AsyncFd<OwnedFd>> {
         let fd = self.node.plane.event_fd()?;
-        let source = fd
-            .try_clone_to_owned()
-            .and_then(|fd| AsyncFd::register_with_interest(fd, Interest::READABLE).map_err(io::Error::from));
+        let source = fd.try_clone_to_owned().and_then(|fd| {
+            // SAFETY: an owned descriptor stays open and the same for as long as it lives.
+            let registered = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
+            registered.map_err(io::Error::from)
+        });
         source.inspect_err(|error| tracing::warn!(%error, "binding events have to be polled for")).ok()
     }
 

@@ -1,0 +1,1 @@
+//! That a million bindings can be listed while people wait.

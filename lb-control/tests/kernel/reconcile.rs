@@ -1,0 +1,1 @@
+//! The reconciler over the kernel's tables.
