@@ -142,6 +142,8 @@ impl DataPlane for Memory {
         while self.bindings.len() > sizes.bindings as usize {
             self.bindings.pop_last();
         }
+        let settings = self.settings;
+        self.put_settings(&settings)?;
         let bindings = self.bindings.len() as u64;
         Ok(Migration { bindings, bindings_left_out: before as u64 - bindings, ..Migration::default() })
     }
