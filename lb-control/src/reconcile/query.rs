@@ -297,8 +297,8 @@ impl Wanted {
 
 /// The name that is meant, when it is near enough.
 fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
-    let scored = known.map(|known| (strsim::jaro_winkler(name, known), known));
-    let best = scored.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(score, _)| *score > 0.7);
+    let measured = known.map(|known| (strsim::damerau_levenshtein(name, known), known));
+    let best = measured.min().filter(|(edits, known)| *edits * 2 <= known.chars().count());
     best.map(|(_, known)| known.to_owned())
 }
 

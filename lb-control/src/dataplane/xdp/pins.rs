@@ -45,10 +45,6 @@ impl Pins {
         Ok(pins)
     }
 
-    pub(super) fn root(&self) -> &Path {
-        &self.root
-    }
-
     pub(super) fn maps(&self) -> PathBuf {
         self.root.join("maps")
     }

@@ -100,7 +100,7 @@ fn replace(
     }
     if let Some(flows) = &mut flows {
         tell(flows.finish(&running, &mut generation.tables));
-        (migration.flows, migration.flows_left_out) = (flows.copied(), flows.left_out);
+        (migration.flows, migration.flows_left_out) = (flows.copied(), flows.left_out());
     }
     if let Some(unfinished) = unfinished {
         tell(complete(unfinished, &mut generation, &sizes));

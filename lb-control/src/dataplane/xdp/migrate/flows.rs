@@ -29,10 +29,10 @@ pub(in crate::dataplane::xdp) struct FlowCopy {
     established: Region,
     /// By old index and nonce.
     copied: HashMap<(u32, u32), Copied>,
+    /// Old index and nonce of those that had no room.
+    skipped: HashSet<(u32, u32)>,
     /// New index and nonce of every copy.
     places: HashSet<(u32, u32)>,
-    /// Flows that had no room.
-    pub(in crate::dataplane::xdp) left_out: u64,
 }
 
 /// Records of one kind in the new table.
@@ -62,7 +62,7 @@ impl FlowCopy {
             established: Region::new(half_open..all),
             copied: HashMap::new(),
             places: HashSet::new(),
-            left_out: 0,
+            skipped: HashSet::new(),
         };
         let mut flows = read(source)?;
         // Where there is less room than before, those that were used last stay.
@@ -71,7 +71,7 @@ impl FlowCopy {
         let (mut keys, mut references) = (Vec::new(), Vec::new());
         for (old, flow) in flows {
             let Some(new) = copy.region(source, old).free.pop() else {
-                copy.left_out += 1;
+                copy.skipped.insert((old, FlowWord(flow.word).nonce()));
                 continue;
             };
             copy.note(old, &flow, new);
@@ -113,7 +113,7 @@ impl FlowCopy {
             established: empty(),
             copied: HashMap::new(),
             places: HashSet::new(),
-            left_out: 0,
+            skipped: HashSet::new(),
         };
         for index in 0..sizes.flow_records() {
             let fail = at(Operation::Read, map::FLOWS, index);
@@ -134,10 +134,11 @@ impl FlowCopy {
             match self.copied.get(&(old, nonce)).copied() {
                 Some(copied) if copied.word == flow.word => {}
                 Some(copied) => update(target, copied, &flow)?,
+                None if self.skipped.contains(&(old, nonce)) => {}
                 None if self.is_known(target, &flow.client)? => {}
                 None => {
                     let Some(new) = self.region(source, old).reserve.pop() else {
-                        self.left_out += 1;
+                        self.skipped.insert((old, nonce));
                         continue;
                     };
                     write(target, new, &flow)?;
@@ -156,6 +157,11 @@ impl FlowCopy {
     /// Flows in the new table.
     pub(in crate::dataplane::xdp) fn copied(&self) -> u64 {
         self.copied.len() as u64
+    }
+
+    /// Flows that had no room.
+    pub(in crate::dataplane::xdp) fn left_out(&self) -> u64 {
+        self.skipped.len() as u64
     }
 
     fn region(&mut self, source: &Source, old: u32) -> &mut Region {
