@@ -30,6 +30,14 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// Another process runs the data plane.
+    #[error(
+        "another `lbd` runs the data plane pinned below {path}; stop it first, or choose another pin directory"
+    )]
+    InUse {
+        /// The pin directory.
+        path: std::path::PathBuf,
+    },
     /// The kernel did not take the programs.
     #[error("cannot load {program} into the kernel: {source}")]
     Load {

@@ -18,7 +18,7 @@ mod syscall;
 mod tables;
 
 pub use pins::DEFAULT_ROOT;
-pub use schema::Schema;
+pub use schema::{Entry, Schema};
 
 use super::{
     AttachMode, Attachment, Capabilities, CounterSlot, Cursor, DataPlane, Migration, Operation, Page, Result,

@@ -33,7 +33,7 @@ pub enum ApplyError {
         /// What failed first.
         source: dataplane::Error,
         /// What failed then.
-        rollback: dataplane::Error,
+        rollback: Box<dataplane::Error>,
     },
     /// The reconciler has ended.
     #[error(transparent)]

@@ -9,7 +9,7 @@ pub(super) struct Failure {
     /// Why.
     pub(super) source: Error,
     /// Why taking back failed too; then nobody knows what the tables hold.
-    pub(super) rollback: Option<Error>,
+    pub(super) rollback: Option<Box<Error>>,
 }
 
 /// Runs all steps and takes note of them in `actual`, or takes all of them back.
@@ -38,7 +38,7 @@ pub(super) fn run(
         for undo in done.into_iter().rev().filter_map(Step::undo) {
             match undo.run(plane) {
                 Ok(_) => undo.note(actual),
-                Err(error) => drop(rollback.get_or_insert(error)),
+                Err(error) => drop(rollback.get_or_insert(Box::new(error))),
             }
         }
         return Err(Failure { source, rollback });

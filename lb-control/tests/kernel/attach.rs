@@ -50,6 +50,7 @@ fn no_echo_is_lost_while_programs_and_tables_are_replaced() {
     let mut plane = sandbox.open(SIZES);
     plane.put_service(&vip(), &Service::default()).expect("written");
     plane.attach("lb0").expect("it attaches");
+    let mut plane = Some(plane);
     let (wire, to) = (Wire::new("peer0"), mac("lb0"));
     let (stop, echoes) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
@@ -64,9 +65,10 @@ fn no_echo_is_lost_while_programs_and_tables_are_replaced() {
             }
         });
         for round in 0..3 {
-            // As after `kill -9`: nothing is said to the old one.
-            std::mem::forget(std::mem::replace(&mut plane, sandbox.open(sizes(round))));
-            plane.resize(&sizes(round + 1)).expect("resized");
+            // As after `kill -9`: the kernel closes what the process had open, and nobody says good-bye.
+            drop(plane.take());
+            let running = plane.insert(sandbox.open(sizes(round)));
+            running.resize(&sizes(round + 1)).expect("resized");
             assert!(!pinger.is_finished(), "the pinger gave up in round {round}");
         }
         stop.store(true, Ordering::Relaxed);
@@ -77,6 +79,16 @@ fn no_echo_is_lost_while_programs_and_tables_are_replaced() {
 
 fn sizes(round: u32) -> Sizes {
     Sizes { bindings: SIZES.bindings << (round % 2), flows: SIZES.flows << (round % 3), ..SIZES }
+}
+
+#[test]
+fn two_processes_do_not_run_one_data_plane() {
+    let sandbox = Sandbox::new();
+    let plane = sandbox.open(SIZES);
+    let error = Xdp::open(sandbox.options(), SIZES).err().expect("refused").to_string();
+    assert!(error.contains("another `lbd`"), "{error}");
+    drop(plane);
+    sandbox.open(SIZES);
 }
 
 #[test]
@@ -115,6 +127,7 @@ fn what_cannot_be_attached_to_is_said_with_the_reason() {
     run("ip link set lb0 mtu 1500");
     let error = plane.attach("lb0").expect_err("the other end's frames are too large").to_string();
     assert!(error.contains("MTU"), "{error}");
+    drop(plane);
     let error =
         Xdp::open(sandbox.options(), Sizes { bindings: 0, ..SIZES }).err().expect("refused").to_string();
     assert!(error.contains("from 64 to"), "{error}");

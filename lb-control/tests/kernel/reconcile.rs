@@ -169,7 +169,7 @@ async fn a_binding_whose_event_was_lost_is_found_by_the_sweep() {
     };
     plane.apply_bindings(&[record]).expect("runs");
     let second = sandbox.options();
-    let (handle, _thread) = reconcile::spawn(Box::new(plane), None).expect("starts");
+    let (handle, thread) = reconcile::spawn(Box::new(plane), None).expect("starts");
     let event = tokio::time::timeout(Duration::from_secs(20), handle.events().recv()).await;
     let event = event.expect("within a round of the sweep").expect("an event");
     assert_eq!((event.service, event.session), (77, 8));
@@ -179,4 +179,6 @@ async fn a_binding_whose_event_was_lost_is_found_by_the_sweep() {
         aya::maps::Map::from_map_data(bindings).and_then(TryInto::try_into).expect("a hash map");
     let found = bindings.get(&BindingKey::new(77, 8), 0).expect("there");
     assert!(!BindingWord(found.word).has(BindingWord::UNSYNCED));
+    drop(handle);
+    thread.join().expect("it ends");
 }

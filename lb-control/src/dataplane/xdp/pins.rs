@@ -15,7 +15,8 @@ use super::syscall;
 use crate::dataplane::{Error, Operation, Result};
 use std::{
     ffi::CString,
-    fs, io,
+    fs::{self, File, TryLockError},
+    io,
     os::{
         fd::{BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt,
@@ -26,22 +27,26 @@ use std::{
 /// Where everything of this program is pinned unless configured otherwise.
 pub const DEFAULT_ROOT: &str = "/sys/fs/bpf/stickleback";
 
-/// The pin directory.
-#[derive(Clone, Debug)]
+/// The pin directory, for as long as this value lives no other process's.
+#[derive(Debug)]
 pub(super) struct Pins {
     root: PathBuf,
+    _lock: File,
 }
 
 impl Pins {
     pub(super) fn new(root: &Path) -> Result<Self> {
-        let pins = Self { root: root.to_owned() };
-        for directory in [pins.root.clone(), pins.programs(), pins.links()] {
+        let make = |directory: PathBuf| {
             fs::create_dir_all(&directory).map_err(|source| Error::Pin {
                 operation: Operation::Pin,
                 path: directory,
                 source,
-            })?;
-        }
+            })
+        };
+        make(root.to_owned())?;
+        let pins = Self { root: root.to_owned(), _lock: lock(root)? };
+        make(pins.programs())?;
+        make(pins.links())?;
         Ok(pins)
     }
 
@@ -189,6 +194,21 @@ impl Pins {
     /// Unpins a link, which detaches it unless it is held open.
     pub(super) fn remove_link(&self, interface: &str) -> Result<()> {
         remove(&self.link(interface))
+    }
+}
+
+/// Takes the directory for this process; the kernel gives it back when the process ends, however it ends.
+fn lock(root: &Path) -> Result<File> {
+    let path = root.to_owned();
+    let directory = File::open(root).map_err(|source| Error::Pin {
+        operation: Operation::Open,
+        path: path.clone(),
+        source,
+    })?;
+    match directory.try_lock() {
+        Ok(()) => Ok(directory),
+        Err(TryLockError::WouldBlock) => Err(Error::InUse { path }),
+        Err(TryLockError::Error(source)) => Err(Error::Pin { operation: Operation::Open, path, source }),
     }
 }
 

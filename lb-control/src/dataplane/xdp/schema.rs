@@ -8,6 +8,9 @@ use lb_common::abi::{
     ArenaChunk, Backend, Binding, BindingKey, Flow, Hand, SCHEMA_VERSION, Service, ServiceKey, Settings,
 };
 
+/// Decoder of a key and its value.
+pub type Entry<K, V> = fn(&[u8], &[u8]) -> Option<(K, V)>;
+
 /// Decoders of one schema version, from the bytes of keys and values.
 #[derive(Clone, Copy, Debug)]
 pub struct Schema {
@@ -16,7 +19,7 @@ pub struct Schema {
     /// The settings.
     pub settings: fn(&[u8]) -> Option<Settings>,
     /// A service.
-    pub service: fn(&[u8], &[u8]) -> Option<(ServiceKey, Service)>,
+    pub service: Entry<ServiceKey, Service>,
     /// A backend slot.
     pub backend: fn(&[u8]) -> Option<Backend>,
     /// A status word.
@@ -26,7 +29,7 @@ pub struct Schema {
     /// An arena chunk.
     pub arena: fn(&[u8]) -> Option<ArenaChunk>,
     /// A binding.
-    pub binding: fn(&[u8], &[u8]) -> Option<(BindingKey, Binding)>,
+    pub binding: Entry<BindingKey, Binding>,
     /// A flow record.
     pub flow: fn(&[u8]) -> Option<Flow>,
 }
