@@ -1,4 +1,6 @@
 //! The control plane.
 
 pub mod config;
+pub mod dataplane;
 pub mod net;
+pub mod reconcile;

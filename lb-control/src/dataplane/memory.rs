@@ -1,0 +1,315 @@
+//! A data plane that is a model: the same tables in memory, no packets.
+//!
+//! Tests compare what the reconciler wrote with what it should have written; `lbd` itself never uses it.
+
+use super::{
+    AttachMode, Attachment, Capabilities, CounterSlot, Cursor, DataPlane, Error, Migration, Operation, Page,
+    Result, Sizes, Traffic, Usage, clock::monotonic_ns,
+};
+use lb_common::abi::{
+    ArenaChunk, Backend, Binding, BindingEvent, BindingKey, BindingOp, BindingRecord, BindingWord, Counters,
+    Flow, MAX_BACKENDS, Outcome, RecordResult, SCHEMA_VERSION, STATUS_PER_WORD, Service, ServiceKey,
+    Settings, SettingsFlags, SweepReport, SweepRequest, SweepTarget, map,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    io,
+    os::fd::BorrowedFd,
+};
+
+/// Tables in memory.
+#[derive(Clone, Debug)]
+pub struct Memory {
+    sizes: Sizes,
+    settings: Settings,
+    services: HashMap<ServiceKey, Service>,
+    backends: BTreeMap<u16, Backend>,
+    statuses: Vec<u64>,
+    arena: Vec<ArenaChunk>,
+    devices: BTreeSet<u32>,
+    attached: BTreeMap<String, u32>,
+    bindings: BTreeMap<(u32, u64), Binding>,
+    events: Vec<BindingEvent>,
+}
+
+impl Memory {
+    /// Empty tables.
+    pub fn new(sizes: Sizes) -> Self {
+        Self {
+            sizes,
+            settings: Settings { schema: SCHEMA_VERSION, ..Settings::default() },
+            services: HashMap::new(),
+            backends: BTreeMap::new(),
+            statuses: vec![0; (MAX_BACKENDS / STATUS_PER_WORD) as usize],
+            arena: vec![ArenaChunk([0; lb_common::abi::ARENA_CHUNK]); sizes.arena as usize],
+            devices: BTreeSet::new(),
+            attached: BTreeMap::new(),
+            bindings: BTreeMap::new(),
+            events: Vec::new(),
+        }
+    }
+
+    /// Makes a binding as a packet would, with its event.
+    pub fn bind(&mut self, key: BindingKey, word: BindingWord, expires: u64) {
+        let word = word.with(BindingWord::UNSYNCED).0;
+        let binding = Binding { word, expires, ring: 0, tag: key.tag() };
+        self.bindings.insert((key.service, key.session), binding);
+        let kind = lb_common::abi::BindingEventKind::Made as u32;
+        self.events.push(BindingEvent { session: key.session, service: key.service, kind, word, expires });
+    }
+
+    fn apply(&mut self, record: &BindingRecord, now: u64) -> RecordResult {
+        let place = (record.service, record.session);
+        let new = BindingWord(record.word);
+        let found = self.bindings.get(&place).filter(|binding| binding.expires > now).copied();
+        let old = found.map(|binding| BindingWord(binding.word));
+        let is_newer = |than: BindingWord| {
+            let ahead = new.generation().wrapping_sub(than.generation()) & BindingWord::GENERATION_MASK;
+            ahead != 0 && ahead <= BindingWord::GENERATION_MASK / 2
+        };
+        match (operation(record.op), old) {
+            (None, _) => RecordResult::Invalid,
+            (Some(BindingOp::Put), Some(old)) if !is_newer(old) => RecordResult::Superseded,
+            (Some(BindingOp::Copy), Some(_)) => RecordResult::Superseded,
+            (Some(BindingOp::Put | BindingOp::Copy), old) => {
+                if old.is_none() && self.bindings.len() >= self.sizes.bindings as usize {
+                    return RecordResult::Full;
+                }
+                let tag = BindingKey::new(record.service, record.session).tag();
+                let binding =
+                    Binding { word: record.word, expires: now.saturating_add(record.lifetime), ring: 0, tag };
+                self.bindings.insert(place, binding);
+                RecordResult::Applied
+            }
+            (Some(BindingOp::Delete | BindingOp::Acknowledge), None) => RecordResult::Absent,
+            (Some(BindingOp::Delete), Some(old)) => {
+                let ahead = old.generation().wrapping_sub(new.generation()) & BindingWord::GENERATION_MASK;
+                if ahead != 0 && ahead <= BindingWord::GENERATION_MASK / 2 {
+                    return RecordResult::Superseded;
+                }
+                self.bindings.remove(&place);
+                RecordResult::Applied
+            }
+            (Some(BindingOp::Acknowledge), Some(old)) => {
+                if old != new {
+                    return RecordResult::Superseded;
+                }
+                if let Some(binding) = self.bindings.get_mut(&place) {
+                    binding.word = old.without(BindingWord::UNSYNCED).0;
+                }
+                RecordResult::Applied
+            }
+        }
+    }
+}
+
+const fn operation(op: u8) -> Option<BindingOp> {
+    const PUT: u8 = BindingOp::Put as u8;
+    const DELETE: u8 = BindingOp::Delete as u8;
+    const ACKNOWLEDGE: u8 = BindingOp::Acknowledge as u8;
+    const COPY: u8 = BindingOp::Copy as u8;
+    match op {
+        PUT => Some(BindingOp::Put),
+        DELETE => Some(BindingOp::Delete),
+        ACKNOWLEDGE => Some(BindingOp::Acknowledge),
+        COPY => Some(BindingOp::Copy),
+        _ => None,
+    }
+}
+
+/// Index of an interface of this model: from its name, above 0.
+fn ifindex(interface: &str) -> u32 {
+    1 + interface.bytes().fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into())) % 10_000
+}
+
+fn out_of_range(operation: Operation, table: &'static str, entry: u32) -> Error {
+    Error::Table { operation, table, entry: entry.to_string(), source: io::ErrorKind::InvalidInput.into() }
+}
+
+impl DataPlane for Memory {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { name: "memory", survives: false, bindings: true, flows: false }
+    }
+
+    fn sizes(&self) -> Sizes {
+        self.sizes
+    }
+
+    fn resize(&mut self, sizes: &Sizes) -> Result<Migration> {
+        self.sizes = *sizes;
+        self.arena.resize(sizes.arena as usize, ArenaChunk([0; lb_common::abi::ARENA_CHUNK]));
+        let before = self.bindings.len();
+        while self.bindings.len() > sizes.bindings as usize {
+            self.bindings.pop_last();
+        }
+        let settings = self.settings;
+        self.put_settings(&settings)?;
+        let bindings = self.bindings.len() as u64;
+        Ok(Migration { bindings, bindings_left_out: before as u64 - bindings, ..Migration::default() })
+    }
+
+    fn settings(&mut self) -> Result<Settings> {
+        Ok(self.settings)
+    }
+
+    fn put_settings(&mut self, settings: &Settings) -> Result<()> {
+        const OWN: u32 = SettingsFlags::TX_BY_REDIRECT | SettingsFlags::MIGRATING;
+        self.settings = Settings {
+            schema: SCHEMA_VERSION,
+            flags: settings.flags & !OWN,
+            binding_capacity: self.sizes.bindings,
+            binding_ring: self.sizes.binding_ring(),
+            half_open: self.sizes.half_open(),
+            flows: self.sizes.flows,
+            ..*settings
+        };
+        Ok(())
+    }
+
+    fn services(&mut self) -> Result<Vec<(ServiceKey, Service)>> {
+        Ok(self.services.iter().map(|(key, service)| (*key, *service)).collect())
+    }
+
+    fn put_service(&mut self, key: &ServiceKey, service: &Service) -> Result<()> {
+        self.services.insert(*key, *service);
+        Ok(())
+    }
+
+    fn delete_service(&mut self, key: &ServiceKey) -> Result<()> {
+        self.services.remove(key);
+        Ok(())
+    }
+
+    fn backends(&mut self) -> Result<Vec<(u16, Backend)>> {
+        let used = self.backends.iter().filter(|(_, backend)| **backend != Backend::default());
+        Ok(used.map(|(slot, backend)| (*slot, *backend)).collect())
+    }
+
+    fn put_backend(&mut self, slot: u16, backend: &Backend) -> Result<()> {
+        self.backends.insert(slot, *backend);
+        Ok(())
+    }
+
+    fn statuses(&mut self) -> Result<Vec<u64>> {
+        Ok(self.statuses.clone())
+    }
+
+    fn put_status(&mut self, word: u32, bits: u64) -> Result<()> {
+        let place = self.statuses.get_mut(word as usize);
+        *place.ok_or_else(|| out_of_range(Operation::PutStatus, map::STATUS, word))? = bits;
+        Ok(())
+    }
+
+    fn arena(&mut self, chunk: u32) -> Result<ArenaChunk> {
+        let place = self.arena.get(chunk as usize).copied();
+        place.ok_or_else(|| out_of_range(Operation::Read, map::ARENA, chunk))
+    }
+
+    fn put_arena(&mut self, chunk: u32, content: &ArenaChunk) -> Result<()> {
+        let place = self.arena.get_mut(chunk as usize);
+        *place.ok_or_else(|| out_of_range(Operation::PutArena, map::ARENA, chunk))? = *content;
+        Ok(())
+    }
+
+    fn devices(&mut self) -> Result<Vec<u32>> {
+        Ok(self.devices.iter().copied().collect())
+    }
+
+    fn put_device(&mut self, ifindex: u32) -> Result<()> {
+        self.devices.insert(ifindex);
+        Ok(())
+    }
+
+    fn delete_device(&mut self, ifindex: u32) -> Result<()> {
+        self.devices.remove(&ifindex);
+        Ok(())
+    }
+
+    fn attachments(&mut self) -> Result<Vec<Attachment>> {
+        let attached = self.attached.iter().map(|(interface, &ifindex)| Attachment {
+            interface: interface.clone(),
+            ifindex,
+            mode: AttachMode::Native,
+        });
+        Ok(attached.collect())
+    }
+
+    fn attach(&mut self, interface: &str) -> Result<Attachment> {
+        let ifindex = ifindex(interface);
+        self.attached.insert(interface.to_owned(), ifindex);
+        self.devices.insert(ifindex);
+        Ok(Attachment { interface: interface.to_owned(), ifindex, mode: AttachMode::Native })
+    }
+
+    fn detach(&mut self, interface: &str) -> Result<()> {
+        self.attached.remove(interface);
+        Ok(())
+    }
+
+    fn detach_all(&mut self) -> Result<()> {
+        *self = Self::new(self.sizes);
+        Ok(())
+    }
+
+    fn bindings(&mut self, cursor: Option<Cursor>, limit: usize) -> Result<Page<(BindingKey, Binding)>> {
+        let skipped = cursor.map_or(0, |cursor| cursor.0 as usize);
+        let rows = self.bindings.iter().skip(skipped).take(limit);
+        let rows: Vec<_> = rows
+            .map(|(&(service, session), binding)| (BindingKey::new(service, session), *binding))
+            .collect();
+        let end = skipped + rows.len();
+        let next = (end < self.bindings.len()).then_some(Cursor(end as u32));
+        Ok(Page { rows, next })
+    }
+
+    fn binding(&mut self, key: &BindingKey) -> Result<Option<Binding>> {
+        Ok(self.bindings.get(&(key.service, key.session)).copied())
+    }
+
+    fn apply_bindings(&mut self, records: &[BindingRecord]) -> Result<Vec<RecordResult>> {
+        let now = monotonic_ns();
+        Ok(records.iter().map(|record| self.apply(record, now)).collect())
+    }
+
+    fn flows(&mut self, _cursor: Option<Cursor>, _limit: usize) -> Result<Page<Flow>> {
+        Ok(Page { rows: Vec::new(), next: None })
+    }
+
+    fn counters(&mut self, services: &[u16], backends: &[u16]) -> Result<Traffic> {
+        Ok(Traffic {
+            services: vec![Counters::default(); services.len()],
+            backends: vec![Counters::default(); backends.len()],
+        })
+    }
+
+    fn clear_counters(&mut self, _slot: CounterSlot) -> Result<()> {
+        Ok(())
+    }
+
+    fn outcomes(&mut self) -> Result<Vec<u64>> {
+        Ok(vec![0; Outcome::COUNT as usize])
+    }
+
+    fn usage(&mut self) -> Result<Usage> {
+        Ok(Usage { bindings: self.bindings.len() as u64 })
+    }
+
+    fn sweep(&mut self, request: &SweepRequest) -> Result<SweepReport> {
+        let now = monotonic_ns();
+        let before = self.bindings.len();
+        if request.target == SweepTarget::Bindings as u32 && request.start == 0 {
+            self.bindings.retain(|_, binding| binding.expires > now);
+        }
+        let live = self.bindings.len();
+        Ok(SweepReport { reclaimed: (before - live) as u32, live: live as u32, unsynced: 0, pad: 0 })
+    }
+
+    fn events(&mut self, limit: usize) -> Result<Vec<BindingEvent>> {
+        let taken = self.events.len().min(limit);
+        Ok(self.events.drain(..taken).collect())
+    }
+
+    fn event_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}

@@ -1,0 +1,380 @@
+//! The data plane in the kernel: XDP programs, their maps, and the files that keep both alive.
+//!
+//! Programs are loaded anew whenever `lbd` starts and whenever a table changes its size; maps go on. A new
+//! set of maps, most of them the old ones under a second name, is put together aside, changes places with
+//! the running set, and then every link is moved to the new programs: no packet meets an interface without
+//! a program, and a process killed at any step leaves a set that works.
+
+mod interface;
+mod layout;
+mod links;
+mod migrate;
+mod object;
+mod pins;
+mod schema;
+mod source;
+mod swap;
+mod syscall;
+mod tables;
+
+pub use pins::DEFAULT_ROOT;
+pub use schema::{Entry, Schema};
+
+use super::{
+    AttachMode, Attachment, Capabilities, CounterSlot, Cursor, DataPlane, Migration, Operation, Page, Result,
+    Sizes, Traffic, Usage,
+};
+use aya::maps::MapError;
+use interface::Interface;
+use lb_common::abi::{
+    ArenaChunk, Backend, Binding, BindingEvent, BindingKey, BindingRecord, Counters, Flow, FlowState,
+    FlowWord, Outcome, RecordResult, Service, ServiceKey, Settings, SettingsFlags, SweepReport, SweepRequest,
+    hand, map,
+};
+use object::Generation;
+use pins::Pins;
+use std::{
+    os::fd::{AsFd, BorrowedFd},
+    path::PathBuf,
+};
+use tables::{at, device_error, io_error};
+
+/// Backend slots or status words read at once.
+const BATCH: usize = 8_192;
+
+/// How to open the data plane.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Directory on a BPF file system, for this program alone.
+    pub root: PathBuf,
+    /// Where in the receive path to attach.
+    pub attach: AttachPolicy,
+    /// Schemas that pinned maps may have.
+    pub schemas: &'static [Schema],
+}
+
+/// Where in the receive path to attach.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum AttachPolicy {
+    /// In the driver, or not at all.
+    Native,
+    /// In the kernel's stack.
+    Generic,
+    /// In the driver where it can, else in the stack.
+    #[default]
+    Any,
+}
+
+/// The data plane in the kernel.
+pub struct Xdp {
+    pins: Pins,
+    options: Options,
+    running: Generation,
+    /// Interfaces that lose what is sent back out of them other than by redirect.
+    redirecting: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { root: DEFAULT_ROOT.into(), attach: AttachPolicy::default(), schemas: Schema::KNOWN }
+    }
+}
+
+impl Xdp {
+    /// Loads the programs over the pinned maps, or over new ones, and moves the attachments there are to them.
+    ///
+    /// Tables whose size differs from `sizes` are replaced by ones that fit, with all that they hold; an arena
+    /// with more room than asked for stays as it is.
+    pub fn open(options: Options, sizes: Sizes) -> Result<(Self, Option<Migration>)> {
+        raise_memory_limit();
+        let pins = Pins::new(&options.root)?;
+        let (running, migration) = swap::open(&pins, options.schemas, sizes)?;
+        let mut plane = Self { pins, options, running, redirecting: false };
+        plane.note_redirecting()?;
+        Ok((plane, migration))
+    }
+
+    /// Removes attachments, maps and pins of a data plane that no process runs.
+    pub fn remove(options: &Options) -> Result<()> {
+        if options.root.exists() { Pins::new(&options.root)?.remove_all() } else { Ok(()) }
+    }
+
+    /// Whether a data plane was left to run by an earlier process.
+    pub fn is_left(options: &Options) -> bool {
+        options.root.join("maps").exists()
+    }
+
+    /// Writes whether answers and replies have to leave by redirect.
+    fn note_redirecting(&mut self) -> Result<()> {
+        let redirecting = links::owned(&self.pins)?.iter().any(|link| needs_redirect(&link.interface));
+        self.set_redirecting(redirecting)
+    }
+
+    fn set_redirecting(&mut self, redirecting: bool) -> Result<()> {
+        self.redirecting = redirecting;
+        let settings = self.settings()?;
+        self.put_settings(&settings)
+    }
+}
+
+/// Whether frames sent back by `XDP_TX` would be lost.
+const fn needs_redirect(interface: &Interface) -> bool {
+    interface.veth && !matches!(interface.attached, Some(AttachMode::Generic))
+}
+
+/// Kernels before 5.11 count maps against the limit of locked memory.
+fn raise_memory_limit() {
+    let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: the struct outlives the call. Where it is not allowed, newer kernels do not need it.
+    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) };
+}
+
+impl DataPlane for Xdp {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { name: "xdp", survives: true, bindings: true, flows: true }
+    }
+
+    fn sizes(&self) -> Sizes {
+        self.running.sizes
+    }
+
+    fn resize(&mut self, sizes: &Sizes) -> Result<Migration> {
+        if *sizes == self.running.sizes {
+            return Ok(Migration::default());
+        }
+        let (running, migration) = swap::resize(&self.pins, self.options.schemas, *sizes)?;
+        self.running = running;
+        Ok(migration)
+    }
+
+    fn settings(&mut self) -> Result<Settings> {
+        let fail = at(Operation::Read, map::SETTINGS, 0);
+        self.running.tables.settings.get(&0, 0).map_err(|error| fail(io_error(error)))
+    }
+
+    fn put_settings(&mut self, settings: &Settings) -> Result<()> {
+        let flags = if self.redirecting { SettingsFlags::TX_BY_REDIRECT } else { 0 };
+        let settings = self.running.fit(settings, flags);
+        let fail = at(Operation::PutSettings, map::SETTINGS, 0);
+        self.running.tables.settings.set(0, settings, 0).map_err(|error| fail(io_error(error)))
+    }
+
+    fn services(&mut self) -> Result<Vec<(ServiceKey, Service)>> {
+        let fail = at(Operation::Read, map::SERVICES, "all");
+        let services = self.running.tables.services.iter();
+        services.map(|entry| entry.map_err(|error| fail(io_error(error)))).collect()
+    }
+
+    fn put_service(&mut self, key: &ServiceKey, service: &Service) -> Result<()> {
+        let fail = at(Operation::PutService, map::SERVICES, key);
+        self.running.tables.services.insert(key, service, 0).map_err(|error| fail(io_error(error)))
+    }
+
+    fn delete_service(&mut self, key: &ServiceKey) -> Result<()> {
+        let fail = at(Operation::DeleteService, map::SERVICES, key);
+        absent_is_fine(self.running.tables.services.remove(key)).map_err(|error| fail(io_error(error)))
+    }
+
+    fn backends(&mut self) -> Result<Vec<(u16, Backend)>> {
+        let descriptor = self.running.tables.descriptors.backends.as_fd();
+        let rows = array::<Backend>(descriptor, map::BACKENDS)?;
+        let used = (0_u16..=u16::MAX).zip(rows).filter(|(_, backend)| *backend != Backend::default());
+        Ok(used.collect())
+    }
+
+    fn put_backend(&mut self, slot: u16, backend: &Backend) -> Result<()> {
+        let fail = at(Operation::PutBackend, map::BACKENDS, slot);
+        self.running.tables.backends.set(slot.into(), backend, 0).map_err(|error| fail(io_error(error)))
+    }
+
+    fn statuses(&mut self) -> Result<Vec<u64>> {
+        array(self.running.tables.descriptors.statuses.as_fd(), map::STATUS)
+    }
+
+    fn put_status(&mut self, word: u32, bits: u64) -> Result<()> {
+        let fail = at(Operation::PutStatus, map::STATUS, word);
+        self.running.tables.statuses.set(word, bits, 0).map_err(|error| fail(io_error(error)))
+    }
+
+    fn arena(&mut self, chunk: u32) -> Result<ArenaChunk> {
+        let fail = at(Operation::Read, map::ARENA, chunk);
+        self.running.tables.arena.get(&chunk, 0).map_err(|error| fail(io_error(error)))
+    }
+
+    fn put_arena(&mut self, chunk: u32, content: &ArenaChunk) -> Result<()> {
+        let fail = at(Operation::PutArena, map::ARENA, chunk);
+        self.running.tables.arena.set(chunk, content, 0).map_err(|error| fail(io_error(error)))
+    }
+
+    fn devices(&mut self) -> Result<Vec<u32>> {
+        let fail = at(Operation::Read, map::DEVICES, "all");
+        let devices = self.running.tables.devices.keys();
+        devices.map(|key| key.map_err(|error| fail(io_error(error)))).collect()
+    }
+
+    fn put_device(&mut self, ifindex: u32) -> Result<()> {
+        let fail = at(Operation::PutDevice, map::DEVICES, ifindex);
+        let devices = &mut self.running.tables.devices;
+        devices.insert(ifindex, ifindex, None, 0).map_err(|error| fail(device_error(error)))
+    }
+
+    fn delete_device(&mut self, ifindex: u32) -> Result<()> {
+        let fail = at(Operation::DeleteDevice, map::DEVICES, ifindex);
+        absent_is_fine(self.running.tables.devices.remove(ifindex)).map_err(|error| fail(io_error(error)))
+    }
+
+    fn attachments(&mut self) -> Result<Vec<Attachment>> {
+        links::attachments(&self.pins)
+    }
+
+    fn attach(&mut self, interface: &str) -> Result<Attachment> {
+        let attached = self.attachments()?.into_iter().find(|attachment| attachment.interface == interface);
+        if let Some(attachment) = attached {
+            return Ok(attachment);
+        }
+        let found = Interface::query(interface).map_err(|source| links::failed(interface, source))?;
+        self.put_device(found.index)?;
+        if found.veth && self.options.attach != AttachPolicy::Generic {
+            self.set_redirecting(true)?;
+        }
+        let attachment = links::attach(&self.pins, &found, self.running.entry()?, self.options.attach);
+        self.note_redirecting()?;
+        attachment
+    }
+
+    fn detach(&mut self, interface: &str) -> Result<()> {
+        self.pins.remove_link(interface)?;
+        self.note_redirecting()
+    }
+
+    fn detach_all(&mut self) -> Result<()> {
+        self.pins.remove_all()
+    }
+
+    fn bindings(&mut self, cursor: Option<Cursor>, limit: usize) -> Result<Page<(BindingKey, Binding)>> {
+        let sizes = (size_of::<BindingKey>(), size_of::<Binding>());
+        let descriptor = &self.running.tables.descriptors.bindings;
+        let batch = syscall::lookup_batch(descriptor, sizes, cursor.map(|cursor| cursor.0), limit)
+            .map_err(at(Operation::Read, map::BINDINGS, "a batch"))?;
+        let entries = batch.keys.chunks_exact(sizes.0).zip(batch.values.chunks_exact(sizes.1));
+        let rows = entries.filter_map(|(key, value)| Some((syscall::decode(key)?, syscall::decode(value)?)));
+        Ok(Page { rows: rows.collect(), next: batch.next.map(Cursor) })
+    }
+
+    fn binding(&mut self, key: &BindingKey) -> Result<Option<Binding>> {
+        match self.running.tables.bindings.get(key, 0) {
+            Ok(binding) => Ok(Some(binding)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(at(Operation::Read, map::BINDINGS, key)(io_error(error))),
+        }
+    }
+
+    fn apply_bindings(&mut self, records: &[BindingRecord]) -> Result<Vec<RecordResult>> {
+        self.running.apply(records)
+    }
+
+    fn flows(&mut self, cursor: Option<Cursor>, limit: usize) -> Result<Page<Flow>> {
+        let sizes = (size_of::<u32>(), size_of::<Flow>());
+        let descriptor = &self.running.tables.descriptors.flows;
+        let batch = syscall::lookup_batch(descriptor, sizes, cursor.map(|cursor| cursor.0), limit)
+            .map_err(at(Operation::Read, map::FLOWS, "a batch"))?;
+        let flows = batch.values.chunks_exact(sizes.1).filter_map(syscall::decode::<Flow>);
+        let used = flows.filter(|flow| match FlowWord(flow.word).state() {
+            FlowState::Free | FlowState::Claimed => false,
+            FlowState::Opening
+            | FlowState::Answered
+            | FlowState::Established
+            | FlowState::Closing
+            | FlowState::Closed => true,
+        });
+        Ok(Page { rows: used.collect(), next: batch.next.map(Cursor) })
+    }
+
+    fn counters(&mut self, services: &[u16], backends: &[u16]) -> Result<Traffic> {
+        let tables = &self.running.tables;
+        let read = |counters: &aya::maps::PerCpuArray<_, Counters>, table, slots: &[u16]| {
+            let one = |&slot: &u16| match counters.get(&slot.into(), 0) {
+                Ok(values) => Ok(tables::sum(&values)),
+                Err(error) => Err(at(Operation::Read, table, slot)(io_error(error))),
+            };
+            slots.iter().map(one).collect::<Result<Vec<_>>>()
+        };
+        Ok(Traffic {
+            services: read(&tables.service_counters, map::SERVICE_COUNTERS, services)?,
+            backends: read(&tables.backend_counters, map::BACKEND_COUNTERS, backends)?,
+        })
+    }
+
+    fn clear_counters(&mut self, slot: CounterSlot) -> Result<()> {
+        let (counters, table, slot) = match slot {
+            CounterSlot::Service(slot) => {
+                (&mut self.running.tables.service_counters, map::SERVICE_COUNTERS, slot)
+            }
+            CounterSlot::Backend(slot) => {
+                (&mut self.running.tables.backend_counters, map::BACKEND_COUNTERS, slot)
+            }
+        };
+        let fail = at(Operation::ClearCounters, table, slot);
+        let zero = tables::on_every_cpu(Counters::default()).map_err(&fail)?;
+        counters.set(slot.into(), zero, 0).map_err(|error| fail(io_error(error)))
+    }
+
+    fn outcomes(&mut self) -> Result<Vec<u64>> {
+        let counters = &self.running.tables.outcomes;
+        let one = |outcome: u32| match counters.get(&outcome, 0) {
+            Ok(values) => Ok(values.iter().fold(0_u64, |sum, value| sum.wrapping_add(*value))),
+            Err(error) => Err(at(Operation::Read, map::OUTCOMES, outcome)(io_error(error))),
+        };
+        (0..Outcome::COUNT.min(counters.len())).map(one).collect()
+    }
+
+    fn usage(&mut self) -> Result<Usage> {
+        let fail = at(Operation::Read, map::HANDS, hand::BINDINGS_LIVE);
+        let bindings = self.running.tables.hands.get(&hand::BINDINGS_LIVE, 0);
+        Ok(Usage { bindings: bindings.map_err(|error| fail(io_error(error)))?.value })
+    }
+
+    fn sweep(&mut self, request: &SweepRequest) -> Result<SweepReport> {
+        self.running.sweep(request)
+    }
+
+    fn events(&mut self, limit: usize) -> Result<Vec<BindingEvent>> {
+        let ring = &mut self.running.tables.events;
+        let mut events = Vec::new();
+        while events.len() < limit {
+            let Some(item) = ring.next() else { break };
+            events.extend(syscall::decode::<BindingEvent>(&item));
+        }
+        Ok(events)
+    }
+
+    fn event_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.running.tables.descriptors.events.as_fd())
+    }
+}
+
+/// Every value of an array map.
+fn array<T: aya::Pod>(map: BorrowedFd<'_>, table: &'static str) -> Result<Vec<T>> {
+    let sizes = (size_of::<u32>(), size_of::<T>());
+    let (mut values, mut cursor) = (Vec::new(), None);
+    loop {
+        let batch = syscall::lookup_batch(map, sizes, cursor, BATCH).map_err(at(
+            Operation::Read,
+            table,
+            "a batch",
+        ))?;
+        values.extend(batch.values.chunks_exact(sizes.1).filter_map(syscall::decode::<T>));
+        cursor = batch.next;
+        if cursor.is_none() {
+            return Ok(values);
+        }
+    }
+}
+
+fn absent_is_fine(result: std::result::Result<(), MapError>) -> std::result::Result<(), MapError> {
+    match result {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(call)) if call.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,95 @@
+//! What the kernel says of a network interface: index, MTU, kind, and which XDP program is on it.
+
+use crate::dataplane::{AttachMode, InterfaceError};
+use netlink_packet_core::{NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage, LinkXdp, XdpAttached},
+};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use std::io;
+
+/// A network interface as it is now.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Interface {
+    pub(super) name: String,
+    pub(super) index: u32,
+    pub(super) mtu: u32,
+    /// A veth loses what `XDP_TX` sends unless the other end runs XDP too.
+    pub(super) veth: bool,
+    /// Id of the XDP program on it.
+    pub(super) program: Option<u32>,
+    /// Where in the receive path that is.
+    pub(super) attached: Option<AttachMode>,
+}
+
+impl Interface {
+    /// Asks the kernel, in the network namespace of this thread.
+    pub(super) fn query(name: &str) -> Result<Self, InterfaceError> {
+        let link = request(name).map_err(|error| match error.raw_os_error() {
+            Some(libc::ENODEV) => InterfaceError::Missing,
+            _ => InterfaceError::Query(error),
+        })?;
+        let mut found = Self {
+            name: name.to_owned(),
+            index: link.header.index,
+            mtu: 0,
+            veth: false,
+            program: None,
+            attached: None,
+        };
+        for attribute in link.attributes {
+            match attribute {
+                LinkAttribute::Mtu(mtu) => found.mtu = mtu,
+                LinkAttribute::LinkInfo(infos) => {
+                    found.veth = infos.iter().any(|info| matches!(info, LinkInfo::Kind(InfoKind::Veth)));
+                }
+                LinkAttribute::Xdp(xdp) => {
+                    for part in xdp {
+                        match part {
+                            LinkXdp::ProgId(id) if id != 0 => found.program = Some(id),
+                            LinkXdp::DrvProgId(id) | LinkXdp::HwProgId(id) | LinkXdp::SkbProgId(id)
+                                if id != 0 =>
+                            {
+                                found.program.get_or_insert(id);
+                            }
+                            LinkXdp::Attached(XdpAttached::Driver | XdpAttached::Hardware) => {
+                                found.attached = Some(AttachMode::Native);
+                            }
+                            LinkXdp::Attached(XdpAttached::SocketBuffer) => {
+                                found.attached = Some(AttachMode::Generic);
+                            }
+                            _ => {}
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn request(name: &str) -> io::Result<LinkMessage> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+
+    let mut link = LinkMessage::default();
+    link.attributes.push(LinkAttribute::IfName(name.to_owned()));
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST;
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(RouteNetlinkMessage::GetLink(link)));
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    socket.send(&bytes, 0)?;
+
+    let (answer, _) = socket.recv_from_full()?;
+    let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer).map_err(io::Error::other)?;
+    match answer.payload {
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => Ok(link),
+        NetlinkPayload::Error(error) => Err(error.to_io()),
+        other => Err(io::Error::other(format!("unexpected answer to a link request: {other:?}"))),
+    }
+}

@@ -1,0 +1,94 @@
+//! Copies what older maps hold into new ones, before and after the programs change places.
+//!
+//! Before: everything, while traffic runs on the old maps. After: the bindings and flows that the old
+//! programs made meanwhile. Until then [`SettingsFlags::MIGRATING`](lb_common::abi::SettingsFlags) keeps the
+//! new programs from resetting connections that they do not know yet.
+
+mod bindings;
+mod flows;
+
+pub(super) use bindings::copy_bindings;
+pub(super) use flows::FlowCopy;
+
+use super::{
+    source::Source,
+    tables::{Tables, at, device_error, io_error},
+};
+use crate::dataplane::{Operation, Result};
+use lb_common::abi::{Hand, hand, map};
+
+/// Nonces that programs may give out on the old maps while the new ones are being filled.
+const NONCE_GAP: u64 = 1 << 24;
+
+/// Which maps were made anew.
+pub(super) struct Fresh<'a>(pub(super) &'a dyn Fn(&'static str) -> bool);
+
+impl Fresh<'_> {
+    /// Whether that map was made anew.
+    pub(super) fn is(&self, name: &'static str) -> bool {
+        (self.0)(name)
+    }
+}
+
+/// Copies services, backends, statuses, tables, devices and the source of nonces.
+pub(super) fn copy_tables(source: &Source, target: &mut Tables, fresh: &Fresh<'_>) -> Result<()> {
+    let schema = source.schema;
+    if fresh.is(map::ARENA) {
+        let room = target.arena.len();
+        source.map(map::ARENA)?.walk(|key, value| {
+            let (Some(chunk), Some(content)) = (index(key), (schema.arena)(value)) else { return Ok(()) };
+            if chunk >= room {
+                return Ok(());
+            }
+            let fail = at(Operation::PutArena, map::ARENA, chunk);
+            target.arena.set(chunk, content, 0).map_err(|error| fail(io_error(error)))
+        })?;
+    }
+    if fresh.is(map::BACKENDS) {
+        source.map(map::BACKENDS)?.walk(|key, value| {
+            let (Some(slot), Some(backend)) = (index(key), (schema.backend)(value)) else { return Ok(()) };
+            let fail = at(Operation::PutBackend, map::BACKENDS, slot);
+            target.backends.set(slot, backend, 0).map_err(|error| fail(io_error(error)))
+        })?;
+    }
+    if fresh.is(map::STATUS) {
+        source.map(map::STATUS)?.walk(|key, value| {
+            let (Some(word), Some(bits)) = (index(key), (schema.status)(value)) else { return Ok(()) };
+            let fail = at(Operation::PutStatus, map::STATUS, word);
+            target.statuses.set(word, bits, 0).map_err(|error| fail(io_error(error)))
+        })?;
+    }
+    if fresh.is(map::SERVICES) {
+        source.map(map::SERVICES)?.walk(|key, value| {
+            let Some((key, service)) = (schema.service)(key, value) else { return Ok(()) };
+            let fail = at(Operation::PutService, map::SERVICES, key);
+            target.services.insert(key, service, 0).map_err(|error| fail(io_error(error)))
+        })?;
+    }
+    if fresh.is(map::DEVICES) {
+        for ifindex in source.devices()? {
+            let fail = at(Operation::PutDevice, map::DEVICES, ifindex);
+            target.devices.insert(ifindex, ifindex, None, 0).map_err(|error| fail(device_error(error)))?;
+        }
+    }
+    if fresh.is(map::HANDS) {
+        let mut nonce = 0;
+        source.map(map::HANDS)?.walk(|key, value| {
+            if index(key) == Some(hand::NONCE) {
+                nonce = (schema.hand)(value).unwrap_or_default().value;
+            }
+            Ok(())
+        })?;
+        let fail = at(Operation::Resize, map::HANDS, hand::NONCE);
+        target
+            .hands
+            .set(hand::NONCE, Hand { value: nonce + NONCE_GAP, ..Hand::default() }, 0)
+            .map_err(|error| fail(io_error(error)))?;
+    }
+    Ok(())
+}
+
+/// The key of an array map.
+fn index(key: &[u8]) -> Option<u32> {
+    super::syscall::decode(key)
+}

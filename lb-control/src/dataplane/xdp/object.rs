@@ -1,0 +1,173 @@
+//! The embedded object file, and one generation of programs and maps loaded from it.
+
+use super::{
+    layout::{self, Layout},
+    pins::Pins,
+    syscall,
+    tables::Tables,
+};
+use crate::dataplane::{Error, Operation, Result, Sizes};
+use aya::{
+    Ebpf, EbpfLoader, TestRun, TestRunOptions,
+    programs::{ProgramError, Xdp as XdpProgram},
+};
+use lb_common::abi::{
+    BindingRecord, RECORDS_PER_RUN, RecordResult, SCHEMA_VERSION, Settings, SettingsFlags, SweepReport,
+    SweepRequest, map, program,
+};
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+};
+
+/// What the object is called in messages.
+pub(super) const NAME: &str = "the eBPF object";
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/stickleback.bpf.o"));
+
+/// Smallest input of a maintenance program.
+const SHORTEST_INPUT: usize = 64;
+
+/// Programs and the maps they use.
+pub(super) struct Generation {
+    object: Ebpf,
+    pub(super) tables: Tables,
+    pub(super) sizes: Sizes,
+}
+
+impl Generation {
+    /// Loads the programs over the maps that are pinned below `next`, and makes and pins there those that are
+    /// missing.
+    pub(super) fn load(pins: &Pins, sizes: Sizes) -> Result<Self> {
+        let next = pins.next();
+        let mut loader = EbpfLoader::new();
+        for table in layout::TABLES {
+            loader.map_pin_path(table.name, next.join(table.name));
+            if let Layout::Sized(entries) = table.layout {
+                loader.map_max_entries(table.name, entries(&sizes));
+            }
+        }
+        let mut object =
+            loader.load(OBJECT).map_err(|source| Error::Load { program: NAME, source: Box::new(source) })?;
+        let mut tables = Tables::take(&mut object, &next)?;
+        for name in program_names() {
+            xdp(&mut object, name)?
+                .load()
+                .map_err(|source| Error::Load { program: name, source: Box::new(source) })?;
+        }
+        for (place, name) in program::TAIL_CALLS {
+            let target = xdp(&mut object, name)?.fd().map_err(run_error(name))?;
+            tables.programs.set(place, target, 0).map_err(|error| {
+                super::tables::at(Operation::Pin, map::PROGRAMS, name)(super::tables::io_error(error))
+            })?;
+        }
+        Ok(Self { object, tables, sizes })
+    }
+
+    /// What `settings` becomes in these tables: schema and sizes are theirs.
+    pub(super) fn fit(&self, settings: &Settings, flags: u32) -> Settings {
+        const OWN: u32 = SettingsFlags::TX_BY_REDIRECT | SettingsFlags::MIGRATING;
+        Settings {
+            schema: SCHEMA_VERSION,
+            flags: (settings.flags & !OWN) | (flags & OWN),
+            binding_capacity: self.sizes.bindings,
+            binding_ring: self.sizes.binding_ring(),
+            half_open: self.sizes.half_open(),
+            flows: self.sizes.flows,
+            ..*settings
+        }
+    }
+
+    /// The entry program.
+    pub(super) fn entry(&self) -> Result<BorrowedFd<'_>> {
+        self.program_fd(program::ENTRY)
+    }
+
+    /// Pins every program.
+    pub(super) fn pin_programs(&self, pins: &Pins) -> Result<()> {
+        program_names().try_for_each(|name| pins.put_program(name, self.program_fd(name)?))
+    }
+
+    /// Runs the sweep over a stretch of a ring.
+    pub(super) fn sweep(&self, request: &SweepRequest) -> Result<SweepReport> {
+        let mut input = [0; SHORTEST_INPUT];
+        let bytes = syscall::bytes_of(std::slice::from_ref(request));
+        input[..bytes.len()].copy_from_slice(bytes);
+        let output = self.run(program::SWEEP, &input)?;
+        output.get(..size_of::<SweepReport>()).and_then(syscall::decode).ok_or_else(|| short(program::SWEEP))
+    }
+
+    /// Applies records, one result each.
+    pub(super) fn apply(&self, records: &[BindingRecord]) -> Result<Vec<RecordResult>> {
+        let mut results = Vec::with_capacity(records.len());
+        for run in records.chunks(RECORDS_PER_RUN) {
+            let output = self.run(program::APPLY, syscall::bytes_of(run))?;
+            let answers = output.chunks_exact(size_of::<BindingRecord>());
+            if answers.len() != run.len() {
+                return Err(short(program::APPLY));
+            }
+            results.extend(answers.map(|bytes| {
+                let answer = syscall::decode::<BindingRecord>(bytes).unwrap_or_default();
+                result_of(answer.op)
+            }));
+        }
+        Ok(results)
+    }
+
+    fn run(&self, name: &'static str, input: &[u8]) -> Result<Vec<u8>> {
+        let program: &XdpProgram = self
+            .object
+            .program(name)
+            .and_then(|program| program.try_into().ok())
+            .ok_or(Error::Object { kind: "XDP program", name })?;
+        let mut output = vec![0; input.len()];
+        let options =
+            TestRunOptions { data_in: Some(input), data_out: Some(&mut output), ..TestRunOptions::new() };
+        let written = program.test_run(options).map_err(run_error(name))?.data_size_out as usize;
+        output.truncate(written);
+        Ok(output)
+    }
+
+    fn program_fd(&self, name: &'static str) -> Result<BorrowedFd<'_>> {
+        let program = self.object.program(name).ok_or(Error::Object { kind: "program", name })?;
+        Ok(program.fd().map_err(run_error(name))?.as_fd())
+    }
+}
+
+fn program_names() -> impl Iterator<Item = &'static str> {
+    let tail_calls = program::TAIL_CALLS.into_iter().map(|(_, name)| name);
+    tail_calls.chain([program::SWEEP, program::APPLY, program::ENTRY])
+}
+
+fn xdp<'a>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut XdpProgram> {
+    let program = object.program_mut(name).ok_or(Error::Object { kind: "program", name })?;
+    program.try_into().map_err(|source: ProgramError| Error::Load { program: name, source: Box::new(source) })
+}
+
+fn run_error(program: &'static str) -> impl Fn(ProgramError) -> Error {
+    move |error| Error::Run {
+        program,
+        source: match error {
+            ProgramError::SyscallError(call) => call.io_error,
+            other => io::Error::other(other),
+        },
+    }
+}
+
+fn short(program: &'static str) -> Error {
+    Error::Run { program, source: io::Error::new(io::ErrorKind::UnexpectedEof, "its answer is cut short") }
+}
+
+const fn result_of(op: u8) -> RecordResult {
+    const APPLIED: u8 = RecordResult::Applied as u8;
+    const SUPERSEDED: u8 = RecordResult::Superseded as u8;
+    const FULL: u8 = RecordResult::Full as u8;
+    const ABSENT: u8 = RecordResult::Absent as u8;
+    match op {
+        APPLIED => RecordResult::Applied,
+        SUPERSEDED => RecordResult::Superseded,
+        FULL => RecordResult::Full,
+        ABSENT => RecordResult::Absent,
+        _ => RecordResult::Invalid,
+    }
+}

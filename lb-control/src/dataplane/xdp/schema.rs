@@ -1,0 +1,58 @@
+//! How pinned maps of each known schema version are read.
+//!
+//! A new version adds a [`Schema`] for the one before it and keeps the older ones, so an upgrade may skip
+//! versions. Decoders answer `None` for entries that mean nothing today; those are left behind.
+
+use super::syscall::decode;
+use lb_common::abi::{
+    ArenaChunk, Backend, Binding, BindingKey, Flow, Hand, SCHEMA_VERSION, Service, ServiceKey, Settings,
+};
+
+/// Decoder of a key and its value.
+pub type Entry<K, V> = fn(&[u8], &[u8]) -> Option<(K, V)>;
+
+/// Decoders of one schema version, from the bytes of keys and values.
+#[derive(Clone, Copy, Debug)]
+pub struct Schema {
+    /// The version, which every schema keeps in the first four bytes of the settings.
+    pub version: u32,
+    /// The settings.
+    pub settings: fn(&[u8]) -> Option<Settings>,
+    /// A service.
+    pub service: Entry<ServiceKey, Service>,
+    /// A backend slot.
+    pub backend: fn(&[u8]) -> Option<Backend>,
+    /// A status word.
+    pub status: fn(&[u8]) -> Option<u64>,
+    /// A clock hand.
+    pub hand: fn(&[u8]) -> Option<Hand>,
+    /// An arena chunk.
+    pub arena: fn(&[u8]) -> Option<ArenaChunk>,
+    /// A binding.
+    pub binding: Entry<BindingKey, Binding>,
+    /// A flow record.
+    pub flow: fn(&[u8]) -> Option<Flow>,
+}
+
+impl Schema {
+    /// The schema of this build.
+    pub const CURRENT: Self = Self {
+        version: SCHEMA_VERSION,
+        settings: decode,
+        service: |key, value| Some((decode(key)?, decode(value)?)),
+        backend: decode,
+        status: decode,
+        hand: decode,
+        arena: decode,
+        binding: |key, value| Some((decode(key)?, decode(value)?)),
+        flow: decode,
+    };
+
+    /// Every schema that this build reads.
+    pub const KNOWN: &[Self] = &[Self::CURRENT];
+
+    /// The schema version of a settings entry.
+    pub(super) fn version_of(settings: &[u8]) -> Option<u32> {
+        decode(settings.get(..4)?)
+    }
+}

@@ -1,0 +1,176 @@
+//! Puts a new generation of programs in the place of the running one.
+
+use super::{
+    layout::TABLES,
+    links,
+    migrate::{self, FlowCopy, Fresh},
+    object::Generation,
+    pins::Pins,
+    schema::Schema,
+    source::Source,
+    tables::{at, io_error},
+};
+use crate::dataplane::{Error, Migration, Operation, Result, Sizes};
+use lb_common::abi::{BindingOp, SCHEMA_VERSION, Settings, SettingsFlags, hand, map};
+use std::{thread, time::Duration};
+
+/// Time after which no CPU is in a program any more that no link leads to.
+const GRACE: Duration = Duration::from_millis(50);
+
+/// Loads programs over the pinned maps, or over new ones where there are none.
+pub(super) fn open(pins: &Pins, known: &[Schema], sizes: Sizes) -> Result<(Generation, Option<Migration>)> {
+    check(&sizes)?;
+    let left = pins.set_aside()?;
+    let Some(running) = Source::open(&pins.maps(), known)? else {
+        return Ok((first(pins, sizes)?, None));
+    };
+    // A process was killed after the swap and before the last entries were copied.
+    let unfinished = match left {
+        Some(directory) if running.is_migrating() => Source::open(&directory, known)?,
+        _ => None,
+    };
+    let sizes = Sizes { arena: sizes.arena.max(running.sizes.arena), ..sizes };
+    let changes = running.schema.version != SCHEMA_VERSION || running.sizes != sizes;
+    let (generation, migration) = replace(pins, running, sizes, unfinished.as_ref())?;
+    Ok((generation, changes.then_some(migration)))
+}
+
+/// Replaces the tables that run by ones of other sizes.
+pub(super) fn resize(pins: &Pins, known: &[Schema], sizes: Sizes) -> Result<(Generation, Migration)> {
+    check(&sizes)?;
+    let running = Source::open(&pins.maps(), known)?;
+    let running = running.ok_or(Error::Object { kind: "pinned map", name: map::SETTINGS })?;
+    replace(pins, running, sizes, None)
+}
+
+fn check(sizes: &Sizes) -> Result<()> {
+    let allowed = Sizes::SMALLEST..=Sizes::LARGEST;
+    let fits = allowed.contains(&sizes.bindings) && allowed.contains(&sizes.flows) && sizes.arena > 0;
+    if fits { Ok(()) } else { Err(Error::Sizes { sizes: *sizes }) }
+}
+
+/// Tables that nothing was in before.
+fn first(pins: &Pins, sizes: Sizes) -> Result<Generation> {
+    pins.make_next()?;
+    let mut generation = Generation::load(pins, sizes).inspect_err(|_| discard(pins))?;
+    let settings = generation.fit(&Settings::default(), 0);
+    write_settings(&mut generation, &settings)?;
+    pins.exchange()?;
+    links::update_all(pins, generation.entry()?)?;
+    finish(pins, &generation);
+    Ok(generation)
+}
+
+fn replace(
+    pins: &Pins,
+    mut running: Source,
+    sizes: Sizes,
+    unfinished: Option<&Source>,
+) -> Result<(Generation, Migration)> {
+    let same_schema = running.schema.version == SCHEMA_VERSION;
+    if same_schema {
+        running.check()?;
+    }
+    let old_sizes = running.sizes;
+    let is_kept = |name: &str| {
+        let table = TABLES.iter().find(|table| table.name == name);
+        same_schema && table.is_some_and(|table| table.fate.survives(&old_sizes, &sizes))
+    };
+    let fresh = Fresh(&|name| !is_kept(name));
+
+    pins.make_next()?;
+    let prepared = prepare(pins, &running, sizes, &fresh).inspect_err(|_| discard(pins))?;
+    let (mut generation, mut flows) = prepared;
+
+    pins.exchange()?;
+    running.moved_to(pins.next());
+    let moved = generation.entry().and_then(|entry| links::update_all(pins, entry));
+    if let Err(error) = moved {
+        pins.exchange()?;
+        discard(pins);
+        return Err(error);
+    }
+    thread::sleep(GRACE);
+
+    // From here on the new programs run: what fails is told, and does not undo them.
+    let mut migration = Migration::default();
+    if fresh.is(map::BINDINGS) {
+        migration.bindings_left_out = tell(migrate::copy_bindings(&running, &generation, BindingOp::Put));
+        migration.bindings = tell(bindings_live(&generation));
+    }
+    if let Some(flows) = &mut flows {
+        tell(flows.finish(&running, &mut generation.tables));
+        (migration.flows, migration.flows_left_out) = (flows.copied(), flows.left_out());
+    }
+    if let Some(unfinished) = unfinished {
+        tell(complete(unfinished, &mut generation, &sizes));
+    }
+    tell(clear_migrating(&mut generation));
+    finish(pins, &generation);
+    Ok((generation, migration))
+}
+
+/// Loads the next generation and fills it with what the running tables hold.
+fn prepare(
+    pins: &Pins,
+    running: &Source,
+    sizes: Sizes,
+    fresh: &Fresh<'_>,
+) -> Result<(Generation, Option<FlowCopy>)> {
+    for table in TABLES.iter().filter(|table| !fresh.is(table.name)) {
+        pins.carry_over(table.name)?;
+    }
+    let mut generation = Generation::load(pins, sizes)?;
+    if fresh.is(map::SETTINGS) {
+        let redirect = running.settings.flags & SettingsFlags::TX_BY_REDIRECT;
+        let settings = generation.fit(&running.settings, redirect | SettingsFlags::MIGRATING);
+        write_settings(&mut generation, &settings)?;
+    }
+    migrate::copy_tables(running, &mut generation.tables, fresh)?;
+    if fresh.is(map::BINDINGS) {
+        migrate::copy_bindings(running, &generation, BindingOp::Copy)?;
+    }
+    let copied = fresh.is(map::FLOWS).then(|| FlowCopy::run(running, &mut generation.tables, &sizes));
+    Ok((generation, copied.transpose()?))
+}
+
+/// Copies what an earlier process could not copy before it was killed.
+fn complete(unfinished: &Source, generation: &mut Generation, sizes: &Sizes) -> Result<()> {
+    migrate::copy_bindings(unfinished, generation, BindingOp::Put)?;
+    FlowCopy::resume(&mut generation.tables, sizes)?.finish(unfinished, &mut generation.tables)
+}
+
+fn clear_migrating(generation: &mut Generation) -> Result<()> {
+    let fail = at(Operation::Read, map::SETTINGS, 0);
+    let settings = generation.tables.settings.get(&0, 0).map_err(|error| fail(io_error(error)))?;
+    let settings = generation.fit(&settings, settings.flags & SettingsFlags::TX_BY_REDIRECT);
+    write_settings(generation, &settings)
+}
+
+fn write_settings(generation: &mut Generation, settings: &Settings) -> Result<()> {
+    let fail = at(Operation::PutSettings, map::SETTINGS, 0);
+    generation.tables.settings.set(0, settings, 0).map_err(|error| fail(io_error(error)))
+}
+
+fn bindings_live(generation: &Generation) -> Result<u64> {
+    let fail = at(Operation::Read, map::HANDS, hand::BINDINGS_LIVE);
+    let live = generation.tables.hands.get(&hand::BINDINGS_LIVE, 0);
+    live.map(|live| live.value).map_err(|error| fail(io_error(error)))
+}
+
+fn finish(pins: &Pins, generation: &Generation) {
+    tell(generation.pin_programs(pins));
+    tell(pins.remove_leftovers());
+}
+
+fn discard(pins: &Pins) {
+    tell(pins.remove_next());
+}
+
+/// Logs a failure that must not stop what has been done already.
+fn tell<T: Default>(result: Result<T>) -> T {
+    result.unwrap_or_else(|error| {
+        tracing::error!(%error, "the programs were replaced, but this failed");
+        T::default()
+    })
+}

@@ -1,0 +1,394 @@
+//! The task that owns the data plane.
+
+use super::{
+    ApplyError, ChangeError, Gone, Handle, Overrides,
+    handle::Request,
+    node::Node,
+    sweep::{STRETCH_EVERY, Sweeper},
+};
+use crate::dataplane::{self, DataPlane};
+use lb_common::abi::{BindingEvent, BindingOp, BindingRecord, Outcome};
+use lb_core::pool::Desired;
+use std::{
+    collections::BTreeSet,
+    io,
+    net::IpAddr,
+    os::fd::OwnedFd,
+    path::PathBuf,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::{broadcast, mpsc, watch},
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
+};
+
+/// Requests that wait before senders do.
+const QUEUE: usize = 256;
+/// Binding events that a slow listener may be behind.
+const EVENTS: usize = 4_096;
+/// Binding events taken at once.
+const EVENTS_AT_ONCE: usize = 1_024;
+/// First and last pause between attempts to repair.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// How often the attachments and the full table are looked after.
+const AUDIT_EVERY: Duration = Duration::from_secs(1);
+/// How often events are asked for where nothing tells that there are some.
+const POLL_EVERY: Duration = Duration::from_millis(100);
+
+/// How to start a reconciler.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The tables could not be read.
+    #[error("cannot take over what stands in the data plane: {0}")]
+    Recover(#[from] dataplane::Error),
+    /// The file of overrides is damaged.
+    #[error("cannot read the overrides in {path}: {source}; correct or remove the file")]
+    Overrides {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The thread or its runtime could not be made.
+    #[error("cannot start the reconciler's thread: {0}")]
+    Thread(#[source] io::Error),
+}
+
+/// Takes over the data plane, on a thread of its own, since its calls block.
+///
+/// `overrides` is the file that keeps what administrators change; `None` = such changes end with the process.
+/// The thread ends when every handle is gone, or with [`Handle::detach`]; packets go on all the same.
+pub fn spawn(
+    plane: Box<dyn DataPlane>,
+    overrides: Option<PathBuf>,
+) -> Result<(Handle, JoinHandle<()>), StartError> {
+    let known = match &overrides {
+        Some(path) => {
+            Overrides::load(path).map_err(|source| StartError::Overrides { path: path.clone(), source })?
+        }
+        None => Overrides::default(),
+    };
+    let node = Node::recover(plane, known)?;
+    let (requests, inbox) = mpsc::channel(QUEUE);
+    let (events, _) = broadcast::channel(EVENTS);
+    let (addresses, addresses_seen) = watch::channel(BTreeSet::new());
+    let handle = Handle::new(requests, events.clone(), addresses_seen);
+    let actor = Actor {
+        sweeper: Sweeper::new(node.plane.capabilities()),
+        node,
+        overrides,
+        events,
+        addresses,
+        full: FullTable::default(),
+        repair: None,
+    };
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
+    let thread = thread::Builder::new()
+        .name("reconciler".into())
+        .spawn(move || runtime.block_on(actor.run(inbox)))
+        .map_err(StartError::Thread)?;
+    Ok((handle, thread))
+}
+
+struct Actor {
+    node: Node,
+    sweeper: Sweeper,
+    overrides: Option<PathBuf>,
+    events: broadcast::Sender<BindingEvent>,
+    addresses: watch::Sender<BTreeSet<IpAddr>>,
+    full: FullTable,
+    repair: Option<Repair>,
+}
+
+/// When to try the next repair.
+#[derive(Clone, Copy)]
+struct Repair {
+    at: Instant,
+    pause: Duration,
+}
+
+/// What to say when bindings find no room.
+#[derive(Default)]
+struct FullTable {
+    refused: u64,
+}
+
+impl Actor {
+    async fn run(mut self, mut inbox: mpsc::Receiver<Request>) {
+        let readable = self.event_source();
+        let mut stretch = interval(STRETCH_EVERY);
+        let mut audit = interval(AUDIT_EVERY);
+        let mut poll = interval(POLL_EVERY);
+        for timer in [&mut stretch, &mut audit, &mut poll] {
+            timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        }
+        loop {
+            self.schedule_repair();
+            let repair_at = self.repair.map_or_else(Instant::now, |repair| repair.at);
+            tokio::select! {
+                request = inbox.recv() => {
+                    let Some(request) = request else { return };
+                    if !self.handle_all(request, &mut inbox) {
+                        return;
+                    }
+                }
+                () = has_events(readable.as_ref()) => self.take_events(),
+                _ = poll.tick(), if readable.is_none() => self.take_events(),
+                _ = stretch.tick() => self.sweep(),
+                _ = audit.tick() => self.audit(),
+                () = sleep_until(repair_at), if self.repair.is_some() => self.try_repair(),
+            }
+        }
+    }
+
+    /// Handles a request and those that wait; `false` = the data plane was left.
+    fn handle_all(&mut self, first: Request, inbox: &mut mpsc::Receiver<Request>) -> bool {
+        let mut next = Some(first);
+        let mut is_world_changed = false;
+        while let Some(request) = next {
+            // Hop changes come in swarms: one look at the difference is enough for all of them.
+            if let Request::Hop(change) = request {
+                self.node.hop(change);
+                is_world_changed = true;
+                next = inbox.try_recv().ok();
+                continue;
+            }
+            if std::mem::take(&mut is_world_changed) {
+                self.node.follow_world();
+            }
+            if !self.handle(request) {
+                return false;
+            }
+            next = None;
+        }
+        if is_world_changed {
+            self.node.follow_world();
+        }
+        true
+    }
+
+    /// An answer that nobody waits for any more is dropped.
+    fn handle(&mut self, request: Request) -> bool {
+        match request {
+            Request::Apply(desired, reply) => {
+                let result = self.node.apply(*desired);
+                if result.is_ok() {
+                    self.tell_addresses();
+                }
+                drop(reply.send(result));
+            }
+            Request::SetAdmin { service, backend, admin, reply } => {
+                drop(reply.send(self.change(&service, &backend, |change| change.admin = admin)));
+            }
+            Request::SetWeight { service, backend, weight, reply } => {
+                let result = match weight {
+                    Some(weight) if weight > MAX_WEIGHT => Err(ChangeError::Weight { weight }),
+                    _ => self.change(&service, &backend, |change| change.weight = weight),
+                };
+                drop(reply.send(result));
+            }
+            Request::Health { service, backend, healthy, reply } => {
+                drop(reply.send(self.health(service, backend, healthy)));
+            }
+            Request::Hop(change) => {
+                self.node.hop(change);
+                self.node.follow_world();
+            }
+            Request::View(reply) => drop(reply.send(self.node.view())),
+            Request::Desired(reply) => {
+                drop(reply.send(self.node.applied().map(|applied| applied.desired.clone())));
+            }
+            Request::Overrides(reply) => drop(reply.send(self.node.overrides.clone())),
+            Request::Outcomes(reply) => drop(reply.send(self.node.outcomes())),
+            Request::Tables(reply) => drop(reply.send(self.node.tables(self.sweeper.flows_live()))),
+            Request::Sessions { filter, cursor, limit, reply } => {
+                drop(reply.send(self.node.sessions(&filter, cursor, limit)));
+            }
+            Request::Session { service, session, reply } => {
+                drop(reply.send(self.node.session(&service, session)));
+            }
+            Request::SessionDelete { service, session, reply } => {
+                drop(reply.send(self.node.session_delete(&service, session)));
+            }
+            Request::Flows { filter, cursor, limit, reply } => {
+                drop(reply.send(self.node.flows(&filter, cursor, limit)));
+            }
+            Request::Explain { service, reply } => drop(reply.send(self.node.explain(&service))),
+            Request::DetachAll(reply) => {
+                let result = self.node.plane.detach_all();
+                let is_left = result.is_ok();
+                drop(reply.send(result));
+                return !is_left;
+            }
+        }
+        true
+    }
+
+    /// Makes an override, in the file and in the tables, or in neither.
+    fn change(
+        &mut self,
+        service: &str,
+        backend: &str,
+        change: impl FnOnce(&mut super::Override),
+    ) -> Result<(), ChangeError> {
+        self.node.backend(service, backend)?;
+        let desired: Desired = match self.node.applied() {
+            Some(applied) => applied.desired.clone(),
+            None => return Err(ApplyError::Gone(Gone).into()),
+        };
+        let changed = self.node.overrides.with(service, backend, change);
+        let before = std::mem::replace(&mut self.node.overrides, changed);
+        let result = match self.save() {
+            Ok(()) => self.node.apply(desired).map(drop).map_err(ChangeError::from),
+            Err(error) => Err(error),
+        };
+        if result.is_err() {
+            self.node.overrides = before;
+            if let Err(error) = self.save() {
+                tracing::error!(%error, "an override was not made but may come back after a restart");
+            }
+        }
+        result
+    }
+
+    fn save(&self) -> Result<(), ChangeError> {
+        let Some(path) = &self.overrides else { return Ok(()) };
+        let saved = self.node.overrides.save(path);
+        saved.map_err(|source| ChangeError::State { path: path.clone(), source })
+    }
+
+    fn health(&mut self, service: String, backend: String, healthy: Option<bool>) -> Result<(), ChangeError> {
+        self.node.backend(&service, &backend)?;
+        match healthy {
+            Some(healthy) => self.node.world.health.insert((service, backend), healthy),
+            None => self.node.world.health.remove(&(service, backend)),
+        };
+        self.node.follow_world();
+        Ok(())
+    }
+
+    fn tell_addresses(&self) {
+        let addresses = self.node.addresses();
+        self.addresses.send_if_modified(|known| {
+            let is_new = *known != addresses;
+            *known = addresses;
+            is_new
+        });
+    }
+
+    /// Something that becomes readable when events wait.
+    fn event_source(&self) -> Option<AsyncFd<OwnedFd>> {
+        let fd = self.node.plane.event_fd()?;
+        let source = fd.try_clone_to_owned().and_then(|fd| {
+            // SAFETY: an owned descriptor stays open and the same for as long as it lives.
+            let registered = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
+            registered.map_err(io::Error::from)
+        });
+        source.inspect_err(|error| tracing::warn!(%error, "binding events have to be polled for")).ok()
+    }
+
+    /// Passes waiting events on and acknowledges them.
+    fn take_events(&mut self) {
+        loop {
+            let events = match self.node.plane.events(EVENTS_AT_ONCE) {
+                Ok(events) => events,
+                Err(error) => return tracing::warn!(%error, "cannot take binding events; trying again"),
+            };
+            let records: Vec<BindingRecord> = events.iter().map(acknowledgement).collect();
+            // What is not acknowledged is found again by the sweep.
+            if let Err(error) = self.node.plane.apply_bindings(&records) {
+                tracing::warn!(%error, "cannot acknowledge binding events");
+            }
+            let count = events.len();
+            for event in events {
+                // No listener is no reason to keep the event.
+                drop(self.events.send(event));
+            }
+            if count < EVENTS_AT_ONCE {
+                return;
+            }
+        }
+    }
+
+    fn sweep(&mut self) {
+        let sizes = self.node.plane.sizes();
+        let request = self.sweeper.next(&sizes);
+        match self.node.plane.sweep(&request) {
+            Ok(report) => self.sweeper.done(&request, &report, &sizes),
+            Err(error) => tracing::debug!(%error, "a stretch was not swept"),
+        }
+    }
+
+    fn audit(&mut self) {
+        if self.repair.is_none()
+            && let Err(error) = self.node.audit()
+        {
+            tracing::warn!(%error, "the attachments are not what they should be");
+        }
+        match self.node.plane.outcomes() {
+            Ok(counts) => self.full.tell(&counts, self.node.plane.sizes().bindings),
+            Err(error) => tracing::debug!(%error, "cannot read the outcomes"),
+        }
+    }
+
+    fn schedule_repair(&mut self) {
+        if !self.node.is_dirty() {
+            self.repair = None;
+        } else if self.repair.is_none() {
+            self.repair = Some(Repair { at: Instant::now() + BACK_OFF.0, pause: BACK_OFF.0 });
+        }
+    }
+
+    fn try_repair(&mut self) {
+        if let Err(error) = self.node.repair() {
+            let pause = self.repair.map_or(BACK_OFF.0, |repair| (repair.pause * 2).min(BACK_OFF.1));
+            tracing::warn!(%error, again_in = ?pause, "the data plane cannot be repaired yet");
+            self.repair = Some(Repair { at: Instant::now() + pause, pause });
+        }
+    }
+}
+
+/// Largest weight of a backend.
+const MAX_WEIGHT: u32 = 1_000;
+
+impl FullTable {
+    /// Says so when bindings were refused since the last time.
+    fn tell(&mut self, counts: &[u64], capacity: u32) {
+        let refused = counts.get(Outcome::BindingsFull as usize).copied().unwrap_or_default();
+        let new = refused.saturating_sub(self.refused);
+        if new > 0 {
+            tracing::warn!(
+                refused = new,
+                capacity,
+                "the table of bindings is full: sessions go where the hash says; raise `bindings` in the configuration"
+            );
+        }
+        self.refused = refused;
+    }
+}
+
+fn acknowledgement(event: &BindingEvent) -> BindingRecord {
+    BindingRecord {
+        session: event.session,
+        word: event.word,
+        lifetime: 0,
+        service: event.service,
+        op: BindingOp::Acknowledge as u8,
+        pad: [0; 3],
+    }
+}
+
+/// Waits until events wait; for ever where nothing tells.
+async fn has_events(source: Option<&AsyncFd<OwnedFd>>) {
+    let Some(source) = source else { return std::future::pending().await };
+    match source.readable().await {
+        Ok(mut guard) => guard.clear_ready(),
+        Err(error) => {
+            tracing::warn!(%error, "the ring of binding events cannot be watched");
+            std::future::pending().await
+        }
+    }
+}

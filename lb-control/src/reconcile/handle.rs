@@ -1,0 +1,255 @@
+//! How others talk to the reconciler.
+
+use super::{
+    ApplyError, ApplyReport, ChangeError, ExplainInputs, FlowFilter, FlowRow, Gone, OutcomeRow, Overrides,
+    QueryError, SessionFilter, SessionRow, TableRow, View,
+};
+use crate::dataplane::{self, Cursor};
+use lb_common::abi::{BindingEvent, Hop};
+use lb_core::pool::{Admin, Desired};
+use std::{collections::BTreeSet, net::IpAddr};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+/// Rows that one request reads, so that a long listing does not keep changes waiting.
+const PAGE: usize = 8_192;
+
+/// A way to the reconciler; clones are cheap.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    requests: mpsc::Sender<Request>,
+    events: broadcast::Sender<BindingEvent>,
+    addresses: watch::Receiver<BTreeSet<IpAddr>>,
+}
+
+/// What is known of the way to an address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HopChange {
+    /// The backend's address.
+    pub address: IpAddr,
+    /// The way; `None` = the neighbour is not reachable.
+    pub hop: Option<ResolvedHop>,
+}
+
+/// A way to an address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ResolvedHop {
+    /// The next hop.
+    pub hop: Hop,
+    /// Our address on the way, of the address's family.
+    pub source: Option<IpAddr>,
+    /// Tag of the VLAN interface that the route goes through; `hop.ifindex` is the interface below it.
+    pub vlan: Option<u16>,
+}
+
+type Reply<T> = oneshot::Sender<T>;
+
+/// A request and where its answer goes.
+#[derive(Debug)]
+pub(super) enum Request {
+    Apply(Box<Desired>, Reply<Result<ApplyReport, ApplyError>>),
+    SetAdmin {
+        service: String,
+        backend: String,
+        admin: Option<Admin>,
+        reply: Reply<Result<(), ChangeError>>,
+    },
+    SetWeight {
+        service: String,
+        backend: String,
+        weight: Option<u32>,
+        reply: Reply<Result<(), ChangeError>>,
+    },
+    Health {
+        service: String,
+        backend: String,
+        healthy: Option<bool>,
+        reply: Reply<Result<(), ChangeError>>,
+    },
+    Hop(HopChange),
+    View(Reply<Result<View, dataplane::Error>>),
+    Desired(Reply<Option<Desired>>),
+    Overrides(Reply<Overrides>),
+    Outcomes(Reply<Result<Vec<OutcomeRow>, dataplane::Error>>),
+    Tables(Reply<Result<Vec<TableRow>, dataplane::Error>>),
+    Sessions {
+        filter: SessionFilter,
+        cursor: Option<Cursor>,
+        limit: usize,
+        reply: Reply<Result<Part<SessionRow>, QueryError>>,
+    },
+    Session {
+        service: String,
+        session: u64,
+        reply: Reply<Result<SessionRow, ChangeError>>,
+    },
+    SessionDelete {
+        service: String,
+        session: u64,
+        reply: Reply<Result<(), ChangeError>>,
+    },
+    Flows {
+        filter: FlowFilter,
+        cursor: Option<Cursor>,
+        limit: usize,
+        reply: Reply<Result<Part<FlowRow>, QueryError>>,
+    },
+    Explain {
+        service: String,
+        reply: Reply<Result<ExplainInputs, ChangeError>>,
+    },
+    DetachAll(Reply<Result<(), dataplane::Error>>),
+}
+
+/// The rows of one page that a filter lets through, and where to go on.
+#[derive(Debug)]
+pub(super) struct Part<T> {
+    pub(super) rows: Vec<T>,
+    pub(super) next: Option<Cursor>,
+}
+
+impl Handle {
+    pub(super) const fn new(
+        requests: mpsc::Sender<Request>,
+        events: broadcast::Sender<BindingEvent>,
+        addresses: watch::Receiver<BTreeSet<IpAddr>>,
+    ) -> Self {
+        Self { requests, events, addresses }
+    }
+
+    /// Makes the data plane do what is desired; it does so when this returns, or it does what it did before.
+    pub async fn apply(&self, desired: Desired) -> Result<ApplyReport, ApplyError> {
+        self.ask(|reply| Request::Apply(Box::new(desired), reply)).await?
+    }
+
+    /// Overrides a backend's admin state; `None` gives it back to the configuration.
+    pub async fn set_admin(
+        &self,
+        service: &str,
+        backend: &str,
+        admin: Option<Admin>,
+    ) -> Result<(), ChangeError> {
+        let (service, backend) = (service.to_owned(), backend.to_owned());
+        self.ask(|reply| Request::SetAdmin { service, backend, admin, reply }).await?
+    }
+
+    /// Overrides a backend's weight; `None` gives it back to the configuration.
+    pub async fn set_weight(
+        &self,
+        service: &str,
+        backend: &str,
+        weight: Option<u32>,
+    ) -> Result<(), ChangeError> {
+        let (service, backend) = (service.to_owned(), backend.to_owned());
+        self.ask(|reply| Request::SetWeight { service, backend, weight, reply }).await?
+    }
+
+    /// Says what health checks found; `None` = not checked, which counts as healthy.
+    pub async fn health(
+        &self,
+        service: &str,
+        backend: &str,
+        healthy: Option<bool>,
+    ) -> Result<(), ChangeError> {
+        let (service, backend) = (service.to_owned(), backend.to_owned());
+        self.ask(|reply| Request::Health { service, backend, healthy, reply }).await?
+    }
+
+    /// Says what is known of the way to an address; those of no backend are kept for later.
+    pub async fn hop(&self, change: HopChange) -> Result<(), Gone> {
+        self.requests.send(Request::Hop(change)).await.map_err(|_| Gone)
+    }
+
+    /// The backend addresses whose next hops are wanted; changes with the desired state.
+    pub fn addresses(&self) -> watch::Receiver<BTreeSet<IpAddr>> {
+        self.addresses.clone()
+    }
+
+    /// Bindings as they are made and moved, from now on.
+    pub fn events(&self) -> broadcast::Receiver<BindingEvent> {
+        self.events.subscribe()
+    }
+
+    /// Everything that runs.
+    pub async fn view(&self) -> Result<View, QueryError> {
+        Ok(self.ask(Request::View).await??)
+    }
+
+    /// The desired state that was applied last, without overrides; `None` before the first one.
+    pub async fn desired(&self) -> Result<Option<Desired>, Gone> {
+        self.ask(Request::Desired).await
+    }
+
+    /// What administrators changed.
+    pub async fn overrides(&self) -> Result<Overrides, Gone> {
+        self.ask(Request::Overrides).await
+    }
+
+    /// How often each outcome was met.
+    pub async fn outcomes(&self) -> Result<Vec<OutcomeRow>, QueryError> {
+        Ok(self.ask(Request::Outcomes).await??)
+    }
+
+    /// Sizes and fill of the tables.
+    pub async fn tables(&self) -> Result<Vec<TableRow>, QueryError> {
+        Ok(self.ask(Request::Tables).await??)
+    }
+
+    /// Sessions that the filter lets through, at most `limit`.
+    pub async fn sessions(&self, filter: SessionFilter, limit: usize) -> Result<Vec<SessionRow>, QueryError> {
+        let (mut rows, mut cursor) = (Vec::new(), None);
+        loop {
+            let filter = filter.clone();
+            let part = self.ask(|reply| Request::Sessions { filter, cursor, limit: PAGE, reply }).await??;
+            rows.extend(part.rows);
+            cursor = part.next;
+            if cursor.is_none() || rows.len() >= limit {
+                rows.truncate(limit);
+                return Ok(rows);
+            }
+        }
+    }
+
+    /// One session.
+    pub async fn session(&self, service: &str, session: u64) -> Result<SessionRow, ChangeError> {
+        let service = service.to_owned();
+        self.ask(|reply| Request::Session { service, session, reply }).await?
+    }
+
+    /// Forgets a session; its next packet is a new one's.
+    pub async fn session_delete(&self, service: &str, session: u64) -> Result<(), ChangeError> {
+        let service = service.to_owned();
+        self.ask(|reply| Request::SessionDelete { service, session, reply }).await?
+    }
+
+    /// Flows that the filter lets through, at most `limit`.
+    pub async fn flows(&self, filter: FlowFilter, limit: usize) -> Result<Vec<FlowRow>, QueryError> {
+        let (mut rows, mut cursor) = (Vec::new(), None);
+        loop {
+            let filter = filter.clone();
+            let part = self.ask(|reply| Request::Flows { filter, cursor, limit: PAGE, reply }).await??;
+            rows.extend(part.rows);
+            cursor = part.next;
+            if cursor.is_none() || rows.len() >= limit {
+                rows.truncate(limit);
+                return Ok(rows);
+            }
+        }
+    }
+
+    /// What is needed to compute which backend a session of this service gets.
+    pub async fn explain_inputs(&self, service: &str) -> Result<ExplainInputs, ChangeError> {
+        let service = service.to_owned();
+        self.ask(|reply| Request::Explain { service, reply }).await?
+    }
+
+    /// Leaves every interface and frees every table; the reconciler ends.
+    pub async fn detach(&self) -> Result<(), QueryError> {
+        Ok(self.ask(Request::DetachAll).await??)
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Gone> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(request(reply)).await.map_err(|_| Gone)?;
+        answer.await.map_err(|_| Gone)
+    }
+}

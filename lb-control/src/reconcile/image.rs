@@ -1,0 +1,221 @@
+//! What the tables should hold, or do hold, but for the arena.
+
+use super::ResolvedHop;
+use lb_common::abi::{
+    Addr, Affinity, Backend, Be16, Mode, Service, ServiceFlags, ServiceKey, Settings, SettingsFlags, Status,
+    VLAN_KEEP, VLAN_NONE,
+};
+use lb_core::pool::{
+    AffinitySpec, BackendSpec, Desired, NodeSpec, ServiceSpec, Vlan,
+    layout::{BackendPlan, ServicePlan},
+    status,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+    time::Duration,
+};
+
+/// Content of every table that the reconciler writes, but for the arena: new selection tables go where none
+/// stands, so nothing has to be taken back there.
+#[derive(Clone, PartialEq, Default, Debug)]
+pub(super) struct Image {
+    /// Without what the data plane itself decides.
+    pub(super) settings: Settings,
+    /// Services, and the entries that mark VIPs and services that are alone on theirs.
+    pub(super) services: HashMap<ServiceKey, Service>,
+    /// Slots with an owner; and freed ones, in an image that was read, for their generation.
+    pub(super) backends: BTreeMap<u16, Backend>,
+    /// Words that are not 0.
+    pub(super) statuses: BTreeMap<u32, u64>,
+    pub(super) devices: BTreeSet<u32>,
+    pub(super) attached: BTreeSet<String>,
+}
+
+/// What the world says beside the desired state.
+#[derive(Clone, PartialEq, Default, Debug)]
+pub(super) struct World {
+    /// Ways to backend addresses.
+    pub(super) hops: HashMap<IpAddr, ResolvedHop>,
+    /// Verdicts of health checks by service and backend name; those missing count as healthy.
+    pub(super) health: HashMap<(String, String), bool>,
+    /// Indices of interfaces that packets come in on.
+    pub(super) ingress: BTreeSet<u32>,
+    /// Tunnel sources that were used last, until routes say better.
+    pub(super) tunnel: [Addr; 2],
+}
+
+impl World {
+    /// Verdict on a backend, `None` when it is not checked.
+    pub(super) fn healthy(&self, service: &str, backend: &str) -> Option<bool> {
+        // The map's key is a pair of owned names; it is asked for rarely enough to make them.
+        self.health.get(&(service.to_owned(), backend.to_owned())).copied()
+    }
+
+    fn tunnel_source(&self, desired: &Desired, v4: bool) -> Addr {
+        let spec = &desired.node;
+        let given = if v4 { spec.tunnel_v4.map(Addr::from) } else { spec.tunnel_v6.map(Addr::from) };
+        let tunnels =
+            desired.services.iter().filter(|service| matches!(service.mode, Mode::Ipip | Mode::Gue));
+        let addresses = tunnels.flat_map(|service| service.backends.iter().map(|backend| backend.address));
+        // The lowest address decides, so that the order of the configuration does not matter.
+        let family: BTreeSet<IpAddr> = addresses.filter(|address| address.is_ipv4() == v4).collect();
+        let learned = family.iter().find_map(|address| self.hops.get(address)?.source);
+        let learned = learned.filter(|source| source.is_ipv4() == v4).map(Addr::from);
+        given.or(learned).unwrap_or(self.tunnel[usize::from(!v4)])
+    }
+}
+
+impl Image {
+    /// What the tables should hold; `places` are the services' in the order of `desired`.
+    pub(super) fn build(desired: &Desired, places: &[ServicePlan], world: &World) -> Self {
+        let mut image = Self {
+            settings: settings(desired, world),
+            devices: world.ingress.clone(),
+            attached: desired.node.interfaces.iter().cloned().collect(),
+            ..Self::default()
+        };
+        for (service, place) in desired.services.iter().zip(places) {
+            let row = self::service(service, place);
+            image.services.insert(key(service), row);
+            image.services.insert(ServiceKey::vip(service.address.into()), Service::default());
+            if is_alone(service, desired) {
+                let alone = ServiceKey::alone(service.address.into(), service.protocol.number());
+                image.services.insert(alone, row);
+            }
+            for (backend, place) in service.backends.iter().zip(&place.backends) {
+                let row = self::backend(service, backend, place, world);
+                if row.hop.ifindex != 0 {
+                    image.devices.insert(row.hop.ifindex);
+                }
+                image.backends.insert(place.slot, row);
+                let healthy = world.healthy(&service.name, &backend.name).unwrap_or(true);
+                let status = status::effective(backend.admin, backend.weight, healthy);
+                let bits = image.status_word(Status::word(place.slot));
+                image.put_status(Status::word(place.slot), status.set(bits, place.slot));
+            }
+        }
+        image
+    }
+
+    /// A status word.
+    pub(super) fn status_word(&self, word: u32) -> u64 {
+        self.statuses.get(&word).copied().unwrap_or_default()
+    }
+
+    /// Replaces a status word.
+    pub(super) fn put_status(&mut self, word: u32, bits: u64) {
+        if bits == 0 {
+            self.statuses.remove(&word);
+        } else {
+            self.statuses.insert(word, bits);
+        }
+    }
+}
+
+/// What may be compared and written of settings: the rest is the data plane's.
+pub(super) fn own(settings: &Settings) -> Settings {
+    const THEIRS: u32 = SettingsFlags::TX_BY_REDIRECT | SettingsFlags::MIGRATING;
+    Settings {
+        schema: 0,
+        flags: settings.flags & !THEIRS,
+        binding_capacity: 0,
+        binding_ring: 0,
+        half_open: 0,
+        flows: 0,
+        ..*settings
+    }
+}
+
+/// What a service's packets are looked up by.
+pub(super) fn key(service: &ServiceSpec) -> ServiceKey {
+    ServiceKey::service(service.address.into(), Be16::new(service.port), service.protocol.number())
+}
+
+fn settings(desired: &Desired, world: &World) -> Settings {
+    let NodeSpec { session_secret, gue_port, timeouts, limits, .. } = &desired.node;
+    let half = |start: usize| {
+        let mut word = [0; 8];
+        word.copy_from_slice(&session_secret[start..start + 8]);
+        u64::from_le_bytes(word)
+    };
+    let flag = |flag: u32, is_set: bool| if is_set { flag } else { 0 };
+    let services = &desired.services;
+    own(&Settings {
+        flags: flag(SettingsFlags::NAT, services.iter().any(|service| service.mode == Mode::Nat))
+            | flag(SettingsFlags::ANY_PORT, services.iter().any(|service| service.port == 0)),
+        session_secret: [half(0), half(8)],
+        tunnel_v4: world.tunnel_source(desired, true),
+        tunnel_v6: world.tunnel_source(desired, false),
+        gue_port: (*gue_port).into(),
+        answer_rate: limits.answer_rate,
+        prefix_quota: limits.prefix_quota,
+        prefix_window: u32::try_from(limits.prefix_window.as_secs()).unwrap_or(u32::MAX).max(1),
+        tcp_half_open: nanoseconds(timeouts.tcp_half_open),
+        tcp_established: nanoseconds(timeouts.tcp_established),
+        tcp_closing: nanoseconds(timeouts.tcp_closing),
+        tcp_reset: nanoseconds(timeouts.tcp_reset),
+        udp_new: nanoseconds(timeouts.udp_new),
+        udp_established: nanoseconds(timeouts.udp_established),
+        ..Settings::default()
+    })
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Whether fragments without ports can only be for this service.
+fn is_alone(service: &ServiceSpec, desired: &Desired) -> bool {
+    let rivals = desired
+        .services
+        .iter()
+        .filter(|other| other.address == service.address && other.protocol == service.protocol);
+    rivals.count() == 1
+}
+
+fn service(spec: &ServiceSpec, place: &ServicePlan) -> Service {
+    let (affinity, prefix_v4, prefix_v6) = match spec.affinity {
+        AffinitySpec::None => (Affinity::None, 32, 128),
+        AffinitySpec::SourceIp { v4, v6 } => (Affinity::SourceIp, v4, v6),
+    };
+    let snat = if spec.source.is_some() { ServiceFlags::SNAT } else { 0 };
+    Service {
+        id: spec.id,
+        slot: place.slot,
+        mode: spec.mode as u8,
+        affinity: affinity as u8,
+        table: place.table,
+        table_mask: place.mask,
+        members: place.members,
+        member_count: place.member_count,
+        prefix_v4,
+        prefix_v6,
+        flags: snat,
+        binding_rate: spec.binding_rate,
+        lifetime: nanoseconds(spec.lifetime),
+        source: spec.source.map(Addr::from).unwrap_or_default(),
+        mss: spec.mss.unwrap_or_default(),
+        pad: 0,
+        pad2: 0,
+    }
+}
+
+fn backend(service: &ServiceSpec, spec: &BackendSpec, place: &BackendPlan, world: &World) -> Backend {
+    let way = world.hops.get(&spec.address);
+    Backend {
+        address: spec.address.into(),
+        hop: way.map(|way| way.hop).unwrap_or_default(),
+        number: spec.number,
+        service: service.id,
+        port: Be16::new(spec.port),
+        generation: place.generation,
+        vlan: match spec.vlan {
+            Vlan::Auto => way.and_then(|way| way.vlan).unwrap_or(VLAN_KEEP),
+            Vlan::Untagged => VLAN_NONE,
+            Vlan::Tagged(tag) => tag,
+        },
+        pad: 0,
+        pad2: 0,
+    }
+}

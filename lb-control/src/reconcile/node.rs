@@ -1,0 +1,241 @@
+//! The node's desired and actual state, and the way from one to the other.
+//!
+//! No channels, no clock: the actor calls it, and so do the tests.
+
+use super::{
+    ApplyError, ApplyReport, HopChange, Overrides,
+    image::{Image, World},
+    recovery,
+    step::{self, Step},
+    transaction::{self, Failure},
+};
+use crate::dataplane::{self, DataPlane, Migration, Sizes};
+use lb_core::pool::{
+    Desired,
+    layout::{Layout, LayoutError, MAX_ARENA_CHUNKS, Plan, ServicePlan},
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+/// Desired and actual state of a node.
+pub(super) struct Node {
+    pub(super) plane: Box<dyn DataPlane>,
+    layout: Layout,
+    /// What was applied last.
+    applied: Option<Applied>,
+    pub(super) overrides: Overrides,
+    pub(super) world: World,
+    /// What the tables hold, as far as is known.
+    actual: Image,
+    /// What they should hold.
+    target: Image,
+    is_dirty: bool,
+}
+
+/// A desired state and where its parts lie.
+#[derive(Clone, Debug)]
+pub(super) struct Applied {
+    /// As configured.
+    pub(super) desired: Desired,
+    /// With overrides.
+    pub(super) effective: Desired,
+    /// Of the services, in the order of `effective`.
+    pub(super) places: Vec<ServicePlan>,
+}
+
+impl Node {
+    /// Takes over what stands in the tables.
+    pub(super) fn recover(mut plane: Box<dyn DataPlane>, overrides: Overrides) -> dataplane::Result<Self> {
+        let actual = recovery::image(&mut *plane)?;
+        let layout = recovery::layout(&mut *plane, &actual)?;
+        let world = recovery::world(&mut *plane, &actual)?;
+        Ok(Self {
+            plane,
+            layout,
+            applied: None,
+            overrides,
+            world,
+            target: actual.clone(),
+            actual,
+            is_dirty: false,
+        })
+    }
+
+    /// What was applied last; `None` before the first time.
+    pub(super) const fn applied(&self) -> Option<&Applied> {
+        self.applied.as_ref()
+    }
+
+    /// Whether the tables may hold something else than they should.
+    pub(super) const fn is_dirty(&self) -> bool {
+        self.is_dirty
+    }
+
+    /// What the tables should hold.
+    pub(super) const fn target(&self) -> &Image {
+        &self.target
+    }
+
+    /// Addresses of all backends.
+    pub(super) fn addresses(&self) -> BTreeSet<IpAddr> {
+        let services = self.applied.iter().flat_map(|applied| &applied.effective.services);
+        services.flat_map(|service| service.backends.iter().map(|backend| backend.address)).collect()
+    }
+
+    /// Makes the tables hold what is desired, or leaves them as they were.
+    pub(super) fn apply(&mut self, desired: Desired) -> Result<ApplyReport, ApplyError> {
+        // Where new tables may go is only known when the tables hold what they should.
+        self.repair().map_err(ApplyError::Unsettled)?;
+        let effective = self.overrides.apply_to(&desired);
+        let plan = self.plan(&effective)?;
+
+        let target = Image::build(&effective, &plan.services, &self.world);
+        let mut steps = step::places(&plan.services);
+        steps.extend(step::difference(&self.actual, &target));
+        let sizes = Sizes {
+            bindings: effective.node.bindings,
+            flows: effective.node.flows,
+            arena: self.plane.sizes().arena,
+        };
+        let mut report = self.report(&effective, &steps);
+        if let Err(error) = self.transact(steps, sizes, &mut report) {
+            self.layout.abandon(&plan);
+            return Err(error);
+        }
+
+        let places =
+            plan.services.iter().map(|place| ServicePlan { contents: None, ..place.clone() }).collect();
+        self.layout = plan.into_layout();
+        self.applied = Some(Applied { desired, effective, places });
+        self.target = target;
+        self.note_ingress();
+        Ok(report)
+    }
+
+    /// Takes note of the way to an address.
+    pub(super) fn hop(&mut self, change: HopChange) {
+        match change.hop {
+            Some(way) => self.world.hops.insert(change.address, way),
+            None => self.world.hops.remove(&change.address),
+        };
+    }
+
+    /// Lets what the world says show in the tables; a failure leaves them to [`repair`](Self::repair).
+    pub(super) fn follow_world(&mut self) {
+        let Some(applied) = &self.applied else { return };
+        self.target = Image::build(&applied.effective, &applied.places, &self.world);
+        self.world.tunnel = [self.target.settings.tunnel_v4, self.target.settings.tunnel_v6];
+        if self.is_dirty {
+            return;
+        }
+        let steps = step::difference(&self.actual, &self.target);
+        if let Err(error) = transaction::run_forward(&mut *self.plane, &mut self.actual, &steps) {
+            tracing::warn!(%error, "the data plane refused a change; trying again");
+            self.is_dirty = true;
+        }
+    }
+
+    /// Reads what the tables hold and makes them hold what they should, if they may not.
+    pub(super) fn repair(&mut self) -> dataplane::Result<()> {
+        if !self.is_dirty {
+            return Ok(());
+        }
+        self.actual = recovery::image(&mut *self.plane)?;
+        let steps = step::difference(&self.actual, &self.target);
+        transaction::run_forward(&mut *self.plane, &mut self.actual, &steps)?;
+        self.is_dirty = false;
+        self.note_ingress();
+        tracing::info!(writes = steps.len(), "the data plane holds again what it should");
+        Ok(())
+    }
+
+    /// Compares the attachments with what they should be; interfaces come and go by themselves.
+    pub(super) fn audit(&mut self) -> dataplane::Result<()> {
+        let attached = self.plane.attachments()?.into_iter().map(|attachment| attachment.interface);
+        self.is_dirty |= attached.collect::<BTreeSet<_>>() != self.target.attached;
+        self.repair()
+    }
+
+    /// A plan, in a larger arena where it needs one.
+    fn plan(&mut self, effective: &Desired) -> Result<Plan, ApplyError> {
+        let needed = match self.layout.plan(effective) {
+            Err(LayoutError::ArenaFull { needed, .. }) => needed,
+            other => return other.map_err(ApplyError::Layout),
+        };
+        // Tables keep their places, so all new ones must find room behind them.
+        let sizes = self.plane.sizes();
+        let larger = sizes.arena.saturating_add(needed).next_power_of_two().min(MAX_ARENA_CHUNKS);
+        self.plane
+            .resize(&Sizes { arena: larger, ..sizes })
+            .and_then(|_| recovery::layout(&mut *self.plane, &self.actual))
+            .map(|layout| self.layout = layout)
+            .map_err(|source| ApplyError::RolledBack { source })?;
+        self.layout.plan(effective).map_err(ApplyError::Layout)
+    }
+
+    fn transact(
+        &mut self,
+        mut steps: Vec<Step>,
+        sizes: Sizes,
+        report: &mut ApplyReport,
+    ) -> Result<(), ApplyError> {
+        let resizes = sizes != self.plane.sizes();
+        if resizes {
+            steps.push(Step::Resize(sizes));
+        }
+        match transaction::run(&mut *self.plane, &mut self.actual, steps) {
+            Ok(migration) => {
+                report.migration = resizes.then_some(migration);
+                Ok(())
+            }
+            Err(Failure { source, rollback: None }) => Err(ApplyError::RolledBack { source }),
+            Err(Failure { source, rollback: Some(rollback) }) => {
+                self.is_dirty = true;
+                Err(ApplyError::Repairing { source, rollback })
+            }
+        }
+    }
+
+    /// Devices that packets come in on are devices to send to as well.
+    fn note_ingress(&mut self) {
+        let attachments = match self.plane.attachments() {
+            Ok(attachments) => attachments,
+            Err(error) => {
+                tracing::warn!(%error, "cannot read the attachments; trying again");
+                self.is_dirty = true;
+                return;
+            }
+        };
+        let ingress = attachments.into_iter().map(|attachment| attachment.ifindex).collect();
+        if self.world.ingress != ingress {
+            self.world.ingress = ingress;
+        }
+        self.follow_world();
+    }
+
+    fn report(&self, effective: &Desired, steps: &[Step]) -> ApplyReport {
+        let specs = |desired: &Desired| -> BTreeMap<String, lb_core::pool::ServiceSpec> {
+            desired.services.iter().map(|service| (service.name.clone(), service.clone())).collect()
+        };
+        let old = self.applied.as_ref().map(|applied| specs(&applied.effective)).unwrap_or_default();
+        let new = specs(effective);
+        let names = |wanted: &dyn Fn(&str) -> bool, of: &BTreeMap<String, _>| -> Vec<String> {
+            of.keys().filter(|name| wanted(name)).cloned().collect()
+        };
+        ApplyReport {
+            writes: steps.len(),
+            services_added: names(&|name| !old.contains_key(name), &new),
+            services_changed: names(
+                &|name| old.get(name).is_some_and(|old| new.get(name) != Some(old)),
+                &new,
+            ),
+            services_removed: names(&|name| !new.contains_key(name), &old),
+            attached: steps.iter().filter_map(Step::attached).collect(),
+            detached: steps.iter().filter_map(Step::detached).collect(),
+            migration: None::<Migration>,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

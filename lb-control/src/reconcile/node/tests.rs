@@ -1,0 +1,469 @@
+use super::*;
+use crate::dataplane::{
+    Attachment, Capabilities, CounterSlot, Cursor, Operation, Page, Traffic, Usage,
+    chaos::{Chaos, Faults},
+    memory::Memory,
+};
+use crate::reconcile::ResolvedHop;
+use lb_common::abi::{
+    Addr, ArenaChunk, Backend, Binding, BindingEvent, BindingKey, BindingRecord, Flow, Hop, Mac, Mode,
+    RecordResult, Service, ServiceFlags, ServiceKey, Settings, SettingsFlags, Status, SweepReport,
+    SweepRequest,
+};
+use lb_core::pool::{
+    Admin, AffinitySpec, BackendSpec, Limits, NodeSpec, Protocol, ServiceSpec, Timeouts, Vlan,
+};
+use proptest::prelude::*;
+use std::{
+    net::Ipv4Addr,
+    os::fd::BorrowedFd,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+const SIZES: Sizes = Sizes { bindings: 1_024, flows: 1_024, arena: 256 };
+
+/// A chaotic data plane that the test keeps a hand on.
+#[derive(Clone)]
+struct Shared(Arc<Mutex<Chaos>>);
+
+impl Shared {
+    fn new() -> Self {
+        Self(Arc::new(Mutex::new(Chaos::new(Memory::new(SIZES)))))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Chaos> {
+        self.0.lock().expect("no test panics while holding it")
+    }
+}
+
+macro_rules! forward {
+    ($($name:ident($($arg:ident: $ty:ty),*) -> $out:ty;)*) => {
+        impl DataPlane for Shared {
+            fn capabilities(&self) -> Capabilities { self.lock().capabilities() }
+            fn sizes(&self) -> Sizes { self.lock().sizes() }
+            fn event_fd(&self) -> Option<BorrowedFd<'_>> { None }
+            $(fn $name(&mut self, $($arg: $ty),*) -> dataplane::Result<$out> { self.lock().$name($($arg),*) })*
+        }
+    };
+}
+
+forward! {
+    resize(sizes: &Sizes) -> Migration;
+    settings() -> Settings;
+    put_settings(settings: &Settings) -> ();
+    services() -> Vec<(ServiceKey, Service)>;
+    put_service(key: &ServiceKey, service: &Service) -> ();
+    delete_service(key: &ServiceKey) -> ();
+    backends() -> Vec<(u16, Backend)>;
+    put_backend(slot: u16, backend: &Backend) -> ();
+    statuses() -> Vec<u64>;
+    put_status(word: u32, bits: u64) -> ();
+    arena(chunk: u32) -> ArenaChunk;
+    put_arena(chunk: u32, content: &ArenaChunk) -> ();
+    devices() -> Vec<u32>;
+    put_device(ifindex: u32) -> ();
+    delete_device(ifindex: u32) -> ();
+    attachments() -> Vec<Attachment>;
+    attach(interface: &str) -> Attachment;
+    detach(interface: &str) -> ();
+    detach_all() -> ();
+    bindings(cursor: Option<Cursor>, limit: usize) -> Page<(BindingKey, Binding)>;
+    binding(key: &BindingKey) -> Option<Binding>;
+    apply_bindings(records: &[BindingRecord]) -> Vec<RecordResult>;
+    flows(cursor: Option<Cursor>, limit: usize) -> Page<Flow>;
+    counters(services: &[u16], backends: &[u16]) -> Traffic;
+    clear_counters(slot: CounterSlot) -> ();
+    outcomes() -> Vec<u64>;
+    usage() -> Usage;
+    sweep(request: &SweepRequest) -> SweepReport;
+    events(limit: usize) -> Vec<BindingEvent>;
+}
+
+fn desired(services: Vec<ServiceSpec>) -> Desired {
+    Desired {
+        node: NodeSpec {
+            interfaces: vec!["eth0".into()],
+            bindings: SIZES.bindings,
+            flows: SIZES.flows,
+            session_secret: [7; 16],
+            tunnel_v4: None,
+            tunnel_v6: None,
+            gue_port: 6_080,
+            timeouts: Timeouts {
+                tcp_half_open: Duration::from_secs(5),
+                tcp_established: Duration::from_secs(3_600),
+                tcp_closing: Duration::from_secs(60),
+                tcp_reset: Duration::from_secs(5),
+                udp_new: Duration::from_secs(30),
+                udp_established: Duration::from_secs(120),
+            },
+            limits: Limits { answer_rate: 1_000, prefix_quota: 0, prefix_window: Duration::from_secs(10) },
+        },
+        services,
+    }
+}
+
+fn service(id: u32, mode: Mode, backends: Vec<BackendSpec>) -> ServiceSpec {
+    ServiceSpec {
+        name: format!("s{id}"),
+        id,
+        address: Ipv4Addr::new(10, 99, 0, (id / 4) as u8 + 1).into(),
+        port: 80 + (id % 4) as u16,
+        protocol: Protocol::Tcp,
+        mode,
+        affinity: AffinitySpec::SourceIp { v4: 32, v6: 64 },
+        lifetime: Duration::from_secs(600),
+        binding_rate: 10_000,
+        source: None,
+        mss: None,
+        backends,
+    }
+}
+
+fn backend(number: u64, weight: u32) -> BackendSpec {
+    BackendSpec {
+        name: format!("b{number}"),
+        number,
+        address: Ipv4Addr::new(10, 1, 0, number as u8).into(),
+        port: 8_080,
+        weight,
+        admin: Admin::Enabled,
+        vlan: Vlan::Auto,
+    }
+}
+
+fn two_services() -> Desired {
+    desired(vec![
+        service(1, Mode::Nat, vec![backend(1, 100), backend(2, 100)]),
+        service(2, Mode::Ipip, vec![backend(1, 100), backend(3, 0)]),
+    ])
+}
+
+fn way(host: u8) -> ResolvedHop {
+    let hop = Hop {
+        destination: Mac([2, 0, 0, 0, 0, host]),
+        mtu: 1_500,
+        source: Mac([2, 0, 0, 0, 1, 0]),
+        ifindex: 7,
+        ..Hop::default()
+    };
+    ResolvedHop { hop, source: Some(Ipv4Addr::new(10, 1, 0, 254).into()), vlan: None }
+}
+
+fn node(plane: &Shared) -> Node {
+    Node::recover(Box::new(plane.clone()), Overrides::default()).expect("empty tables can be read")
+}
+
+/// What the tables mean, free of slots and places.
+#[derive(Clone, PartialEq, Debug)]
+struct Meaning {
+    settings: Settings,
+    services: BTreeMap<Vec<u8>, ServiceMeaning>,
+    devices: Vec<u32>,
+    attached: Vec<String>,
+    owners: usize,
+    statuses_set: u32,
+}
+
+#[derive(Clone, PartialEq, Debug)]
+struct ServiceMeaning {
+    row: Service,
+    table: Vec<u64>,
+    members: Vec<(Backend, Status)>,
+}
+
+fn meaning(plane: &Shared) -> Meaning {
+    let mut chaos = plane.lock();
+    let plane = chaos.inner();
+    let backends: BTreeMap<u16, Backend> = plane.backends().expect("memory").into_iter().collect();
+    let statuses = plane.statuses().expect("memory");
+    let mut services = BTreeMap::new();
+    for (key, row) in plane.services().expect("memory") {
+        let mut places = Vec::new();
+        if row.member_count > 0 {
+            places = recovery::slots(plane, row.table, row.members + row.member_count).expect("memory");
+        }
+        let size = places.len() - row.member_count as usize;
+        let members = places[size..].iter().map(|slot| {
+            let word = statuses[Status::word(*slot) as usize];
+            let status = match (Status::serves(word, *slot), Status::accepts(word, *slot)) {
+                (true, true) => Status::Up,
+                (true, false) => Status::Draining,
+                (false, _) => Status::Down,
+            };
+            (Backend { generation: 0, ..backends[slot] }, status)
+        });
+        let meaning = ServiceMeaning {
+            table: places[..size].iter().map(|slot| backends[slot].number).collect(),
+            members: members.collect(),
+            row: Service { slot: 0, table: 0, members: 0, ..row },
+        };
+        let name =
+            [&key.address.octets()[..], &key.port.raw().to_ne_bytes(), &[key.protocol, key.kind]].concat();
+        services.insert(name, meaning);
+    }
+    Meaning {
+        settings: plane.settings().expect("memory"),
+        services,
+        devices: plane.devices().expect("memory"),
+        attached: plane
+            .attachments()
+            .expect("memory")
+            .into_iter()
+            .map(|attached| attached.interface)
+            .collect(),
+        owners: backends.values().filter(|backend| backend.address != Addr::NONE).count(),
+        statuses_set: statuses.iter().map(|word| word.count_ones()).sum(),
+    }
+}
+
+/// What a first and undisturbed application of that state means.
+fn clean(desired: &Desired, ways: &[u8]) -> Meaning {
+    let plane = Shared::new();
+    let mut node = node(&plane);
+    for &host in ways {
+        node.hop(HopChange { address: Ipv4Addr::new(10, 1, 0, host).into(), hop: Some(way(host)) });
+    }
+    node.apply(desired.clone()).expect("nothing disturbs");
+    meaning(&plane)
+}
+
+#[test]
+fn the_first_application_fills_the_tables() {
+    let plane = Shared::new();
+    let mut node = node(&plane);
+    node.hop(HopChange { address: Ipv4Addr::new(10, 1, 0, 1).into(), hop: Some(way(1)) });
+    let report = node.apply(two_services()).expect("applied");
+    assert_eq!(report.services_added, ["s1", "s2"]);
+    assert_eq!(report.attached, ["eth0"]);
+    let found = meaning(&plane);
+    assert_eq!(found.owners, 4);
+    assert_eq!(found.settings.flags, SettingsFlags::NAT);
+    assert_eq!(found.settings.tunnel_v4, Addr::from(Ipv4Addr::new(10, 1, 0, 254)));
+    assert!(found.devices.contains(&7));
+    let ipip = found.services.values().find(|service| service.row.id == 2).expect("it is there");
+    let statuses: Vec<Status> = ipip.members.iter().map(|(_, status)| *status).collect();
+    assert_eq!(statuses, [Status::Up, Status::Draining]);
+    assert_eq!(ipip.row.flags & ServiceFlags::SNAT, 0);
+    assert_eq!(ipip.row.lifetime, 600_000_000_000);
+}
+
+#[test]
+fn only_differences_are_written() {
+    let plane = Shared::new();
+    let mut node = node(&plane);
+    node.apply(two_services()).expect("applied");
+    assert_eq!(node.apply(two_services()).expect("applied").writes, 0);
+    let mut changed = two_services();
+    changed.services[0].backends[0].admin = Admin::Draining;
+    let report = node.apply(changed).expect("applied");
+    assert_eq!((report.writes, report.services_changed), (1, vec!["s1".to_owned()]));
+}
+
+#[test]
+fn a_restart_finds_everything_and_writes_nothing() {
+    let plane = Shared::new();
+    let mut first = node(&plane);
+    first.hop(HopChange { address: Ipv4Addr::new(10, 1, 0, 1).into(), hop: Some(way(1)) });
+    first.apply(two_services()).expect("applied");
+    let before = meaning(&plane);
+    drop(first);
+    let report = node(&plane).apply(two_services()).expect("applied");
+    assert_eq!(report.writes, 0, "hops and tunnel sources hold until they are known anew");
+    assert_eq!(meaning(&plane), before);
+}
+
+#[test]
+fn overrides_come_before_the_configuration() {
+    let plane = Shared::new();
+    let mut node = node(&plane);
+    node.apply(two_services()).expect("applied");
+    node.overrides = node.overrides.with("s1", "b1", |change| change.admin = Some(Admin::Disabled));
+    node.apply(two_services()).expect("applied");
+    let status =
+        |plane: &Shared| meaning(plane).services.values().find(|s| s.row.id == 1).map(|s| s.members[0].1);
+    assert_eq!(status(&plane), Some(Status::Down));
+    node.overrides = Overrides::default();
+    node.apply(two_services()).expect("applied");
+    assert_eq!(status(&plane), Some(Status::Up));
+}
+
+#[test]
+fn hops_and_health_show_at_once() {
+    let plane = Shared::new();
+    let mut node = node(&plane);
+    node.apply(two_services()).expect("applied");
+    let address = Ipv4Addr::new(10, 1, 0, 3).into();
+    node.hop(HopChange { address, hop: Some(way(3)) });
+    node.world.health.insert(("s1".into(), "b2".into()), false);
+    node.follow_world();
+    let found = meaning(&plane);
+    assert!(found.services.values().flat_map(|s| &s.members).any(|(row, _)| row.hop == way(3).hop));
+    let s1 = found.services.values().find(|service| service.row.id == 1).expect("there");
+    assert_eq!(s1.members[1].1, Status::Down);
+    node.hop(HopChange { address, hop: None });
+    node.follow_world();
+    assert!(
+        meaning(&plane).services.values().flat_map(|s| &s.members).all(|(row, _)| row.hop == Hop::default())
+    );
+}
+
+/// Another state that differs in everything: services come, go and change, tables grow.
+fn other_services() -> Desired {
+    let mut other = desired(vec![
+        service(2, Mode::Gue, vec![backend(1, 50), backend(4, 100)]),
+        service(3, Mode::L2, vec![backend(5, 1), backend(6, 2)]),
+    ]);
+    other.node.interfaces = vec!["eth0".into(), "eth1".into()];
+    other.node.bindings = 2_048;
+    other.node.gue_port = 9;
+    other
+}
+
+#[test]
+fn whichever_write_fails_the_state_before_runs_on() {
+    for late in [false, true] {
+        for number in 0.. {
+            let plane = Shared::new();
+            let mut node = node(&plane);
+            node.apply(two_services()).expect("applied");
+            let before = meaning(&plane);
+            plane.lock().set_faults(Faults { calls: vec![number], late, ..Faults::default() });
+            let result = node.apply(other_services());
+            let failed = plane.lock().failed();
+            plane.lock().set_faults(Faults::default());
+            if failed == 0 {
+                assert!(number > 20, "the change takes more than {number} calls");
+                result.expect("nothing failed");
+                break;
+            }
+            match result {
+                Err(ApplyError::RolledBack { .. }) => {
+                    let now = Meaning { devices: before.devices.clone(), ..meaning(&plane) };
+                    assert_eq!(now, before, "call {number}, late: {late}");
+                    assert!(!node.is_dirty());
+                }
+                // Reading what was attached failed after everything was written.
+                Ok(_) => assert!(node.is_dirty(), "call {number}"),
+                Err(other) => panic!("call {number}: {other}"),
+            }
+            node.apply(other_services()).expect("a second attempt works");
+            assert_eq!(meaning(&plane), clean(&other_services(), &[]), "call {number}, late: {late}");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_taken_back_is_repaired_later() {
+    let plane = Shared::new();
+    let mut node = node(&plane);
+    node.apply(two_services()).expect("applied");
+    let before = meaning(&plane);
+    plane.lock().set_faults(Faults { kinds: vec![Operation::Attach], ..Faults::default() });
+    node.apply(other_services()).expect_err("refused");
+    assert_eq!(Meaning { devices: before.devices.clone(), ..meaning(&plane) }, before);
+
+    // Deleting what is gone fails, and so does deleting again what was added.
+    let kinds = vec![Operation::DeleteService];
+    plane.lock().set_faults(Faults { kinds: kinds.clone(), ..Faults::default() });
+    let error = node.apply(other_services()).expect_err("refused");
+    assert!(matches!(error, ApplyError::Repairing { .. }), "{error}");
+    assert!(node.is_dirty());
+    plane.lock().set_faults(Faults { kinds, ..Faults::default() });
+    node.repair().expect_err("still refused");
+    let error = node.apply(other_services()).expect_err("not while it is being repaired");
+    assert!(matches!(error, ApplyError::Unsettled(_)), "{error}");
+    plane.lock().set_faults(Faults::default());
+    node.repair().expect("repaired");
+    assert_eq!(meaning(&plane), before);
+}
+
+#[test]
+fn an_arena_that_is_too_small_grows() {
+    let plane = Shared::new();
+    let mut node = node(&plane);
+    let services = (1..=12).map(|id| service(id, Mode::L2, vec![backend(1, 1), backend(2, 1)]));
+    let many = desired(services.collect());
+    node.apply(many.clone()).expect("applied");
+    assert!(plane.sizes().arena > SIZES.arena);
+    let mut changed = many;
+    for service in &mut changed.services {
+        service.backends.push(backend(3, 7));
+    }
+    node.apply(changed.clone()).expect("applied");
+    assert_eq!(meaning(&plane).services, clean(&changed, &[]).services);
+}
+
+#[test]
+fn attachments_that_vanish_come_back() {
+    let plane = Shared::new();
+    let mut node = node(&plane);
+    node.apply(two_services()).expect("applied");
+    plane.lock().inner().detach("eth0").expect("memory");
+    node.audit().expect("repaired");
+    assert_eq!(meaning(&plane).attached, ["eth0"]);
+}
+
+fn any_desired() -> impl Strategy<Value = Desired> {
+    let backends = proptest::collection::btree_map(1..8_u64, 0..4_u32, 0..5);
+    let mode = prop_oneof![Just(Mode::Nat), Just(Mode::L2), Just(Mode::Ipip)];
+    let services = proptest::collection::btree_map(1..7_u32, (mode, backends, 0..3_u16), 0..4);
+    (services, any::<bool>(), 0..2_u32).prop_map(|(services, two, larger)| {
+        let mut state = desired(Vec::new());
+        for (id, (mode, backends, port)) in services {
+            let backends = backends.into_iter().map(|(number, weight)| backend(number, weight)).collect();
+            let mut spec = service(id, mode, backends);
+            spec.port = 80 + id as u16 * 4 + port;
+            state.services.push(spec);
+        }
+        if two {
+            state.node.interfaces.push("eth1".into());
+        }
+        state.node.bindings <<= larger;
+        state
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_history_of_failures_ends_where_a_clean_application_does(
+        states in proptest::collection::vec((any_desired(), 0..60_u32, any::<u64>(), any::<bool>(), 1..8_u8), 1..7),
+    ) {
+        let plane = Shared::new();
+        let mut node = node(&plane);
+        let mut ways = BTreeSet::new();
+        for (state, per_mille, seed, late, host) in &states {
+            plane.lock().set_faults(Faults { per_mille: *per_mille, seed: *seed, late: *late, ..Faults::default() });
+            node.hop(HopChange { address: Ipv4Addr::new(10, 1, 0, *host).into(), hop: Some(way(*host)) });
+            ways.insert(*host);
+            node.follow_world();
+            // Refused or not: the last one counts.
+            drop(node.apply(state.clone()));
+            drop(node.repair());
+        }
+        plane.lock().set_faults(Faults::default());
+        node.repair().expect("nothing disturbs any more");
+        let last = node.applied().map(|applied| applied.desired.clone());
+        if let Some(last) = last {
+            let ways: Vec<u8> = ways.iter().copied().collect();
+            let (found, wanted) = (meaning(&plane), clean(&last, &ways));
+            prop_assert_eq!(&found.services, &wanted.services);
+            prop_assert_eq!(found.attached, wanted.attached);
+            prop_assert_eq!((found.owners, found.statuses_set), (wanted.owners, wanted.statuses_set));
+            let (found, wanted) = (recovery_settings(found.settings), recovery_settings(wanted.settings));
+            prop_assert_eq!(found, wanted);
+        }
+        let (last, ..) = states.last().expect("at least one");
+        node.apply(last.clone()).expect("nothing disturbs any more");
+        let ways: Vec<u8> = ways.into_iter().collect();
+        prop_assert_eq!(&meaning(&plane).services, &clean(last, &ways).services);
+    }
+}
+
+/// Tunnel sources stay as they were last needed, and sizes follow the last change that was accepted.
+fn recovery_settings(settings: Settings) -> Settings {
+    Settings { tunnel_v4: Addr::NONE, tunnel_v6: Addr::NONE, ..settings }
+}

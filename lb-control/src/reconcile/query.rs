@@ -1,0 +1,333 @@
+//! Answers to questions about what runs.
+
+use super::{
+    BackendView, ChangeError, ExplainInputs, FlowFilter, FlowRow, HopState, OutcomeRow, QueryError,
+    ServiceView, SessionFilter, SessionRow, TableRow, View,
+    handle::Part,
+    node::{Applied, Node},
+    recovery,
+};
+use crate::dataplane::{self, Cursor, clock::monotonic_ns};
+use lb_common::abi::{
+    Addr, Binding, BindingKey, BindingOp, BindingRecord, BindingWord, Counters, Flow, FlowWord, MAX_BACKENDS,
+    MAX_SERVICES, Outcome, RecordResult, ServiceKey, Status, map,
+};
+use lb_core::pool::{BackendSpec, ServiceSpec, layout::BackendPlan};
+use std::{collections::HashMap, net::IpAddr, time::Duration};
+
+/// Names of what bindings and flows speak of by number.
+struct Names<'a> {
+    services: HashMap<u32, &'a str>,
+    backends: HashMap<(u16, u16), &'a str>,
+}
+
+impl<'a> Names<'a> {
+    fn of(applied: Option<&'a Applied>) -> Self {
+        let mut names = Self { services: HashMap::new(), backends: HashMap::new() };
+        let Some(applied) = applied else { return names };
+        for (service, place) in applied.effective.services.iter().zip(&applied.places) {
+            names.services.insert(service.id, &service.name);
+            for (backend, place) in service.backends.iter().zip(&place.backends) {
+                names.backends.insert((place.slot, place.generation), &backend.name);
+            }
+        }
+        names
+    }
+
+    fn service(&self, id: u32) -> Option<String> {
+        self.services.get(&id).map(|&name| name.to_owned())
+    }
+
+    fn backend(&self, slot: u16, generation: u16) -> Option<String> {
+        self.backends.get(&(slot, generation)).map(|&name| name.to_owned())
+    }
+}
+
+impl Node {
+    pub(super) fn view(&mut self) -> dataplane::Result<View> {
+        let applied = self.applied().cloned();
+        let mut services = Vec::new();
+        for (spec, place) in
+            applied.iter().flat_map(|applied| applied.effective.services.iter().zip(&applied.places))
+        {
+            let slots: Vec<u16> = place.backends.iter().map(|backend| backend.slot).collect();
+            let traffic = self.plane.counters(&[place.slot], &slots)?;
+            let backends = spec.backends.iter().zip(&place.backends).zip(traffic.backends);
+            let backends = backends
+                .map(|((backend, place), counters)| self.backend_view(spec, backend, *place, counters));
+            services.push(ServiceView {
+                backends: backends.collect(),
+                spec: spec.clone(),
+                slot: place.slot,
+                table_size: if place.member_count == 0 { 0 } else { place.mask + 1 },
+                counters: traffic.services.first().copied().unwrap_or_default(),
+            });
+        }
+        services.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
+        Ok(View {
+            services,
+            attachments: self.plane.attachments()?,
+            sizes: self.plane.sizes(),
+            bindings: self.plane.usage()?.bindings,
+            repairing: self.is_dirty(),
+        })
+    }
+
+    fn backend_view(
+        &self,
+        service: &ServiceSpec,
+        spec: &BackendSpec,
+        place: BackendPlan,
+        counters: Counters,
+    ) -> BackendView {
+        let configured = self.applied().and_then(|applied| {
+            let services = &applied.desired.services;
+            let service = services.iter().find(|other| other.name == service.name)?;
+            service.backends.iter().find(|other| other.name == spec.name)
+        });
+        let word = self.target().status_word(Status::word(place.slot));
+        BackendView {
+            configured_weight: configured.map(|old| old.weight).filter(|&weight| weight != spec.weight),
+            configured_admin: configured.map(|old| old.admin).filter(|&admin| admin != spec.admin),
+            slot: place.slot,
+            generation: place.generation,
+            status: match (Status::serves(word, place.slot), Status::accepts(word, place.slot)) {
+                (_, true) => Status::Up,
+                (true, false) => Status::Draining,
+                (false, false) => Status::Down,
+            },
+            healthy: self.world.healthy(&service.name, &spec.name),
+            hop: match self.world.hops.get(&spec.address) {
+                Some(way) => HopState::Resolved { hop: way.hop, source: way.source },
+                None => HopState::Unresolved,
+            },
+            counters,
+            spec: spec.clone(),
+        }
+    }
+
+    pub(super) fn outcomes(&mut self) -> dataplane::Result<Vec<OutcomeRow>> {
+        let counts = self.plane.outcomes()?;
+        let rows = Outcome::ALL.iter().map(|&outcome| OutcomeRow {
+            outcome,
+            packets: counts.get(outcome as usize).copied().unwrap_or_default(),
+        });
+        Ok(rows.collect())
+    }
+
+    pub(super) fn tables(&mut self, flows_live: Option<u64>) -> dataplane::Result<Vec<TableRow>> {
+        let (sizes, usage) = (self.plane.sizes(), self.plane.usage()?);
+        let image = self.target();
+        let backends = image.backends.values().filter(|backend| backend.address != Addr::NONE).count();
+        let services = image.services.keys().filter(|key| key.kind == ServiceKey::BY_PORT).count();
+        let row = |name, size: u32, used: Option<u64>| TableRow { name, size: size.into(), used };
+        Ok(vec![
+            row(map::SERVICES, MAX_SERVICES, Some(services as u64)),
+            row(map::BACKENDS, MAX_BACKENDS, Some(backends as u64)),
+            row(map::ARENA, sizes.arena, self.arena_used()),
+            row(map::BINDINGS, sizes.bindings, Some(usage.bindings)),
+            row(map::FLOWS, sizes.flow_records(), flows_live),
+        ])
+    }
+
+    /// Arena chunks of the tables that stand.
+    fn arena_used(&self) -> Option<u64> {
+        let places = &self.applied()?.places;
+        let chunk = lb_common::abi::ARENA_CHUNK as u32;
+        let used =
+            places.iter().map(|place| (place.members + place.member_count - place.table).div_ceil(chunk));
+        Some(used.map(u64::from).sum())
+    }
+
+    /// Sessions of one page that the filter lets through.
+    pub(super) fn sessions(
+        &mut self,
+        filter: &SessionFilter,
+        cursor: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Part<SessionRow>, QueryError> {
+        let wanted = self.numbers(filter.service.as_deref(), filter.backend.as_deref())?;
+        let page = self.plane.bindings(cursor, limit)?;
+        let (names, now) = (Names::of(self.applied()), monotonic_ns());
+        let rows = page.rows.iter().filter(|(key, binding)| {
+            let word = BindingWord(binding.word);
+            wanted.takes(key.service, (word.backend(), word.slot_generation()))
+                && filter.session.is_none_or(|session| session == key.session)
+        });
+        Ok(Part { rows: rows.filter_map(|row| session_row(row, &names, now)).collect(), next: page.next })
+    }
+
+    pub(super) fn session(&mut self, service: &str, session: u64) -> Result<SessionRow, ChangeError> {
+        let key = BindingKey::new(self.service(service)?.0.id, session);
+        let found = self.plane.binding(&key)?;
+        let row = found
+            .and_then(|binding| session_row(&(key, binding), &Names::of(self.applied()), monotonic_ns()));
+        row.ok_or_else(|| ChangeError::UnknownSession { service: service.to_owned(), session })
+    }
+
+    pub(super) fn session_delete(&mut self, service: &str, session: u64) -> Result<(), ChangeError> {
+        let key = BindingKey::new(self.service(service)?.0.id, session);
+        let service = service.to_owned();
+        let Some(binding) = self.plane.binding(&key)? else {
+            return Err(ChangeError::UnknownSession { service, session });
+        };
+        let record = BindingRecord {
+            session,
+            word: binding.word,
+            lifetime: 0,
+            service: key.service,
+            op: BindingOp::Delete as u8,
+            pad: [0; 3],
+        };
+        match self.plane.apply_bindings(&[record])?.first() {
+            Some(RecordResult::Applied) => Ok(()),
+            Some(RecordResult::Absent) => Err(ChangeError::UnknownSession { service, session }),
+            Some(RecordResult::Superseded | RecordResult::Full | RecordResult::Invalid) | None => {
+                Err(ChangeError::SessionMoved { service, session })
+            }
+        }
+    }
+
+    /// Flows of one page that the filter lets through.
+    pub(super) fn flows(
+        &mut self,
+        filter: &FlowFilter,
+        cursor: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Part<FlowRow>, QueryError> {
+        let wanted = self.numbers(filter.service.as_deref(), filter.backend.as_deref())?;
+        let page = self.plane.flows(cursor, limit)?;
+        let (names, now) = (Names::of(self.applied()), monotonic_ns());
+        let rows = page.rows.iter().filter(|flow| {
+            wanted.takes(flow.service, (flow.backend, flow.backend_generation))
+                && filter.client.is_none_or(|client| IpAddr::from(flow.client.source) == client)
+        });
+        Ok(Part { rows: rows.map(|flow| flow_row(flow, &names, now)).collect(), next: page.next })
+    }
+
+    pub(super) fn explain(&mut self, service: &str) -> Result<ExplainInputs, ChangeError> {
+        let key = super::image::key(self.service(service)?.0);
+        let row = self.target().services.get(&key).copied().unwrap_or_default();
+        let (table, members) = if row.member_count == 0 {
+            (Vec::new(), Vec::new())
+        } else {
+            let size = row.table_mask + 1;
+            (
+                recovery::slots(&mut *self.plane, row.table, row.table + size)?,
+                recovery::slots(&mut *self.plane, row.members, row.members + row.member_count)?,
+            )
+        };
+        let view = self.view()?.services.into_iter().find(|view| view.spec.name == service);
+        let view = view.ok_or_else(|| self.unknown_service(service))?;
+        Ok(ExplainInputs {
+            service: row,
+            table,
+            members,
+            view,
+            session_secret: self.target().settings.session_secret,
+        })
+    }
+
+    /// A service and its place.
+    pub(super) fn service(
+        &self,
+        name: &str,
+    ) -> Result<(&ServiceSpec, &lb_core::pool::layout::ServicePlan), ChangeError> {
+        let applied = self.applied().ok_or_else(|| self.unknown_service(name))?;
+        let mut services = applied.effective.services.iter().zip(&applied.places);
+        services.find(|(service, _)| service.name == name).ok_or_else(|| self.unknown_service(name))
+    }
+
+    /// A backend of a service and its place.
+    pub(super) fn backend(
+        &self,
+        service: &str,
+        name: &str,
+    ) -> Result<(&BackendSpec, BackendPlan), ChangeError> {
+        let (spec, place) = self.service(service)?;
+        let mut backends = spec.backends.iter().zip(&place.backends);
+        let found = backends.find(|(backend, _)| backend.name == name);
+        found.map(|(backend, place)| (backend, *place)).ok_or_else(|| ChangeError::UnknownBackend {
+            service: service.to_owned(),
+            name: name.to_owned(),
+            suggestion: nearest(name, spec.backends.iter().map(|backend| backend.name.as_str())),
+        })
+    }
+
+    fn unknown_service(&self, name: &str) -> ChangeError {
+        let services = self.applied().into_iter().flat_map(|applied| &applied.effective.services);
+        ChangeError::UnknownService {
+            name: name.to_owned(),
+            suggestion: nearest(name, services.map(|service| service.name.as_str())),
+        }
+    }
+
+    fn numbers(&self, service: Option<&str>, backend: Option<&str>) -> Result<Wanted, QueryError> {
+        let unknown = QueryError::Unknown;
+        let id =
+            service.map(|name| self.service(name).map(|(spec, _)| spec.id)).transpose().map_err(unknown)?;
+        let backends = match (service, backend) {
+            (_, None) => None,
+            (Some(service), Some(backend)) => {
+                let (_, place) = self.backend(service, backend).map_err(unknown)?;
+                Some(vec![(place.slot, place.generation)])
+            }
+            (None, Some(backend)) => {
+                let services = self.applied().into_iter().flat_map(|applied| &applied.effective.services);
+                let found = services.filter_map(|service| self.backend(&service.name, backend).ok());
+                Some(found.map(|(_, place)| (place.slot, place.generation)).collect())
+            }
+        };
+        Ok(Wanted { service: id, backends })
+    }
+}
+
+/// Numbers that a filter lets through; `None` = all.
+struct Wanted {
+    service: Option<u32>,
+    backends: Option<Vec<(u16, u16)>>,
+}
+
+impl Wanted {
+    fn takes(&self, service: u32, backend: (u16, u16)) -> bool {
+        self.service.is_none_or(|wanted| wanted == service)
+            && self.backends.as_ref().is_none_or(|wanted| wanted.contains(&backend))
+    }
+}
+
+/// The name that is meant, when it is near enough.
+fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+    let measured = known.map(|known| (strsim::damerau_levenshtein(name, known), known));
+    let best = measured.min().filter(|(edits, known)| *edits * 2 <= known.chars().count());
+    best.map(|(_, known)| known.to_owned())
+}
+
+fn session_row((key, binding): &(BindingKey, Binding), names: &Names<'_>, now: u64) -> Option<SessionRow> {
+    let word = BindingWord(binding.word);
+    if binding.expires <= now || word.has(BindingWord::DEAD) {
+        return None;
+    }
+    Some(SessionRow {
+        service: names.service(key.service),
+        service_id: key.service,
+        session: key.session,
+        backend: names.backend(word.backend(), word.slot_generation()),
+        slot: word.backend(),
+        generation: word.generation(),
+        expires_in: Duration::from_nanos(binding.expires - now),
+        pinned: word.has(BindingWord::PINNED),
+        unsynced: word.has(BindingWord::UNSYNCED),
+    })
+}
+
+fn flow_row(flow: &Flow, names: &Names<'_>, now: u64) -> FlowRow {
+    FlowRow {
+        service: names.service(flow.service),
+        backend: names.backend(flow.backend, flow.backend_generation),
+        client: flow.client,
+        server: flow.server,
+        state: FlowWord(flow.word).state(),
+        session: flow.session,
+        idle: Duration::from_nanos(now.saturating_sub(flow.last_seen)),
+    }
+}

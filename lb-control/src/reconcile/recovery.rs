@@ -1,0 +1,88 @@
+//! What stands in the tables, read back: after a start, and before a repair.
+
+use super::image::{Image, World, own};
+use crate::dataplane::{DataPlane, Result};
+use lb_common::abi::{ARENA_CHUNK, Addr, Backend, Mac, Service, ServiceKey};
+use lb_core::pool::layout::{FoundBackend, FoundService, Layout};
+use std::net::IpAddr;
+
+use super::ResolvedHop;
+
+/// Reads everything but the arena.
+pub(super) fn image(plane: &mut dyn DataPlane) -> Result<Image> {
+    let mut image = Image {
+        settings: own(&plane.settings()?),
+        services: plane.services()?.into_iter().collect(),
+        backends: plane.backends()?.into_iter().collect(),
+        devices: plane.devices()?.into_iter().collect(),
+        attached: plane.attachments()?.into_iter().map(|attachment| attachment.interface).collect(),
+        ..Image::default()
+    };
+    for (word, bits) in (0..).zip(plane.statuses()?) {
+        image.put_status(word, bits);
+    }
+    Ok(image)
+}
+
+/// Who owns which slot and part of the arena.
+pub(super) fn layout(plane: &mut dyn DataPlane, image: &Image) -> Result<Layout> {
+    let backends = image.backends.iter().map(|(&slot, backend)| FoundBackend {
+        slot,
+        generation: backend.generation,
+        owner: (backend.address != Addr::NONE).then_some((backend.service, backend.number)),
+    });
+    let chunks = plane.sizes().arena;
+    let services = image.services.iter().filter(|(key, _)| key.kind == ServiceKey::BY_PORT);
+    let services = services.map(|(_, service)| found(plane, service, chunks));
+    let services = services.collect::<Result<Vec<_>>>()?;
+    Ok(Layout::recover(backends, services, chunks))
+}
+
+/// What the rows say of the ways to the backends, which holds until routes and neighbours are known anew.
+pub(super) fn world(plane: &mut dyn DataPlane, image: &Image) -> Result<World> {
+    let owned = image.backends.values().filter(|backend| backend.address != Addr::NONE);
+    let ingress = plane.attachments()?.into_iter().map(|attachment| attachment.ifindex);
+    Ok(World {
+        hops: owned.filter_map(way).collect(),
+        ingress: ingress.collect(),
+        tunnel: [image.settings.tunnel_v4, image.settings.tunnel_v6],
+        ..World::default()
+    })
+}
+
+fn way(backend: &Backend) -> Option<(IpAddr, ResolvedHop)> {
+    let vlan = (1..=4_094).contains(&backend.vlan).then_some(backend.vlan);
+    let is_resolved = backend.hop.destination != Mac::default();
+    is_resolved.then(|| (backend.address.into(), ResolvedHop { hop: backend.hop, source: None, vlan }))
+}
+
+fn found(plane: &mut dyn DataPlane, service: &Service, chunks: u32) -> Result<FoundService> {
+    let end = u64::from(service.members) + u64::from(service.member_count);
+    let lies_inside = service.table <= service.members && end <= u64::from(chunks) * ARENA_CHUNK as u64;
+    let contents = if lies_inside && service.member_count > 0 {
+        slots(plane, service.table, service.members + service.member_count)?
+    } else {
+        Vec::new()
+    };
+    Ok(FoundService {
+        id: service.id,
+        slot: service.slot,
+        table: service.table,
+        mask: service.table_mask,
+        members: service.members,
+        member_count: service.member_count,
+        contents,
+    })
+}
+
+/// A stretch of the arena.
+pub(super) fn slots(plane: &mut dyn DataPlane, start: u32, end: u32) -> Result<Vec<u16>> {
+    let chunk = ARENA_CHUNK as u32;
+    let mut slots = Vec::with_capacity((end - start) as usize + 2 * ARENA_CHUNK);
+    for index in start / chunk..end.div_ceil(chunk) {
+        slots.extend(plane.arena(index)?.0);
+    }
+    slots.drain(..(start % chunk) as usize);
+    slots.truncate((end - start) as usize);
+    Ok(slots)
+}

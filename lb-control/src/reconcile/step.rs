@@ -1,0 +1,205 @@
+//! The writes that lead from one content of the tables to another, in an order that leaves no gap.
+
+use super::image::Image;
+use crate::dataplane::{CounterSlot, DataPlane, Migration, Result, Sizes};
+use lb_common::abi::{Addr, ArenaChunk, Backend, STATUS_PER_WORD, Service, ServiceKey, Settings, Status};
+use lb_core::pool::layout::ServicePlan;
+use std::collections::BTreeSet;
+
+/// One write, with what it replaces.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) enum Step {
+    Arena { chunk: u32, content: Box<ArenaChunk> },
+    ClearCounters(CounterSlot),
+    Device { ifindex: u32, allow: bool },
+    Backend { slot: u16, from: Box<Backend>, to: Box<Backend> },
+    Status { word: u32, from: u64, to: u64 },
+    Settings { from: Box<Settings>, to: Box<Settings> },
+    Service { key: ServiceKey, from: Option<Box<Service>>, to: Option<Box<Service>> },
+    Attach(String),
+    Detach(String),
+    Resize(Sizes),
+}
+
+impl Step {
+    /// Does it; a change of sizes says what it copied.
+    pub(super) fn run(&self, plane: &mut dyn DataPlane) -> Result<Option<Migration>> {
+        match self {
+            Self::Resize(sizes) => return plane.resize(sizes).map(Some),
+            Self::Arena { chunk, content } => plane.put_arena(*chunk, content),
+            Self::ClearCounters(slot) => plane.clear_counters(*slot),
+            Self::Device { ifindex, allow: true } => plane.put_device(*ifindex),
+            Self::Device { ifindex, allow: false } => plane.delete_device(*ifindex),
+            Self::Backend { slot, to, .. } => plane.put_backend(*slot, to),
+            Self::Status { word, to, .. } => plane.put_status(*word, *to),
+            Self::Settings { to, .. } => plane.put_settings(to),
+            Self::Service { key, to: Some(service), .. } => plane.put_service(key, service),
+            Self::Service { key, to: None, .. } => plane.delete_service(key),
+            Self::Attach(interface) => plane.attach(interface).map(drop),
+            Self::Detach(interface) => plane.detach(interface),
+        }
+        .map(|()| None)
+    }
+
+    /// The interface it attaches to.
+    pub(super) fn attached(&self) -> Option<String> {
+        if let Self::Attach(interface) = self { Some(interface.clone()) } else { None }
+    }
+
+    /// The interface it leaves.
+    pub(super) fn detached(&self) -> Option<String> {
+        if let Self::Detach(interface) = self { Some(interface.clone()) } else { None }
+    }
+
+    /// The write that takes it back, whether it was done or failed half way.
+    ///
+    /// What lies in free places of the arena, and counters of slots without an owner, mean nothing; a change
+    /// of sizes is done or not done.
+    pub(super) fn undo(self) -> Option<Self> {
+        match self {
+            Self::Arena { .. } | Self::ClearCounters(_) | Self::Resize(_) => None,
+            Self::Device { ifindex, allow } => Some(Self::Device { ifindex, allow: !allow }),
+            Self::Backend { slot, from, to } => {
+                // Bindings may have been made to the new owner: the next one must have another generation.
+                let is_free = from.address == Addr::NONE;
+                let generation = if is_free { to.generation } else { from.generation };
+                let from = Box::new(Backend { generation, ..*from });
+                Some(Self::Backend { slot, from: to, to: from })
+            }
+            Self::Status { word, from, to } => Some(Self::Status { word, from: to, to: from }),
+            Self::Settings { from, to } => Some(Self::Settings { from: to, to: from }),
+            Self::Service { key, from, to } => Some(Self::Service { key, from: to, to: from }),
+            Self::Attach(interface) => Some(Self::Detach(interface)),
+            Self::Detach(interface) => Some(Self::Attach(interface)),
+        }
+    }
+
+    /// Takes note in an image that it was done.
+    pub(super) fn note(&self, image: &mut Image) {
+        match self {
+            Self::Arena { .. } | Self::ClearCounters(_) | Self::Resize(_) => {}
+            Self::Device { ifindex, allow: true } => {
+                image.devices.insert(*ifindex);
+            }
+            Self::Device { ifindex, allow: false } => {
+                image.devices.remove(ifindex);
+            }
+            Self::Backend { slot, to, .. } => {
+                image.backends.insert(*slot, **to);
+            }
+            Self::Status { word, to, .. } => image.put_status(*word, *to),
+            Self::Settings { to, .. } => image.settings = **to,
+            Self::Service { key, to: Some(service), .. } => {
+                image.services.insert(*key, **service);
+            }
+            Self::Service { key, to: None, .. } => {
+                image.services.remove(key);
+            }
+            Self::Attach(interface) => {
+                image.attached.insert(interface.clone());
+            }
+            Self::Detach(interface) => {
+                image.attached.remove(interface);
+            }
+        }
+    }
+}
+
+/// The writes for new tables: arena, and counters that start from 0.
+pub(super) fn places(plans: &[ServicePlan]) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for plan in plans {
+        let chunks = plan.chunks();
+        steps.extend(chunks.map(|(chunk, content)| Step::Arena { chunk, content: Box::new(content) }));
+        if plan.fresh {
+            steps.push(Step::ClearCounters(CounterSlot::Service(plan.slot)));
+        }
+        let fresh = plan.backends.iter().filter(|backend| backend.fresh);
+        steps.extend(fresh.map(|backend| Step::ClearCounters(CounterSlot::Backend(backend.slot))));
+    }
+    steps
+}
+
+/// The writes that make `actual` into `target`.
+///
+/// What services will need comes first, then the services, then the removal of what none needs any more.
+pub(super) fn difference(actual: &Image, target: &Image) -> Vec<Step> {
+    let mut steps = Vec::new();
+
+    let added = target.devices.difference(&actual.devices);
+    steps.extend(added.map(|&ifindex| Step::Device { ifindex, allow: true }));
+    for (&slot, backend) in &target.backends {
+        put_backend(&mut steps, actual, slot, *backend);
+    }
+    let words: BTreeSet<u32> = actual.statuses.keys().chain(target.statuses.keys()).copied().collect();
+    for &word in &words {
+        put_status(&mut steps, word, actual.status_word(word), between_word(actual, target, word));
+    }
+    // A flag that some service needs must be there before it and stay until it is gone.
+    let flags = actual.settings.flags | target.settings.flags;
+    let between = Settings { flags, ..target.settings };
+    put_settings(&mut steps, &actual.settings, &between);
+
+    for (key, service) in &target.services {
+        let from = actual.services.get(key);
+        if from != Some(service) {
+            steps.push(Step::Service {
+                key: *key,
+                from: from.copied().map(Box::new),
+                to: Some(Box::new(*service)),
+            });
+        }
+    }
+    for (key, service) in actual.services.iter().filter(|(key, _)| !target.services.contains_key(key)) {
+        steps.push(Step::Service { key: *key, from: Some(Box::new(*service)), to: None });
+    }
+
+    for word in words {
+        put_status(&mut steps, word, between_word(actual, target, word), target.status_word(word));
+    }
+    for (&slot, backend) in actual.backends.iter().filter(|(slot, _)| !target.backends.contains_key(slot)) {
+        put_backend(
+            &mut steps,
+            actual,
+            slot,
+            Backend { generation: backend.generation, ..Backend::default() },
+        );
+    }
+    put_settings(&mut steps, &between, &target.settings);
+    let attached = target.attached.difference(&actual.attached);
+    steps.extend(attached.map(|interface| Step::Attach(interface.clone())));
+    let left = actual.attached.difference(&target.attached);
+    steps.extend(left.map(|interface| Step::Detach(interface.clone())));
+    let removed = actual.devices.difference(&target.devices);
+    steps.extend(removed.map(|&ifindex| Step::Device { ifindex, allow: false }));
+    steps
+}
+
+/// A status word while both old and new services may lead to its backends: those of `target` have their new
+/// status, those that go their old one.
+fn between_word(actual: &Image, target: &Image, word: u32) -> u64 {
+    let first = word * STATUS_PER_WORD;
+    let staying = (first..first + STATUS_PER_WORD).filter_map(|slot| u16::try_from(slot).ok());
+    let staying = staying.filter(|slot| target.backends.contains_key(slot));
+    let mask = staying.fold(0, |mask, slot| mask | 0b11 << Status::shift(slot));
+    (actual.status_word(word) & !mask) | (target.status_word(word) & mask)
+}
+
+fn put_backend(steps: &mut Vec<Step>, actual: &Image, slot: u16, to: Backend) {
+    let from = actual.backends.get(&slot).copied().unwrap_or_default();
+    if from != to {
+        steps.push(Step::Backend { slot, from: Box::new(from), to: Box::new(to) });
+    }
+}
+
+fn put_status(steps: &mut Vec<Step>, word: u32, from: u64, to: u64) {
+    if from != to {
+        steps.push(Step::Status { word, from, to });
+    }
+}
+
+fn put_settings(steps: &mut Vec<Step>, from: &Settings, to: &Settings) {
+    if from != to {
+        steps.push(Step::Settings { from: Box::new(*from), to: Box::new(*to) });
+    }
+}

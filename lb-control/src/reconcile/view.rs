@@ -1,0 +1,127 @@
+//! What runs, as people and programs ask for it.
+
+use crate::dataplane::{Attachment, Migration, Sizes};
+use lb_common::abi::{Counters, Hop, Outcome, Service, Status};
+use lb_core::pool::{Admin, BackendSpec, ServiceSpec};
+use std::net::IpAddr;
+
+/// What applying a desired state did.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct ApplyReport {
+    /// Number of writes to the tables; 0 = everything was so already.
+    pub writes: usize,
+    /// Services by name: new ones.
+    pub services_added: Vec<String>,
+    /// Services by name: changed ones.
+    pub services_changed: Vec<String>,
+    /// Services by name: gone ones.
+    pub services_removed: Vec<String>,
+    /// Interfaces newly attached to.
+    pub attached: Vec<String>,
+    /// Interfaces left.
+    pub detached: Vec<String>,
+    /// What a change of table sizes copied, where there was one.
+    pub migration: Option<Migration>,
+}
+
+/// Everything that runs, at one moment.
+#[derive(Clone, PartialEq, Debug)]
+pub struct View {
+    /// The services, by name.
+    pub services: Vec<ServiceView>,
+    /// Attached interfaces.
+    pub attachments: Vec<Attachment>,
+    /// Sizes of the tables.
+    pub sizes: Sizes,
+    /// Live bindings in all.
+    pub bindings: u64,
+    /// The tables do not hold what they should and are being repaired.
+    pub repairing: bool,
+}
+
+/// A service that runs.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ServiceView {
+    /// As desired, overrides applied.
+    pub spec: ServiceSpec,
+    /// Place of its counters.
+    pub slot: u16,
+    /// Slots of its selection table.
+    pub table_size: u32,
+    /// Its traffic.
+    pub counters: Counters,
+    /// Its backends, in the order of the configuration.
+    pub backends: Vec<BackendView>,
+}
+
+/// A backend that runs.
+#[derive(Clone, PartialEq, Debug)]
+pub struct BackendView {
+    /// As desired, overrides applied.
+    pub spec: BackendSpec,
+    /// Weight in the configuration file, when overridden.
+    pub configured_weight: Option<u32>,
+    /// Admin state in the configuration file, when overridden.
+    pub configured_admin: Option<Admin>,
+    /// Its slot.
+    pub slot: u16,
+    /// Owner number of the slot.
+    pub generation: u16,
+    /// What the data plane lets it receive.
+    pub status: Status,
+    /// What health checks say; `None` = not checked.
+    pub healthy: Option<bool>,
+    /// The way to it.
+    pub hop: HopState,
+    /// Its traffic.
+    pub counters: Counters,
+}
+
+/// What is known of the way to a backend.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HopState {
+    /// Nothing heard yet, or the neighbour does not answer.
+    Unresolved,
+    /// Resolved.
+    Resolved {
+        /// The next hop.
+        hop: Hop,
+        /// Our address on the way to it.
+        source: Option<IpAddr>,
+    },
+}
+
+/// Count of one outcome.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OutcomeRow {
+    /// The outcome.
+    pub outcome: Outcome,
+    /// Packets that met it since the tables were made.
+    pub packets: u64,
+}
+
+/// Fill of one table.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TableRow {
+    /// Its name.
+    pub name: &'static str,
+    /// Entries it has room for.
+    pub size: u64,
+    /// Entries in use, where that is known without a walk.
+    pub used: Option<u64>,
+}
+
+/// What is needed to compute on the host which backend a session gets.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ExplainInputs {
+    /// The service as the data plane has it.
+    pub service: Service,
+    /// Backend slot of every slot of the selection table.
+    pub table: Vec<u16>,
+    /// Backend slots of the member list.
+    pub members: Vec<u16>,
+    /// The service's backends.
+    pub view: ServiceView,
+    /// Secret of the session-key hash, as in [`lb_common::abi::Settings`].
+    pub session_secret: [u64; 2],
+}

@@ -1,0 +1,7 @@
+//! The kernel data plane and the reconciler on real maps, programs and interfaces; needs root.
+
+mod attach;
+mod bench;
+mod migrate;
+mod reconcile;
+mod sandbox;
