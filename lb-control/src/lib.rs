@@ -1,5 +1,6 @@
 //! The control plane.
 
+pub mod admin;
 pub mod config;
 pub mod dataplane;
 pub mod net;
