@@ -117,7 +117,7 @@ impl Snapshot {
         single_gauge(e, "uptime_seconds", "Seconds since the daemon started", signed(s.uptime_seconds))?;
         let r = &s.reconciler;
         let rows = [([("result", "applied")], r.applied), ([("result", "failed")], r.failed)];
-        counters(e, "reconciler_applies", "Desired states by what became of them", rows)?;
+        counters(e, "reconciler_applies", "Configurations by what became of them", rows)?;
         let help = "1 while the data plane does not hold what is wanted and is being repaired";
         single_gauge(e, "reconciler_dirty", help, i64::from(r.dirty))?;
         let refused = matches!(s.reload, super::row::ReloadState::Refused { .. });

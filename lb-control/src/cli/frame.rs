@@ -99,7 +99,7 @@ pub(super) fn show(now: &Sample, rates: &Rates, look: Look) -> String {
     let table =
         |name: &str| status.tables.iter().find(|t| t.name.eq_ignore_ascii_case(name)).and_then(|t| t.used);
     let sessions = table("bindings").map_or_else(|| "-".to_owned(), grouped);
-    let lost: f64 = rates.outcomes.iter().filter(|o| o.drop).map(|o| o.per_second).sum();
+    let lost = rates.outcomes.iter().filter(|o| o.drop).fold(0.0, |sum, o| sum + o.per_second);
     let _ = writeln!(
         text,
         "lbd up {}   sessions {sessions}   drops {}/s   backends {}/{} up   every {:.1} s\n",

@@ -35,7 +35,7 @@ pub(super) fn status(s: &StatusRow, look: Look) -> String {
     let r = &s.reconciler;
     let state = if r.dirty { "being repaired" } else { "as wanted" };
     let tone = if r.dirty { Tone::Bad } else { Tone::Good };
-    fact("data plane", format!("{state} ({} changes applied, {} failed)", r.applied, r.failed), tone);
+    fact("data plane", format!("{state} ({} configurations applied, {} refused)", r.applied, r.failed), tone);
     let e = &s.events;
     let text = format!("{} noted, {} too fast to note, {} lost by the ring", e.received, e.missed, e.lost);
     fact("binding events", text, Tone::Plain);
@@ -67,9 +67,6 @@ pub(super) fn status(s: &StatusRow, look: Look) -> String {
     text.push_str(&outcomes.render("every packet was forwarded"));
     if let ReloadState::Refused { reason, .. } = &s.reload {
         let _ = write!(text, "\nThe configuration file was refused; what ran before goes on:\n{reason}\n");
-    }
-    if let Some(error) = &r.last_error {
-        let _ = write!(text, "\nLatest failure of the data plane: {error}\n");
     }
     text
 }

@@ -6,10 +6,11 @@ use crate::admin::error::{ApiError, ErrorBody, chain};
 use crate::admin::row::{ReloadRow, ReloadState};
 use crate::admin::{Facts, configuration_changes, configuration_refused, now};
 use crate::config::{self, DaemonSpec, SecretSource};
-use crate::net::interface;
+use crate::net::{hints, interface};
 use crate::reconcile::Handle;
 use axum::http::StatusCode;
 use lb_core::pool::Desired;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
@@ -64,10 +65,15 @@ impl Source {
     /// Makes the interfaces ready for the program.
     pub(super) async fn prepare(&self, desired: &Desired) -> Result<(), ErrorBody> {
         let Some(mode) = self.preparation else { return Ok(()) };
+        if desired.node.interfaces.is_empty() {
+            warn!(
+                "no interfaces: nothing is forwarded; name them as `interfaces` in [node], or with --iface"
+            );
+        }
         for name in &desired.node.interfaces {
             let failed = |error: interface::InterfaceError| {
                 let hint = "`ip link` shows the interfaces; --iface NAME chooses others";
-                refusal(&format!("interface {name}"), chain(&error), "an interface that XDP can run on", hint)
+                refusal("interfaces", chain(&error), "an interface that XDP can run on", hint)
             };
             let found = interface::Interface::find(name).await.map_err(failed)?;
             let switched_off = match mode {
@@ -87,6 +93,15 @@ impl Source {
             }
         }
         Ok(())
+    }
+
+    /// Says which kernel settings are worth a second look.
+    pub(super) fn hint(desired: &Desired) {
+        let backends = desired.services.iter().map(|service| service.backends.len()).sum();
+        let all = desired.node.interfaces.iter().flat_map(|name| hints::hints(name, backends));
+        for hint in all.collect::<BTreeSet<_>>() {
+            info!("worth a look: {hint}");
+        }
     }
 
     /// Loads the file again and applies it; on any failure what ran before goes on.

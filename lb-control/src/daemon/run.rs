@@ -53,6 +53,7 @@ pub(super) async fn run(args: Lbd) -> anyhow::Result<()> {
         }
     };
     source.prepare(&desired).await.map_err(described)?;
+    Source::hint(&desired);
 
     let options = Options { root: args.pin_root.clone(), attach: args.mode.into(), ..Options::default() };
     let sizes =

@@ -54,7 +54,6 @@ async fn row(context: &Context, view: &View) -> Result<StatusRow, ApiError> {
             applied: facts.reloads.applied,
             failed: facts.reloads.refused,
             dirty: view.repairing,
-            last_error: None,
         },
         hops: HopCounts { resolved, unresolved: backends().count() - resolved },
         events: events_row(context, &outcomes),

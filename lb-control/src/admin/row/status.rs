@@ -92,14 +92,12 @@ pub struct OutcomeRow {
 /// What the reconciler did since the daemon started.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ReconcilerRow {
-    /// Changes applied.
+    /// Configurations applied.
     pub applied: u64,
-    /// Changes that failed.
+    /// Configurations refused, by the checks or by the data plane.
     pub failed: u64,
     /// The data plane does not yet hold what is wanted; repair is under way.
     pub dirty: bool,
-    /// The latest failure while it lasts.
-    pub last_error: Option<String>,
 }
 
 /// Ways to backends, by state.
