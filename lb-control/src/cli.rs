@@ -64,6 +64,7 @@ pub fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    let form = args.output;
     let mut out = std::io::stdout().lock();
     match runtime.block_on(run(args, Look::of_stdout(), &mut out)) {
         Ok(()) => ExitCode::SUCCESS,
@@ -71,8 +72,21 @@ pub fn main() -> ExitCode {
         Err(CliError::Write(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(CliError::Told) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("lbctl: {error}");
+            match form {
+                Output::Table => eprintln!("lbctl: {error}"),
+                Output::Json => eprintln!("{}", error.json()),
+            }
             ExitCode::FAILURE
+        }
+    }
+}
+
+impl CliError {
+    /// The error for programs, in the API's shape as far as there is one.
+    fn json(&self) -> serde_json::Value {
+        match self {
+            Self::Client(ClientError::Refused(body)) => serde_json::json!(body),
+            other => serde_json::json!({ "error": other.to_string() }),
         }
     }
 }

@@ -141,7 +141,7 @@ impl Source {
     ) -> Result<ReloadRow, ErrorBody> {
         let loaded = self.load()?;
         if loaded.daemon != *started_with {
-            warn!("changes of [admin], name and state-dir hold after a restart of lbd");
+            warn!("changes of [admin], node name and state-dir hold after a restart of lbd");
         }
         self.prepare(&loaded.desired).await?;
         let before = reconciler.desired().await.map_err(|gone| ApiError::from(gone).body)?;

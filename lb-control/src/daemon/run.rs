@@ -13,12 +13,13 @@ use crate::dataplane::xdp::{Options, Xdp};
 use crate::reconcile::{self, Handle};
 use anyhow::{Context as _, anyhow, bail};
 use lb_core::pool::layout::arena_chunks;
+use std::io;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
@@ -31,6 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Runs the daemon until it is told to end.
 pub(super) async fn run(args: Lbd) -> anyhow::Result<()> {
     privilege::check()?;
+    // From now on, so that a signal that comes early waits for its turn.
+    let mut signals = Signals::listen().context("signals cannot be listened for")?;
     let source = Source {
         file: args.config.clone(),
         interfaces: args.iface.clone(),
@@ -38,6 +41,7 @@ pub(super) async fn run(args: Lbd) -> anyhow::Result<()> {
         preparation: Some(args.mode),
     };
     let Loaded { desired, mut daemon } = source.load().map_err(described)?;
+    let configured = daemon.clone();
     if let Some(socket) = &args.socket {
         daemon.admin_socket.clone_from(socket);
     }
@@ -90,8 +94,8 @@ pub(super) async fn run(args: Lbd) -> anyhow::Result<()> {
     info!(socket = %daemon.admin_socket.display(), "ready");
     notify::ready("forwarding");
 
-    let supervisor = Supervisor { source, daemon, facts, reconciler };
-    let end = supervisor.supervise(&mut ordered).await?;
+    let supervisor = Supervisor { source, daemon: configured, facts, reconciler };
+    let end = supervisor.supervise(&mut signals, &mut ordered).await?;
     notify::stopping();
     let outcome = supervisor.finish(end, args.detach_on_exit, &args.pin_root).await;
     servers.stop().await;
@@ -116,6 +120,23 @@ fn facts(args: &Lbd) -> Facts {
     }
 }
 
+/// The signals that mean something.
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+}
+
 /// Why the main loop ended.
 enum End {
     /// A signal.
@@ -133,17 +154,17 @@ pub(super) struct Supervisor {
 }
 
 impl Supervisor {
-    async fn supervise(&self, orders: &mut mpsc::Receiver<Order>) -> anyhow::Result<End> {
-        let listen = |kind| signal(kind).context("signals cannot be listened for");
-        let mut hangup = listen(SignalKind::hangup())?;
-        let mut terminate = listen(SignalKind::terminate())?;
-        let mut interrupt = listen(SignalKind::interrupt())?;
+    async fn supervise(
+        &self,
+        signals: &mut Signals,
+        orders: &mut mpsc::Receiver<Order>,
+    ) -> anyhow::Result<End> {
         let mut reconciling = pin!(ended(&self.reconciler));
         loop {
             tokio::select! {
-                Some(()) = hangup.recv() => drop(self.reload().await),
-                Some(()) = terminate.recv() => return Ok(End::Asked),
-                Some(()) = interrupt.recv() => return Ok(End::Asked),
+                Some(()) = signals.hangup.recv() => drop(self.reload().await),
+                Some(()) = signals.terminate.recv() => return Ok(End::Asked),
+                Some(()) = signals.interrupt.recv() => return Ok(End::Asked),
                 Some(order) = orders.recv() => {
                     if self.obey(order).await {
                         return Ok(End::Detached);
