@@ -1,11 +1,10 @@
 //! The latest binding events, kept for a look back.
 
-use crate::reconcile::Handle;
 use lb_common::abi::BindingEvent;
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
-use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast::{self, error::RecvError};
 
 /// Events kept.
 const KEPT: usize = 4_096;
@@ -35,9 +34,8 @@ pub struct Noted {
 }
 
 impl EventLog {
-    /// Follows the reconciler's events until it ends.
-    pub async fn follow(&self, reconciler: &Handle) {
-        let mut events = reconciler.events();
+    /// Notes the reconciler's events until it ends.
+    pub async fn follow(&self, mut events: broadcast::Receiver<BindingEvent>) {
         loop {
             match events.recv().await {
                 Ok(event) => self.note(event, now()),
@@ -87,6 +85,18 @@ pub(crate) fn now() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn follows_until_the_end_and_counts_what_it_missed() {
+        let (sender, receiver) = broadcast::channel(2);
+        for session in 0..5 {
+            sender.send(BindingEvent { session, ..BindingEvent::default() }).expect("there is a receiver");
+        }
+        drop(sender);
+        let log = EventLog::default();
+        log.follow(receiver).await;
+        assert_eq!(log.counts(), (2, 3));
+    }
 
     #[test]
     fn keeps_the_latest() {

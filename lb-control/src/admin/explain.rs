@@ -205,7 +205,9 @@ where
         None => "gone",
     };
     let probes = Probes::new(scene.session);
-    for i in 0..PROBES {
+    let count = scene.table.member_count();
+    // Without members there is no table either.
+    for i in 0..if count == 0 { 0 } else { PROBES } {
         let place = probes.value(i) & scene.table.mask();
         let Some(owner) = scene.table.owner(place) else { continue };
         let found = format!("probe {i}: table slot {place} belongs to {}", name(owner));
@@ -215,7 +217,6 @@ where
         }
         steps.push(step(StepKind::Probe, found, format!("{} is {}, next probe", name(owner), state(owner))));
     }
-    let count = scene.table.member_count();
     let start = if count == 0 { 0 } else { probes.value(PROBES) % count };
     let taker = (0..count)
         .filter_map(|i| scene.table.member((start + i) % count).map(|slot| (i, slot)))

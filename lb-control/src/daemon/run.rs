@@ -79,8 +79,8 @@ pub(super) async fn run(args: Lbd) -> anyhow::Result<()> {
     let mut tasks = JoinSet::new();
     way::start(&reconciler, &mut tasks);
     let events = Arc::new(EventLog::default());
-    let (log, followed) = (Arc::clone(&events), reconciler.clone());
-    tasks.spawn(async move { log.follow(&followed).await });
+    let (log, made) = (Arc::clone(&events), reconciler.events());
+    tasks.spawn(async move { log.follow(made).await });
 
     reconciler
         .apply(desired)

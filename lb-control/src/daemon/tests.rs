@@ -12,7 +12,7 @@ use crate::dataplane::memory::Memory;
 use crate::dataplane::{Operation, Sizes};
 use crate::reconcile::{self, Handle, HopChange, ResolvedHop};
 use clap::Parser;
-use lb_common::abi::{BindingKey, BindingWord, Hop, Mac};
+use lb_common::abi::{BindingEvent, BindingEventKind, BindingKey, BindingWord, Hop, Mac};
 use lb_core::pool::layout::arena_chunks;
 use serde_json::Value;
 use std::path::PathBuf;
@@ -65,6 +65,7 @@ struct Rig {
     dir: TempDir,
     reconciler: Handle,
     client: Client,
+    events: Arc<EventLog>,
 }
 
 impl Rig {
@@ -92,8 +93,6 @@ impl Rig {
         let (reconciler, _thread) = reconcile::spawn(Box::new(plane), None).unwrap();
 
         let events = Arc::new(EventLog::default());
-        let (log, followed) = (Arc::clone(&events), reconciler.clone());
-        tokio::spawn(async move { log.follow(&followed).await });
         reconciler.apply(desired).await.unwrap();
 
         let (facts, told) = watch::channel(Facts {
@@ -106,7 +105,8 @@ impl Rig {
         });
         note_loaded(&facts);
         let (orders, mut ordered) = mpsc::channel::<Order>(4);
-        let context = Context { reconciler: reconciler.clone(), orders, facts: told, events };
+        let context =
+            Context { reconciler: reconciler.clone(), orders, facts: told, events: Arc::clone(&events) };
         let socket = dir.path().join("lbd.sock");
         let listener = Listener::bind(&socket, None).unwrap();
         let supervisor = Supervisor { source, daemon, facts, reconciler: reconciler.clone() };
@@ -118,7 +118,7 @@ impl Rig {
             }
         });
         tokio::spawn(listener.serve(admin::router(context), std::future::pending()));
-        Self { dir, reconciler, client: Client::new(socket) }
+        Self { dir, reconciler, client: Client::new(socket), events }
     }
 
     /// Runs `lbctl` with the words of `line`.
@@ -249,22 +249,24 @@ async fn sessions_are_listed_filtered_shown_and_deleted() {
 }
 
 #[tokio::test]
-async fn binding_events_are_remembered() {
+async fn binding_events_are_shown_by_name() {
+    let rig = Rig::start().await;
     let (slot, generation) = place("be1").await;
-    let rig = Rig::over(&[(0x0a00_0007, slot, generation)], Faults::default()).await;
-    let mut events = Value::Null;
-    for _ in 0..100 {
-        events = rig.json("events").await;
-        if !events.as_array().unwrap().is_empty() {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
-    let event = &events[0];
-    assert_eq!(
-        (&event["kind"], &event["client"], &event["backend"]),
-        (&Value::from("made"), &Value::from("10.0.0.7"), &Value::from("be1"))
-    );
+    let event = BindingEvent {
+        session: 0x0a00_0007,
+        service: 7,
+        kind: BindingEventKind::Made as u32,
+        word: BindingWord::new(slot, generation, 0).0,
+        expires: 0,
+    };
+    rig.events.note(event, 3_661);
+    rig.events.note(BindingEvent { kind: 99, service: 99, ..event }, 3_662);
+    let events = rig.json("events").await;
+    let shown = |i: usize| ["kind", "service", "client", "backend"].map(|key| events[i][key].clone());
+    assert_eq!(shown(0), ["made", "web", "10.0.0.7", "be1"].map(Value::from));
+    assert_eq!(shown(1), [Value::from("unknown"), Value::from("0x00000063"), Value::Null, Value::Null]);
+    let text = rig.lbctl("events --service web").await.unwrap();
+    assert!(text.lines().count() == 2 && text.contains("01:01:01"), "{text}");
     assert!(rig.lbctl("events --service dns").await.unwrap().starts_with("No binding events"));
 }
 
