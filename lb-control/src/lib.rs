@@ -1,6 +1,9 @@
 //! The control plane.
 
+pub mod admin;
+pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod dataplane;
 pub mod net;
 pub mod reconcile;

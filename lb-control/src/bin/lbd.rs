@@ -1,2 +1,7 @@
-//! lbd
-fn main() {}
+//! The Stickleback daemon.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    lb_control::daemon::main()
+}

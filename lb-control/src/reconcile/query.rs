@@ -201,6 +201,7 @@ impl Node {
         let rows = page.rows.iter().filter(|flow| {
             wanted.takes(flow.service, (flow.backend, flow.backend_generation))
                 && filter.client.is_none_or(|client| IpAddr::from(flow.client.source) == client)
+                && filter.state.is_none_or(|state| FlowWord(flow.word).state() == state)
         });
         Ok(Part { rows: rows.map(|flow| flow_row(flow, &names, now)).collect(), next: page.next })
     }

@@ -46,6 +46,8 @@ pub struct FlowFilter {
     pub backend: Option<String>,
     /// Only of this client.
     pub client: Option<std::net::IpAddr>,
+    /// Only in this state.
+    pub state: Option<FlowState>,
 }
 
 /// A translated connection.

@@ -1,0 +1,137 @@
+//! Why a packet goes where it goes.
+
+use super::pool::interface_name;
+use super::session::configured;
+use super::{Body, flow};
+use crate::admin::context::Context;
+use crate::admin::error::{ApiError, ErrorBody};
+use crate::admin::explain::{Bound, Candidate, Packet, Scene, explain as decide, not_ours, service_of};
+use crate::admin::row::{ExplainBody, Explanation, mac};
+use crate::admin::sessionkey;
+use crate::reconcile::{ChangeError, ExplainInputs, FlowFilter, HopState};
+use axum::Json;
+use axum::extract::State;
+use lb_common::abi::{BindingWord, FlowState};
+use lb_common::select::Table;
+use lb_core::pool::Protocol;
+use std::net::SocketAddr;
+
+/// Flows of one client that are looked through for the packet's own.
+const CLIENT_FLOWS: usize = 100_000;
+
+/// Which backend a packet that opens a connection gets, and why.
+#[utoipa::path(post, path = "/v1/explain", tag = "sessions", request_body = ExplainBody,
+    responses((status = 200, body = Explanation), (status = 400, body = ErrorBody)))]
+pub(in crate::admin) async fn explain(
+    State(context): State<Context>,
+    Body(body): Body<ExplainBody>,
+) -> Result<Json<Explanation>, ApiError> {
+    let packet = packet(&body)?;
+    let desired = configured(&context).await?;
+    let Some(service) = service_of(&packet, &desired.services) else {
+        return Ok(Json(not_ours(&packet)));
+    };
+    let inputs = context.reconciler.explain_inputs(&service.name).await?;
+    let session = sessionkey::of_packet(&packet, service, &inputs.session_secret);
+    let binding = match context.reconciler.session(&service.name, session).await {
+        Ok(row) => {
+            let generation = inputs.view.backends.iter().find(|b| b.slot == row.slot).map(|b| b.generation);
+            // A row without a backend has a slot generation that is no longer the slot's.
+            let stale = generation.map_or(0, |g| g.wrapping_add(u16::from(row.backend.is_none())));
+            Some(Bound {
+                word: BindingWord::new(row.slot, stale, row.generation),
+                remaining: u64::try_from(row.expires_in.as_nanos()).unwrap_or(u64::MAX),
+            })
+        }
+        Err(ChangeError::UnknownSession { .. }) => None,
+        Err(error) => return Err(error.into()),
+    };
+    let open = open_flow(&context, &packet, &service.name).await?;
+    let table = Tables(&inputs);
+    let scene = Scene {
+        service,
+        session,
+        flow: open.as_ref().map(|(backend, state)| (backend.as_str(), flow::state_name(*state))),
+        binding,
+        table: &table,
+        backend: |slot| candidate(&inputs, slot),
+    };
+    Ok(Json(decide(&packet, &scene)))
+}
+
+fn packet(body: &ExplainBody) -> Result<Packet, ApiError> {
+    let endpoint = |name: &str, text: &str| {
+        text.parse::<SocketAddr>().map_err(|_| {
+            ApiError::bad_input(
+                format!("{name} {text}"),
+                "an address and port, 10.0.0.7:40000 or [fd00::7]:40000",
+            )
+        })
+    };
+    let protocol = match body.proto.as_str() {
+        "tcp" => Protocol::Tcp,
+        "udp" => Protocol::Udp,
+        other => return Err(ApiError::bad_input(format!("proto {other}"), "tcp or udp")),
+    };
+    let (source, destination) = (endpoint("src", &body.src)?, endpoint("dst", &body.dst)?);
+    if source.ip().to_canonical().is_ipv4() != destination.ip().to_canonical().is_ipv4() {
+        return Err(ApiError::bad_input(
+            format!("src {source} and dst {destination}"),
+            "addresses of one family, because they stand in one packet",
+        ));
+    }
+    Ok(Packet { source, destination, protocol })
+}
+
+/// The backend and state of the open connection with that 5-tuple.
+async fn open_flow(
+    context: &Context,
+    packet: &Packet,
+    service: &str,
+) -> Result<Option<(String, FlowState)>, ApiError> {
+    let filter = FlowFilter {
+        service: Some(service.to_owned()),
+        client: Some(packet.source.ip().to_canonical()),
+        ..FlowFilter::default()
+    };
+    let key = sessionkey::flow_key(packet);
+    let rows = context.reconciler.flows(filter, CLIENT_FLOWS).await?;
+    Ok(rows.into_iter().find(|row| row.client == key).and_then(|row| match row.state {
+        FlowState::Opening | FlowState::Answered | FlowState::Established => Some((row.backend?, row.state)),
+        FlowState::Free | FlowState::Closing | FlowState::Closed | FlowState::Claimed => None,
+    }))
+}
+
+fn candidate(inputs: &ExplainInputs, slot: u16) -> Option<Candidate> {
+    let view = inputs.view.backends.iter().find(|b| b.slot == slot)?;
+    Some(Candidate {
+        name: view.spec.name.clone(),
+        address: view.spec.address,
+        status: view.status,
+        generation: view.generation,
+        hop: match view.hop {
+            HopState::Unresolved => None,
+            HopState::Resolved { hop, .. } => {
+                Some(format!("{}, {}", interface_name(hop.ifindex), mac(hop.destination.0)))
+            }
+        },
+    })
+}
+
+/// The tables as the order function reads them.
+struct Tables<'a>(&'a ExplainInputs);
+
+impl Table for Tables<'_> {
+    fn owner(&self, slot: u32) -> Option<u16> {
+        self.0.table.get(slot as usize).copied()
+    }
+    fn member(&self, place: u32) -> Option<u16> {
+        self.0.members.get(place as usize).copied()
+    }
+    fn mask(&self) -> u32 {
+        self.0.service.table_mask
+    }
+    fn member_count(&self) -> u32 {
+        u32::try_from(self.0.members.len()).unwrap_or(u32::MAX)
+    }
+}

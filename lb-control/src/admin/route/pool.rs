@@ -1,0 +1,136 @@
+//! Services and backends.
+
+use super::{Body, Names, Query};
+use crate::admin::context::Context;
+use crate::admin::error::{ApiError, ErrorBody};
+use crate::admin::row::{BackendRow, ServiceRow, WeightBody};
+use crate::reconcile::{BackendView, ServiceView, View};
+use axum::Json;
+use axum::extract::State;
+use lb_core::pool::Admin;
+use serde::Deserialize;
+use std::ffi::CStr;
+use utoipa::IntoParams;
+
+/// Services and their traffic.
+#[utoipa::path(get, path = "/v1/services", tag = "pool", responses((status = 200, body = Vec<ServiceRow>)))]
+pub(in crate::admin) async fn services(
+    State(context): State<Context>,
+) -> Result<Json<Vec<ServiceRow>>, ApiError> {
+    let view = context.reconciler.view().await?;
+    Ok(Json(view.services.iter().map(ServiceRow::from).collect()))
+}
+
+/// Filters of backends.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(in crate::admin) struct BackendQuery {
+    /// Only this service.
+    service: Option<String>,
+}
+
+/// Backends, their state and traffic.
+#[utoipa::path(get, path = "/v1/backends", tag = "pool", params(BackendQuery),
+    responses((status = 200, body = Vec<BackendRow>), (status = 404, body = ErrorBody)))]
+pub(in crate::admin) async fn backends(
+    State(context): State<Context>,
+    Query(query): Query<BackendQuery>,
+) -> Result<Json<Vec<BackendRow>>, ApiError> {
+    let view = context.reconciler.view().await?;
+    let wanted: Vec<&ServiceView> = match &query.service {
+        None => view.services.iter().collect(),
+        Some(name) => vec![service(&view, name)?],
+    };
+    let rows = wanted.iter().flat_map(|service| {
+        service.backends.iter().map(|b| BackendRow::new(&service.spec.name, b, |i| interface(&view, i)))
+    });
+    Ok(Json(rows.collect()))
+}
+
+/// Give a backend no new sessions; bound ones stay.
+#[utoipa::path(post, path = "/v1/backends/{service}/{backend}/drain", tag = "pool",
+    params(("service" = String, Path), ("backend" = String, Path)),
+    responses((status = 200, body = BackendRow), (status = 404, body = ErrorBody)))]
+pub(in crate::admin) async fn drain(
+    State(context): State<Context>,
+    Names(service, backend): Names,
+) -> Result<Json<BackendRow>, ApiError> {
+    context.reconciler.set_admin(&service, &backend, Some(Admin::Draining)).await?;
+    row(&context, &service, &backend).await
+}
+
+/// Give a drained or disabled backend sessions again.
+#[utoipa::path(post, path = "/v1/backends/{service}/{backend}/undrain", tag = "pool",
+    params(("service" = String, Path), ("backend" = String, Path)),
+    responses((status = 200, body = BackendRow), (status = 404, body = ErrorBody)))]
+pub(in crate::admin) async fn undrain(
+    State(context): State<Context>,
+    Names(service, backend): Names,
+) -> Result<Json<BackendRow>, ApiError> {
+    let view = context.reconciler.view().await?;
+    let found = find(&view, &service, &backend)?;
+    let configured = found.configured_admin.unwrap_or(found.spec.admin);
+    // What the file says needs no override; an override stays where the file itself drains.
+    let admin = (configured != Admin::Enabled).then_some(Admin::Enabled);
+    context.reconciler.set_admin(&service, &backend, admin).await?;
+    row(&context, &service, &backend).await
+}
+
+/// Change a backend's share of new sessions.
+#[utoipa::path(put, path = "/v1/backends/{service}/{backend}/weight", tag = "pool",
+    params(("service" = String, Path), ("backend" = String, Path)), request_body = WeightBody,
+    responses((status = 200, body = BackendRow), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody)))]
+pub(in crate::admin) async fn weight(
+    State(context): State<Context>,
+    Names(service, backend): Names,
+    Body(body): Body<WeightBody>,
+) -> Result<Json<BackendRow>, ApiError> {
+    let view = context.reconciler.view().await?;
+    let found = find(&view, &service, &backend)?;
+    let configured = found.configured_weight.unwrap_or(found.spec.weight);
+    let weight = (configured != body.weight).then_some(body.weight);
+    context.reconciler.set_weight(&service, &backend, weight).await?;
+    row(&context, &service, &backend).await
+}
+
+async fn row(context: &Context, service: &str, backend: &str) -> Result<Json<BackendRow>, ApiError> {
+    let view = context.reconciler.view().await?;
+    let found = find(&view, service, backend)?;
+    Ok(Json(BackendRow::new(service, found, |i| interface(&view, i))))
+}
+
+fn service<'a>(view: &'a View, name: &str) -> Result<&'a ServiceView, ApiError> {
+    let known = || view.services.iter().map(|s| s.spec.name.as_str());
+    view.services.iter().find(|s| s.spec.name == name).ok_or_else(|| ApiError::unknown_service(name, known()))
+}
+
+fn find<'a>(view: &'a View, service_name: &str, name: &str) -> Result<&'a BackendView, ApiError> {
+    let service = service(view, service_name)?;
+    let known = || service.backends.iter().map(|b| b.spec.name.as_str());
+    service
+        .backends
+        .iter()
+        .find(|b| b.spec.name == name)
+        .ok_or_else(|| ApiError::unknown_backend(service_name, name, known()))
+}
+
+/// Name of an interface.
+pub(super) fn interface(view: &View, index: u32) -> String {
+    match view.attachments.iter().find(|a| a.ifindex == index) {
+        Some(attachment) => attachment.interface.clone(),
+        None => interface_name(index),
+    }
+}
+
+/// Name of an interface as the kernel knows it, else its index.
+pub(super) fn interface_name(index: u32) -> String {
+    let mut name = [0 as libc::c_char; libc::IF_NAMESIZE];
+    // SAFETY: the buffer has the length that the function asks for, and it ends what it writes with a zero.
+    let found = unsafe { libc::if_indextoname(index, name.as_mut_ptr()) };
+    if found.is_null() {
+        return format!("if{index}");
+    }
+    // SAFETY: the function succeeded, so there is a zero inside the buffer.
+    unsafe { CStr::from_ptr(name.as_ptr()) }.to_string_lossy().into_owned()
+}

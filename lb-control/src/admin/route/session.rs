@@ -1,0 +1,141 @@
+//! Session bindings.
+
+use super::{Names, Query};
+use crate::admin::context::Context;
+use crate::admin::error::{ApiError, ErrorBody};
+use crate::admin::row::{SessionPage, SessionRow};
+use crate::admin::sessionkey;
+use crate::reconcile::{ChangeError, SessionFilter, SessionRow as Session};
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use lb_core::pool::{Desired, ServiceSpec};
+use serde::Deserialize;
+use std::net::IpAddr;
+use utoipa::IntoParams;
+
+/// Rows of an answer unless asked for more.
+pub(super) const LIMIT: usize = 100;
+
+/// Filters of sessions.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(in crate::admin) struct SessionQuery {
+    /// Only this service.
+    service: Option<String>,
+    /// Only sessions bound to this backend.
+    backend: Option<String>,
+    /// Only this client's; services that do not key by client address have none.
+    #[param(value_type = Option<String>)]
+    client: Option<IpAddr>,
+    /// At most this many; 100 when left out.
+    limit: Option<usize>,
+}
+
+/// Sessions.
+#[utoipa::path(get, path = "/v1/sessions", tag = "sessions", params(SessionQuery),
+    responses((status = 200, body = SessionPage), (status = 404, body = ErrorBody)))]
+pub(in crate::admin) async fn list(
+    State(context): State<Context>,
+    Query(query): Query<SessionQuery>,
+) -> Result<Json<SessionPage>, ApiError> {
+    let desired = configured(&context).await?;
+    let limit = query.limit.unwrap_or(LIMIT);
+    let mut rows = Vec::new();
+    match query.client {
+        None => {
+            let filter = SessionFilter { service: query.service, backend: query.backend, session: None };
+            rows = context.reconciler.sessions(filter, limit.saturating_add(1)).await?;
+        }
+        Some(client) => {
+            let secret = secret(&desired);
+            let services: Vec<&ServiceSpec> = match &query.service {
+                None => desired.services.iter().collect(),
+                Some(name) => vec![service(&desired, name)?],
+            };
+            for service in services.iter().filter(|s| s.address.is_ipv4() == client.to_canonical().is_ipv4())
+            {
+                let Some(key) = sessionkey::of_client(client, service, &secret) else { continue };
+                match context.reconciler.session(&service.name, key).await {
+                    Ok(row) => rows.push(row),
+                    Err(ChangeError::UnknownSession { .. }) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            rows.retain(|row| query.backend.is_none() || row.backend == query.backend);
+        }
+    }
+    let truncated = rows.len() > limit;
+    rows.truncate(limit);
+    let sessions = rows.iter().map(|row| show_row(row, &desired)).collect();
+    Ok(Json(SessionPage { sessions, truncated }))
+}
+
+/// One session.
+#[utoipa::path(get, path = "/v1/sessions/{service}/{key}", tag = "sessions",
+    params(("service" = String, Path), ("key" = String, Path, description = "client address, or session key in hexadecimal")),
+    responses((status = 200, body = SessionRow), (status = 404, body = ErrorBody)))]
+pub(in crate::admin) async fn show(
+    State(context): State<Context>,
+    Names(name, key): Names,
+) -> Result<Json<SessionRow>, ApiError> {
+    let desired = configured(&context).await?;
+    let key = sessionkey::parse(&key, service(&desired, &name)?, &secret(&desired))?;
+    let row = context.reconciler.session(&name, key).await?;
+    Ok(Json(show_row(&row, &desired)))
+}
+
+/// Delete a session; its next packet makes a new one.
+#[utoipa::path(delete, path = "/v1/sessions/{service}/{key}", tag = "sessions",
+    params(("service" = String, Path), ("key" = String, Path, description = "client address, or session key in hexadecimal")),
+    responses((status = 204), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
+pub(in crate::admin) async fn delete(
+    State(context): State<Context>,
+    Names(name, key): Names,
+) -> Result<StatusCode, ApiError> {
+    let desired = configured(&context).await?;
+    let key = sessionkey::parse(&key, service(&desired, &name)?, &secret(&desired))?;
+    context.reconciler.session_delete(&name, key).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// What is configured.
+pub(super) async fn configured(context: &Context) -> Result<Desired, ApiError> {
+    context.reconciler.desired().await?.ok_or_else(|| {
+        ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the daemon is still starting",
+            "configuration",
+            "a configuration that has been applied",
+            "try again in a moment; the daemon's log says what it is doing",
+        )
+    })
+}
+
+/// A service by its name.
+pub(super) fn service<'a>(desired: &'a Desired, name: &str) -> Result<&'a ServiceSpec, ApiError> {
+    let known = || desired.services.iter().map(|s| s.name.as_str());
+    desired.services.iter().find(|s| s.name == name).ok_or_else(|| ApiError::unknown_service(name, known()))
+}
+
+/// The secret of the session-key hash as the hash takes it.
+pub(super) fn secret(desired: &Desired) -> [u64; 2] {
+    let key = u128::from_le_bytes(desired.node.session_secret);
+    [key as u64, (key >> 64) as u64]
+}
+
+fn show_row(row: &Session, desired: &Desired) -> SessionRow {
+    let spec = row.service.as_ref().and_then(|name| desired.services.iter().find(|s| s.name == *name));
+    SessionRow {
+        service: row.service.clone().unwrap_or_else(|| format!("{:#010x}", row.service_id)),
+        key: sessionkey::show(row.session),
+        client: spec.and_then(|spec| sessionkey::client(row.session, spec)),
+        backend: row.backend.clone(),
+        slot: row.slot,
+        generation: row.generation,
+        pinned: row.pinned,
+        unsynced: row.unsynced,
+        expires_in_seconds: row.expires_in.as_secs(),
+    }
+}

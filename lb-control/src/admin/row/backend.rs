@@ -1,0 +1,169 @@
+//! A backend as the API shows it.
+
+use super::Traffic;
+use crate::reconcile::{BackendView, HopState};
+use lb_common::abi::Status;
+use lb_core::pool::Admin;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use utoipa::ToSchema;
+
+/// A server of one service's pool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BackendRow {
+    /// Name of its service.
+    #[schema(example = "web")]
+    pub service: String,
+    /// Name, unique in its service.
+    #[schema(example = "be1")]
+    pub name: String,
+    /// Server number, hexadecimal.
+    #[schema(example = "0x9c3f0a6be2d41705")]
+    pub number: String,
+    /// Its address.
+    #[schema(example = "10.1.0.11")]
+    pub address: String,
+    /// Destination port for `nat`; 0 = the packet's own.
+    pub port: u16,
+    /// Share of new sessions, 0..=1000.
+    pub weight: u32,
+    /// Weight in the configuration file, where an administrator changed it since.
+    pub configured_weight: Option<u32>,
+    /// What the administrator says of it.
+    pub admin: AdminState,
+    /// What the configuration file says of it, where an administrator changed it since.
+    pub configured_admin: Option<AdminState>,
+    /// What it may receive now.
+    pub state: ServingState,
+    /// What health checks say; absent while it is not checked.
+    pub healthy: Option<bool>,
+    /// Place in the data plane's backend table.
+    pub slot: u16,
+    /// The way to it; absent while it is not resolved.
+    pub hop: Option<HopRow>,
+    /// Counters.
+    pub traffic: Traffic,
+}
+
+/// The way to a backend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HopRow {
+    /// Outgoing interface.
+    pub interface: String,
+    /// The neighbour's MAC.
+    #[schema(example = "02:00:00:00:00:0b")]
+    pub mac: String,
+    /// Largest IP packet the link takes.
+    pub mtu: u16,
+}
+
+/// What an administrator says of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AdminState {
+    /// In use.
+    Enabled,
+    /// No new sessions; bound ones stay.
+    Draining,
+    /// Neither new nor bound sessions.
+    Disabled,
+}
+
+/// What a backend may receive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ServingState {
+    /// New and bound sessions.
+    Up,
+    /// Bound sessions only.
+    Draining,
+    /// Nothing.
+    Down,
+}
+
+/// A new weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WeightBody {
+    /// 0..=1000; 0 = no new sessions.
+    #[schema(maximum = 1000)]
+    pub weight: u32,
+}
+
+impl fmt::Display for AdminState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Enabled => "enabled",
+            Self::Draining => "draining",
+            Self::Disabled => "disabled",
+        })
+    }
+}
+
+impl fmt::Display for ServingState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Up => "up",
+            Self::Draining => "draining",
+            Self::Down => "down",
+        })
+    }
+}
+
+impl From<Admin> for AdminState {
+    fn from(admin: Admin) -> Self {
+        match admin {
+            Admin::Enabled => Self::Enabled,
+            Admin::Draining => Self::Draining,
+            Admin::Disabled => Self::Disabled,
+        }
+    }
+}
+
+impl From<Status> for ServingState {
+    fn from(status: Status) -> Self {
+        match status {
+            Status::Up => Self::Up,
+            Status::Draining => Self::Draining,
+            Status::Down => Self::Down,
+        }
+    }
+}
+
+impl BackendRow {
+    /// The row of a backend of `service`; `interface` gives names to interface indices.
+    pub(in crate::admin) fn new(
+        service: &str,
+        view: &BackendView,
+        interface: impl Fn(u32) -> String,
+    ) -> Self {
+        let spec = &view.spec;
+        Self {
+            service: service.to_owned(),
+            name: spec.name.clone(),
+            number: format!("{:#018x}", spec.number),
+            address: spec.address.to_string(),
+            port: spec.port,
+            weight: spec.weight,
+            configured_weight: view.configured_weight,
+            admin: spec.admin.into(),
+            configured_admin: view.configured_admin.map(AdminState::from),
+            state: view.status.into(),
+            healthy: view.healthy,
+            slot: view.slot,
+            hop: match view.hop {
+                HopState::Unresolved => None,
+                HopState::Resolved { hop, .. } => Some(HopRow {
+                    interface: interface(hop.ifindex),
+                    mac: mac(hop.destination.0),
+                    mtu: hop.mtu,
+                }),
+            },
+            traffic: view.counters.into(),
+        }
+    }
+}
+
+/// A MAC address as people write it.
+pub(in crate::admin) fn mac(bytes: [u8; 6]) -> String {
+    bytes.map(|byte| format!("{byte:02x}")).join(":")
+}

@@ -1,0 +1,187 @@
+//! What runs, as JSON.
+
+use crate::admin::explain::{mode_name, protocol_name};
+use crate::admin::row::AdminState;
+use lb_core::pool::{AffinitySpec, BackendSpec, Desired, NodeSpec, ServiceSpec, Vlan};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// The whole configuration; the session secret is not shown.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ConfigRow {
+    /// What holds for the whole node.
+    pub node: NodeRow,
+    /// Services.
+    pub services: Vec<ConfiguredService>,
+}
+
+/// What holds for the whole node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct NodeRow {
+    /// Interfaces to attach to.
+    pub interfaces: Vec<String>,
+    /// Room for bindings.
+    pub bindings: u32,
+    /// Room for flows.
+    pub flows: u32,
+    /// Source of tunnel packets to IPv4 backends; absent = the route's own.
+    pub tunnel_source_v4: Option<String>,
+    /// Source of tunnel packets to IPv6 backends; absent = the route's own.
+    pub tunnel_source_v6: Option<String>,
+    /// UDP destination port of GUE.
+    pub gue_port: u16,
+    /// Lifetimes of flows without traffic.
+    pub timeouts: TimeoutsRow,
+    /// ICMP answers and resets a second.
+    pub answer_rate: u32,
+    /// New bindings of one source prefix in a service per window; 0 = no limit.
+    pub prefix_quota: u32,
+    /// The window in seconds.
+    pub prefix_window_seconds: u64,
+}
+
+/// Lifetimes of flows without traffic, in seconds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TimeoutsRow {
+    /// TCP before the handshake is complete.
+    pub tcp_half_open: f64,
+    /// Established TCP.
+    pub tcp_established: f64,
+    /// TCP after a FIN from either side.
+    pub tcp_closing: f64,
+    /// TCP after a reset or both FINs.
+    pub tcp_reset: f64,
+    /// UDP seen in one direction.
+    pub udp_new: f64,
+    /// UDP seen in both directions.
+    pub udp_established: f64,
+}
+
+/// A configured service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ConfiguredService {
+    /// Unique name.
+    pub name: String,
+    /// Id from the name or given.
+    pub id: u32,
+    /// The VIP.
+    pub address: String,
+    /// Port; 0 = any port.
+    pub port: u16,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// Forwarding mode.
+    pub mode: String,
+    /// `none` or `source-ip`.
+    pub affinity: String,
+    /// IPv4 prefix length of the session key, for `source-ip`.
+    pub prefix_v4: Option<u8>,
+    /// IPv6 prefix length of the session key, for `source-ip`.
+    pub prefix_v6: Option<u8>,
+    /// Lifetime of a binding without traffic, in seconds.
+    pub lifetime_seconds: u64,
+    /// New bindings a second.
+    pub binding_rate: u32,
+    /// Address that sources are translated to.
+    pub source: Option<String>,
+    /// Largest MSS of SYN segments.
+    pub mss: Option<u16>,
+    /// Backends.
+    pub backends: Vec<ConfiguredBackend>,
+}
+
+/// A configured backend.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ConfiguredBackend {
+    /// Name, unique in its service.
+    pub name: String,
+    /// Server number, hexadecimal.
+    pub number: String,
+    /// Its address.
+    pub address: String,
+    /// Destination port for `nat`; 0 = the packet's own.
+    pub port: u16,
+    /// Share of new sessions.
+    pub weight: u32,
+    /// What the file says of it.
+    pub admin: AdminState,
+    /// `auto`, `untagged` or a VLAN id.
+    pub vlan: String,
+}
+
+impl From<&Desired> for ConfigRow {
+    fn from(desired: &Desired) -> Self {
+        Self {
+            node: NodeRow::from(&desired.node),
+            services: desired.services.iter().map(ConfiguredService::from).collect(),
+        }
+    }
+}
+
+impl From<&NodeSpec> for NodeRow {
+    fn from(node: &NodeSpec) -> Self {
+        let t = &node.timeouts;
+        Self {
+            interfaces: node.interfaces.clone(),
+            bindings: node.bindings,
+            flows: node.flows,
+            tunnel_source_v4: node.tunnel_v4.map(|ip| ip.to_string()),
+            tunnel_source_v6: node.tunnel_v6.map(|ip| ip.to_string()),
+            gue_port: node.gue_port,
+            timeouts: TimeoutsRow {
+                tcp_half_open: t.tcp_half_open.as_secs_f64(),
+                tcp_established: t.tcp_established.as_secs_f64(),
+                tcp_closing: t.tcp_closing.as_secs_f64(),
+                tcp_reset: t.tcp_reset.as_secs_f64(),
+                udp_new: t.udp_new.as_secs_f64(),
+                udp_established: t.udp_established.as_secs_f64(),
+            },
+            answer_rate: node.limits.answer_rate,
+            prefix_quota: node.limits.prefix_quota,
+            prefix_window_seconds: node.limits.prefix_window.as_secs(),
+        }
+    }
+}
+
+impl From<&ServiceSpec> for ConfiguredService {
+    fn from(spec: &ServiceSpec) -> Self {
+        let (affinity, prefixes) = match spec.affinity {
+            AffinitySpec::None => ("none", None),
+            AffinitySpec::SourceIp { v4, v6 } => ("source-ip", Some((v4, v6))),
+        };
+        Self {
+            name: spec.name.clone(),
+            id: spec.id,
+            address: spec.address.to_string(),
+            port: spec.port,
+            protocol: protocol_name(spec.protocol).to_owned(),
+            mode: mode_name(spec.mode).to_owned(),
+            affinity: affinity.to_owned(),
+            prefix_v4: prefixes.map(|(v4, _)| v4),
+            prefix_v6: prefixes.map(|(_, v6)| v6),
+            lifetime_seconds: spec.lifetime.as_secs(),
+            binding_rate: spec.binding_rate,
+            source: spec.source.map(|ip| ip.to_string()),
+            mss: spec.mss,
+            backends: spec.backends.iter().map(ConfiguredBackend::from).collect(),
+        }
+    }
+}
+
+impl From<&BackendSpec> for ConfiguredBackend {
+    fn from(spec: &BackendSpec) -> Self {
+        Self {
+            name: spec.name.clone(),
+            number: format!("{:#018x}", spec.number),
+            address: spec.address.to_string(),
+            port: spec.port,
+            weight: spec.weight,
+            admin: spec.admin.into(),
+            vlan: match spec.vlan {
+                Vlan::Auto => "auto".to_owned(),
+                Vlan::Untagged => "untagged".to_owned(),
+                Vlan::Tagged(id) => id.to_string(),
+            },
+        }
+    }
+}

@@ -1,0 +1,386 @@
+//! What `lbctl` understands on its command line.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use lb_core::pool::Protocol;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+/// See and steer a running Stickleback load balancer.
+#[derive(Debug, Parser)]
+#[command(name = "lbctl", version, propagate_version = true, max_term_width = 100)]
+#[command(after_help = "Examples:
+  lbctl status                      the whole at a glance
+  lbctl backends --service web      who serves, and how much
+  lbctl drain web be2               no new sessions for be2
+  lbctl -o json sessions list       for programs
+
+Exit status: 0 done, 1 failed, 2 wrong usage.")]
+pub struct Lbctl {
+    /// Form of the answer.
+    #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+    /// The daemon's admin socket.
+    #[arg(long, global = true, value_name = "PATH", default_value = crate::admin::DEFAULT_SOCKET)]
+    pub socket: PathBuf,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Forms of the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// Aligned columns for people.
+    Table,
+    /// JSON for programs.
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// The daemon, its interfaces, tables and drops.
+    #[command(after_help = "Examples:\n  lbctl status\n  lbctl -o json status | jq .reload")]
+    Status,
+    /// Services and their traffic.
+    #[command(after_help = "Examples:\n  lbctl services\n  lbctl -o json services | jq -r '.[].name'")]
+    Services,
+    /// Backends, their state and traffic.
+    #[command(after_help = "Examples:\n  lbctl backends\n  lbctl backends --service web")]
+    Backends(BackendsArgs),
+    /// Session bindings.
+    #[command(subcommand)]
+    Sessions(Sessions),
+    /// Translated connections of `nat` services.
+    #[command(after_help = "Examples:
+  lbctl flows --service web --state established
+  lbctl flows --client 10.0.0.7 --limit 20")]
+    Flows(FlowsArgs),
+    /// Give a backend no new sessions; bound ones stay.
+    #[command(after_help = "Examples:
+  lbctl drain web be2               then watch `lbctl sessions list --backend be2`
+  lbctl undrain web be2             take it back
+
+Holds over reloads and restarts until undrain.")]
+    Drain(BackendName),
+    /// Give a drained backend new sessions again.
+    #[command(after_help = "Example:\n  lbctl undrain web be2")]
+    Undrain(BackendName),
+    /// Change a backend's share of new sessions.
+    #[command(after_help = "Examples:
+  lbctl weight web be2 50
+  lbctl weight web be2 0            no new sessions, like drain")]
+    Weight(WeightArgs),
+    /// Which backend would this packet get, and why, step by step.
+    #[command(after_help = "Examples:
+  lbctl explain --src 10.0.0.7:40000 --dst 10.99.0.1:80
+  lbctl explain --src [fd00::7]:5353 --dst [fd99::1]:53 --proto udp
+
+Nothing is sent and nothing is bound.")]
+    Explain(ExplainArgs),
+    /// Load the configuration file again.
+    #[command(after_help = "Examples:
+  lbctl config diff /etc/stickleback/lb.toml && lbctl reload
+
+A file with an error changes nothing; the error is printed and kept in `lbctl status`.")]
+    Reload,
+    /// Take the program off its interfaces, remove what is pinned, and stop the daemon.
+    #[command(after_help = "Example:
+  lbctl detach --yes
+
+Works without a daemon, too. Traffic for the VIPs is no longer balanced, and bindings and flows are forgotten. To stop only the
+daemon and let the data plane go on: `systemctl stop stickleback`.")]
+    Detach(DetachArgs),
+    /// Configuration files: check, compare, schema.
+    #[command(subcommand)]
+    Config(Config),
+    /// The latest binding events.
+    #[command(after_help = "Examples:\n  lbctl events\n  lbctl events --limit 500 --service web")]
+    Events(EventsArgs),
+    /// Rates of services and backends, refreshed in place.
+    #[command(after_help = "Examples:
+  lbctl top
+  lbctl top --interval 0.5 --service web
+  lbctl top --count 1 > frame.txt   one frame, measured over one interval")]
+    Top(TopArgs),
+    /// Print a completion script for a shell.
+    #[command(after_help = "Examples:
+  lbctl completions bash > /etc/bash_completion.d/lbctl
+  lbctl completions zsh > /usr/share/zsh/vendor-completions/_lbctl
+  lbctl completions fish > ~/.config/fish/completions/lbctl.fish")]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Arguments of `backends`.
+#[derive(Debug, Args)]
+pub struct BackendsArgs {
+    /// Only this service.
+    #[arg(long, short)]
+    pub service: Option<String>,
+}
+
+/// Session bindings.
+#[derive(Debug, Subcommand)]
+pub enum Sessions {
+    /// List them.
+    #[command(after_help = "Examples:
+  lbctl sessions list --service web --backend be2
+  lbctl sessions list --client 10.0.0.7
+  lbctl -o json sessions list --limit 100000")]
+    List(SessionsArgs),
+    /// Show one.
+    #[command(after_help = "Examples:
+  lbctl sessions show web 10.0.0.7
+  lbctl sessions show web 0x000000000a000007")]
+    Show(SessionName),
+    /// Delete one; its next packet makes a new one.
+    #[command(after_help = "Example:\n  lbctl sessions delete web 10.0.0.7")]
+    Delete(SessionName),
+}
+
+/// Filters of `sessions list`.
+#[derive(Debug, Args)]
+pub struct SessionsArgs {
+    /// Only this service.
+    #[arg(long, short)]
+    pub service: Option<String>,
+    /// Only sessions bound to this backend.
+    #[arg(long, short)]
+    pub backend: Option<String>,
+    /// Only this client's (services with affinity source-ip).
+    #[arg(long, short, value_name = "IP")]
+    pub client: Option<IpAddr>,
+    /// At most this many.
+    #[arg(long, short, default_value_t = 100, value_name = "N")]
+    pub limit: usize,
+}
+
+/// One session.
+#[derive(Debug, Args)]
+pub struct SessionName {
+    /// Name of the service.
+    pub service: String,
+    /// The client's address, or the session key in hexadecimal.
+    pub key: String,
+}
+
+/// Filters of `flows`.
+#[derive(Debug, Args)]
+pub struct FlowsArgs {
+    /// Only this service.
+    #[arg(long, short)]
+    pub service: Option<String>,
+    /// Only flows to this backend.
+    #[arg(long, short)]
+    pub backend: Option<String>,
+    /// Only this client's.
+    #[arg(long, short, value_name = "IP")]
+    pub client: Option<IpAddr>,
+    /// Only flows in this state.
+    #[arg(long, value_enum)]
+    pub state: Option<FlowStateName>,
+    /// At most this many.
+    #[arg(long, short, default_value_t = 100, value_name = "N")]
+    pub limit: usize,
+}
+
+/// States of flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FlowStateName {
+    /// First packet seen.
+    Opening,
+    /// SYN-ACK seen.
+    Answered,
+    /// Both sides proved themselves.
+    Established,
+    /// A FIN seen.
+    Closing,
+    /// Over.
+    Closed,
+}
+
+impl FlowStateName {
+    /// Its name in the API.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Opening => "opening",
+            Self::Answered => "answered",
+            Self::Established => "established",
+            Self::Closing => "closing",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+/// One backend.
+#[derive(Debug, Args)]
+pub struct BackendName {
+    /// Name of the service.
+    pub service: String,
+    /// Name of the backend.
+    pub backend: String,
+}
+
+/// Arguments of `weight`.
+#[derive(Debug, Args)]
+pub struct WeightArgs {
+    /// The backend.
+    #[command(flatten)]
+    pub name: BackendName,
+    /// Share of new sessions, 0 to 1000.
+    #[arg(value_parser = clap::value_parser!(u32).range(0..=1000))]
+    pub weight: u32,
+}
+
+/// The packet to explain.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// Source address and port.
+    #[arg(long, value_name = "IP:PORT")]
+    pub src: SocketAddr,
+    /// Destination address and port.
+    #[arg(long, value_name = "IP:PORT")]
+    pub dst: SocketAddr,
+    /// Transport protocol.
+    #[arg(long, value_enum, default_value_t = ProtocolName::Tcp)]
+    pub proto: ProtocolName,
+}
+
+/// Transport protocols.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ProtocolName {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl From<ProtocolName> for Protocol {
+    fn from(name: ProtocolName) -> Self {
+        match name {
+            ProtocolName::Tcp => Self::Tcp,
+            ProtocolName::Udp => Self::Udp,
+        }
+    }
+}
+
+/// Arguments of `detach`.
+#[derive(Debug, Args)]
+pub struct DetachArgs {
+    /// Do it without asking.
+    #[arg(long, short)]
+    pub yes: bool,
+    /// Where maps and links are pinned, for when the daemon is not running.
+    #[arg(long, value_name = "DIR", default_value = crate::dataplane::xdp::DEFAULT_ROOT)]
+    pub pin_root: PathBuf,
+}
+
+/// Configuration files.
+#[derive(Debug, Subcommand)]
+pub enum Config {
+    /// Check a file without touching anything; needs no daemon.
+    #[command(after_help = "Example:\n  lbctl config check /etc/stickleback/lb.toml")]
+    Check {
+        /// The file.
+        file: PathBuf,
+    },
+    /// What a file would change; of the running configuration, or of another file.
+    #[command(after_help = "Examples:
+  lbctl config diff new.toml             what `reload` with this file would change
+  lbctl config diff old.toml new.toml    needs no daemon")]
+    Diff {
+        /// The file; with a second one, the old one.
+        file: PathBuf,
+        /// The new file.
+        other: Option<PathBuf>,
+    },
+    /// What runs, as JSON.
+    #[command(after_help = "Example:\n  lbctl config show | jq '.services[].name'")]
+    Show,
+    /// The JSON schema of the configuration file; needs no daemon.
+    #[command(after_help = "Example:\n  lbctl config schema > stickleback.schema.json")]
+    Schema,
+}
+
+/// Filters of `events`.
+#[derive(Debug, Args)]
+pub struct EventsArgs {
+    /// Only this service.
+    #[arg(long, short)]
+    pub service: Option<String>,
+    /// At most this many, the latest ones.
+    #[arg(long, short, default_value_t = 50, value_name = "N")]
+    pub limit: usize,
+}
+
+/// Arguments of `top`.
+#[derive(Debug, Args)]
+pub struct TopArgs {
+    /// Only this service.
+    #[arg(long, short)]
+    pub service: Option<String>,
+    /// Seconds between frames.
+    #[arg(long, short, default_value_t = 1.0, value_name = "SECONDS", value_parser = interval)]
+    pub interval: f64,
+    /// Stop after this many frames.
+    #[arg(long, short, value_name = "N")]
+    pub count: Option<u64>,
+}
+
+fn interval(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.1..=3600.0).contains(&seconds) => Ok(seconds),
+        Ok(_) | Err(_) => Err("expected 0.1 to 3600 seconds".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn definition_is_sound() {
+        Lbctl::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_examples() {
+        fn check(command: &clap::Command, path: &str) {
+            for sub in command.get_subcommands() {
+                let path = format!("{path} {}", sub.get_name());
+                if sub.has_subcommands() {
+                    check(sub, &path);
+                } else {
+                    let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
+                    assert!(help.contains("Example"), "{path} has no example");
+                    assert!(help.contains(path.trim()), "the example of {path} does not show it: {help}");
+                }
+            }
+        }
+        check(&Lbctl::command(), "lbctl");
+    }
+
+    #[test]
+    fn globals_stand_anywhere() {
+        let args = Lbctl::parse_from(["lbctl", "services", "-o", "json", "--socket", "/run/x"]);
+        assert_eq!(args.output, Output::Json);
+        assert_eq!(args.socket, PathBuf::from("/run/x"));
+    }
+
+    #[test]
+    fn wrong_usage_exits_with_2() {
+        for line in [
+            &["lbctl"][..],
+            &["lbctl", "weight", "web", "be1", "1001"],
+            &["lbctl", "explain", "--src", "10.0.0.7", "--dst", "10.99.0.1:80"],
+            &["lbctl", "top", "--interval", "0"],
+        ] {
+            let error = Lbctl::try_parse_from(line).expect_err("must be refused");
+            assert_eq!(error.exit_code(), 2, "{line:?}");
+        }
+    }
+}

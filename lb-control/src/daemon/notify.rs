@@ -1,0 +1,29 @@
+//! What the service manager is told.
+
+use sd_notify::NotifyState;
+use tracing::debug;
+
+/// The daemon does what it is there for.
+pub(super) fn ready(status: &str) {
+    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+}
+
+/// The configuration is being loaded again; [`ready`] follows.
+pub(super) fn reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => tell(&[NotifyState::Reloading, now]),
+        Err(error) => debug!(%error, "no time for the service manager"),
+    }
+}
+
+/// The daemon ends.
+pub(super) fn stopping() {
+    tell(&[NotifyState::Stopping]);
+}
+
+fn tell(states: &[NotifyState<'_>]) {
+    // Without a service manager this does nothing.
+    if let Err(error) = sd_notify::notify(states) {
+        debug!(%error, "the service manager was not told");
+    }
+}
