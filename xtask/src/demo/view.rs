@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
-use comfy_table::{CellAlignment, Table};
+use comfy_table::presets::UTF8_FULL_CONDENSED;
+use comfy_table::{CellAlignment, ContentArrangement, Table};
 use console::Term;
 use serde::Deserialize;
 
@@ -150,7 +150,8 @@ impl View {
             None => (f64::INFINITY, &none),
         };
         let mut table = Table::new();
-        table.load_style(UTF8_HORIZONTAL_ONLY);
+        table.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+        table.set_width(self.term.size().1);
         table.set_header([
             "backend",
             "checked requests",
@@ -211,6 +212,7 @@ mod tests {
         let text = view.render(Duration::from_secs(3), &sample(3000), &Tally::default());
         let row = text.lines().find(|line| line.contains("be1")).unwrap();
         let cells: Vec<&str> = row.split_whitespace().collect();
+        let cells: Vec<&str> = cells.into_iter().filter(|cell| !cell.contains(['│', '┆'])).collect();
         assert_eq!(cells, ["be1", "0", "3", "0", "3000", "1000", "0.0"]);
         assert!(text.contains("dropped packets: none"));
     }

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use super::topology::{BALANCER, CLIENT, VIP4, VIP6};
 use super::{DIRECTORY, PINS, netns};
 use crate::build::Product;
-use crate::progress::{Step, read};
+use crate::progress::{Step, read, say};
 use crate::{interrupt, workspace};
 
 /// How long starting may take on a slow machine.
@@ -56,7 +56,11 @@ pub(super) fn start(product: &Product, config: Option<&Path>) -> Result<()> {
     let mut child = command.spawn().with_context(|| format!("cannot start {}", product.lbd.display()))?;
     let ready = wait_until_ready(&mut child, &product.lbctl, config.is_some(), &step);
     // Never waited for: it lives on after `sandbox up`, and what it leaves when it ends early is reaped with us.
-    ready.with_context(|| format!("the end of lbd's log:\n{}", log_end(&log)))?;
+    if ready.is_err() {
+        drop(step);
+        say(&format!("lbd's log:\n{}", log_end(&log)));
+        return ready;
+    }
     step.done();
     Ok(())
 }
