@@ -39,7 +39,7 @@ pub(crate) fn build() -> Result<()> {
     let toolchain = setup::for_build()?;
     let mut command = toolchain.cargo();
     command.args(["build", "--release", "--locked"]);
-    compile_for_bpf(&mut command, &[]);
+    compile_for_bpf(&mut command);
     quietly("compiling the XDP programs", &mut command)?;
     for name in OBJECTS {
         let built = workspace::bpf_objects().join(TARGET).join("release").join(name);
@@ -50,10 +50,11 @@ pub(crate) fn build() -> Result<()> {
 }
 
 /// The options that make a cargo call one for BPF.
-pub(crate) fn compile_for_bpf(command: &mut Command, more_flags: &[&str]) {
+pub(crate) fn compile_for_bpf(command: &mut Command) {
     let architecture = format!("--cfg=bpf_target_arch=\"{}\"", std::env::consts::ARCH);
-    let mut flags = vec!["-Clinker=bpf-linker", architecture.as_str(), "-Cdebuginfo=2", "-Clink-arg=--btf"];
-    flags.extend(more_flags);
+    // v3 has atomic operations that return the old value; kernels know it since 5.12.
+    let flags =
+        ["-Clinker=bpf-linker", "-Ctarget-cpu=v3", &architecture, "-Cdebuginfo=2", "-Clink-arg=--btf"];
     command.args(["--target", TARGET, "-Z", "build-std=core"]);
     command.arg("--target-dir").arg(workspace::bpf_objects());
     command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));

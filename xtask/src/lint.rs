@@ -23,7 +23,7 @@ pub(crate) fn ebpf() -> Result<()> {
     let toolchain = setup::for_lint()?;
     let mut command = toolchain.cargo();
     command.args(["clippy", "--release", "--locked"]);
-    ebpf::compile_for_bpf(&mut command, &[]);
+    ebpf::compile_for_bpf(&mut command);
     command.args(["--", "-D", "warnings"]);
     quietly("clippy of lb-ebpf", &mut command)
 }

@@ -163,8 +163,10 @@ fn exec(name: &str, command: &[OsString]) -> Result<()> {
 fn with_lbctl(command: &mut Command) {
     let release = workspace::target().join("release");
     let path = std::env::var("PATH").unwrap_or_default();
-    command.env("PATH", format!("{}:/usr/sbin:/sbin:{path}", release.display()));
-    command.env("STICKLEBACK_SOCKET", balancer::socket());
+    command.env(
+        "PATH",
+        format!("{}:{}:/usr/sbin:/sbin:{path}", balancer::programs().display(), release.display()),
+    );
     workspace::forget_cargo(command);
 }
 

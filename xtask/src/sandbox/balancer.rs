@@ -3,6 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -40,6 +41,7 @@ pub(super) fn start(product: &Product, config: Option<&Path>) -> Result<()> {
             to
         }
     };
+    write_lbctl(&product.lbctl)?;
     let log = Path::new(DIRECTORY).join("lbd.log");
     let open_log = || {
         OpenOptions::new()
@@ -63,6 +65,25 @@ pub(super) fn start(product: &Product, config: Option<&Path>) -> Result<()> {
     }
     step.done();
     Ok(())
+}
+
+/// Where commands in the sandbox find their `lbctl`.
+pub(super) fn programs() -> PathBuf {
+    Path::new(DIRECTORY).join("bin")
+}
+
+/// Writes an `lbctl` that talks to the sandbox's balancer unless told otherwise.
+fn write_lbctl(real: &Path) -> Result<()> {
+    let file = programs().join("lbctl");
+    let script = format!(
+        "#!/bin/sh\ncase \" $* \" in\n*' --socket'*) exec '{real}' \"$@\" ;;\n*) exec '{real}' --socket '{socket}' \"$@\" ;;\nesac\n",
+        real = real.display(),
+        socket = socket().display()
+    );
+    fs::create_dir_all(programs())
+        .and_then(|()| fs::write(&file, script))
+        .and_then(|()| fs::set_permissions(&file, fs::Permissions::from_mode(0o755)))
+        .with_context(|| format!("cannot write {}", file.display()))
 }
 
 /// Asks a question through lbctl.
