@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::progress::openly;
-use crate::{ebpf, setup, workspace};
+use crate::{build, setup, workspace};
 
 /// Options of `cargo xtask bench`.
 #[derive(clap::Args)]
@@ -16,7 +16,8 @@ pub(crate) struct Arguments {
 /// Runs the command.
 pub(crate) fn task(arguments: &Arguments) -> Result<()> {
     setup::for_namespaces()?;
-    ebpf::build()?;
+    // The whole-path cases run the real daemon.
+    build::product()?;
     let mut command = workspace::cargo(&[
         "run",
         "--release",

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
-use crate::progress::{openly, read, say};
+use crate::progress::{openly, quietly, read, say};
 use crate::{ebpf, setup, workspace};
 
 /// Options of `cargo xtask test`.
@@ -22,6 +22,9 @@ pub(crate) struct Arguments {
 pub(crate) fn task(arguments: &Arguments) -> Result<()> {
     setup::for_namespaces()?;
     ebpf::build()?;
+    // The end-to-end tests look for the programs beside themselves.
+    let mut programs = workspace::cargo(&["build", "--locked", "--package", "lb-control", "--bins"]);
+    quietly("building lbd and lbctl for tests", &mut programs)?;
     let miri = if arguments.filter.is_none() { miri() } else { Ok(()) };
     let rest = if has_nextest() { nextest(arguments) } else { cargo_test(arguments) };
     miri.and(rest)
@@ -37,20 +40,25 @@ fn nextest(arguments: &Arguments) -> Result<()> {
     openly(marked(&mut command, arguments))
 }
 
-/// The tests of the test package share the kernel, its interfaces and its two or more CPUs: one at a time.
+/// Examples in documentation first, so that the closing line is one of real tests. The tests of the test package
+/// share the kernel, its interfaces and its few CPUs: one at a time.
 fn cargo_test(arguments: &Arguments) -> Result<()> {
-    let mut alone =
-        workspace::cargo(&["test", "--locked", "--no-fail-fast", "--package", "stickleback-tests", "--"]);
-    alone.arg("--test-threads=1").args(&arguments.filter);
-    let mut together = workspace::cargo(&["test", "--locked", "--no-fail-fast", "--workspace", "--exclude"]);
-    together.args(["stickleback-tests", "--"]).args(&arguments.filter);
-    let first = openly(marked(&mut together, arguments));
-    let second = openly(marked(&mut alone, arguments));
-    match (first, second) {
-        (Ok(()), Ok(())) => Ok(()),
-        (Err(error), Ok(())) | (Ok(()), Err(error)) => Err(error),
-        (Err(_), Err(_)) => bail!("tests failed in the crates and in the test package; see above"),
+    let rounds: [(&[&str], &[&str]); 3] = [
+        (&["--workspace", "--doc"], &[]),
+        (&["--workspace", "--exclude", "stickleback-tests", "--tests"], &[]),
+        (&["--package", "stickleback-tests", "--tests"], &["--test-threads=1"]),
+    ];
+    let mut failed = 0;
+    for (what, how) in rounds {
+        let mut command = workspace::cargo(&["test", "--locked", "--no-fail-fast"]);
+        command.args(what).arg("--").args(how).args(&arguments.filter);
+        // All of them run, so that one look shows everything that fails.
+        failed += usize::from(openly(marked(&mut command, arguments)).is_err());
     }
+    if failed > 0 {
+        bail!("tests failed in {failed} of {} rounds; see above", rounds.len());
+    }
+    Ok(())
 }
 
 fn marked<'a>(command: &'a mut Command, arguments: &Arguments) -> &'a mut Command {

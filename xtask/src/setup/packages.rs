@@ -40,7 +40,7 @@ const fn package(name: &'static str, purpose: Purpose, sign: Sign) -> Package {
     Package { name, purpose, sign }
 }
 
-const PACKAGES: [Package; 15] = [
+const PACKAGES: [Package; 16] = [
     package("rustc-web", Purpose::Compiler, Sign::Dpkg),
     package("cargo-web", Purpose::Compiler, Sign::Dpkg),
     package("rust-web-src", Purpose::Compiler, Sign::Dpkg),
@@ -56,6 +56,7 @@ const PACKAGES: [Package; 15] = [
         Purpose::Sandbox,
         Sign::File("/usr/lib/nginx/modules/ngx_http_lua_module.so"),
     ),
+    package("procps", Purpose::Sandbox, Sign::Program("sysctl")),
     package("iputils-ping", Purpose::Sandbox, Sign::Program("ping")),
     package("curl", Purpose::Sandbox, Sign::Program("curl")),
     package("wrk", Purpose::Sandbox, Sign::Program("wrk")),
