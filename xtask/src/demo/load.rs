@@ -14,7 +14,7 @@ use crate::sandbox::netns;
 use crate::sandbox::topology::{self, CLIENT, VIP4, VIP6};
 
 /// Generators in each family.
-const GENERATORS: u8 = 2;
+const GENERATORS: u8 = 3;
 /// The first client number whose address a generator has.
 const FIRST_CLIENT: u8 = 80;
 /// wrk cannot choose its address; it runs as a user whose routes do.

@@ -181,7 +181,9 @@ impl View {
         let used: Vec<String> = sample
             .tables
             .values()
-            .filter_map(|table| Some(format!("{} {} of {}", table.name, table.used?, table.capacity)))
+            .map(|table| (table.name.to_lowercase(), table))
+            .filter(|(name, _)| ["bindings", "flows"].contains(&name.as_str()))
+            .filter_map(|(name, table)| Some(format!("{name} {} of {}", table.used?, table.capacity)))
             .collect();
         let drops: Vec<String> =
             sample.drops.iter().filter(|(_, n)| **n > 0).map(|(name, n)| format!("{name} {n}")).collect();

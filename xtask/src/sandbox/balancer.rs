@@ -103,7 +103,12 @@ fn wait_until_ready(child: &mut Child, lbctl: &Path, own_config: bool, step: &St
         if let Some(status) = child.try_wait().context("cannot watch lbd")? {
             bail!("lbd ended at once ({status})");
         }
-        let state = ask(lbctl, &["status"]).and_then(|_| services.iter().try_for_each(|vip| request(*vip)));
+        let state = ask(lbctl, &["status"]).and_then(|status| {
+            if !own_config && status["hops"]["unresolved"].as_u64() != Some(0) {
+                bail!("the ways to the backends are not known yet");
+            }
+            services.iter().try_for_each(|vip| request(*vip))
+        });
         let trouble = match state {
             // Every backend's way has to be known: a few clients meet them all.
             Ok(()) if answers >= 3 => return Ok(()),
