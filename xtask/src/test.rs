@@ -1,10 +1,10 @@
 //! `cargo xtask test`: every test there is, with the runner's own closing line last.
 
-use std::process::Command;
+use std::process::{Command, exit};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result};
 
-use crate::progress::{openly, quietly, read, say};
+use crate::progress::{quietly, read, say, shown};
 use crate::{ebpf, setup, workspace};
 
 /// Options of `cargo xtask test`.
@@ -25,47 +25,53 @@ pub(crate) fn task(arguments: &Arguments) -> Result<()> {
     // The end-to-end tests look for the programs beside themselves.
     let mut programs = workspace::cargo(&["build", "--locked", "--package", "lb-control", "--bins"]);
     quietly("building lbd and lbctl for tests", &mut programs)?;
-    let miri = if arguments.filter.is_none() { miri() } else { Ok(()) };
-    let rest = if has_nextest() { nextest(arguments) } else { cargo_test(arguments) };
-    miri.and(rest)
-}
-
-/// `.config/nextest.toml` keeps the namespace tests apart.
-fn nextest(arguments: &Arguments) -> Result<()> {
-    let mut command = workspace::cargo(&["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]);
-    if arguments.long {
-        command.args(["--profile", "long"]);
-    }
-    command.args(&arguments.filter);
-    openly(marked(&mut command, arguments))
-}
-
-/// Examples in documentation first, so that the closing line is one of real tests. The tests of the test package
-/// share the kernel, its interfaces and its few CPUs: one at a time.
-fn cargo_test(arguments: &Arguments) -> Result<()> {
-    let rounds: [(&[&str], &[&str]); 3] = [
-        (&["--workspace", "--doc"], &[]),
-        (&["--workspace", "--exclude", "stickleback-tests", "--tests"], &[]),
-        (&["--package", "stickleback-tests", "--tests"], &["--test-threads=1"]),
-    ];
-    let mut failed = 0;
-    for (what, how) in rounds {
-        let mut command = workspace::cargo(&["test", "--locked", "--no-fail-fast"]);
-        command.args(what).arg("--").args(how).args(&arguments.filter);
+    let miri = arguments.filter.is_some() || miri()?;
+    let rounds = if has_nextest() { nextest(arguments) } else { cargo_test(arguments) };
+    let mut passed = miri;
+    for mut round in rounds {
+        if arguments.long {
+            round.env("STICKLEBACK_LONG", "1");
+        }
         // All of them run, so that one look shows everything that fails.
-        failed += usize::from(openly(marked(&mut command, arguments)).is_err());
+        passed &= run(&mut round)?;
     }
-    if failed > 0 {
-        bail!("tests failed in {failed} of {} rounds; see above", rounds.len());
+    if !passed {
+        // The runner has said what failed, and its closing line is to stay the last one.
+        exit(1);
     }
     Ok(())
 }
 
-fn marked<'a>(command: &'a mut Command, arguments: &Arguments) -> &'a mut Command {
+/// `.config/nextest.toml` keeps the namespace tests apart.
+fn nextest(arguments: &Arguments) -> Vec<Command> {
+    let mut tests = workspace::cargo(&["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]);
     if arguments.long {
-        command.env("STICKLEBACK_LONG", "1");
+        tests.args(["--profile", "long"]);
     }
+    tests.args(&arguments.filter);
+    vec![round(&["--workspace", "--doc"], &[], arguments), tests]
+}
+
+/// The tests of the test package share the kernel, its interfaces and its few CPUs: one at a time.
+fn cargo_test(arguments: &Arguments) -> Vec<Command> {
+    vec![
+        // First, so that the closing line is one of real tests.
+        round(&["--workspace", "--doc"], &[], arguments),
+        round(&["--workspace", "--exclude", "stickleback-tests", "--tests"], &[], arguments),
+        round(&["--package", "stickleback-tests", "--tests"], &["--test-threads=1"], arguments),
+    ]
+}
+
+fn round(what: &[&str], how: &[&str], arguments: &Arguments) -> Command {
+    let mut command = workspace::cargo(&["test", "--locked", "--no-fail-fast"]);
+    command.args(what).arg("--").args(how).args(&arguments.filter);
     command
+}
+
+/// Whether all passed.
+fn run(command: &mut Command) -> Result<bool> {
+    let status = command.status().with_context(|| format!("cannot start `{}`", shown(command)))?;
+    Ok(status.success())
 }
 
 fn has_nextest() -> bool {
@@ -74,7 +80,7 @@ fn has_nextest() -> bool {
 }
 
 /// Runs the data plane's code in Rust's interpreter, which sees undefined behaviour, where one is installed.
-fn miri() -> Result<()> {
+fn miri() -> Result<bool> {
     let toolchains = read(Command::new("rustup").args(["toolchain", "list"])).unwrap_or_default();
     let has_miri = |name: &&str| {
         let bin = workspace::rustup_home().join("toolchains").join(name).join("bin");
@@ -83,7 +89,7 @@ fn miri() -> Result<()> {
     let Some(name) = toolchains.lines().filter_map(|line| line.split_whitespace().next()).find(has_miri)
     else {
         say("no toolchain with miri and rust-src here: lb-common is not run in the interpreter");
-        return Ok(());
+        return Ok(true);
     };
     let mut command = Command::new("cargo");
     workspace::forget_toolchain(&mut command).env("RUSTUP_TOOLCHAIN", name).current_dir(workspace::root());
@@ -92,5 +98,5 @@ fn miri() -> Result<()> {
         .arg(workspace::target().join("miri"));
     // Property tests read files to remember failures; thousands of cases take hours in the interpreter.
     command.env("MIRIFLAGS", "-Zmiri-disable-isolation").env("PROPTEST_CASES", "8");
-    openly(&mut command)
+    run(&mut command)
 }
