@@ -89,7 +89,7 @@ unsafe impl Env for Kernel {
     #[inline(always)]
     fn tail(&self, number: u32) -> Verdict {
         // SAFETY: nothing is borrowed across the call. It only comes back when the program is missing.
-        let _ = unsafe { maps::PROGRAMS.tail_call(&XdpContext::new(self.ctx), number) };
+        unsafe { maps::PROGRAMS.tail_call(&XdpContext::new(self.ctx), number) };
         self.count(Outcome::TailCall);
         Verdict::Drop
     }
