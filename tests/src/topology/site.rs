@@ -4,7 +4,8 @@
 //! two arms:  client eth0 --- l0 lb l1 --- eth0 be1   (and be2, be3 on l2, l3)
 //! one arm:   client, lb (l0), be1, be2, be3 on one switch
 //! ```
-//! Addresses are the same either way: clients 10.1.0.0/16 and fd01::/64, backend n 10.2.n.2 and fd02:n::2.
+//! Addresses are the same either way: the client 10.1.0.2 and fd01::2, backend n 10.2.n.2 and fd02:n::2.
+//! The client also is everyone in 10.4.0.0/16 and fd04::/32: as many sessions as a test needs.
 //! Virtual addresses 10.99.0.0/24 and fd99::/64 belong to no subnet; backends have them on their loopback.
 
 use super::balancer::Balancer;
@@ -12,12 +13,8 @@ use super::config::{self, BackendConfig, NodeConfig, ServiceConfig};
 use super::process::{Process, eventually};
 use super::{Namespace, SOON, Topology, cable, load, server};
 use anyhow::{Context, Result};
-use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-
-/// Clients with an address of their own, in each family.
-const CLIENTS: u8 = 200;
 
 /// How the balancer is connected.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -166,8 +163,18 @@ impl Site {
     }
 
     /// `count` client addresses of one family; each is a session of its own.
-    pub fn clients(&self, v6: bool, count: u8) -> Vec<IpAddr> {
-        (1..=count.min(CLIENTS)).map(|n| if v6 { client_v6(n) } else { client_v4(n) }).collect()
+    pub fn clients(&self, v6: bool, count: u16) -> Vec<IpAddr> {
+        self.clients_from(v6, 1, count)
+    }
+
+    /// The same, from number `first` on.
+    pub fn clients_from(&self, v6: bool, first: u16, count: u16) -> Vec<IpAddr> {
+        (first..first + count).map(|n| if v6 { client_v6(n) } else { client_v4(n) }).collect()
+    }
+
+    /// A further namespace.
+    pub fn namespace(&mut self, name: &str) -> Result<Namespace> {
+        self.topology.namespace(name)
     }
 
     /// Waits until requests to a VIP from several clients are answered.
@@ -205,16 +212,11 @@ impl Site {
     }
 
     fn address(&self) -> Result<()> {
-        let mut client =
-            String::from("ip addr add 10.1.0.2/16 dev eth0; ip addr add fd01::2/64 dev eth0 nodad\n");
-        for n in 1..=CLIENTS {
-            writeln!(client, "ip addr add {}/16 dev eth0", client_v4(n))?;
-            writeln!(client, "ip addr add {}/128 dev lo nodad", client_v6(n))?;
-        }
-        client.push_str("ip route add default via 10.1.0.1; ip route add default via fd01::1");
         self.lb.sh("ip addr add 10.1.0.1/16 dev l0; ip addr add fd01::1/64 dev l0 nodad
-             ip route add fd01:1::/32 via fd01::2")?;
-        self.client.sh(&client)?;
+             ip route add 10.4.0.0/16 via 10.1.0.2; ip route add fd04::/32 via fd01::2")?;
+        self.client.sh("ip addr add 10.1.0.2/16 dev eth0; ip addr add fd01::2/64 dev eth0 nodad
+             ip route add local 10.4.0.0/16 dev lo; ip route add local fd04::/32 dev lo
+             ip route add default via 10.1.0.1; ip route add default via fd01::1")?;
         for (n, backend) in (1_u8..).zip(&self.backends) {
             let interface = if self.arms == Arms::One { "l0".to_owned() } else { format!("l{n}") };
             self.lb.sh(&format!(
@@ -231,11 +233,11 @@ impl Site {
     }
 }
 
-fn client_v4(n: u8) -> IpAddr {
-    Ipv4Addr::new(10, 1, 1, n).into()
+fn client_v4(n: u16) -> IpAddr {
+    Ipv4Addr::from(0x0a04_0000 + u32::from(n)).into()
 }
 
 /// Each in a /64 of its own.
-fn client_v6(n: u8) -> IpAddr {
-    Ipv6Addr::new(0xfd01, 1, 0, n.into(), 0, 0, 0, 1).into()
+fn client_v6(n: u16) -> IpAddr {
+    Ipv6Addr::new(0xfd04, 0, 0, n, 0, 0, 0, 1).into()
 }

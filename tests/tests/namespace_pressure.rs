@@ -1,0 +1,107 @@
+//! Full tables and floods.
+
+use anyhow::{Context, Result, ensure};
+use aya::maps::{HashMap, MapData};
+use lb_common::abi::{Binding, BindingKey, map};
+use std::net::{IpAddr, SocketAddr};
+use std::thread::sleep;
+use std::time::Duration;
+use stickleback_tests::topology::{Arms, Balancer, Load, LoadPlan, NodeConfig, Site, load};
+
+/// Bindings in the small tables of these tests.
+const CAPACITY: u16 = 1_024;
+/// The service's id.
+const ID: u32 = 4_711;
+
+fn vip() -> SocketAddr {
+    SocketAddr::from(([10, 99, 0, 1], 80))
+}
+
+/// How many of these clients have a binding.
+fn bound(balancer: &Balancer, clients: &[IpAddr]) -> Result<usize> {
+    let path = balancer.pins().join("maps").join(map::BINDINGS);
+    let data = MapData::from_pin(&path).with_context(|| format!("opening {}", path.display()))?;
+    let bindings = HashMap::<_, BindingKey, Binding>::try_from(aya::maps::Map::HashMap(data))?;
+    let mut count = 0;
+    for client in clients {
+        let IpAddr::V4(client) = client else { continue };
+        let key = BindingKey::new(ID, u64::from(u32::from(*client)));
+        count += usize::from(bindings.get(&key, 0).is_ok());
+    }
+    Ok(count)
+}
+
+/// With `lbd` away and ten times as many clients as bindings fit, everybody is served, and new clients are bound.
+#[test]
+fn namespace_churn_beyond_the_table_without_lbd() -> Result<()> {
+    let site = Site::new(Arms::Two, 2)?;
+    let base = site.node();
+    let node = NodeConfig { node: format!("{}\nbindings = {CAPACITY}\n", base.node), ..base };
+    let service = site
+        .service("web", vip(), "nat", false)
+        .with(&format!("id = {ID}\naffinity = \"source-ip\"\nlifetime = \"1s\""));
+    let mut balancer = site.balance_with(&node, &[service])?;
+    site.serves(vip())?;
+    balancer.stop()?;
+    for round in 0..10 {
+        let clients = site.clients_from(false, 2_000 + round * CAPACITY, CAPACITY);
+        load::each(&site.client, vip(), &clients).with_context(|| format!("round {round}"))?;
+    }
+    sleep(Duration::from_millis(1_200));
+    let newest = site.clients_from(false, 20_000, 200);
+    let first = load::each(&site.client, vip(), &newest)?;
+    let count = bound(&balancer, &newest)?;
+    ensure!(count >= 195, "of 200 new clients only {count} are bound");
+    ensure!(load::each(&site.client, vip(), &newest)? == first, "new sessions moved");
+    Ok(())
+}
+
+/// A full table of living bindings: traffic goes where the hash says, and is counted.
+#[test]
+fn namespace_full_table_still_serves() -> Result<()> {
+    let site = Site::new(Arms::Two, 2)?;
+    let base = site.node();
+    let node = NodeConfig { node: format!("{}\nbindings = {CAPACITY}\n", base.node), ..base };
+    let service =
+        site.service("web", vip(), "nat", false).with(&format!("id = {ID}\naffinity = \"source-ip\""));
+    let balancer = site.balance_with(&node, &[service])?;
+    site.serves(vip())?;
+    let clients = site.clients_from(false, 2_000, CAPACITY + 300);
+    let first = load::each(&site.client, vip(), &clients)?;
+    ensure!(load::each(&site.client, vip(), &clients)? == first, "sessions moved");
+    let status = balancer.ask(&["status"])?;
+    ensure!(status.to_string().contains("bindings-full"), "a full table was not counted: {status}");
+    Ok(())
+}
+
+/// Forged SYNs evict each other, not connections.
+#[test]
+fn namespace_syn_flood_spares_connections() -> Result<()> {
+    let site = Site::new(Arms::Two, 2)?;
+    let base = site.node();
+    let node = NodeConfig { node: format!("{}\nflows = 4096\n", base.node), ..base };
+    let service = site.service("web", vip(), "nat", false).with("affinity = \"source-ip\"");
+    let balancer = site.balance_with(&node, &[service])?;
+    site.serves(vip())?;
+    let plan = LoadPlan::new(vip(), site.clients(false, 60)).kept_alive();
+    let sending = Load::start(&site.client, &plan)?;
+    sending.reach(200)?;
+
+    let script = site.directory().join("flood.py");
+    std::fs::write(&script, include_str!("flood.py"))?;
+    let command = format!("python3 {} {} {} 50000", script.display(), vip().ip(), vip().port());
+    let flooded = site.client.sh_within(&command, Duration::from_secs(60))?;
+    ensure!(flooded.trim() == "50000", "the flood sent {flooded}");
+    sending.go_on(400)?;
+    sending.finish()?.flawless(600)?;
+
+    let status = balancer.ask(&["status"])?.to_string();
+    ensure!(status.contains("half-open-evicted"), "no half-open flow was evicted: {status}");
+    ensure!(!status.contains("bindings-full"), "forged clients filled the table: {status}");
+    let sessions = balancer.ask(&["sessions", "list", "--limit", "100000"])?.to_string();
+    ensure!(!sessions.contains("198.18."), "a forged client was bound: {sessions}");
+    // Connections can be opened during and after it.
+    let new = Load::start(&site.client, &LoadPlan::new(vip(), site.clients_from(false, 1_000, 40)))?;
+    new.reach(200)?;
+    new.finish()?.flawless(200)
+}
