@@ -231,6 +231,10 @@ pub struct FragmentRef {
     pub destination_port: Be16,
     /// Source port of the first fragment.
     pub source_port: Be16,
+    /// IP protocol of the first fragment; later ones know only the header behind the fragment header.
+    pub protocol: u8,
+    /// Zero.
+    pub pad: [u8; 7],
 }
 
-super::pod!(FlowKey: 40, FlowRef: 8, Flow: 144, FragmentKey: 40, FragmentRef: 16);
+super::pod!(FlowKey: 40, FlowRef: 8, Flow: 144, FragmentKey: 40, FragmentRef: 24);

@@ -79,6 +79,9 @@ pub(crate) fn session_of_reply(service: &Service, settings: &Settings, reply: &F
 /// Probe 0 of a session, when that backend takes new sessions: nearly always the answer.
 #[inline(always)]
 pub(crate) fn first<'a, E: Env>(env: &'a E, service: &Service, session: u64) -> Option<Chosen<'a>> {
+    if service.member_count == 0 {
+        return None;
+    }
     let slot = env.arena(service.table.wrapping_add(Probes::new(session).value(0) & service.table_mask))?;
     if !takes(env, slot, Want::Accepts) {
         return None;
@@ -106,6 +109,11 @@ const NONE: u32 = u32::MAX;
 /// The kernel's twin of [`crate::select::choose`].
 #[inline(never)]
 fn walk<E: Env>(env: &E, service: &Service, session: u64, want: Want) -> u32 {
+    let count = service.member_count;
+    // Without members there is no table, and its place in the arena may be another service's.
+    if count == 0 {
+        return NONE;
+    }
     let probes = Probes::new(session);
     let mut i = 0;
     while i < PROBES {
@@ -115,10 +123,6 @@ fn walk<E: Env>(env: &E, service: &Service, session: u64, want: Want) -> u32 {
             return slot as u32;
         }
         i += 1;
-    }
-    let count = service.member_count;
-    if count == 0 {
-        return NONE;
     }
     let start = probes.value(PROBES) % count;
     let members = service.members;

@@ -19,9 +19,19 @@ pub(crate) fn end<E: Env>(env: &E, outcome: Outcome) -> Verdict {
     if outcome.is_drop() { Verdict::Drop } else { Verdict::Pass }
 }
 
-/// Counts a packet under its service and backend.
+/// Counts a packet that left under its service and backend; one that could not has been counted already.
 #[inline(always)]
-pub(crate) fn forwarded<E: Env>(env: &E, service: u16, backend: u16, bytes: u16, opens: bool, way: Way) {
+pub(crate) fn forwarded<E: Env>(
+    env: &E,
+    verdict: Verdict,
+    (service, backend): (u16, u16),
+    bytes: u16,
+    opens: bool,
+    way: Way,
+) {
+    if verdict == Verdict::Drop {
+        return;
+    }
     add(env.service_counters(service), bytes, opens, way);
     add(env.backend_counters(backend), bytes, opens, way);
 }

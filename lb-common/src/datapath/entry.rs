@@ -18,6 +18,8 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
         protocol::TCP | protocol::UDP => env.tail(program::FRAGMENT),
         protocol::ICMP if packet.is_v4() => env.tail(program::ICMP),
         protocol::ICMPV6 if !packet.is_v4() => env.tail(program::ICMP),
+        // In IPv6 the rest of a train may name an extension header that only the first fragment has.
+        _ if packet.part == part::LATER => env.tail(program::FRAGMENT),
         _ => count::end(env, Outcome::NotOurs),
     }
 }

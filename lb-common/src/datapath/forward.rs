@@ -83,8 +83,9 @@ pub(crate) fn direct<E: Env>(
     if !written {
         return count::end(env, Outcome::NoRoom);
     }
-    count::forwarded(env, service.slot, slot, packet.length, opens, Way::Forward);
-    link::transmit(env, settings, backend.hop.ifindex)
+    let verdict = link::transmit(env, settings, backend.hop.ifindex);
+    count::forwarded(env, verdict, (service.slot, slot), packet.length, opens, Way::Forward);
+    verdict
 }
 
 /// Whether the packet may go that way; else what becomes of it.

@@ -27,6 +27,8 @@ pub(crate) fn keep<E: Env>(env: &E, packet: &Packet, flow: FlowRef, (slot, backe
             backend_generation: backend.generation,
             destination_port: packet.destination_port,
             source_port: packet.source_port,
+            protocol: packet.protocol,
+            pad: [0; 7],
         },
     );
 }
@@ -68,6 +70,7 @@ fn later<E: Env>(env: &E, settings: &Settings, packet: &mut Packet) -> Verdict {
         Some(decision) => {
             packet.source_port = decision.source_port;
             packet.destination_port = decision.destination_port;
+            packet.protocol = decision.protocol;
             let word = BindingWord::new(decision.backend, decision.backend_generation, 0);
             match (choice::service_of(env, settings, packet), binding::backend(env, word)) {
                 (Some(service), Some(chosen)) => send(env, settings, service, packet, chosen),

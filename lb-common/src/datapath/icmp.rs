@@ -166,8 +166,9 @@ fn to_backend<E: Env>(
     {
         return count::end(env, Outcome::NoRoom);
     }
-    count::forwarded(env, service_slot, slot, packet.length, false, Way::Forward);
-    link::transmit(env, settings, hop.ifindex)
+    let verdict = link::transmit(env, settings, hop.ifindex);
+    count::forwarded(env, verdict, (service_slot, slot), packet.length, false, Way::Forward);
+    verdict
 }
 
 /// An error about what we sent to a backend: it concerns the client.
@@ -195,8 +196,9 @@ fn about_forwarded<E: Env>(env: &E, settings: &Settings, packet: &Packet) -> Ver
     {
         return count::end(env, Outcome::NoRoom);
     }
-    count::forwarded(env, service_slot, slot, packet.length, false, Way::Reply);
-    link::transmit(env, settings, ifindex)
+    let verdict = link::transmit(env, settings, ifindex);
+    count::forwarded(env, verdict, (service_slot, slot), packet.length, false, Way::Reply);
+    verdict
 }
 
 #[inline(always)]
@@ -269,7 +271,7 @@ fn rewrite<E: Env>(
         let old: u16 = unsafe { get(p) };
         if !(is_udp && old == 0) {
             let sum = Sum::of_field(old).plus(covered);
-            let new = if is_udp { sum.udp_field() } else { sum.field() };
+            let new = if is_udp { sum.nonzero_field() } else { sum.field() };
             // SAFETY: checked for two bytes.
             unsafe { put(p, new) };
             message = message.replace16(old, new);

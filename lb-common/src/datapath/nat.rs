@@ -183,8 +183,9 @@ fn to_backend<E: Env>(
     if !link::write(env, &hop.destination, &hop.source, (&tags, tag_count), packet.is_v4()) {
         return count::end(env, Outcome::NoRoom);
     }
-    count::forwarded(env, service_slot, slot, packet.length, opens, Way::Forward);
-    link::transmit(env, settings, hop.ifindex)
+    let verdict = link::transmit(env, settings, hop.ifindex);
+    count::forwarded(env, verdict, (service_slot, slot), packet.length, opens, Way::Forward);
+    verdict
 }
 
 /// Translates towards the client and sends.
@@ -223,8 +224,9 @@ fn to_client<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live)
     if !link::write(env, &mac, &local, (&tags, tag_count), packet.is_v4()) {
         return count::end(env, Outcome::NoRoom);
     }
-    count::forwarded(env, service_slot, slot, packet.length, false, Way::Reply);
-    link::transmit(env, settings, ifindex)
+    let verdict = link::transmit(env, settings, ifindex);
+    count::forwarded(env, verdict, (service_slot, slot), packet.length, false, Way::Reply);
+    verdict
 }
 
 /// Clamps the MSS that either side announces, where the service says so.

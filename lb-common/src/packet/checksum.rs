@@ -68,9 +68,12 @@ impl Sum {
         !self.folded()
     }
 
-    /// The checksum field of a UDP datagram, where 0 means "none" and is sent as 0xffff.
+    /// The checksum field with 0 written as 0xffff.
+    ///
+    /// In UDP 0 means "none". In ICMP an update cannot tell the two zeros of one's-complement apart, and 0xffff is right for
+    /// either: over nothing but zeros (an echo answer may be that) 0 would be wrong.
     #[inline(always)]
-    pub(crate) const fn udp_field(self) -> u16 {
+    pub(crate) const fn nonzero_field(self) -> u16 {
         let field = self.field();
         if field == 0 { 0xffff } else { field }
     }

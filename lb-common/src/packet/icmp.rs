@@ -52,14 +52,14 @@ impl Icmp {
             let old: u16 = get(self.0);
             put(self.0, kind);
             let new: u16 = get(self.0);
-            put(self.0.add(2), Sum::of_field(get(self.0.add(2))).replace16(old, new).field());
+            put(self.0.add(2), Sum::of_field(get(self.0.add(2))).replace16(old, new).nonzero_field());
         }
     }
     /// Mends the checksum after changes elsewhere in what it covers.
     #[inline(always)]
     pub(crate) fn changed(self, change: Sum) {
         // SAFETY: checked by `new`.
-        unsafe { put(self.0.add(2), Sum::of_field(get(self.0.add(2))).plus(change).field()) }
+        unsafe { put(self.0.add(2), Sum::of_field(get(self.0.add(2))).plus(change).nonzero_field()) }
     }
     /// Writes type, code and the second word; `covered` is the sum of everything else the checksum covers.
     #[inline(always)]

@@ -44,7 +44,7 @@ impl Udp {
                 .plus(addresses)
                 .replace16(self.read(0), source.raw())
                 .replace16(self.read(2), destination.raw());
-            self.write(Self::CHECKSUM, sum.udp_field());
+            self.write(Self::CHECKSUM, sum.nonzero_field());
         }
         self.write(0, source.raw());
         self.write(2, destination.raw());

@@ -1,5 +1,13 @@
 //! The clock that expiries in the tables are written in.
 
+/// Nanoseconds of a tick of the kernel's coarse clock; 0 when it does not say.
+pub(crate) fn tick_ns() -> u32 {
+    let mut resolution = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `resolution` is a valid timespec; the clock exists on every Linux.
+    unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, &raw mut resolution) };
+    u32::try_from(resolution.tv_nsec).unwrap_or_default()
+}
+
 /// Nanoseconds of the monotonic clock, as `bpf_ktime_get_ns` gives them.
 pub(crate) fn monotonic_ns() -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };

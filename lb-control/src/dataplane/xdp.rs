@@ -156,7 +156,9 @@ impl DataPlane for Xdp {
         let flags = if self.redirecting { SettingsFlags::TX_BY_REDIRECT } else { 0 };
         let settings = self.running.fit(settings, flags);
         let fail = at(Operation::PutSettings, map::SETTINGS, 0);
-        self.running.tables.settings.set(0, settings, 0).map_err(|error| fail(io_error(error)))
+        self.running.tables.settings.set(0, settings, 0).map_err(|error| fail(io_error(error)))?;
+        // Any sweep sets the programs' clock; this one sweeps nothing.
+        self.running.sweep(&SweepRequest::default()).map(|_| ())
     }
 
     fn services(&mut self) -> Result<Vec<(ServiceKey, Service)>> {
@@ -167,12 +169,14 @@ impl DataPlane for Xdp {
 
     fn put_service(&mut self, key: &ServiceKey, service: &Service) -> Result<()> {
         let fail = at(Operation::PutService, map::SERVICES, key);
-        self.running.tables.services.insert(key, service, 0).map_err(|error| fail(io_error(error)))
+        self.running.tables.services.insert(key, service, 0).map_err(|error| fail(io_error(error)))?;
+        self.running.forget_services()
     }
 
     fn delete_service(&mut self, key: &ServiceKey) -> Result<()> {
         let fail = at(Operation::DeleteService, map::SERVICES, key);
-        absent_is_fine(self.running.tables.services.remove(key)).map_err(|error| fail(io_error(error)))
+        absent_is_fine(self.running.tables.services.remove(key)).map_err(|error| fail(io_error(error)))?;
+        self.running.forget_services()
     }
 
     fn backends(&mut self) -> Result<Vec<(u16, Backend)>> {

@@ -123,6 +123,8 @@ pub(super) fn own(settings: &Settings) -> Settings {
         binding_ring: 0,
         half_open: 0,
         flows: 0,
+        version: 0,
+        tick: 0,
         ..*settings
     }
 }

@@ -6,7 +6,7 @@ use super::{
     syscall,
     tables::Tables,
 };
-use crate::dataplane::{Error, Operation, Result, Sizes};
+use crate::dataplane::{Error, Operation, Result, Sizes, clock};
 use aya::{
     Ebpf, EbpfLoader, TestRun, TestRunOptions,
     programs::{ProgramError, Xdp as XdpProgram},
@@ -64,7 +64,7 @@ impl Generation {
         Ok(Self { object, tables, sizes })
     }
 
-    /// What `settings` becomes in these tables: schema and sizes are theirs.
+    /// What `settings` becomes in these tables: schema, sizes, version and tick are theirs.
     pub(super) fn fit(&self, settings: &Settings, flags: u32) -> Settings {
         const OWN: u32 = SettingsFlags::TX_BY_REDIRECT | SettingsFlags::MIGRATING;
         Settings {
@@ -74,8 +74,25 @@ impl Generation {
             binding_ring: self.sizes.binding_ring(),
             half_open: self.sizes.half_open(),
             flows: self.sizes.flows,
+            version: self.next_version(),
+            tick: clock::tick_ns(),
             ..*settings
         }
+    }
+
+    /// Makes every CPU forget the services it has at hand.
+    pub(super) fn forget_services(&mut self) -> Result<()> {
+        let fail = super::tables::at(Operation::PutSettings, map::SETTINGS, 0);
+        let settings =
+            self.tables.settings.get(&0, 0).map_err(|error| fail(super::tables::io_error(error)))?;
+        let settings = Settings { version: self.next_version(), ..settings };
+        self.tables.settings.set(0, settings, 0).map_err(|error| fail(super::tables::io_error(error)))
+    }
+
+    /// A version of the services that is not the present one, and never 0.
+    fn next_version(&self) -> u32 {
+        let present = self.tables.settings.get(&0, 0).map_or(0, |settings| settings.version);
+        present.wrapping_add(1).max(1)
     }
 
     /// The entry program.
