@@ -32,6 +32,8 @@ mod icmp;
 mod limits;
 mod link;
 mod maintenance;
+#[cfg(test)]
+mod model;
 mod mss;
 mod nat;
 mod parse;

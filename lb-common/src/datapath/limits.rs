@@ -13,21 +13,21 @@ const SECOND: u64 = 1_000_000_000;
 #[inline(always)]
 pub(crate) fn may_bind<E: Env>(env: &E, service: &Service, prefix: u32, now: u64) -> bool {
     let Some(settings) = env.settings() else { return false };
+    // The prefix first: one prefix over its quota must not use up the rate of all.
+    if settings.prefix_quota != 0 && settings.prefix_window != 0 {
+        let window = now / (settings.prefix_window as u64 * SECOND);
+        let index = mix(prefix as u64 | (service.id as u64) << 32) as u32 % QUOTA_ENTRIES;
+        if let Some(cell) = env.quota(index)
+            && !take(env, cell, window as u32, settings.prefix_quota)
+        {
+            env.count(Outcome::BindingQuota);
+            return false;
+        }
+    }
     if let Some(cell) = env.rate(service.slot)
         && !take(env, cell, (now >> SECOND_SHIFT) as u32, service.binding_rate)
     {
         env.count(Outcome::BindingRate);
-        return false;
-    }
-    if settings.prefix_quota == 0 || settings.prefix_window == 0 {
-        return true;
-    }
-    let window = now / (settings.prefix_window as u64 * SECOND);
-    let index = mix(prefix as u64 | (service.id as u64) << 32) as u32 % QUOTA_ENTRIES;
-    if let Some(cell) = env.quota(index)
-        && !take(env, cell, window as u32, settings.prefix_quota)
-    {
-        env.count(Outcome::BindingQuota);
         return false;
     }
     true
@@ -99,3 +99,22 @@ fn mix(x: u64) -> u64 {
 }
 
 const _: () = assert!(QUOTA_ENTRIES.is_power_of_two() && DOORKEEPER_ENTRIES.is_power_of_two());
+
+#[cfg(test)]
+mod tests {
+    use super::super::model::Model;
+    use super::*;
+
+    #[test]
+    fn a_prefix_over_its_quota_does_not_use_up_the_rate_of_all() {
+        let mut model = Model::new(0, 0);
+        model.settings.prefix_quota = 1;
+        let service = Service { id: 1, binding_rate: 3, ..Service::default() };
+        let now = model.now();
+        assert!(may_bind(&model, &service, 1, now));
+        for _ in 0..100 {
+            assert!(!may_bind(&model, &service, 1, now));
+        }
+        assert!(may_bind(&model, &service, 2, now), "another prefix pays for the first one");
+    }
+}

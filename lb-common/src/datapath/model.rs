@@ -1,0 +1,223 @@
+//! The maps as plain collections, for tests of what two CPUs do at once.
+//!
+//! Deleted entries keep their memory, as in the kernel, so that a pointer held too long still points somewhere.
+
+use super::{Env, Insert, Scratch, Verdict};
+use crate::abi::{
+    Backend, Binding, BindingEvent, BindingKey, Counters, Flow, FlowKey, FlowRef, FragmentKey, FragmentRef,
+    Outcome, QUOTA_ENTRIES, Service, ServiceKey, Settings, hand,
+};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+
+/// What is about to be done when another CPU interferes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Step {
+    /// A compare-exchange that expects this value.
+    Exchange(u64),
+    /// The insert of a reference.
+    Insert(FlowKey),
+    /// The deletion of a reference.
+    Delete(FlowKey),
+}
+
+type Other<'a> = Box<dyn FnOnce(&Model<'a>) + 'a>;
+
+/// Half-open records first, as many established ones behind them.
+pub(super) struct Model<'a> {
+    pub(super) settings: Settings,
+    pub(super) now: Cell<u64>,
+    index: RefCell<HashMap<FlowKey, *mut u64>>,
+    records: *mut [Flow],
+    hands: *mut [u64],
+    quotas: *mut [u64],
+    rate: *mut u64,
+    interference: RefCell<Option<(Step, Other<'a>)>>,
+}
+
+impl<'a> Model<'a> {
+    /// Tables with `half_open` and `flows` records, all of them free.
+    pub(super) fn new(half_open: u32, flows: u32) -> Self {
+        const SECOND: u64 = 1_000_000_000;
+        let settings = Settings {
+            half_open,
+            flows,
+            tcp_half_open: 10 * SECOND,
+            tcp_established: 600 * SECOND,
+            tcp_closing: 60 * SECOND,
+            tcp_reset: 10 * SECOND,
+            udp_new: 10 * SECOND,
+            udp_established: 120 * SECOND,
+            prefix_window: 60,
+            ..Settings::default()
+        };
+        let records = vec![Flow::default(); (half_open + flows) as usize].leak();
+        Self {
+            settings,
+            now: Cell::new(1000 * SECOND),
+            index: RefCell::default(),
+            records,
+            hands: vec![0; hand::COUNT as usize].leak(),
+            quotas: vec![0; QUOTA_ENTRIES as usize].leak(),
+            rate: Box::leak(Box::new(0)),
+            interference: RefCell::default(),
+        }
+    }
+
+    /// Lets another CPU do something right before `step`.
+    pub(super) fn interfere(&self, step: Step, other: impl FnOnce(&Model<'a>) + 'a) {
+        *self.interference.borrow_mut() = Some((step, Box::new(other)));
+    }
+
+    /// Whether what was to interfere has done so.
+    pub(super) fn has_interfered(&self) -> bool {
+        self.interference.borrow().is_none()
+    }
+
+    /// What a key leads to.
+    pub(super) fn reference(&self, key: &FlowKey) -> Option<FlowRef> {
+        // SAFETY: cells are leaked, and tests have one thread.
+        self.index.borrow().get(key).map(|cell| FlowRef(unsafe { cell.read() }))
+    }
+
+    /// Number of index entries.
+    pub(super) fn indexed(&self) -> usize {
+        self.index.borrow().len()
+    }
+
+    fn before(&self, step: Step) {
+        let due = self.interference.borrow().as_ref().is_some_and(|(when, _)| *when == step);
+        if due && let Some((_, other)) = self.interference.take() {
+            other(self);
+        }
+    }
+}
+
+// SAFETY: every pointer is to leaked memory, and tests have one thread; there is no frame.
+unsafe impl Env for Model<'_> {
+    fn data(&self) -> *mut u8 {
+        core::ptr::null_mut()
+    }
+    fn data_end(&self) -> *mut u8 {
+        core::ptr::null_mut()
+    }
+    fn adjust_head(&self, _delta: i32) -> bool {
+        false
+    }
+    fn adjust_tail(&self, _delta: i32) -> bool {
+        false
+    }
+    fn ingress(&self) -> u32 {
+        1
+    }
+    fn redirect(&self, _ifindex: u32) -> Verdict {
+        Verdict::Redirect
+    }
+    fn tail(&self, _number: u32) -> Verdict {
+        Verdict::Tail
+    }
+    fn now(&self) -> u64 {
+        self.now.get()
+    }
+    unsafe fn exchange(&self, cell: *mut u64, old: u64, new: u64) -> bool {
+        self.before(Step::Exchange(old));
+        // SAFETY: the caller's cell came from here.
+        unsafe {
+            let same = cell.read_volatile() == old;
+            if same {
+                cell.write_volatile(new);
+            }
+            same
+        }
+    }
+    unsafe fn add(&self, cell: *mut u64, n: u64) -> u64 {
+        // SAFETY: the caller's cell came from here.
+        unsafe {
+            let before = cell.read_volatile();
+            cell.write_volatile(before.wrapping_add(n));
+            before
+        }
+    }
+    fn repeat<F: FnMut(u32) -> bool>(&self, count: u32, mut step: F) {
+        let _ = (0..count).any(&mut step);
+    }
+    fn settings(&self) -> Option<&Settings> {
+        Some(&self.settings)
+    }
+    fn service(&self, _key: &ServiceKey) -> Option<&Service> {
+        None
+    }
+    fn backend(&self, _slot: u16) -> Option<&Backend> {
+        None
+    }
+    fn status(&self, _word: u32) -> Option<u64> {
+        None
+    }
+    fn arena(&self, _slot: u32) -> Option<u16> {
+        None
+    }
+    fn binding(&self, _key: &BindingKey) -> Option<*mut Binding> {
+        None
+    }
+    fn insert_binding(&self, _key: &BindingKey, _binding: &Binding) -> Insert {
+        Insert::Full
+    }
+    fn delete_binding(&self, _key: &BindingKey) -> bool {
+        false
+    }
+    fn binding_ring(&self, _slot: u32) -> Option<*mut BindingKey> {
+        None
+    }
+    fn hand(&self, hand: u32) -> Option<*mut u64> {
+        (hand < hand::COUNT).then(|| self.hands.cast::<u64>().wrapping_add(hand as usize))
+    }
+    fn flow_ref(&self, key: &FlowKey) -> Option<*mut u64> {
+        self.index.borrow().get(key).copied()
+    }
+    fn insert_flow_ref(&self, key: &FlowKey, flow: FlowRef, replace: bool) -> Insert {
+        self.before(Step::Insert(*key));
+        let mut index = self.index.borrow_mut();
+        if !replace && index.contains_key(key) {
+            return Insert::Taken;
+        }
+        index.insert(*key, Box::leak(Box::new(flow.0)));
+        Insert::Done
+    }
+    fn delete_flow_ref(&self, key: &FlowKey) {
+        self.before(Step::Delete(*key));
+        self.index.borrow_mut().remove(key);
+    }
+    fn flow(&self, index: u32) -> Option<*mut Flow> {
+        ((index as usize) < self.records.len())
+            .then(|| self.records.cast::<Flow>().wrapping_add(index as usize))
+    }
+    fn fragment(&self, _key: &FragmentKey) -> Option<FragmentRef> {
+        None
+    }
+    fn keep_fragment(&self, _key: &FragmentKey, _decision: &FragmentRef) {}
+    fn service_counters(&self, _slot: u16) -> Option<*mut Counters> {
+        None
+    }
+    fn backend_counters(&self, _slot: u16) -> Option<*mut Counters> {
+        None
+    }
+    fn count(&self, _outcome: Outcome) {}
+    fn rate(&self, _slot: u16) -> Option<*mut u64> {
+        Some(self.rate)
+    }
+    fn answer_rate(&self) -> Option<*mut u64> {
+        None
+    }
+    fn quota(&self, index: u32) -> Option<*mut u64> {
+        (index < QUOTA_ENTRIES).then(|| self.quotas.cast::<u64>().wrapping_add(index as usize))
+    }
+    fn doorkeeper(&self, _index: u32) -> Option<*mut u64> {
+        None
+    }
+    fn tell(&self, _event: &BindingEvent) -> bool {
+        true
+    }
+    fn scratch(&self) -> Option<*mut Scratch> {
+        None
+    }
+}
