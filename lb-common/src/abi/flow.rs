@@ -197,8 +197,9 @@ pub struct Flow {
     pub ifindex: u32,
     /// Tags its packets carried.
     pub tags: VlanTags,
-    /// Zero.
-    pub pad2: u32,
+    /// Sequence number of the backend's SYN-ACK, host order: the client's ACK must follow it. Written while the
+    /// flow is half-open.
+    pub answer: u32,
 }
 
 /// What names one train of fragments.

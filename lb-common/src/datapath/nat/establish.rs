@@ -24,6 +24,12 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
         | FlowState::Closed => false,
     };
     let established = live.word.with_state(FlowState::Established);
+    // The segment that proves may also be the client's last.
+    let established = if packet.protocol == protocol::TCP {
+        flow::after_segment(established, true, packet.tcp_flags)
+    } else {
+        established
+    };
     // One CPU settles the flow; the others use the record as it is until it is moved.
     if !proved || !live.change(env, established) {
         return send(env, settings, packet, &live);
@@ -31,8 +37,9 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     let live = Live { word: established, ..live };
     let bound = bind(env, settings, &live, now);
     match promote(env, &live, bound, now) {
-        Some(promoted) => send(env, settings, packet, &promoted),
-        None => full(env, packet, &live),
+        Ok(promoted) => send(env, settings, packet, &promoted),
+        Err(Outcome::FlowsFull) => full(env, packet, &live),
+        Err(outcome) => count::end(env, outcome),
     }
 }
 
@@ -74,8 +81,8 @@ fn bind<E: Env>(env: &E, settings: &Settings, live: &Live, now: u64) -> bool {
 
 /// Copies the flow to an established record, points both directions at it, and frees the half-open one.
 #[inline(always)]
-fn promote<E: Env>(env: &E, live: &Live, bound: bool, now: u64) -> Option<Live> {
-    let place = flow::allocate(env, Room::Established, now)?;
+fn promote<E: Env>(env: &E, live: &Live, bound: bool, now: u64) -> Result<Live, Outcome> {
+    let place = flow::allocate(env, Room::Established, now).ok_or(Outcome::FlowsFull)?;
     let old = live.flow();
     let mut word = FlowWord(live.word.0 & 0xffff_ffff | (place.reference.nonce() as u64) << 32);
     if bound {
@@ -96,12 +103,17 @@ fn promote<E: Env>(env: &E, live: &Live, bound: bool, now: u64) -> Option<Live> 
     new.pad = 0;
     new.ifindex = old.ifindex;
     new.tags = old.tags;
-    new.pad2 = 0;
+    new.answer = old.answer;
+    let (index, nonce) = (place.reference.index(), place.reference.nonce());
     // SAFETY: from the environment; complete before it can be found.
     unsafe { (&raw mut (*place.record).word).write_volatile(word.0) };
-    let (index, nonce) = (place.reference.index(), place.reference.nonce());
-    point(env, live, &new.client, FlowRef::new(index, nonce, false));
-    point(env, live, &new.server, FlowRef::new(index, nonce, true));
+    let both = point(env, live, &new.client, FlowRef::new(index, nonce, false))
+        & point(env, live, &new.server, FlowRef::new(index, nonce, true));
+    if !both {
+        // The half-open ring came round before both directions had left the old record, and the copy may be of two flows.
+        flow::release(env, place.record, index, word);
+        return Err(Outcome::Raced);
+    }
     // A FIN that another CPU noted in the old record meanwhile is noted again with the next segment.
     let last = flow::word_of(live.record);
     if last.nonce() == live.reference.nonce() {
@@ -110,17 +122,15 @@ fn promote<E: Env>(env: &E, live: &Live, bound: bool, now: u64) -> Option<Live> 
         unsafe { env.exchange(&raw mut (*live.record).word, last.0, free.0) };
     }
     let reference = FlowRef::new(index, nonce, live.reference.is_reply());
-    Some(Live { record: place.record, reference, word })
+    Ok(Live { record: place.record, reference, word })
 }
 
-/// Points one direction's entry from the old record to the new one.
+/// Points one direction's entry from the old record to the new one; whether it still was the old one's.
 #[inline(always)]
-fn point<E: Env>(env: &E, live: &Live, key: &FlowKey, new: FlowRef) {
+fn point<E: Env>(env: &E, live: &Live, key: &FlowKey, new: FlowRef) -> bool {
     let old = FlowRef::new(live.reference.index(), live.reference.nonce(), new.is_reply());
-    if let Some(cell) = env.flow_ref(key) {
-        // SAFETY: from the environment.
-        unsafe { env.exchange(cell, old.0, new.0) };
-    }
+    // SAFETY: from the environment.
+    env.flow_ref(key).is_some_and(|cell| unsafe { env.exchange(cell, old.0, new.0) })
 }
 
 /// No room for another flow: the connection is refused.
@@ -133,3 +143,6 @@ fn full<E: Env>(env: &E, packet: &Packet, live: &Live) -> Verdict {
     }
     answer::reset(env, packet, Outcome::FlowsFull)
 }
+
+#[cfg(test)]
+mod tests;

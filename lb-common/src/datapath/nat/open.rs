@@ -46,8 +46,8 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
         return count::end(env, Outcome::Malformed);
     }
     match publish(env, settings, service, packet, &live) {
-        Some(live) => to_backend(env, settings, packet, &live, (slot, backend), true),
-        None => count::end(env, Outcome::PortsExhausted),
+        Ok(live) => to_backend(env, settings, packet, &live, (slot, backend), true),
+        Err(outcome) => count::end(env, outcome),
     }
 }
 
@@ -104,7 +104,7 @@ fn fill<E: Env>(
     record.pad = 0;
     record.ifindex = env.ingress();
     record.tags = packet.tags;
-    record.pad2 = 0;
+    record.answer = 0;
     Some(())
 }
 
@@ -116,34 +116,34 @@ fn publish<E: Env>(
     service: &Service,
     packet: &Packet,
     live: &Live,
-) -> Option<Live> {
+) -> Result<Live, Outcome> {
     let reference = live.reference;
     let reply = FlowRef::new(reference.index(), reference.nonce(), true);
     let opening = FlowWord::new(reference.nonce(), FlowState::Opening);
     let opening = if packet.protocol == protocol::TCP { opening } else { opening.with(FlowWord::DATAGRAM) };
     if !take_port(env, settings, service, packet, live.record, reply) {
-        abandon(env, live, None);
-        return None;
+        free(live);
+        return Err(Outcome::PortsExhausted);
     }
+    // SAFETY: from the environment; written above, and changed by nobody.
+    let (client, server) = unsafe { ((*live.record).client, (*live.record).server) };
     // Both sides can find it from here on, so the record is complete first.
     // SAFETY: from the environment.
     unsafe { (&raw mut (*live.record).word).write_volatile(opening.0) };
-    // SAFETY: from the environment; written above, and changed by nobody.
-    let client = unsafe { &(*live.record).client };
-    if env.insert_flow_ref(client, reference, true) != Insert::Done {
-        // SAFETY: as above.
-        abandon(env, live, Some(unsafe { &(*live.record).server }));
-        return None;
+    let taken = flow::take_key(env, &client, reference, env.now());
+    if taken == Insert::Done && live.is_same() {
+        return Ok(Live { word: opening, ..*live });
     }
-    Some(Live { word: opening, ..*live })
+    // Another CPU opened the same flow, or the ring came round and whoever took the record missed the new entries.
+    flow::forget_key(env, &client, reference);
+    flow::forget_key(env, &server, reply);
+    flow::release(env, live.record, reference.index(), opening);
+    Err(if taken == Insert::Full { Outcome::FlowsFull } else { Outcome::Raced })
 }
 
-/// Gives a record back that nobody has found.
+/// Gives a record back that nobody can find.
 #[inline(always)]
-fn abandon<E: Env>(env: &E, live: &Live, server: Option<&FlowKey>) {
-    if let Some(server) = server {
-        env.delete_flow_ref(server);
-    }
+fn free(live: &Live) {
     let free = FlowWord::new(live.reference.nonce(), FlowState::Free);
     // SAFETY: from the environment; the record is this CPU's.
     unsafe { (&raw mut (*live.record).word).write_volatile(free.0) };
@@ -177,17 +177,17 @@ fn take_port<E: Env>(
         // SAFETY: claimed by this CPU.
         let server = unsafe { &mut (*record).server };
         server.destination_port = port;
-        taken = match env.insert_flow_ref(server, reply, false) {
-            Insert::Done => true,
-            Insert::Taken => {
-                flow::find(env, server, now).is_none()
-                    && env.insert_flow_ref(server, reply, true) == Insert::Done
-            }
-            Insert::Full => return true,
-        };
-        taken
+        match flow::take_key(env, server, reply, now) {
+            Insert::Done => taken = true,
+            Insert::Taken => return false,
+            Insert::Full => {}
+        }
+        true
     });
     taken
 }
 
 const _: () = assert!(FIRST_PORT + PORTS == 65_536);
+
+#[cfg(test)]
+mod tests;
