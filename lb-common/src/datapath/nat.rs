@@ -11,11 +11,14 @@ use super::binding::Chosen;
 use super::count::Way;
 use super::flow::{self, Live};
 use super::scratch::{Packet, part};
-use super::{Env, Verdict, answer, bind, binding, choice, count, forward, fragment, link, mss, parse};
+use super::{Env, Verdict, answer, bind, binding, choice, count, forward, fragment, frame, link, mss, parse};
 use crate::abi::{
     Backend, BindingKey, FlowState, FlowWord, Outcome, Settings, SettingsFlags, Status, program,
 };
-use crate::packet::{flag, protocol};
+use crate::packet::{Tcp, flag, protocol};
+
+/// How far behind the SYN-ACK the first acknowledgement may be: a backend may send data before it (RFC 7413).
+const MAX_AHEAD: u32 = 0xffff;
 
 #[inline(always)]
 pub(crate) fn run<E: Env>(env: &E) -> Verdict {
@@ -68,12 +71,10 @@ fn from_client<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Liv
         return verdict;
     }
     if tcp {
-        let proves = packet.tcp_flags & (flag::SYN | flag::ACK | flag::RST) == flag::ACK;
-        if proves && state == FlowState::Answered {
+        if state == FlowState::Answered && proves(env, packet, live) {
             return settle(env, live);
         }
-        let next = flow::after_segment(live.word, true, packet.tcp_flags);
-        live.change(env, next);
+        live.advance(env, true, packet.tcp_flags);
     }
     refresh(env, live, now);
     to_backend(env, settings, packet, live, (slot, backend), false)
@@ -87,13 +88,38 @@ fn from_backend<E: Env>(env: &E, settings: &Settings, packet: &mut Packet, live:
         return answer::time_exceeded(env, packet);
     }
     if packet.protocol == protocol::TCP {
-        let next = flow::after_segment(live.word, false, packet.tcp_flags);
-        live.change(env, next);
+        if live.word.state() == FlowState::Opening && packet.tcp_flags & flag::SYN != 0 {
+            note_answer(env, packet, live);
+        }
+        live.advance(env, false, packet.tcp_flags);
     } else if live.word.state() == FlowState::Opening {
         return settle(env, live);
     }
     refresh(env, live, now);
     to_client(env, settings, packet, live)
+}
+
+/// Keeps the sequence number that the client must acknowledge.
+#[inline(always)]
+fn note_answer<E: Env>(env: &E, packet: &Packet, live: &Live) {
+    let Some(p) = frame::at(env, packet.l4 as usize, Tcp::LEN) else { return };
+    // SAFETY: checked for the fixed header; the record is from the environment, and recycled it only loses a handshake.
+    unsafe { (&raw mut (*live.record).answer).write_volatile(Tcp::new(p).sequence()) };
+}
+
+/// Whether the segment acknowledges the backend's SYN-ACK, which a forged source address never got to see.
+#[inline(always)]
+fn proves<E: Env>(env: &E, packet: &Packet, live: &Live) -> bool {
+    if packet.tcp_flags & (flag::SYN | flag::ACK | flag::RST) != flag::ACK {
+        return false;
+    }
+    let Some(p) = frame::at(env, packet.l4 as usize, Tcp::LEN) else { return false };
+    // SAFETY: checked for the fixed header.
+    let acknowledged = unsafe { Tcp::new(p) }.acknowledgement();
+    // SAFETY: from the environment.
+    let answer = unsafe { (&raw const (*live.record).answer).read_volatile() };
+    let ahead = acknowledged.wrapping_sub(answer);
+    ahead != 0 && ahead <= MAX_AHEAD
 }
 
 /// The backend of a flow, while it owns its slot.
