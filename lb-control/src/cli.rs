@@ -30,18 +30,15 @@ pub enum CliError {
     Told,
     /// There is no daemon to detach, and nothing that one left.
     #[error(
-        "nothing to detach: no daemon answers, and nothing is pinned below {}\n  expected: a running lbd, or what one left\n  hint: give the daemon's --socket, or its --pin-root",
+        "nothing to detach: no daemon answers, and nothing is pinned below {}\n  expected: a running lbd, or what one left\n  hint: give the daemon's --socket or its --pin-root, and run it as root",
         root.display()
     )]
     NothingPinned {
         /// The pin directory.
         root: PathBuf,
     },
-    /// Another process runs the data plane.
-    #[error(transparent)]
-    Lock(#[from] crate::daemon::LockError),
     /// The data plane could not be removed.
-    #[error("{0}\n  hint: run it as root")]
+    #[error(transparent)]
     DataPlane(#[from] crate::dataplane::Error),
     /// The user thought better of it.
     #[error("not done: {0}")]

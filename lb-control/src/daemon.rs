@@ -5,13 +5,10 @@
 
 pub mod args;
 mod configuration;
-mod lock;
 mod notify;
 mod privilege;
 mod run;
 mod way;
-
-pub use lock::{Lock, LockError};
 
 use args::Lbd;
 use clap::Parser;

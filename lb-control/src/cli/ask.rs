@@ -9,7 +9,6 @@ use crate::admin::row::{
     BackendRow, EventRow, ExplainBody, Explanation, FlowPage, ReloadRow, ServiceRow, SessionPage, SessionRow,
     StatusRow, WeightBody,
 };
-use crate::daemon::Lock;
 use crate::dataplane::xdp::{Options, Xdp};
 use hyper::Method;
 use std::io::{BufRead, IsTerminal, Write};
@@ -109,7 +108,6 @@ fn detach_alone(pin_root: &Path) -> Result<(), CliError> {
     if !Xdp::is_left(&options) {
         return Err(CliError::NothingPinned { root: pin_root.to_owned() });
     }
-    let _lock = Lock::take(pin_root)?;
     Ok(Xdp::remove(&options)?)
 }
 

@@ -2,7 +2,6 @@
 
 use super::args::Lbd;
 use super::configuration::{Loaded, Source, note_loaded};
-use super::lock::Lock;
 use super::{notify, privilege, way};
 use crate::admin::error::{ApiError, ErrorBody, chain};
 use crate::admin::row::ReloadState;
@@ -46,7 +45,6 @@ pub(super) async fn run(args: Lbd) -> anyhow::Result<()> {
         daemon.admin_socket.clone_from(socket);
     }
     daemon.metrics = args.metrics.or(daemon.metrics);
-    let _lock = Lock::take(&args.pin_root)?;
     let listener = Listener::bind(&daemon.admin_socket, daemon.admin_group.as_deref())?;
     let metrics = match daemon.metrics {
         None => None,
