@@ -219,7 +219,11 @@ impl DataPlane for Xdp {
     fn put_device(&mut self, ifindex: u32) -> Result<()> {
         let fail = at(Operation::PutDevice, map::DEVICES, ifindex);
         let devices = &mut self.running.tables.devices;
-        devices.insert(ifindex, ifindex, None, 0).map_err(|error| fail(device_error(error)))
+        match devices.insert(ifindex, ifindex, None, 0).map_err(device_error) {
+            // Nothing is sent to an interface that is gone; routes will say so in a moment.
+            Err(_) if !interface::exists(ifindex) => Ok(()),
+            other => other.map_err(fail),
+        }
     }
 
     fn delete_device(&mut self, ifindex: u32) -> Result<()> {

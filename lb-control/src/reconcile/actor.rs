@@ -83,6 +83,7 @@ pub fn spawn(
         addresses,
         full: FullTable::default(),
         repair: None,
+        complaint: None,
     };
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
@@ -101,6 +102,8 @@ struct Actor {
     addresses: watch::Sender<BTreeSet<IpAddr>>,
     full: FullTable,
     repair: Option<Repair>,
+    /// What was wrong with the attachments at the last look.
+    complaint: Option<String>,
 }
 
 /// When to try the next repair.
@@ -113,7 +116,8 @@ struct Repair {
 /// What to say when bindings find no room.
 #[derive(Default)]
 struct FullTable {
-    refused: u64,
+    /// How many were refused at the last look; `None` = not looked yet.
+    refused: Option<u64>,
 }
 
 impl Actor {
@@ -323,10 +327,12 @@ impl Actor {
     }
 
     fn audit(&mut self) {
-        if self.repair.is_none()
-            && let Err(error) = self.node.audit()
-        {
-            tracing::warn!(%error, "the attachments are not what they should be");
+        if self.repair.is_none() {
+            let complaint = self.node.audit().err().map(|error| error.to_string());
+            if let Some(error) = complaint.as_ref().filter(|_| complaint != self.complaint) {
+                tracing::warn!(error, "not attached where it should be; trying again every second");
+            }
+            self.complaint = complaint;
         }
         match self.node.plane.outcomes() {
             Ok(counts) => self.full.tell(&counts, self.node.plane.sizes().bindings),
@@ -358,7 +364,7 @@ impl FullTable {
     /// Says so when bindings were refused since the last time.
     fn tell(&mut self, counts: &[u64], capacity: u32) {
         let refused = counts.get(Outcome::BindingsFull as usize).copied().unwrap_or_default();
-        let new = refused.saturating_sub(self.refused);
+        let new = refused.saturating_sub(self.refused.unwrap_or(refused));
         if new > 0 {
             tracing::warn!(
                 refused = new,
@@ -366,7 +372,7 @@ impl FullTable {
                 "the table of bindings is full: sessions go where the hash says; raise `bindings` in the configuration"
             );
         }
-        self.refused = refused;
+        self.refused = Some(refused);
     }
 }
 

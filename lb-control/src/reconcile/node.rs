@@ -91,7 +91,10 @@ impl Node {
 
         let target = Image::build(&effective, &plan.services, &self.world);
         let mut steps = step::places(&plan.services);
-        steps.extend(step::difference(&self.actual, &target));
+        let difference = step::difference(&self.actual, &target);
+        // An interface that was lost meanwhile is no reason to refuse every change: `audit` goes on trying.
+        let is_lost = |interface: String| self.target.attached.contains(&interface);
+        steps.extend(difference.into_iter().filter(|step| !step.attached().is_some_and(is_lost)));
         let sizes = Sizes {
             bindings: effective.node.bindings,
             flows: effective.node.flows,
@@ -128,7 +131,7 @@ impl Node {
         if self.is_dirty {
             return;
         }
-        let steps = step::difference(&self.actual, &self.target);
+        let steps = self.steps_beside_attaching();
         if let Err(error) = transaction::run_forward(&mut *self.plane, &mut self.actual, &steps) {
             tracing::warn!(%error, "the data plane refused a change; trying again");
             self.is_dirty = true;
@@ -141,7 +144,7 @@ impl Node {
             return Ok(());
         }
         self.actual = recovery::image(&mut *self.plane)?;
-        let steps = step::difference(&self.actual, &self.target);
+        let steps = self.steps_beside_attaching();
         transaction::run_forward(&mut *self.plane, &mut self.actual, &steps)?;
         self.is_dirty = false;
         self.note_ingress();
@@ -149,11 +152,30 @@ impl Node {
         Ok(())
     }
 
-    /// Compares the attachments with what they should be; interfaces come and go by themselves.
+    /// Compares the attachments with what they should be, since interfaces come and go by themselves, and attaches
+    /// where it can; every interface is tried, the first failure is told.
     pub(super) fn audit(&mut self) -> dataplane::Result<()> {
+        self.repair()?;
         let attached = self.plane.attachments()?.into_iter().map(|attachment| attachment.interface);
-        self.is_dirty |= attached.collect::<BTreeSet<_>>() != self.target.attached;
-        self.repair()
+        self.actual.attached = attached.collect();
+        let lost: Vec<String> = self.target.attached.difference(&self.actual.attached).cloned().collect();
+        let mut result = Ok(());
+        for interface in lost {
+            let step = Step::Attach(interface);
+            match step.run(&mut *self.plane) {
+                Ok(_) => {
+                    step.note(&mut self.actual);
+                    self.note_ingress();
+                }
+                Err(error) => result = result.and(Err(error)),
+            }
+        }
+        result
+    }
+
+    fn steps_beside_attaching(&self) -> Vec<Step> {
+        let steps = step::difference(&self.actual, &self.target).into_iter();
+        steps.filter(|step| step.attached().is_none()).collect()
     }
 
     /// A plan, in a larger arena where it needs one.

@@ -64,6 +64,8 @@ fn no_echo_is_lost_while_programs_and_tables_are_replaced() {
                 echoes.fetch_add(1, Ordering::Relaxed);
             }
         });
+        // Also when this thread fails.
+        let stopping = StopOnDrop(&stop);
         for round in 0..3 {
             // As after `kill -9`: the kernel closes what the process had open, and nobody says good-bye.
             drop(plane.take());
@@ -71,10 +73,18 @@ fn no_echo_is_lost_while_programs_and_tables_are_replaced() {
             running.resize(&sizes(round + 1)).expect("resized");
             assert!(!pinger.is_finished(), "the pinger gave up in round {round}");
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(stopping);
         pinger.join().expect("no echo is lost");
     });
     assert!(echoes.load(Ordering::Relaxed) > 1_000, "{echoes:?} echoes");
+}
+
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 fn sizes(round: u32) -> Sizes {
@@ -144,6 +154,7 @@ fn interfaces_that_are_made_anew_can_be_attached_to_again() {
     assert_eq!(plane.attachments().expect("read"), []);
     let attached = plane.attach("lb.7").expect("it attaches again");
     assert_eq!(plane.attachments().expect("read"), [attached]);
+    plane.put_device(987_654).expect("an interface that is gone needs no entry");
     plane.detach("lb.7").expect("it leaves");
     assert!(!output("ip link show lb.7").contains("prog/xdp"));
 }

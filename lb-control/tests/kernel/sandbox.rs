@@ -122,7 +122,7 @@ impl Wire {
         address.sll_family = libc::AF_PACKET as u16;
         address.sll_protocol = protocol as u16;
         address.sll_ifindex = ifindex(interface) as i32;
-        let timeout = libc::timeval { tv_sec: 0, tv_usec: 500_000 };
+        let timeout = libc::timeval { tv_sec: 3, tv_usec: 0 };
         // SAFETY: pointers and lengths belong together.
         unsafe {
             let length = size_of_val(&address) as u32;
@@ -140,7 +140,7 @@ impl Wire {
         assert_eq!(sent, frame.len() as isize, "{}", io::Error::last_os_error());
     }
 
-    /// The next frame; `None` when none comes within half a second.
+    /// The next frame; `None` when none comes within three seconds.
     pub(crate) fn receive(&self) -> Option<Vec<u8>> {
         let mut frame = vec![0; 2_048];
         // SAFETY: pointer and length belong together.

@@ -70,6 +70,13 @@ impl Interface {
     }
 }
 
+/// Whether there is an interface of that index in this network namespace.
+pub(super) fn exists(ifindex: u32) -> bool {
+    let mut name = [0; libc::IF_NAMESIZE];
+    // SAFETY: the buffer has the size that the function asks for.
+    unsafe { !libc::if_indextoname(ifindex, name.as_mut_ptr()).is_null() }
+}
+
 fn request(name: &str) -> io::Result<LinkMessage> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;

@@ -18,14 +18,19 @@ use std::{
     fs::{self, File, TryLockError},
     io,
     os::{
-        fd::{BorrowedFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 /// Where everything of this program is pinned unless configured otherwise.
 pub const DEFAULT_ROOT: &str = "/sys/fs/bpf/stickleback";
+
+/// How long a process that is ending may still hold the pin directory.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The pin directory, for as long as this value lives no other process's.
 #[derive(Debug)]
@@ -118,7 +123,9 @@ impl Pins {
 
     /// Removes everything.
     pub(super) fn remove_all(&self) -> Result<()> {
-        remove(&self.links())?;
+        for (interface, _) in self.open_links()? {
+            self.remove_link(&interface)?;
+        }
         remove(&self.root)
     }
 
@@ -142,7 +149,7 @@ impl Pins {
             source,
         })?;
         let path = self.next().join(name);
-        syscall::pin(std::os::fd::AsFd::as_fd(&map), &path).map_err(|source| Error::Pin {
+        syscall::pin(map.as_fd(), &path).map_err(|source| Error::Pin {
             operation: Operation::Pin,
             path,
             source,
@@ -191,9 +198,20 @@ impl Pins {
         syscall::pin(link, &path).map_err(|source| Error::Pin { operation: Operation::Pin, path, source })
     }
 
-    /// Unpins a link, which detaches it unless it is held open.
+    /// Detaches and unpins a link; none is no error.
     pub(super) fn remove_link(&self, interface: &str) -> Result<()> {
-        remove(&self.link(interface))
+        let path = self.link(interface);
+        if let Some(link) = self.open_link(interface)? {
+            match syscall::detach_link(link.as_fd()) {
+                // Its interface is gone, and it was detached with that.
+                Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => {}
+                other => {
+                    let path = path.clone();
+                    other.map_err(|source| Error::Pin { operation: Operation::Detach, path, source })?;
+                }
+            }
+        }
+        remove(&path)
     }
 }
 
@@ -205,10 +223,16 @@ fn lock(root: &Path) -> Result<File> {
         path: path.clone(),
         source,
     })?;
-    match directory.try_lock() {
-        Ok(()) => Ok(directory),
-        Err(TryLockError::WouldBlock) => Err(Error::InUse { path }),
-        Err(TryLockError::Error(source)) => Err(Error::Pin { operation: Operation::Open, path, source }),
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match directory.try_lock() {
+            Ok(()) => return Ok(directory),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(LOCK_PATIENCE / 40),
+            Err(TryLockError::WouldBlock) => return Err(Error::InUse { path }),
+            Err(TryLockError::Error(source)) => {
+                return Err(Error::Pin { operation: Operation::Open, path, source });
+            }
+        }
     }
 }
 

@@ -21,6 +21,7 @@ const MAP_LOOKUP_BATCH: libc::c_long = 24;
 const MAP_UPDATE_BATCH: libc::c_long = 26;
 const LINK_CREATE: libc::c_long = 28;
 const LINK_UPDATE: libc::c_long = 29;
+const LINK_DETACH: libc::c_long = 34;
 
 /// `enum bpf_attach_type`.
 const BPF_XDP: u32 = 37;
@@ -173,6 +174,13 @@ pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
     let mut attr = LinkUpdateAttr { link: raw(link), new_program: raw(program), flags: 0, old_program: 0 };
     // SAFETY: no pointers.
     unsafe { bpf(LINK_UPDATE, &mut attr) }.map(drop)
+}
+
+/// Takes a link off its interface at once; without this, the kernel does so some time after the last pin is gone.
+pub(super) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = raw(link);
+    // SAFETY: the command takes the link alone.
+    unsafe { bpf(LINK_DETACH, &mut attr) }.map(drop)
 }
 
 /// What the kernel says of an XDP link.

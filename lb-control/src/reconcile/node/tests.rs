@@ -376,6 +376,7 @@ fn what_cannot_be_taken_back_is_repaired_later() {
     assert!(matches!(error, ApplyError::Unsettled(_)), "{error}");
     plane.lock().set_faults(Faults::default());
     node.repair().expect("repaired");
+    node.audit().expect("attached");
     assert_eq!(meaning(&plane), before);
 }
 
@@ -401,7 +402,14 @@ fn attachments_that_vanish_come_back() {
     let mut node = node(&plane);
     node.apply(two_services()).expect("applied");
     plane.lock().inner().detach("eth0").expect("memory");
-    node.audit().expect("repaired");
+    plane.lock().set_faults(Faults { kinds: vec![Operation::Attach], ..Faults::default() });
+    node.audit().expect_err("it cannot attach yet");
+    assert!(!node.is_dirty());
+    let mut changed = two_services();
+    changed.services[0].backends[0].admin = Admin::Draining;
+    node.apply(changed).expect("other changes are made all the same");
+    plane.lock().set_faults(Faults::default());
+    node.audit().expect("attached");
     assert_eq!(meaning(&plane).attached, ["eth0"]);
 }
 
@@ -443,9 +451,11 @@ proptest! {
             // Refused or not: the last one counts.
             drop(node.apply(state.clone()));
             drop(node.repair());
+            drop(node.audit());
         }
         plane.lock().set_faults(Faults::default());
         node.repair().expect("nothing disturbs any more");
+        node.audit().expect("nothing disturbs any more");
         let last = node.applied().map(|applied| applied.desired.clone());
         if let Some(last) = last {
             let ways: Vec<u8> = ways.iter().copied().collect();
