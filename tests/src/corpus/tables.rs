@@ -93,6 +93,11 @@ impl Tables {
         &self.service_slots
     }
 
+    /// Whether some service is not TCP.
+    pub fn has_datagrams(&self) -> bool {
+        self.services.iter().any(|(key, _)| key.protocol != 6)
+    }
+
     /// Takes a service away.
     pub fn remove_service(&mut self, id: u32) -> Change {
         self.services.retain(|(_, service)| service.id != id);

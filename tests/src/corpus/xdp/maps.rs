@@ -34,6 +34,8 @@ pub(super) struct Maps {
     rates: Cleared<u64>,
     quotas: Cleared<u64>,
     doorkeeper: Cleared<u64>,
+    wrote_quotas: bool,
+    wrote_doorkeeper: bool,
     events: RingBuf<MapData>,
     /// Held so that the tail calls go on.
     _programs: ProgramArray<MapData>,
@@ -78,6 +80,8 @@ impl Maps {
             rates: Cleared::take(ebpf, map::RATES)?,
             quotas: Cleared::take(ebpf, map::QUOTAS)?,
             doorkeeper: Cleared::take(ebpf, map::DOORKEEPER)?,
+            wrote_quotas: false,
+            wrote_doorkeeper: false,
             events: taken(ebpf, map::EVENTS)?,
             _programs: programs,
             _devices: devices,
@@ -96,8 +100,13 @@ impl Maps {
         self.hands.clear()?;
         self.flows.clear()?;
         self.rates.clear()?;
-        self.quotas.clear()?;
-        self.doorkeeper.clear()?;
+        // The large ones only after a case that could write to them.
+        if std::mem::replace(&mut self.wrote_quotas, tables.settings.prefix_quota != 0) {
+            self.quotas.clear()?;
+        }
+        if std::mem::replace(&mut self.wrote_doorkeeper, tables.has_datagrams()) {
+            self.doorkeeper.clear()?;
+        }
         while self.events.next().is_some() {}
         self.current =
             Settings { version: self.current.version, tick: clock_resolution()?, ..tables.settings };
