@@ -9,7 +9,6 @@ use lb_common::abi::{
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -94,6 +93,11 @@ impl Tables {
         &self.service_slots
     }
 
+    /// Whether some service is not TCP.
+    pub fn has_datagrams(&self) -> bool {
+        self.services.iter().any(|(key, _)| key.protocol != 6)
+    }
+
     /// Takes a service away.
     pub fn remove_service(&mut self, id: u32) -> Change {
         self.services.retain(|(_, service)| service.id != id);
@@ -169,9 +173,6 @@ fn key(data: &ServiceData) -> ServiceKey {
     ServiceKey::service(data.address.into(), Be16::new(data.port), data.protocol)
 }
 
-/// Versions given to the services of a case.
-static VERSION: AtomicU32 = AtomicU32::new(1);
-
 fn settings(data: &SettingsData) -> Result<Settings> {
     let mut flags = 0;
     for flag in &data.flags {
@@ -205,8 +206,8 @@ fn settings(data: &SettingsData) -> Result<Settings> {
         tcp_reset: data.tcp_reset * SECOND,
         udp_new: data.udp_new * SECOND,
         udp_established: data.udp_established * SECOND,
-        // Each case has services of its own, so none may be taken for an earlier one's.
-        version: VERSION.fetch_add(1, Ordering::Relaxed),
+        // Executors with caches and tick clocks put theirs.
+        version: 1,
         tick: 0,
     })
 }

@@ -16,6 +16,7 @@ use std::os::fd::{AsFd, AsRawFd};
 /// Handles of all maps.
 pub(super) struct Maps {
     settings: Array<MapData, Settings>,
+    current: Settings,
     services: HashMap<MapData, ServiceKey, Service>,
     backends: Array<MapData, Backend>,
     used_backends: Vec<u32>,
@@ -33,6 +34,8 @@ pub(super) struct Maps {
     rates: Cleared<u64>,
     quotas: Cleared<u64>,
     doorkeeper: Cleared<u64>,
+    wrote_quotas: bool,
+    wrote_doorkeeper: bool,
     events: RingBuf<MapData>,
     /// Held so that the tail calls go on.
     _programs: ProgramArray<MapData>,
@@ -59,6 +62,7 @@ impl Maps {
         }
         Ok(Self {
             settings: taken(ebpf, map::SETTINGS)?,
+            current: Settings { version: 1, ..Settings::default() },
             services: taken(ebpf, map::SERVICES)?,
             backends: taken(ebpf, map::BACKENDS)?,
             used_backends: Vec::new(),
@@ -76,6 +80,8 @@ impl Maps {
             rates: Cleared::take(ebpf, map::RATES)?,
             quotas: Cleared::take(ebpf, map::QUOTAS)?,
             doorkeeper: Cleared::take(ebpf, map::DOORKEEPER)?,
+            wrote_quotas: false,
+            wrote_doorkeeper: false,
             events: taken(ebpf, map::EVENTS)?,
             _programs: programs,
             _devices: devices,
@@ -94,10 +100,16 @@ impl Maps {
         self.hands.clear()?;
         self.flows.clear()?;
         self.rates.clear()?;
-        self.quotas.clear()?;
-        self.doorkeeper.clear()?;
+        // The large ones only after a case that could write to them.
+        if std::mem::replace(&mut self.wrote_quotas, tables.settings.prefix_quota != 0) {
+            self.quotas.clear()?;
+        }
+        if std::mem::replace(&mut self.wrote_doorkeeper, tables.has_datagrams()) {
+            self.doorkeeper.clear()?;
+        }
         while self.events.next().is_some() {}
-        self.settings.set(0, tables.settings, 0)?;
+        self.current =
+            Settings { version: self.current.version, tick: clock_resolution()?, ..tables.settings };
         for slot in self.used_backends.drain(..) {
             self.backends.set(slot, Backend::default(), 0)?;
         }
@@ -132,25 +144,20 @@ impl Maps {
                 for (key, service) in entries {
                     self.services.insert(key, service, 0)?;
                 }
+                // CPUs forget the services they have at hand.
+                self.current.version += 1;
+                self.settings.set(0, self.current, 0)?;
             }
         }
         Ok(())
     }
 
-    /// Moves every time back.
-    pub(super) fn age(&mut self, by: u64) -> Result<()> {
-        for (key, mut binding) in self.bindings()? {
-            binding.expires = binding.expires.saturating_sub(by);
-            self.bindings.insert(key, binding, 0)?;
-        }
-        for index in 0..self.flows.map.len() {
-            let mut flow = self.flow(index)?;
-            if flow.word != 0 {
-                flow.last_seen = flow.last_seen.saturating_sub(by);
-                self.flows.map.set(index, flow, 0)?;
-            }
-        }
-        Ok(())
+    /// Puts the programs' clock forward.
+    pub(super) fn advance(&mut self, by: u64) -> Result<()> {
+        let mut clock = self.hands.map.get(&hand::CLOCK, 0)?;
+        ensure!(clock.value != 0, "the programs' clock was not set");
+        clock.value = clock.value.wrapping_add(by);
+        Ok(self.hands.map.set(hand::CLOCK, clock, 0)?)
     }
 
     /// Totals by outcome number.
@@ -182,6 +189,14 @@ impl Maps {
     pub(super) fn flow(&self, index: u32) -> Result<Flow> {
         self.flows.map.get(&index, 0).with_context(|| format!("flow record {index}"))
     }
+}
+
+/// Nanoseconds of a tick of the kernel's coarse clock.
+fn clock_resolution() -> Result<u32> {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a valid clock and a place for the answer.
+    unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, &raw mut time) };
+    u32::try_from(time.tv_nsec).context("the coarse clock's resolution")
 }
 
 fn total<'a>(counters: impl Iterator<Item = &'a Counters>) -> Counters {
