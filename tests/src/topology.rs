@@ -101,8 +101,13 @@ pub fn cable(a: (&Namespace, &str), b: (&Namespace, &str), mtu: u16) -> Result<(
         "ip link add {a_name} mtu {mtu} {queues} type veth peer name {b_name} mtu {mtu} {queues} netns {}",
         b.name()
     ))?;
+    // GRO at both ends before either is up: a veth end takes redirected frames only when the other end's GRO was
+    // on as it came up.
     for (namespace, name) in [(a, a_name), (b, b_name)] {
-        namespace.sh(&format!("ethtool -K {name} tx off gro on >/dev/null; ip link set {name} up"))?;
+        namespace.sh(&format!("ethtool -K {name} tx off gro on >/dev/null"))?;
+    }
+    for (namespace, name) in [(a, a_name), (b, b_name)] {
+        namespace.sh(&format!("ip link set {name} up"))?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! UDP, fragments, ping and hop limits.
 
-use anyhow::{Result, ensure};
-use std::collections::BTreeSet;
+use anyhow::{Context, Result, ensure};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use stickleback_tests::topology::process::eventually;
@@ -20,15 +20,20 @@ fn service(site: &Site, mode: &'static str, v6: bool) -> ServiceConfig {
     ServiceConfig { protocol: "udp", ..service }
 }
 
-/// Sends `count` datagrams of `size` bytes from one socket of a client; gives back the backends that answered.
-fn talk(site: &Site, client: IpAddr, size: usize, count: usize) -> Result<BTreeSet<String>> {
-    let script = include_str!("talk.py");
+/// Sends `count` datagrams of `size` bytes from one socket of each client: who answered whom.
+fn talk(site: &Site, clients: &[IpAddr], size: usize, count: usize) -> Result<BTreeMap<IpAddr, String>> {
     let path = site.directory().join("talk.py");
-    std::fs::write(&path, script)?;
-    let command =
-        format!("python3 {} {client} {} {PORT} {size} {count}", path.display(), vip(client.is_ipv6()));
-    let out = site.client.sh_within(&command, Duration::from_secs(30))?;
-    Ok(out.split_whitespace().map(str::to_owned).collect())
+    std::fs::write(&path, include_str!("talk.py"))?;
+    let vip = vip(clients.first().is_some_and(IpAddr::is_ipv6));
+    let clients: Vec<String> = clients.iter().map(IpAddr::to_string).collect();
+    let command = format!("python3 {} {vip} {PORT} {size} {count} {}", path.display(), clients.join(" "));
+    let out = site.client.sh_within(&command, Duration::from_secs(60))?;
+    out.lines()
+        .map(|line| {
+            let (client, backend) = line.split_once(' ').context("talk.py prints pairs")?;
+            Ok((client.parse()?, backend.to_owned()))
+        })
+        .collect()
 }
 
 fn datagrams(mode: &'static str, size: usize) -> Result<()> {
@@ -44,15 +49,11 @@ fn datagrams(mode: &'static str, size: usize) -> Result<()> {
     let _balancer = site.balance(&services)?;
     for v6 in [false, true] {
         let clients = site.clients(v6, 24);
-        eventually(Duration::from_secs(10), || talk(&site, clients[0], 100, 1))?;
-        let mut used = BTreeSet::new();
-        for client in clients {
-            let first = talk(&site, client, size, 5)?;
-            ensure!(first.len() == 1, "one session was served by {first:?}");
-            let again = talk(&site, client, size, 1)?;
-            ensure!(first == again, "session {client} moved from {first:?} to {again:?}");
-            used.extend(first);
-        }
+        eventually(Duration::from_secs(10), || talk(&site, &clients, 100, 1))?;
+        let first = talk(&site, &clients, size, 5)?;
+        let again = talk(&site, &clients, size, 1)?;
+        ensure!(first == again, "sessions moved: {first:?}, then {again:?}");
+        let used: BTreeSet<&String> = first.values().collect();
         ensure!(used.len() == 3, "only {used:?} served");
     }
     Ok(())

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use stickleback_tests::bench::template::decap;
-use stickleback_tests::topology::{Arms, Load, LoadPlan, Site, Testbed, load, server};
+use stickleback_tests::topology::{Arms, Load, LoadPlan, Site, Testbed, load};
 
 /// Clients of a test; with three backends, each of them serves some.
 const CLIENTS: u16 = 48;
@@ -65,7 +65,7 @@ fn forwards(arms: Arms, mode: &'static str, families: Families) -> Result<()> {
         }
         let kind = if mode == "ipip" { decap::IPIP } else { decap::GUE };
         ensure!(sum[decap::BAD as usize] == 0, "{} outer headers were wrong", sum[decap::BAD as usize]);
-        ensure!(sum[kind as usize] > 4_000, "only {} packets came through the tunnel", sum[kind as usize]);
+        ensure!(sum[kind as usize] > 2_000, "only {} packets came through the tunnel", sum[kind as usize]);
     }
     let bound = balancer.ask(&["sessions", "list", "--limit", "1000"])?;
     ensure!(bound.to_string().contains("be1"), "no session of be1 is listed: {bound}");
@@ -217,17 +217,9 @@ fn namespace_services_share_backends() -> Result<()> {
     let _balancer = site.balance(&services)?;
     site.serves(vip(false))?;
     site.serves(other)?;
-    // The same client ports to both services at once.
-    let line = |port: u16, local: u16| {
-        format!(
-            "curl -sf --noproxy '*' --max-time 5 --local-port {local} 'http://{}:{port}/whoami' & ",
-            server::in_url(vip(false).ip())
-        )
-    };
-    for local in 30_000..30_050 {
-        let both = format!("{} {} wait", line(80, local), line(81, local));
-        let out = site.client.sh(&both)?;
-        ensure!(out.matches("backend").count() == 2, "port {local}: {out:?}");
+    // Half of the clients meet the same backend twice, where their ports collide.
+    for (client, port) in site.clients(false, 40).into_iter().zip(30_000..) {
+        load::together(&site.client, &[vip(false), other], SocketAddr::new(client, port))?;
     }
     Ok(())
 }

@@ -47,7 +47,8 @@ fn namespace_churn_beyond_the_table_without_lbd() -> Result<()> {
         let clients = site.clients_from(false, 2_000 + round * CAPACITY, CAPACITY);
         load::each(&site.client, vip(), &clients).with_context(|| format!("round {round}"))?;
     }
-    sleep(Duration::from_millis(1_200));
+    // A second until they expire, and one until they may be reclaimed.
+    sleep(Duration::from_millis(2_500));
     let newest = site.clients_from(false, 20_000, 200);
     let first = load::each(&site.client, vip(), &newest)?;
     let count = bound(&balancer, &newest)?;

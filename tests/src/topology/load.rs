@@ -182,6 +182,15 @@ pub fn each(namespace: &Namespace, vip: SocketAddr, clients: &[IpAddr]) -> Resul
     })
 }
 
+/// Connections from one client address and port to several VIPs, all open at once: the backends that answered.
+pub fn together(namespace: &Namespace, vips: &[SocketAddr], client: SocketAddr) -> Result<Vec<String>> {
+    namespace.inside(|| {
+        let open = |&vip| Connection::open_from(vip, client).with_context(|| format!("{client} to {vip}"));
+        let mut connections: Vec<Connection> = vips.iter().map(open).collect::<Result<_>>()?;
+        connections.iter_mut().map(|connection| connection.request(false)).collect()
+    })
+}
+
 fn work(plan: &LoadPlan, clients: &[IpAddr], stop: &AtomicBool, answered: &AtomicU64) -> LoadReport {
     let mut report = LoadReport::default();
     let mut connections: BTreeMap<IpAddr, Connection> = BTreeMap::new();
@@ -233,8 +242,13 @@ struct Connection {
 
 impl Connection {
     fn open(vip: SocketAddr, client: IpAddr) -> Result<Self> {
+        Self::open_from(vip, SocketAddr::new(client, 0))
+    }
+
+    fn open_from(vip: SocketAddr, client: SocketAddr) -> Result<Self> {
         let socket = Socket::new(Domain::for_address(vip), Type::STREAM, Some(Protocol::TCP))?;
-        socket.bind(&SocketAddr::new(client, 0).into()).with_context(|| format!("binding to {client}"))?;
+        socket.set_reuse_address(client.port() != 0)?;
+        socket.bind(&client.into()).with_context(|| format!("binding to {client}"))?;
         socket.connect_timeout(&vip.into(), PATIENCE).context("connecting")?;
         let stream = TcpStream::from(socket);
         stream.set_read_timeout(Some(PATIENCE))?;

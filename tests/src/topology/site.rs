@@ -16,6 +16,9 @@ use anyhow::{Context, Result};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+/// MTU on the clients' side. Cables to backends may have room for tunnel headers; packets from there must not.
+const CLIENT_MTU: u16 = 1_500;
+
 /// How the balancer is connected.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Arms {
@@ -56,7 +59,7 @@ pub struct Site {
 impl Site {
     /// Makes namespaces and cables and starts a web server on each backend.
     pub fn new(arms: Arms, backends: u8) -> Result<Self> {
-        Self::with_mtu(arms, backends, 1_500)
+        Self::with_mtu(arms, backends, CLIENT_MTU)
     }
 
     /// The same; `mtu` is that of the cables to the backends (of all cables, with one arm).
@@ -74,7 +77,7 @@ impl Site {
         }
         match arms {
             Arms::Two => {
-                cable((&site.lb, "l0"), (&site.client, "eth0"), 1_500)?;
+                cable((&site.lb, "l0"), (&site.client, "eth0"), CLIENT_MTU)?;
                 for (n, backend) in (1..).zip(&site.backends) {
                     cable((&site.lb, &format!("l{n}")), (&backend.namespace, "eth0"), mtu)?;
                 }
@@ -224,7 +227,8 @@ impl Site {
             ))?;
             backend.namespace.sh(&format!(
                 "ip addr add {}/24 dev eth0; ip addr add {}/64 dev eth0 nodad
-                 ip route add default via 10.2.{n}.1; ip route add default via fd02:{n}::1
+                 ip route add default via 10.2.{n}.1 mtu {CLIENT_MTU}
+                 ip route add default via fd02:{n}::1 mtu {CLIENT_MTU}
                  ip route add local 10.99.0.0/24 dev lo; ip route add local fd99::/64 dev lo",
                 backend.v4, backend.v6
             ))?;
