@@ -3,7 +3,9 @@
 use crate::maps;
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST, xdp_md},
-    helpers::generated::{bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_loop, bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
+    helpers::generated::{
+        bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_loop, bpf_xdp_adjust_head, bpf_xdp_adjust_tail,
+    },
     programs::XdpContext,
 };
 use core::ffi::c_void;
