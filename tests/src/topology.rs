@@ -120,7 +120,7 @@ fn remove_leftovers() -> Result<()> {
             let entry = entry?;
             let name = entry.file_name();
             let Some(name) = name.to_str() else { continue };
-            if !owner(name).is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
+            if owner(name).is_none_or(|pid| Path::new("/proc").join(pid.to_string()).exists()) {
                 continue;
             }
             if root == Path::new(NAMESPACES) {
