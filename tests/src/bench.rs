@@ -14,7 +14,7 @@ pub mod rounds;
 pub mod template;
 
 use anyhow::{Context, Result, ensure};
-use case::{Case, Subject};
+use case::Case;
 use product::Product;
 use report::{Environment, Report};
 use rig::Rig;
@@ -36,20 +36,31 @@ pub struct Options {
 /// Measures, prints and writes the report.
 pub fn run(options: &Options) -> Result<Report> {
     let wanted = |name: &str| options.filter.as_deref().is_none_or(|filter| name.contains(filter));
-    let path = if options.no_path || !wanted("path/") { Vec::new() } else { path::run(options.quick)? };
-    let mut rig = Rig::new()?;
-    let mut cases: Vec<Case> = reference::cases(&mut rig)?;
-    let mut memory = None;
-    let mut product = None;
-    if product::NAMES.iter().any(|name| wanted(name)) {
-        let mut loaded = Product::load(&rig, options.quick)?;
-        cases.extend(product::cases(&mut rig, &mut loaded, &wanted)?);
-        memory = Some(memory::measure(&loaded)?);
-        product = Some(loaded);
+    // Before the rig moves this thread into a namespace of its own.
+    let path = if options.no_path || !path::NAMES.iter().any(|name| wanted(name)) {
+        Vec::new()
+    } else {
+        path::run(options.quick)?
+    };
+    let product_wanted = product::NAMES.iter().any(|name| wanted(name));
+    let (mut memory, mut results) = (None, Vec::new());
+    if product_wanted || reference::NAMES.iter().any(|name| wanted(name)) {
+        let mut rig = Rig::new()?;
+        let mut cases: Vec<Case> = reference::cases(&mut rig)?;
+        let mut product = None;
+        if product_wanted {
+            let mut loaded = Product::load(&rig, options.quick)?;
+            cases.extend(product::cases(&mut rig, &mut loaded, &wanted)?);
+            memory = Some(memory::measure()?);
+            product = Some(loaded);
+        }
+        results = rounds::run(&mut rig, product.as_ref(), &cases, options.quick)?;
     }
-    cases.retain(|case| case.subject != Subject::Product || wanted(&case.name));
-    ensure!(!cases.is_empty(), "no case's name contains {:?}", options.filter);
-    let results = rounds::run(&mut rig, product.as_ref(), &cases, options.quick)?;
+    ensure!(
+        !(results.is_empty() && path.is_empty()),
+        "no case's name contains {:?}",
+        options.filter.as_deref().unwrap_or_default()
+    );
     let report = Report::new(Environment::of_this_machine()?, results, memory, path);
     report.print();
     if let Some(directory) = options.json.parent() {

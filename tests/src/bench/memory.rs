@@ -1,16 +1,20 @@
 //! Kernel memory of the state tables, a binding and a flow.
 
-use super::product::Product;
 use super::report::align;
-use anyhow::{Context, Result};
-use aya::maps::MapData;
+use super::rig::object;
+use anyhow::{Context, Result, ensure};
+use aya::EbpfLoader;
+use aya::maps::Map;
 use comfy_table::{Table, presets};
-use lb_common::abi::map;
+use lb_common::abi::{DEFAULT_BINDINGS, DEFAULT_FLOWS, map};
 use serde::Serialize;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
 /// Most bytes of kernel memory a binding may take.
 const BINDING_TARGET: f64 = 128.0;
+
+/// Flag of hash maps whose entries are allocated one by one.
+const NO_PREALLOC: u64 = 1;
 
 /// What the state tables take, as the kernel accounts for it in `fdinfo`.
 #[derive(Clone, Debug, Serialize)]
@@ -38,23 +42,24 @@ pub struct TableMemory {
     pub bytes: u64,
 }
 
-/// Asks the kernel, after the cases have filled the tables.
-pub fn measure(product: &Product) -> Result<Memory> {
+/// Loads the product's maps in their default sizes and asks the kernel.
+pub fn measure() -> Result<Memory> {
+    let path = object("stickleback")?;
+    let loaded = EbpfLoader::new().load_file(&path).with_context(|| format!("loading {}", path.display()))?;
     let mut tables = Vec::with_capacity(4);
     for name in [map::BINDINGS, map::BINDING_RING, map::FLOW_INDEX, map::FLOWS] {
-        let (entries, bytes) =
-            account(product.map(name)?).with_context(|| format!("fdinfo of map {name}"))?;
+        let (entries, bytes) = account(loaded.map(name).context("no such map")?)
+            .with_context(|| format!("fdinfo of map {name}"))?;
         tables.push(TableMemory { name, entries, bytes });
     }
-    let settings = product.settings();
     let bytes = |names: [&str; 2]| -> f64 {
         tables.iter().filter(|t| names.contains(&t.name)).map(|t| t.bytes as f64).sum()
     };
     Ok(Memory {
-        per_binding: bytes([map::BINDINGS, map::BINDING_RING]) / f64::from(settings.binding_capacity),
-        per_flow: bytes([map::FLOW_INDEX, map::FLOWS]) / f64::from(settings.flows),
-        bindings: settings.binding_capacity,
-        flows: settings.flows,
+        per_binding: bytes([map::BINDINGS, map::BINDING_RING]) / f64::from(DEFAULT_BINDINGS),
+        per_flow: bytes([map::FLOW_INDEX, map::FLOWS]) / f64::from(DEFAULT_FLOWS),
+        bindings: DEFAULT_BINDINGS,
+        flows: DEFAULT_FLOWS,
         tables,
     })
 }
@@ -84,13 +89,21 @@ impl Memory {
 }
 
 /// Entries and accounted bytes of a map.
-fn account(map: &MapData) -> Result<(u64, u64)> {
+///
+/// Only for maps whose memory is taken when they are made: of others the figure would say little.
+fn account(map: &Map) -> Result<(u64, u64)> {
+    let (Map::Array(map) | Map::HashMap(map)) = map else { anyhow::bail!("an unexpected kind of map") };
     let path = format!("/proc/self/fdinfo/{}", map.fd().as_fd().as_raw_fd());
     let info = std::fs::read_to_string(&path).with_context(|| path.clone())?;
     let field = |name: &str| -> Result<u64> {
         let line =
             info.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no {name}"))?;
-        Ok(line.trim().parse()?)
+        let text = line.trim();
+        Ok(match text.strip_prefix("0x") {
+            Some(digits) => u64::from_str_radix(digits, 16)?,
+            None => text.parse()?,
+        })
     };
+    ensure!(field("map_flags:")? & NO_PREALLOC == 0, "its entries are allocated one by one");
     Ok((field("max_entries:")?, field("memlock:")?))
 }

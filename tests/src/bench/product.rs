@@ -83,17 +83,6 @@ impl Product {
         Ok(self.entry_program()?.fd()?.try_clone()?)
     }
 
-    /// A map by name.
-    pub fn map(&self, name: &str) -> Result<&MapData> {
-        use aya::maps::Map;
-        match self.object.map(name).with_context(|| format!("the product has no map {name}"))? {
-            Map::Array(data) | Map::HashMap(data) | Map::PerCpuArray(data) | Map::LruHashMap(data) => {
-                Ok(data)
-            }
-            other => anyhow::bail!("{name} is an unexpected kind of map: {other:?}"),
-        }
-    }
-
     /// One frame through the entry program.
     pub fn send(&self, rig: &Rig, frame: &[u8]) -> Result<Verdict> {
         rig.once(self.entry_program()?, frame)

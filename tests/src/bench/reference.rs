@@ -13,6 +13,9 @@ pub const NAME: &str = "reference/ipip-1-lookup";
 /// The same packets through a program that does the steps of a connection-tracking balancer.
 pub const FULL: &str = "reference/ipip-connection-table";
 
+/// The names that choose them.
+pub const NAMES: [&str; 3] = ["floor/drop", NAME, FULL];
+
 const CLIENT: &str = "10.64.0.0:40000";
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
 const REALS: u32 = 100;

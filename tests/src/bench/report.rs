@@ -98,6 +98,18 @@ impl Report {
     pub fn print(&self) {
         let Environment { kernel, cpu, cpus, load } = &self.environment;
         println!("Kernel {kernel}, {cpus} x {cpu}, load {load}\n");
+        if !self.cases.is_empty() {
+            self.print_cases();
+        }
+        if let Some(memory) = &self.memory {
+            memory.print();
+        }
+        if !self.path.is_empty() {
+            PathResult::print(&self.path);
+        }
+    }
+
+    fn print_cases(&self) {
         println!("Nanoseconds a packet; net = above the MAC-swap floor of the same frames");
         let mut table = Table::new();
         table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header([
@@ -131,12 +143,6 @@ impl Report {
         }
         align(&mut table, &[1, 2, 3, 4, 5, 6, 8, 9, 10]);
         println!("{table}");
-        if let Some(memory) = &self.memory {
-            memory.print();
-        }
-        if !self.path.is_empty() {
-            PathResult::print(&self.path);
-        }
     }
 }
 
