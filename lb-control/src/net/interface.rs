@@ -22,6 +22,9 @@ pub const MTU_WITHOUT_FRAGS: u32 = 3498;
 /// The first two merge segments (the balancer would forward packets larger than the link takes), the
 /// others move VLAN tags out of the frame.
 const HIDING: [&str; 4] = ["rx-lro", "rx-gro-hw", "rx-vlan-hw-parse", "rx-vlan-stag-hw-parse"];
+/// In the network stack the program runs behind the stack's own merging of segments, too.
+const HIDING_FROM_SKB: [&str; 5] =
+    ["rx-lro", "rx-gro-hw", "rx-gro", "rx-vlan-hw-parse", "rx-vlan-stag-hw-parse"];
 
 /// Where an XDP program runs.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -209,7 +212,11 @@ impl Interface {
         self.check(mode, frags)?;
         let what = |what| move |source| InterfaceError::Ethtool { name: self.name.clone(), what, source };
         let ethtool = Ethtool::open(&self.name).map_err(what("settings"))?;
-        let on = ethtool.active(&HIDING).map_err(what("offloads"))?;
+        let hiding: &[&str] = match mode {
+            Mode::Skb => &HIDING_FROM_SKB,
+            Mode::Native | Mode::Offloaded => &HIDING,
+        };
+        let on = ethtool.active(hiding).map_err(what("offloads"))?;
         let mut changed = Vec::new();
         for offload in on {
             let refused = |source| InterfaceError::Offload {
