@@ -15,6 +15,8 @@ pub struct Link {
 pub mod flag {
     /// SYN.
     pub const SYN: u8 = 0x02;
+    /// RST.
+    pub const RST: u8 = 0x04;
     /// ACK.
     pub const ACK: u8 = 0x10;
     /// ACK and PSH.

@@ -14,8 +14,11 @@ use aya::programs::{ProgramFd, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
 use lb_common::abi::{
     self, ARENA_CHUNK, ArenaChunk, Backend, Counters, Outcome, Service, ServiceKey, Settings, SettingsFlags,
-    map, program as names,
+    SweepTarget, map, program as names,
 };
+
+/// Ring slots in one sweep.
+const SWEEP_STRETCH: u32 = 8_192;
 
 /// The loaded product.
 pub struct Product {
@@ -86,6 +89,16 @@ impl Product {
     /// One frame through the entry program.
     pub fn send(&self, rig: &Rig, frame: &[u8]) -> Result<Verdict> {
         rig.once(self.entry_program()?, frame)
+    }
+
+    /// One sweep over a whole ring, as `lbd` runs it.
+    pub fn sweep(&self, rig: &Rig, target: SweepTarget) -> Result<()> {
+        let sweep: &Xdp =
+            self.object.program(names::SWEEP).context("the product has no sweep")?.try_into()?;
+        let mut request = [0; 64];
+        request[..4].copy_from_slice(&(target as u32).to_ne_bytes());
+        request[8..12].copy_from_slice(&SWEEP_STRETCH.to_ne_bytes());
+        rig.once(sweep, &request).map(|_| ())
     }
 
     /// What was counted for a service.
