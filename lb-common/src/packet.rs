@@ -11,6 +11,7 @@ mod ipv6;
 mod memory;
 mod tcp;
 mod udp;
+mod view;
 
 pub(crate) use checksum::Sum;
 pub(crate) use ethernet::{Ethernet, ethertype};

@@ -1,7 +1,7 @@
 //! ICMP (RFC 792) and ICMPv6 (RFC 4443).
 
 use super::checksum::Sum;
-use super::memory::{get, put};
+use super::view::view;
 
 /// ICMPv4 types.
 pub(crate) mod icmp4 {
@@ -25,51 +25,34 @@ pub(crate) mod icmp6 {
     pub(crate) const REDIRECT: u8 = 137;
 }
 
-/// The eight bytes that every message used here starts with.
-#[derive(Clone, Copy)]
-pub(crate) struct Icmp(*mut u8);
+view!(
+    /// The eight bytes that every message used here starts with.
+    Icmp of 8
+);
 
 impl Icmp {
-    /// Type, code, checksum and the rest of the header.
-    pub(crate) const LEN: usize = 8;
-
-    /// # Safety
-    /// `p` points to at least [`Self::LEN`] bytes of the frame.
-    #[inline(always)]
-    pub(crate) const unsafe fn new(p: *mut u8) -> Self {
-        Self(p)
-    }
     #[inline(always)]
     pub(crate) fn kind(self) -> u8 {
-        // SAFETY: checked by `new`.
-        unsafe { get(self.0) }
+        self.read(0)
     }
     /// Replaces type (the code stays) and mends the checksum.
     #[inline(always)]
     pub(crate) fn set_kind(self, kind: u8) {
-        // SAFETY: checked by `new`.
-        unsafe {
-            let old: u16 = get(self.0);
-            put(self.0, kind);
-            let new: u16 = get(self.0);
-            put(self.0.add(2), Sum::of_field(get(self.0.add(2))).replace16(old, new).nonzero_field());
-        }
+        let old: u16 = self.read(0);
+        self.write(0, kind);
+        self.write(2, Sum::of_field(self.read(2)).replace16(old, self.read(0)).nonzero_field());
     }
     /// Mends the checksum after changes elsewhere in what it covers.
     #[inline(always)]
     pub(crate) fn changed(self, change: Sum) {
-        // SAFETY: checked by `new`.
-        unsafe { put(self.0.add(2), Sum::of_field(get(self.0.add(2))).plus(change).nonzero_field()) }
+        self.write(2, Sum::of_field(self.read(2)).plus(change).nonzero_field());
     }
     /// Writes type, code and the second word; `covered` is the sum of everything else the checksum covers.
     #[inline(always)]
     pub(crate) fn write_header(self, kind: u8, code: u8, rest: u32, covered: Sum) {
         let first = u16::from_ne_bytes([kind, code]);
-        // SAFETY: checked by `new`.
-        unsafe {
-            put(self.0, first);
-            put(self.0.add(4), rest.to_be());
-            put(self.0.add(2), covered.add16(first).add32(rest.to_be()).field());
-        }
+        self.write(0, first);
+        self.write(4, rest.to_be());
+        self.write(2, covered.add16(first).add32(rest.to_be()).field());
     }
 }

@@ -1,35 +1,17 @@
 //! IPv4 (RFC 791).
 
 use super::checksum::Sum;
-use super::memory::{get, put};
+use super::view::view;
 use crate::abi::Be16;
 
-/// The fixed part of an IPv4 header.
-#[derive(Clone, Copy)]
-pub(crate) struct Ipv4(*mut u8);
+view!(
+    /// The fixed part of an IPv4 header.
+    Ipv4 of 20
+);
 
 impl Ipv4 {
-    /// Header without options.
-    pub(crate) const LEN: usize = 20;
     /// "Don't fragment" and offset 0.
     pub(crate) const DONT_FRAGMENT: Be16 = Be16::new(0x4000);
-
-    /// # Safety
-    /// `p` points to at least [`Self::LEN`] bytes of the frame.
-    #[inline(always)]
-    pub(crate) const unsafe fn new(p: *mut u8) -> Self {
-        Self(p)
-    }
-    #[inline(always)]
-    fn read<T: Copy>(self, offset: usize) -> T {
-        // SAFETY: offsets below are inside the fixed header.
-        unsafe { get(self.0.add(offset)) }
-    }
-    #[inline(always)]
-    fn write<T: Copy>(self, offset: usize, value: T) {
-        // SAFETY: offsets below are inside the fixed header.
-        unsafe { put(self.0.add(offset), value) }
-    }
     #[inline(always)]
     pub(crate) fn version(self) -> u8 {
         self.read::<u8>(0) >> 4

@@ -1,7 +1,7 @@
 //! IPv6 (RFC 8200).
 
 use super::checksum::{Sum, complement};
-use super::memory::{get, put};
+use super::view::view;
 use crate::abi::{Addr, Be16};
 
 /// Next-header values that are followed.
@@ -12,30 +12,12 @@ pub(crate) mod extension {
     pub(crate) const DESTINATION: u8 = 60;
 }
 
-/// The fixed IPv6 header.
-#[derive(Clone, Copy)]
-pub(crate) struct Ipv6(*mut u8);
+view!(
+    /// The fixed IPv6 header.
+    Ipv6 of 40
+);
 
 impl Ipv6 {
-    /// Length of the fixed header.
-    pub(crate) const LEN: usize = 40;
-
-    /// # Safety
-    /// `p` points to at least [`Self::LEN`] bytes of the frame.
-    #[inline(always)]
-    pub(crate) const unsafe fn new(p: *mut u8) -> Self {
-        Self(p)
-    }
-    #[inline(always)]
-    fn read<T: Copy>(self, offset: usize) -> T {
-        // SAFETY: offsets below are inside the fixed header.
-        unsafe { get(self.0.add(offset)) }
-    }
-    #[inline(always)]
-    fn write<T: Copy>(self, offset: usize, value: T) {
-        // SAFETY: offsets below are inside the fixed header.
-        unsafe { put(self.0.add(offset), value) }
-    }
     #[inline(always)]
     pub(crate) fn version(self) -> u8 {
         self.read::<u8>(0) >> 4

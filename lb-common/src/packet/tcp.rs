@@ -1,7 +1,7 @@
 //! TCP (RFC 9293).
 
 use super::checksum::Sum;
-use super::memory::{get, put};
+use super::view::view;
 use crate::abi::{Be16, Be32};
 
 /// Flag bits.
@@ -12,32 +12,14 @@ pub(crate) mod flag {
     pub(crate) const ACK: u8 = 0x10;
 }
 
-/// The fixed part of a TCP header.
-#[derive(Clone, Copy)]
-pub(crate) struct Tcp(*mut u8);
+view!(
+    /// The fixed part of a TCP header.
+    Tcp of 20
+);
 
 impl Tcp {
-    /// Header without options.
-    pub(crate) const LEN: usize = 20;
     /// Offset of the checksum.
     pub(crate) const CHECKSUM: usize = 16;
-
-    /// # Safety
-    /// `p` points to at least [`Self::LEN`] bytes of the frame.
-    #[inline(always)]
-    pub(crate) const unsafe fn new(p: *mut u8) -> Self {
-        Self(p)
-    }
-    #[inline(always)]
-    fn read<T: Copy>(self, offset: usize) -> T {
-        // SAFETY: offsets below are inside the fixed header.
-        unsafe { get(self.0.add(offset)) }
-    }
-    #[inline(always)]
-    fn write<T: Copy>(self, offset: usize, value: T) {
-        // SAFETY: offsets below are inside the fixed header.
-        unsafe { put(self.0.add(offset), value) }
-    }
     #[inline(always)]
     pub(crate) fn sequence(self) -> u32 {
         Be32(self.read(4)).host()

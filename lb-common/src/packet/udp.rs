@@ -1,35 +1,17 @@
 //! UDP (RFC 768).
 
 use super::checksum::Sum;
-use super::memory::{get, put};
+use super::view::view;
 use crate::abi::Be16;
 
-/// A UDP header.
-#[derive(Clone, Copy)]
-pub(crate) struct Udp(*mut u8);
+view!(
+    /// A UDP header.
+    Udp of 8
+);
 
 impl Udp {
-    /// Header length.
-    pub(crate) const LEN: usize = 8;
     /// Offset of the checksum.
     pub(crate) const CHECKSUM: usize = 6;
-
-    /// # Safety
-    /// `p` points to at least [`Self::LEN`] bytes of the frame.
-    #[inline(always)]
-    pub(crate) const unsafe fn new(p: *mut u8) -> Self {
-        Self(p)
-    }
-    #[inline(always)]
-    fn read(self, offset: usize) -> u16 {
-        // SAFETY: offsets below are inside the header.
-        unsafe { get(self.0.add(offset)) }
-    }
-    #[inline(always)]
-    fn write(self, offset: usize, value: u16) {
-        // SAFETY: offsets below are inside the header.
-        unsafe { put(self.0.add(offset), value) }
-    }
     /// The length field: header and data.
     #[inline(always)]
     pub(crate) fn len(self) -> u16 {
