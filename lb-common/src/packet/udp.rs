@@ -37,6 +37,6 @@ impl Udp {
         self.write(0, source.raw());
         self.write(2, destination.raw());
         self.write(4, len.to_be());
-        self.write(Self::CHECKSUM, 0);
+        self.write(Self::CHECKSUM, 0_u16);
     }
 }
