@@ -132,14 +132,14 @@ fn pin(cpu: usize) -> Result<()> {
 }
 
 /// Runs every job on every CPU at once, and sweeps both rings meanwhile.
-fn everywhere(rig: &Rig, product: &Product, jobs: &[&(dyn Fn(usize) -> Result<()> + Sync)]) -> Result<()> {
+fn everywhere(product: &Product, jobs: &[&(dyn Fn(usize) -> Result<()> + Sync)]) -> Result<()> {
     let cpus = thread::available_parallelism()?.get();
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
         let sweeper = scope.spawn(|| -> Result<()> {
             while !over.load(Ordering::Relaxed) {
-                product.sweep(rig, SweepTarget::Flows)?;
-                product.sweep(rig, SweepTarget::Bindings)?;
+                product.sweep(SweepTarget::Flows)?;
+                product.sweep(SweepTarget::Bindings)?;
             }
             Ok(())
         });
@@ -180,7 +180,6 @@ fn both_directions_of_one_flow_from_all_cpus() -> Result<()> {
         Ok(())
     };
     everywhere(
-        &rig,
         &product,
         &[
             &|_| note(connection.check_forward(&product.send(&rig, &connection.from_client)?, false)?),
@@ -203,7 +202,6 @@ fn a_flow_that_is_reset_and_opened_again_while_packets_of_it_arrive() -> Result<
         Ok(())
     };
     everywhere(
-        &rig,
         &product,
         &[
             &|_| note(connection.check_forward(&product.send(&rig, &connection.from_client)?, true)?),
@@ -251,7 +249,6 @@ fn sessions_bound_by_all_cpus_at_once_have_one_backend_each() -> Result<()> {
     // The backend is the destination of the outer header.
     let seen: Vec<AtomicU64> = (0..clients).map(|_| AtomicU64::new(0)).collect();
     everywhere(
-        &rig,
         &product,
         &[&|round| {
             let n = round.wrapping_mul(7_919) % clients;

@@ -13,6 +13,8 @@ pub struct Link {
 
 /// TCP flags.
 pub mod flag {
+    /// FIN and ACK.
+    pub const FIN: u8 = 0x11;
     /// SYN.
     pub const SYN: u8 = 0x02;
     /// RST.
@@ -32,8 +34,11 @@ pub fn tcp(link: Link, from: SocketAddr, to: SocketAddr, flags: u8, payload: usi
     let mut segment = Vec::with_capacity(64 + payload);
     segment.extend(from.port().to_be_bytes());
     segment.extend(to.port().to_be_bytes());
-    segment.extend(1_000_u32.to_be_bytes());
-    segment.extend(2_000_u32.to_be_bytes());
+    // Both sides begin at 1000, and acknowledge each other's SYN.
+    let sequence: u32 = if flags & flag::SYN != 0 { 1_000 } else { 1_001 };
+    let acknowledged: u32 = if flags & flag::ACK != 0 { 1_001 } else { 0 };
+    segment.extend(sequence.to_be_bytes());
+    segment.extend(acknowledged.to_be_bytes());
     segment.push(((20 + options.len()) as u8 / 4) << 4);
     segment.push(flags);
     segment.extend(64_240_u16.to_be_bytes());

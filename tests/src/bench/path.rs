@@ -9,6 +9,7 @@ use crate::topology::{Arms, Balancer, Process, SOON, Site, Testbed};
 use anyhow::{Context, Result, ensure};
 use comfy_table::{Table, presets};
 use serde::Serialize;
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -120,6 +121,7 @@ pub fn run(quick: bool) -> Result<Vec<PathResult>> {
         .collect::<Result<Vec<_>>>()?;
     let has_haproxy = site.lb.try_sh("command -v haproxy", SOON)?.status.success();
     let has_nft = site.lb.try_sh("command -v nft", SOON)?.status.success();
+    let progress = std::io::stderr().is_terminal();
     let mut runs = Vec::new();
     for round in 1..=rounds {
         for way in Way::ALL {
@@ -128,12 +130,16 @@ pub fn run(quick: bool) -> Result<Vec<PathResult>> {
             }
             let _standing = Standing::set_up(&site, way)?;
             for kind in Kind::ALL {
-                eprint!("\r\x1b[Kround {round}/{rounds}  path/{}/{}", kind.name(), way.name());
+                if progress {
+                    eprint!("\r\x1b[Kround {round}/{rounds}  path/{}/{}", kind.name(), way.name());
+                }
                 runs.push(measure(&site, way, kind, seconds)?);
             }
         }
     }
-    eprint!("\r\x1b[K");
+    if progress {
+        eprint!("\r\x1b[K");
+    }
     Ok(summary(&runs))
 }
 

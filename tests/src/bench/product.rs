@@ -13,8 +13,8 @@ use aya::maps::{Array, HashMap, MapData, PerCpuArray, ProgramArray};
 use aya::programs::{ProgramFd, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
 use lb_common::abi::{
-    self, ARENA_CHUNK, ArenaChunk, Backend, Counters, Outcome, Service, ServiceKey, Settings, SettingsFlags,
-    SweepTarget, map, program as names,
+    self, ARENA_CHUNK, ArenaChunk, Backend, BindingRecord, Counters, Flow, Outcome, Service, ServiceKey,
+    Settings, SettingsFlags, SweepTarget, map, program as names,
 };
 
 /// Ring slots in one sweep.
@@ -33,6 +33,11 @@ impl Product {
     /// Loads the object with tables of the size a full run needs, and fills in services and backends.
     pub fn load(rig: &Rig, quick: bool) -> Result<Self> {
         let (bindings, flows) = if quick { (5 << 16, 9 << 14) } else { (5 << 18, 9 << 17) };
+        Self::with_sizes(rig, bindings, flows)
+    }
+
+    /// The same with tables of these sizes.
+    pub fn with_sizes(rig: &Rig, bindings: u32, flows: u32) -> Result<Self> {
         let path = object("stickleback")?;
         let object = EbpfLoader::new()
             .map_max_entries(map::BINDINGS, bindings)
@@ -67,7 +72,8 @@ impl Product {
         let mut product = Self { plan: Plan::new(rig)?, object, programs: None, settings };
         product.load_programs()?;
         product.fill(rig)?;
-        product.set_clock()?;
+        // The first sweep sets the programs' clock.
+        product.sweep(SweepTarget::Flows)?;
         Ok(product)
     }
 
@@ -91,14 +97,36 @@ impl Product {
         rig.once(self.entry_program()?, frame)
     }
 
-    /// One sweep over a whole ring, as `lbd` runs it.
-    pub fn sweep(&self, rig: &Rig, target: SweepTarget) -> Result<()> {
-        let sweep: &Xdp =
-            self.object.program(names::SWEEP).context("the product has no sweep")?.try_into()?;
-        let mut request = [0; 64];
+    /// One sweep over the first stretch of a ring, as `lbd` runs it.
+    pub fn sweep(&self, target: SweepTarget) -> Result<()> {
+        let mut request = [0; MAINTENANCE_INPUT];
         request[..4].copy_from_slice(&(target as u32).to_ne_bytes());
         request[8..12].copy_from_slice(&SWEEP_STRETCH.to_ne_bytes());
-        rig.once(sweep, &request).map(|_| ())
+        self.maintain(names::SWEEP, &request)
+    }
+
+    /// Applies two binding records.
+    pub fn apply(&self, records: [BindingRecord; 2]) -> Result<()> {
+        let mut input = [0; MAINTENANCE_INPUT];
+        for (place, record) in input.chunks_exact_mut(32).zip(records) {
+            place[..8].copy_from_slice(&record.session.to_ne_bytes());
+            place[8..16].copy_from_slice(&record.word.to_ne_bytes());
+            place[16..24].copy_from_slice(&record.lifetime.to_ne_bytes());
+            place[24..28].copy_from_slice(&record.service.to_ne_bytes());
+            place[28] = record.op;
+        }
+        self.maintain(names::APPLY, &input)
+    }
+
+    /// A hash map by name.
+    pub fn hash<K: Pod, V: Pod>(&self, name: &str) -> Result<HashMap<&MapData, K, V>> {
+        let map = self.object.map(name).with_context(|| format!("the product has no map {name}"))?;
+        Ok(HashMap::try_from(map)?)
+    }
+
+    /// The flow records.
+    pub fn flows(&self) -> Result<Array<&MapData, Flow>> {
+        Ok(Array::try_from(self.object.map(map::FLOWS).context("the product has no map FLOWS")?)?)
     }
 
     /// What was counted for a service.
@@ -130,13 +158,23 @@ impl Product {
         Ok(text)
     }
 
+    fn maintain(&self, name: &str, input: &[u8]) -> Result<()> {
+        let program: &Xdp =
+            self.object.program(name).with_context(|| format!("the product has no {name}"))?.try_into()?;
+        program
+            .test_run(TestRunOptions { data_in: Some(input), ..TestRunOptions::new() })
+            .with_context(|| format!("running {name}"))?;
+        Ok(())
+    }
+
     fn entry_program(&self) -> Result<&Xdp> {
         Ok(self.object.program(names::ENTRY).context("the product has no entry program")?.try_into()?)
     }
 
     fn load_programs(&mut self) -> Result<()> {
         program(&mut self.object, names::ENTRY)?.load().context("loading the entry program")?;
-        for (_, name) in names::TAIL_CALLS {
+        let maintenance = [names::SWEEP, names::APPLY];
+        for name in names::TAIL_CALLS.iter().map(|(_, name)| *name).chain(maintenance) {
             program(&mut self.object, name)?.load().with_context(|| format!("loading program {name}"))?;
         }
         let map = self.object.take_map(map::PROGRAMS).context("the product has no map PROGRAMS")?;
@@ -187,14 +225,6 @@ impl Product {
         Ok(())
     }
 
-    /// Runs the sweep once, over nothing: it sets the programs' clock.
-    fn set_clock(&mut self) -> Result<()> {
-        let sweep = program(&mut self.object, names::SWEEP)?;
-        sweep.load().context("loading the sweep")?;
-        sweep.test_run(TestRunOptions { data_in: Some(&[0; 64]), ..TestRunOptions::default() })?;
-        Ok(())
-    }
-
     fn array<V: Pod>(&mut self, name: &str) -> Result<Array<&mut MapData, V>> {
         let map = self.object.map_mut(name).with_context(|| format!("the product has no map {name}"))?;
         Ok(Array::try_from(map)?)
@@ -209,6 +239,9 @@ fn tick() -> Result<u32> {
     ensure!(result == 0, "the coarse clock has no resolution: {}", std::io::Error::last_os_error());
     Ok(u32::try_from(resolution.tv_nsec)?)
 }
+
+/// Length of the input of maintenance programs: what the kernel takes at least.
+const MAINTENANCE_INPUT: usize = 64;
 
 const fn seconds(n: u64) -> u64 {
     n * 1_000_000_000
