@@ -1,8 +1,9 @@
 //! The program that settles a flow which proved itself: binds its session and moves it out of the half-open ring.
 
+use super::super::binding::Client;
 use super::super::flow::{self, Live, Room};
 use super::super::scratch::Packet;
-use super::super::{Env, Verdict, answer, binding, choice, count, limits};
+use super::super::{Env, Verdict, answer, binding, choice, count};
 use super::{owner, to_backend, to_client};
 use crate::abi::{Affinity, BindingKey, FlowKey, FlowRef, FlowState, FlowWord, Outcome, Service, Settings};
 use crate::packet::protocol;
@@ -72,8 +73,8 @@ fn bind<E: Env>(env: &E, settings: &Settings, live: &Live, now: u64) -> bool {
             binding::touch(&found, now, service.lifetime);
         }
         _ => {
-            let quota = limits::prefix(&client.source);
-            binding::bind(env, service, &key, (flow.backend, backend), quota, now);
+            let client = Client { address: &client.source, proved: true };
+            binding::bind(env, service, &key, (flow.backend, backend), client, now);
         }
     }
     true
