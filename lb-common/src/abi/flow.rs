@@ -74,9 +74,9 @@ pub enum FlowState {
     Free = 0,
     /// TCP: SYN seen from the client. UDP: packets from the client only.
     Opening = 1,
-    /// TCP: SYN-ACK seen from the backend.
+    /// TCP: SYN-ACK seen from the backend. UDP: a packet from the backend.
     Answered = 2,
-    /// Both sides proved themselves.
+    /// Both sides proved themselves; UDP: the client went on after a reply.
     Established = 3,
     /// A FIN from either side.
     Closing = 4,

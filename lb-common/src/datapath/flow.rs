@@ -30,6 +30,9 @@ pub(crate) enum Room {
     HalfOpen,
     /// Flows that proved themselves; only expired records give way.
     Established,
+    /// Every second one of those. Datagrams prove less, so they can take no more than half of the records, and a
+    /// connection that is looking for one meets the other half at every step.
+    Datagrams,
 }
 
 /// Finds the flow of a 5-tuple, if it lives.
@@ -160,9 +163,12 @@ pub(crate) fn lifetime(settings: &Settings, word: FlowWord) -> u64 {
 #[inline(always)]
 pub(crate) fn allocate<E: Env>(env: &E, room: Room, now: u64) -> Option<Live> {
     let settings = env.settings()?;
-    let (base, len, hand, probes) = match room {
-        Room::HalfOpen => (0, settings.half_open, hand::HALF_OPEN, HALF_OPEN_PROBES),
-        Room::Established => (settings.half_open, settings.flows, hand::FLOW, ESTABLISHED_PROBES),
+    let (base, len, step, hand, probes) = match room {
+        Room::HalfOpen => (0, settings.half_open, 1, hand::HALF_OPEN, HALF_OPEN_PROBES),
+        Room::Established => (settings.half_open, settings.flows, 1, hand::FLOW, ESTABLISHED_PROBES),
+        Room::Datagrams => {
+            (settings.half_open, settings.flows.div_ceil(2), 2, hand::FLOW, ESTABLISHED_PROBES)
+        }
     };
     if len == 0 {
         return None;
@@ -172,7 +178,7 @@ pub(crate) fn allocate<E: Env>(env: &E, room: Room, now: u64) -> Option<Live> {
     let mut claimed = None;
     env.repeat(probes, |_| {
         // SAFETY: from the environment.
-        let index = base + unsafe { env.add(hand, 1) } as u32 % len;
+        let index = base + unsafe { env.add(hand, 1) } as u32 % len * step;
         let Some(record) = env.flow(index) else { return true };
         if claim(env, settings, record, index, nonce, room, now) {
             let word = FlowWord::new(nonce, FlowState::Claimed);
@@ -208,7 +214,7 @@ fn claim<E: Env>(
     // SAFETY: from the environment.
     let seen = unsafe { (&raw const (*record).last_seen).read_volatile() };
     let expired = seen.wrapping_add(lifetime(settings, word)) <= now;
-    if !free && !expired && room == Room::Established {
+    if !free && !expired && room != Room::HalfOpen {
         return false;
     }
     let new = FlowWord::new(nonce, FlowState::Claimed);

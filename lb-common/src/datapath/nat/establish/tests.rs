@@ -83,6 +83,27 @@ fn a_flow_is_evicted_or_established_but_never_half_of_each() {
 }
 
 #[test]
+fn datagrams_take_half_of_the_records_and_connections_the_rest() {
+    for flows in [1, 2, 7, 8] {
+        let model = Model::new(1, flows);
+        let fill = |room| {
+            let mut taken = 0;
+            while let Some(live) = flow::allocate(&model, room, model.now()) {
+                unsafe {
+                    (&raw mut (*live.record).word).write(live.word.with_state(FlowState::Established).0)
+                };
+                unsafe { (&raw mut (*live.record).last_seen).write(model.now()) };
+                taken += 1;
+            }
+            taken
+        };
+        assert_eq!(fill(Room::Datagrams), flows.div_ceil(2));
+        assert_eq!(fill(Room::Established), flows / 2);
+        assert_eq!(established(&model), flows as usize);
+    }
+}
+
+#[test]
 fn a_connection_finds_the_last_free_record() {
     let model = Model::new(1, 250);
     for i in 0..250 {
