@@ -38,9 +38,21 @@ pub(crate) enum Room {
 /// Finds the flow of a 5-tuple, if it lives.
 #[inline(always)]
 pub(crate) fn find<E: Env>(env: &E, key: &FlowKey, now: u64) -> Option<Live> {
-    let cell = env.flow_ref(key)?;
+    let reference = reference(env, key)?;
+    let live = by_ref(env, reference, now);
+    if live.is_some() {
+        return live;
+    }
+    // The flow may have been moved to its established record since the entry was read.
+    let again = self::reference(env, key)?;
+    if again == reference { None } else { by_ref(env, again, now) }
+}
+
+/// What the entry of a 5-tuple says.
+#[inline(always)]
+fn reference<E: Env>(env: &E, key: &FlowKey) -> Option<FlowRef> {
     // SAFETY: from the environment.
-    by_ref(env, FlowRef(unsafe { cell.read_volatile() }), now)
+    env.flow_ref(key).map(|cell| FlowRef(unsafe { cell.read_volatile() }))
 }
 
 /// The flow of a reference, if it is still that flow and lives.

@@ -19,6 +19,8 @@ pub(super) enum Step {
     Insert(FlowKey),
     /// The deletion of a reference.
     Delete(FlowKey),
+    /// The look-up of a record.
+    Record(u32),
 }
 
 type Other<'a> = Box<dyn FnOnce(&Model<'a>) + 'a>;
@@ -188,6 +190,7 @@ unsafe impl Env for Model<'_> {
         self.index.borrow_mut().remove(key);
     }
     fn flow(&self, index: u32) -> Option<*mut Flow> {
+        self.before(Step::Record(index));
         ((index as usize) < self.records.len())
             .then(|| self.records.cast::<Flow>().wrapping_add(index as usize))
     }

@@ -83,6 +83,20 @@ fn a_flow_is_evicted_or_established_but_never_half_of_each() {
 }
 
 #[test]
+fn a_packet_that_comes_while_its_flow_is_moved_finds_it() {
+    let model = Model::new(4, 4);
+    let old = half_open(&model, 1, FlowState::Established);
+    // The packet has read the entry, but not the record.
+    model.interfere(Step::Record(old.reference.index()), move |model| {
+        promote(model, &old, false, model.now()).ok().unwrap();
+    });
+    let found = flow::find(&model, &key(1), model.now()).expect("the flow lives all the time");
+    assert!(model.has_interfered());
+    assert_eq!(found.word.state(), FlowState::Established);
+    assert_ne!(found.reference, old.reference);
+}
+
+#[test]
 fn datagrams_take_half_of_the_records_and_connections_the_rest() {
     for flows in [1, 2, 7, 8] {
         let model = Model::new(1, flows);
