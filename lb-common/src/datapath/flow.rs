@@ -285,7 +285,7 @@ pub(crate) fn forget_key<E: Env>(env: &E, key: &FlowKey, reference: FlowRef) {
 /// The entry of a flow that is over is taken in place: of several CPUs that try, one succeeds.
 #[inline(always)]
 pub(crate) fn take_key<E: Env>(env: &E, key: &FlowKey, reference: FlowRef, now: u64) -> Insert {
-    let inserted = env.insert_flow_ref(key, reference, false);
+    let inserted = env.insert_flow_ref(key, reference);
     if inserted != Insert::Taken {
         return inserted;
     }

@@ -10,6 +10,9 @@ use crate::abi::{
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
+/// Slots of the binding ring.
+const BINDING_RING: u32 = 16;
+
 /// What is about to be done when another CPU interferes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Step {
@@ -30,6 +33,8 @@ pub(super) struct Model<'a> {
     pub(super) settings: Settings,
     pub(super) now: Cell<u64>,
     index: RefCell<HashMap<FlowKey, *mut u64>>,
+    bindings: RefCell<HashMap<BindingKey, *mut Binding>>,
+    ring: *mut [BindingKey],
     records: *mut [Flow],
     hands: *mut [u64],
     quotas: *mut [u64],
@@ -44,6 +49,7 @@ impl<'a> Model<'a> {
         let settings = Settings {
             half_open,
             flows,
+            binding_ring: BINDING_RING,
             tcp_half_open: 10 * SECOND,
             tcp_established: 600 * SECOND,
             tcp_closing: 60 * SECOND,
@@ -58,6 +64,8 @@ impl<'a> Model<'a> {
             settings,
             now: Cell::new(1000 * SECOND),
             index: RefCell::default(),
+            bindings: RefCell::default(),
+            ring: vec![BindingKey::default(); BINDING_RING as usize].leak(),
             records,
             hands: vec![0; hand::COUNT as usize].leak(),
             quotas: vec![0; QUOTA_ENTRIES as usize].leak(),
@@ -158,17 +166,22 @@ unsafe impl Env for Model<'_> {
     fn arena(&self, _slot: u32) -> Option<u16> {
         None
     }
-    fn binding(&self, _key: &BindingKey) -> Option<*mut Binding> {
-        None
+    fn binding(&self, key: &BindingKey) -> Option<*mut Binding> {
+        self.bindings.borrow().get(key).copied()
     }
-    fn insert_binding(&self, _key: &BindingKey, _binding: &Binding) -> Insert {
-        Insert::Full
+    fn insert_binding(&self, key: &BindingKey, binding: &Binding) -> Insert {
+        let mut bindings = self.bindings.borrow_mut();
+        if bindings.contains_key(key) {
+            return Insert::Taken;
+        }
+        bindings.insert(*key, Box::leak(Box::new(*binding)));
+        Insert::Done
     }
-    fn delete_binding(&self, _key: &BindingKey) -> bool {
-        false
+    fn delete_binding(&self, key: &BindingKey) -> bool {
+        self.bindings.borrow_mut().remove(key).is_some()
     }
-    fn binding_ring(&self, _slot: u32) -> Option<*mut BindingKey> {
-        None
+    fn binding_ring(&self, slot: u32) -> Option<*mut BindingKey> {
+        (slot < BINDING_RING).then(|| self.ring.cast::<BindingKey>().wrapping_add(slot as usize))
     }
     fn hand(&self, hand: u32) -> Option<*mut u64> {
         (hand < hand::COUNT).then(|| self.hands.cast::<u64>().wrapping_add(hand as usize))
@@ -176,10 +189,10 @@ unsafe impl Env for Model<'_> {
     fn flow_ref(&self, key: &FlowKey) -> Option<*mut u64> {
         self.index.borrow().get(key).copied()
     }
-    fn insert_flow_ref(&self, key: &FlowKey, flow: FlowRef, replace: bool) -> Insert {
+    fn insert_flow_ref(&self, key: &FlowKey, flow: FlowRef) -> Insert {
         self.before(Step::Insert(*key));
         let mut index = self.index.borrow_mut();
-        if !replace && index.contains_key(key) {
+        if index.contains_key(key) {
             return Insert::Taken;
         }
         index.insert(*key, Box::leak(Box::new(flow.0)));

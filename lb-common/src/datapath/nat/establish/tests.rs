@@ -27,8 +27,8 @@ fn half_open(model: &Model<'_>, client: u8, state: FlowState) -> Live {
     };
     unsafe { live.record.write(flow) };
     let (index, nonce) = (live.reference.index(), live.reference.nonce());
-    model.insert_flow_ref(&flow.client, FlowRef::new(index, nonce, false), false);
-    model.insert_flow_ref(&flow.server, FlowRef::new(index, nonce, true), false);
+    model.insert_flow_ref(&flow.client, FlowRef::new(index, nonce, false));
+    model.insert_flow_ref(&flow.server, FlowRef::new(index, nonce, true));
     Live { word, ..live }
 }
 
