@@ -51,7 +51,7 @@ outcomes! {
     NoBackend = 11, "no-backend", true;
     /// The backend's next hop is not resolved.
     NoHop = 12, "no-hop", true;
-    /// No room in the flow table.
+    /// No room in the flow table: TCP is answered with a reset, anything else lost.
     FlowsFull = 13, "flows-full", true;
     /// No free source port.
     PortsExhausted = 14, "ports-exhausted", true;

@@ -12,6 +12,7 @@ mod kind {
     pub(super) const RESET: u32 = 0;
     pub(super) const TIME_EXCEEDED: u32 = 1;
     pub(super) const TOO_BIG: u32 = 2;
+    pub(super) const REFUSAL: u32 = 3;
 }
 
 /// Bytes of the packet that an ICMP error quotes at most.
@@ -35,6 +36,12 @@ pub(crate) fn reset<E: Env>(env: &E, packet: &Packet, silent: Outcome) -> Verdic
         return count::end(env, silent);
     }
     request(env, kind::RESET, 0)
+}
+
+/// Resets a connection that there is no room for; counted as that.
+#[inline(always)]
+pub(crate) fn refuse<E: Env>(env: &E) -> Verdict {
+    request(env, kind::REFUSAL, 0)
 }
 
 /// The packet's hop limit is used up.
@@ -83,7 +90,10 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     }
     let v4 = packet.is_v4();
     let (outcome, written) = match kind {
-        kind::RESET => (Outcome::ResetSent, send_reset(env, packet)),
+        kind::RESET | kind::REFUSAL => {
+            let outcome = if kind == kind::RESET { Outcome::ResetSent } else { Outcome::FlowsFull };
+            (outcome, send_reset(env, packet))
+        }
         kind::TIME_EXCEEDED => {
             let (kind, code) = if v4 { (icmp4::TIME_EXCEEDED, 0) } else { (icmp6::TIME_EXCEEDED, 0) };
             (Outcome::TimeExceededSent, send_error(env, packet, kind, code, 0))
@@ -95,15 +105,19 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
         }
     };
     match written {
-        Some(()) => sent(env, settings, outcome),
+        Some(()) => send_back(env, settings, outcome),
         None => count::end(env, Outcome::NoRoom),
     }
 }
 
+/// Sends the answer in the frame, and counts it unless it could not be sent, which has been counted.
 #[inline(always)]
-fn sent<E: Env>(env: &E, settings: &Settings, outcome: Outcome) -> Verdict {
-    env.count(outcome);
-    link::back(env, settings)
+pub(crate) fn send_back<E: Env>(env: &E, settings: &Settings, outcome: Outcome) -> Verdict {
+    let verdict = link::back(env, settings);
+    if verdict != Verdict::Drop {
+        env.count(outcome);
+    }
+    verdict
 }
 
 /// Turns the segment into a reset (RFC 9293 section 3.5.2).

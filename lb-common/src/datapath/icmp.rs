@@ -34,10 +34,7 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     match (kind, vip) {
         (Kind::NeighbourDiscovery, _) => count::end(env, Outcome::NotOurs),
         (Kind::Echo, true) => match echo(env, packet) {
-            Some(()) => {
-                env.count(Outcome::EchoAnswered);
-                link::back(env, settings)
-            }
+            Some(()) => answer::send_back(env, settings, Outcome::EchoAnswered),
             None => count::end(env, Outcome::Malformed),
         },
         (Kind::Error, true) => about_reply(env, settings, packet),

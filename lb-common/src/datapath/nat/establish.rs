@@ -126,11 +126,7 @@ fn point<E: Env>(env: &E, live: &Live, key: &FlowKey, new: FlowRef) -> bool {
 #[inline(always)]
 fn full<E: Env>(env: &E, packet: &Packet, live: &Live) -> Verdict {
     flow::release(env, live.record, live.reference.index(), live.word);
-    env.count(Outcome::FlowsFull);
-    if packet.protocol != protocol::TCP {
-        return Verdict::Drop;
-    }
-    answer::reset(env, packet, Outcome::FlowsFull)
+    if packet.protocol == protocol::TCP { answer::refuse(env) } else { count::end(env, Outcome::FlowsFull) }
 }
 
 #[cfg(test)]
