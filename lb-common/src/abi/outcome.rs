@@ -41,7 +41,7 @@ outcomes! {
     TooBigSent = 4, "too-big-sent", false;
     /// Hop limit used up, answered with an ICMP error.
     TimeExceededSent = 5, "time-exceeded-sent", false;
-    /// Headers cut short or lengths that contradict each other.
+    /// Headers cut short, lengths that contradict each other, or a sender to answer that cannot be one.
     Malformed = 8, "malformed", true;
     /// More than two VLAN tags or more extension headers than are followed.
     TooDeep = 9, "too-deep", true;

@@ -2,7 +2,7 @@
 
 use super::scratch::{Packet, part};
 use super::{Env, Verdict, count, frame, limits, link};
-use crate::abi::{Addr, Outcome, Settings, program};
+use crate::abi::{Addr, Outcome, ServiceKey, Settings, program};
 use crate::packet::{
     Ethernet, Icmp, Ipv4, Ipv4Header, Ipv6, Ipv6Header, Reset, Sum, Tcp, flag, get, icmp4, icmp6, protocol,
 };
@@ -68,6 +68,21 @@ fn may_be_told(packet: &Packet) -> bool {
     (packet.protocol == protocol::TCP || packet.protocol == protocol::UDP) && packet.part != part::LATER
 }
 
+/// Whether an answer to an address goes to one host, and not to ourselves: this network, loopback, groups, broadcast
+/// and VIPs are no senders.
+#[inline(always)]
+pub(crate) fn is_answerable<E: Env>(env: &E, address: &Addr) -> bool {
+    let words = &address.0;
+    let no_sender = if address.is_v4() {
+        let network = u32::from_be(words[3]) >> 24;
+        network == 0 || network == 127 || network >= 224
+    } else {
+        let is_small = words[0] | words[1] | words[2] == 0 && u32::from_be(words[3]) <= 1;
+        is_small || u32::from_be(words[0]) >> 24 == 0xff
+    };
+    !no_sender && env.service(&ServiceKey::vip(*address)).is_none()
+}
+
 #[inline(always)]
 fn request<E: Env>(env: &E, kind: u32, mtu: u32) -> Verdict {
     if let Some(scratch) = env.scratch() {
@@ -85,6 +100,9 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     let (Some(scratch), Some(settings)) = (env.scratch(), env.settings()) else { return Verdict::Drop };
     // SAFETY: this CPU's own scratch.
     let (packet, kind, mtu) = unsafe { (&(*scratch).packet, (*scratch).answer, (*scratch).mtu) };
+    if !is_answerable(env, &packet.source) {
+        return count::end(env, Outcome::Malformed);
+    }
     if !limits::may_answer(env) {
         return count::end(env, Outcome::AnswerLimited);
     }

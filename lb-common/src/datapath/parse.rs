@@ -101,7 +101,12 @@ pub(crate) fn quoted<E: Env>(env: &E, offset: usize, end: usize, v4: bool) -> Op
 fn link<E: Env>(env: &E, packet: &mut Packet) -> Result<Be16, Outcome> {
     let Some(p) = frame::head(env, Ethernet::LEN) else { return Err(Outcome::NotIp) };
     // SAFETY: checked for the fixed part.
-    let kind = unsafe { Ethernet::new(p) }.field(12);
+    let ethernet = unsafe { Ethernet::new(p) };
+    // Everyone on the segment gets it, and a group is nobody to answer as.
+    if ethernet.is_for_group() {
+        return Err(Outcome::NotOurs);
+    }
+    let kind = ethernet.field(12);
     packet.l3 = Ethernet::LEN as u16;
     if !is_tag(kind) { Ok(kind) } else { tags(env, packet, kind) }
 }
