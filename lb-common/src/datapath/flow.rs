@@ -122,8 +122,14 @@ impl Live {
 #[inline(always)]
 pub(crate) fn after_segment(word: FlowWord, from_client: bool, flags: u8) -> FlowWord {
     if flags & flag::RST != 0 {
+        let doubtful = from_client
+            && (word.has(FlowWord::DOUBTFUL)
+                || matches!(word.state(), FlowState::Established | FlowState::Closing));
+        let word = if doubtful { word.with(FlowWord::DOUBTFUL) } else { word.without(FlowWord::DOUBTFUL) };
         return word.with(FlowWord::RESET).with_state(FlowState::Closed);
     }
+    let goes_on = from_client && flags & (flag::SYN | flag::ACK) == flag::ACK;
+    let word = if goes_on && word.has(FlowWord::DOUBTFUL) { without_reset(word) } else { word };
     if flags & flag::FIN != 0 {
         let word = word.with(if from_client { FlowWord::FIN_CLIENT } else { FlowWord::FIN_SERVER });
         let both = word.has(FlowWord::FIN_CLIENT) && word.has(FlowWord::FIN_SERVER);
@@ -144,6 +150,21 @@ pub(crate) fn after_segment(word: FlowWord, from_client: bool, flags: u8) -> Flo
         return word.with_state(FlowState::Answered);
     }
     word
+}
+
+/// What a flow was before a reset that its client did not send: whoever resets a connection sends nothing more on it.
+///
+/// Should the client have sent it all the same, a packet of its having been overtaken, the backend answers with
+/// a reset of its own.
+#[inline(always)]
+fn without_reset(word: FlowWord) -> FlowWord {
+    let word = word.without(FlowWord::DOUBTFUL | FlowWord::RESET);
+    let (client, server) = (word.has(FlowWord::FIN_CLIENT), word.has(FlowWord::FIN_SERVER));
+    word.with_state(match (client, server) {
+        (false, false) => FlowState::Established,
+        (true, false) | (false, true) => FlowState::Closing,
+        (true, true) => FlowState::Closed,
+    })
 }
 
 /// How long a flow in this state lives without traffic.
