@@ -194,9 +194,8 @@ unsafe impl Env for Kernel {
         maps::FLOW_INDEX.get_ptr_mut(key)
     }
     #[inline(always)]
-    fn insert_flow_ref(&self, key: &FlowKey, flow: FlowRef, replace: bool) -> Insert {
-        let flags = if replace { BPF_ANY } else { BPF_NOEXIST };
-        inserted(maps::FLOW_INDEX.insert(key, flow.0, flags as u64))
+    fn insert_flow_ref(&self, key: &FlowKey, flow: FlowRef) -> Insert {
+        inserted(maps::FLOW_INDEX.insert(key, flow.0, BPF_NOEXIST as u64))
     }
     #[inline(always)]
     fn delete_flow_ref(&self, key: &FlowKey) {

@@ -74,9 +74,9 @@ pub enum FlowState {
     Free = 0,
     /// TCP: SYN seen from the client. UDP: packets from the client only.
     Opening = 1,
-    /// TCP: SYN-ACK seen from the backend.
+    /// TCP: SYN-ACK seen from the backend. UDP: a packet from the backend.
     Answered = 2,
-    /// Both sides proved themselves.
+    /// Both sides proved themselves; UDP: the client went on after a reply.
     Established = 3,
     /// A FIN from either side.
     Closing = 4,
@@ -118,6 +118,8 @@ impl FlowWord {
     pub const BOUND: u64 = 1 << 11;
     /// Carries UDP or another protocol without connections.
     pub const DATAGRAM: u64 = 1 << 12;
+    /// The reset carried the client's address and ended an established flow; anyone may have forged it.
+    pub const DOUBTFUL: u64 = 1 << 13;
 
     /// A word without flags.
     #[inline(always)]
@@ -148,6 +150,11 @@ impl FlowWord {
     #[inline(always)]
     pub const fn with(self, flag: u64) -> Self {
         Self(self.0 | flag)
+    }
+    /// With a flag cleared.
+    #[inline(always)]
+    pub const fn without(self, flag: u64) -> Self {
+        Self(self.0 & !flag)
     }
 }
 

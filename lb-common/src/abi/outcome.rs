@@ -41,7 +41,7 @@ outcomes! {
     TooBigSent = 4, "too-big-sent", false;
     /// Hop limit used up, answered with an ICMP error.
     TimeExceededSent = 5, "time-exceeded-sent", false;
-    /// Headers cut short or lengths that contradict each other.
+    /// Headers cut short, lengths that contradict each other, or a sender to answer that cannot be one.
     Malformed = 8, "malformed", true;
     /// More than two VLAN tags or more extension headers than are followed.
     TooDeep = 9, "too-deep", true;
@@ -51,7 +51,7 @@ outcomes! {
     NoBackend = 11, "no-backend", true;
     /// The backend's next hop is not resolved.
     NoHop = 12, "no-hop", true;
-    /// No room in the flow table.
+    /// No room in the flow table: TCP is answered with a reset, anything else lost.
     FlowsFull = 13, "flows-full", true;
     /// No free source port.
     PortsExhausted = 14, "ports-exhausted", true;

@@ -40,9 +40,9 @@ pub struct Settings {
     pub tcp_closing: u64,
     /// TCP after a reset.
     pub tcp_reset: u64,
-    /// UDP and others seen in one direction.
+    /// UDP and others until the client goes on after a reply.
     pub udp_new: u64,
-    /// UDP and others seen in both directions.
+    /// UDP and others after that.
     pub udp_established: u64,
     /// Raised after every change of the service map, so that CPUs forget the services they have at hand; 0 = they keep none.
     pub version: u32,

@@ -2,7 +2,7 @@
 
 use super::scratch::{Packet, part};
 use super::{Env, Verdict, count, frame, limits, link};
-use crate::abi::{Addr, Outcome, Settings, program};
+use crate::abi::{Addr, Outcome, ServiceKey, Settings, program};
 use crate::packet::{
     Ethernet, Icmp, Ipv4, Ipv4Header, Ipv6, Ipv6Header, Reset, Sum, Tcp, flag, get, icmp4, icmp6, protocol,
 };
@@ -12,6 +12,7 @@ mod kind {
     pub(super) const RESET: u32 = 0;
     pub(super) const TIME_EXCEEDED: u32 = 1;
     pub(super) const TOO_BIG: u32 = 2;
+    pub(super) const REFUSAL: u32 = 3;
 }
 
 /// Bytes of the packet that an ICMP error quotes at most.
@@ -35,6 +36,12 @@ pub(crate) fn reset<E: Env>(env: &E, packet: &Packet, silent: Outcome) -> Verdic
         return count::end(env, silent);
     }
     request(env, kind::RESET, 0)
+}
+
+/// Resets a connection that there is no room for; counted as that.
+#[inline(always)]
+pub(crate) fn refuse<E: Env>(env: &E) -> Verdict {
+    request(env, kind::REFUSAL, 0)
 }
 
 /// The packet's hop limit is used up.
@@ -61,6 +68,21 @@ fn may_be_told(packet: &Packet) -> bool {
     (packet.protocol == protocol::TCP || packet.protocol == protocol::UDP) && packet.part != part::LATER
 }
 
+/// Whether an answer to an address goes to one host, and not to ourselves: this network, loopback, groups, broadcast
+/// and VIPs are no senders.
+#[inline(always)]
+pub(crate) fn is_answerable<E: Env>(env: &E, address: &Addr) -> bool {
+    let words = &address.0;
+    let no_sender = if address.is_v4() {
+        let network = u32::from_be(words[3]) >> 24;
+        network == 0 || network == 127 || network >= 224
+    } else {
+        let is_small = words[0] | words[1] | words[2] == 0 && u32::from_be(words[3]) <= 1;
+        is_small || u32::from_be(words[0]) >> 24 == 0xff
+    };
+    !no_sender && env.service(&ServiceKey::vip(*address)).is_none()
+}
+
 #[inline(always)]
 fn request<E: Env>(env: &E, kind: u32, mtu: u32) -> Verdict {
     if let Some(scratch) = env.scratch() {
@@ -78,12 +100,18 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     let (Some(scratch), Some(settings)) = (env.scratch(), env.settings()) else { return Verdict::Drop };
     // SAFETY: this CPU's own scratch.
     let (packet, kind, mtu) = unsafe { (&(*scratch).packet, (*scratch).answer, (*scratch).mtu) };
+    if !is_answerable(env, &packet.source) {
+        return count::end(env, Outcome::Malformed);
+    }
     if !limits::may_answer(env) {
         return count::end(env, Outcome::AnswerLimited);
     }
     let v4 = packet.is_v4();
     let (outcome, written) = match kind {
-        kind::RESET => (Outcome::ResetSent, send_reset(env, packet)),
+        kind::RESET | kind::REFUSAL => {
+            let outcome = if kind == kind::RESET { Outcome::ResetSent } else { Outcome::FlowsFull };
+            (outcome, send_reset(env, packet))
+        }
         kind::TIME_EXCEEDED => {
             let (kind, code) = if v4 { (icmp4::TIME_EXCEEDED, 0) } else { (icmp6::TIME_EXCEEDED, 0) };
             (Outcome::TimeExceededSent, send_error(env, packet, kind, code, 0))
@@ -95,15 +123,19 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
         }
     };
     match written {
-        Some(()) => sent(env, settings, outcome),
+        Some(()) => send_back(env, settings, outcome),
         None => count::end(env, Outcome::NoRoom),
     }
 }
 
+/// Sends the answer in the frame, and counts it unless it could not be sent, which has been counted.
 #[inline(always)]
-fn sent<E: Env>(env: &E, settings: &Settings, outcome: Outcome) -> Verdict {
-    env.count(outcome);
-    link::back(env, settings)
+pub(crate) fn send_back<E: Env>(env: &E, settings: &Settings, outcome: Outcome) -> Verdict {
+    let verdict = link::back(env, settings);
+    if verdict != Verdict::Drop {
+        env.count(outcome);
+    }
+    verdict
 }
 
 /// Turns the segment into a reset (RFC 9293 section 3.5.2).

@@ -1,5 +1,6 @@
 //! The program that chooses a backend and makes or moves the binding, for the direct modes.
 
+use super::binding::Client;
 use super::scratch::{Packet, part};
 use super::{Env, Verdict, answer, binding, choice, count, forward, fragment, limits};
 use crate::abi::{BindingKey, FlowRef, Outcome};
@@ -30,7 +31,8 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
                 return answer::no_backend(env, packet);
             };
             if may_bind {
-                binding::bind(env, service, &key, chosen, limits::prefix(&packet.source), now);
+                let client = Client { address: &packet.source, proved: false };
+                binding::bind(env, service, &key, chosen, client, now);
             }
             chosen
         }

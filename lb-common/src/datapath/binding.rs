@@ -2,7 +2,8 @@
 
 use super::{Env, Insert, limits};
 use crate::abi::{
-    Backend, Binding, BindingEvent, BindingEventKind, BindingKey, BindingWord, Outcome, Service, Status, hand,
+    Addr, Backend, Binding, BindingEvent, BindingEventKind, BindingKey, BindingWord, Outcome, Service,
+    Status, hand,
 };
 
 /// Ring slots an insert looks at for one to reuse.
@@ -11,6 +12,17 @@ const RING_PROBES: u32 = 16;
 const GRACE: u64 = 1_000_000_000;
 /// The expiry is written when it moves by more than this part of the lifetime.
 const TOUCH_PART: u64 = 16;
+/// A new binding lives no longer than this (ns) when nothing proves that its client is real; its next packet makes it
+/// a whole lifetime. Forged packets that come once thus take no room for long.
+const UNPROVED: u64 = 30_000_000_000;
+
+/// The client that a binding is for.
+#[derive(Clone, Copy)]
+pub(crate) struct Client<'a> {
+    pub(crate) address: &'a Addr,
+    /// Whether it showed that it receives what is sent to its address.
+    pub(crate) proved: bool,
+}
 
 /// A live binding, as it was when it was read.
 #[derive(Clone, Copy)]
@@ -72,16 +84,16 @@ pub(crate) fn bind<E: Env>(
     service: &Service,
     key: &BindingKey,
     (slot, backend): Chosen<'_>,
-    source_quota: u32,
+    client: Client<'_>,
     now: u64,
 ) {
-    let expires = now.wrapping_add(service.lifetime);
     match env.binding(key) {
-        Some(cell) => renew(env, service, key, cell, (slot, backend), source_quota, now),
+        Some(cell) => renew(env, service, key, cell, (slot, backend), client, now),
         None => {
-            if !limits::may_bind(env, service, source_quota, now) {
+            if !limits::may_bind(env, service, limits::prefix(client.address), now) {
                 return;
             }
+            let expires = now.wrapping_add(first_lifetime(service, client));
             let word = BindingWord::new(slot, backend.generation, 0).with(BindingWord::UNSYNCED);
             if insert(env, key, word, expires, now) {
                 super::count::bound(env, service.slot, slot);
@@ -89,6 +101,12 @@ pub(crate) fn bind<E: Env>(
             }
         }
     }
+}
+
+/// How long a new binding lives without another packet.
+#[inline(always)]
+fn first_lifetime(service: &Service, client: Client<'_>) -> u64 {
+    if client.proved || service.lifetime < UNPROVED { service.lifetime } else { UNPROVED }
 }
 
 /// Gives an existing entry another backend: the session moved, or the binding had expired.
@@ -101,10 +119,9 @@ fn renew<E: Env>(
     key: &BindingKey,
     cell: *mut Binding,
     (slot, backend): Chosen<'_>,
-    source_quota: u32,
+    client: Client<'_>,
     now: u64,
 ) {
-    let expires = now.wrapping_add(service.lifetime);
     // SAFETY: from the environment.
     let (old, old_expires, tag) = unsafe {
         (
@@ -120,9 +137,11 @@ fn renew<E: Env>(
     if moved && old.backend() == slot && old.slot_generation() == backend.generation {
         return;
     }
-    if !moved && !limits::may_bind(env, service, source_quota, now) {
+    if !moved && !limits::may_bind(env, service, limits::prefix(client.address), now) {
         return;
     }
+    let lifetime = if moved { service.lifetime } else { first_lifetime(service, client) };
+    let expires = now.wrapping_add(lifetime);
     let generation = if moved { old.generation().wrapping_add(1) } else { 0 };
     let word = BindingWord::new(slot, backend.generation, generation).with(BindingWord::UNSYNCED);
     // SAFETY: from the environment.

@@ -149,3 +149,77 @@ fn takes<E: Env>(env: &E, slot: u16, want: Want) -> bool {
         (None, _) => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::model::{Dice, Model};
+    use super::*;
+    use crate::abi::STATUS_PER_WORD;
+    use crate::select::{self, Table};
+
+    struct Pool<'a>(&'a [u16], &'a [u16]);
+
+    impl Table for Pool<'_> {
+        fn owner(&self, slot: u32) -> Option<u16> {
+            self.0.get(slot as usize).copied()
+        }
+        fn member(&self, place: u32) -> Option<u16> {
+            self.1.get(place as usize).copied()
+        }
+        fn mask(&self) -> u32 {
+            self.0.len() as u32 - 1
+        }
+        fn member_count(&self) -> u32 {
+            self.1.len() as u32
+        }
+    }
+
+    #[test]
+    fn the_walk_is_the_hosts_order() {
+        const SLOTS: u16 = 128;
+        let mut dice = Dice(7);
+        let mut model = Model::new(0, 0);
+        let mut beyond_the_table = 0;
+        for _ in 0..20_000 {
+            let members: Vec<u16> = (0..dice.below(9)).map(|_| dice.below(SLOTS as usize) as u16).collect();
+            let owner = |dice: &mut Dice| match members.len() {
+                0 => 5,
+                n => members[dice.below(n)],
+            };
+            let table: Vec<u16> = (0..1 << dice.below(6)).map(|_| owner(&mut dice)).collect();
+            // Now all serve, now nearly none.
+            let sparse = dice.below(3);
+            model.status = (0..u32::from(SLOTS) / STATUS_PER_WORD)
+                .map(|_| {
+                    (0..sparse * 2).fold(dice.roll() << 16 ^ dice.roll(), |bits, _| {
+                        bits & (dice.roll() << 16 ^ dice.roll())
+                    })
+                })
+                .collect();
+            let before = dice.below(20);
+            model.arena = vec![5; before];
+            model.arena.extend(&table);
+            model.arena.extend(&members);
+            let service = Service {
+                table: before as u32,
+                table_mask: table.len() as u32 - 1,
+                members: (before + table.len()) as u32,
+                member_count: members.len() as u32,
+                ..Service::default()
+            };
+            let session = dice.roll() << 40 ^ dice.roll();
+            let pool = Pool(&table, &members);
+            let word = |slot| model.status[Status::word(slot) as usize];
+            let accepting = select::choose(&pool, session, |slot| Status::accepts(word(slot), slot));
+            let serving = || select::choose(&pool, session, |slot| Status::serves(word(slot), slot));
+            assert_eq!(choose(&model, &service, session).map(|(slot, _)| slot), accepting.or_else(serving));
+            if let Some((slot, _)) = first(&model, &service, session) {
+                assert_eq!(Some(slot), accepting);
+            }
+            let probes = Probes::new(session);
+            let probed = |slot| (0..PROBES).any(|i| table[(probes.value(i) as usize) % table.len()] == slot);
+            beyond_the_table += accepting.is_some_and(|slot| !probed(slot)) as u32;
+        }
+        assert!(beyond_the_table > 100, "the walk over the members is tried too: {beyond_the_table}");
+    }
+}

@@ -100,8 +100,8 @@ pub unsafe trait Env {
 
     /// The cell of a [`FlowRef`].
     fn flow_ref(&self, key: &FlowKey) -> Option<*mut u64>;
-    /// Inserts or, when `replace`, overwrites a reference.
-    fn insert_flow_ref(&self, key: &FlowKey, flow: FlowRef, replace: bool) -> Insert;
+    /// Inserts a reference that is not there.
+    fn insert_flow_ref(&self, key: &FlowKey, flow: FlowRef) -> Insert;
     /// Deletes a reference.
     fn delete_flow_ref(&self, key: &FlowKey);
     /// A flow record.

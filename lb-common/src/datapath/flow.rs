@@ -30,14 +30,29 @@ pub(crate) enum Room {
     HalfOpen,
     /// Flows that proved themselves; only expired records give way.
     Established,
+    /// Every second one of those. Datagrams prove less, so they can take no more than half of the records, and a
+    /// connection that is looking for one meets the other half at every step.
+    Datagrams,
 }
 
 /// Finds the flow of a 5-tuple, if it lives.
 #[inline(always)]
 pub(crate) fn find<E: Env>(env: &E, key: &FlowKey, now: u64) -> Option<Live> {
-    let cell = env.flow_ref(key)?;
+    let reference = reference(env, key)?;
+    let live = by_ref(env, reference, now);
+    if live.is_some() {
+        return live;
+    }
+    // The flow may have been moved to its established record since the entry was read.
+    let again = self::reference(env, key)?;
+    if again == reference { None } else { by_ref(env, again, now) }
+}
+
+/// What the entry of a 5-tuple says.
+#[inline(always)]
+fn reference<E: Env>(env: &E, key: &FlowKey) -> Option<FlowRef> {
     // SAFETY: from the environment.
-    by_ref(env, FlowRef(unsafe { cell.read_volatile() }), now)
+    env.flow_ref(key).map(|cell| FlowRef(unsafe { cell.read_volatile() }))
 }
 
 /// The flow of a reference, if it is still that flow and lives.
@@ -107,8 +122,14 @@ impl Live {
 #[inline(always)]
 pub(crate) fn after_segment(word: FlowWord, from_client: bool, flags: u8) -> FlowWord {
     if flags & flag::RST != 0 {
+        let doubtful = from_client
+            && (word.has(FlowWord::DOUBTFUL)
+                || matches!(word.state(), FlowState::Established | FlowState::Closing));
+        let word = if doubtful { word.with(FlowWord::DOUBTFUL) } else { word.without(FlowWord::DOUBTFUL) };
         return word.with(FlowWord::RESET).with_state(FlowState::Closed);
     }
+    let goes_on = from_client && flags & (flag::SYN | flag::ACK) == flag::ACK;
+    let word = if goes_on && word.has(FlowWord::DOUBTFUL) { without_reset(word) } else { word };
     if flags & flag::FIN != 0 {
         let word = word.with(if from_client { FlowWord::FIN_CLIENT } else { FlowWord::FIN_SERVER });
         let both = word.has(FlowWord::FIN_CLIENT) && word.has(FlowWord::FIN_SERVER);
@@ -129,6 +150,21 @@ pub(crate) fn after_segment(word: FlowWord, from_client: bool, flags: u8) -> Flo
         return word.with_state(FlowState::Answered);
     }
     word
+}
+
+/// What a flow was before a reset that its client did not send: whoever resets a connection sends nothing more on it.
+///
+/// Should the client have sent it all the same, a packet of its having been overtaken, the backend answers with
+/// a reset of its own.
+#[inline(always)]
+fn without_reset(word: FlowWord) -> FlowWord {
+    let word = word.without(FlowWord::DOUBTFUL | FlowWord::RESET);
+    let (client, server) = (word.has(FlowWord::FIN_CLIENT), word.has(FlowWord::FIN_SERVER));
+    word.with_state(match (client, server) {
+        (false, false) => FlowState::Established,
+        (true, false) | (false, true) => FlowState::Closing,
+        (true, true) => FlowState::Closed,
+    })
 }
 
 /// How long a flow in this state lives without traffic.
@@ -160,9 +196,12 @@ pub(crate) fn lifetime(settings: &Settings, word: FlowWord) -> u64 {
 #[inline(always)]
 pub(crate) fn allocate<E: Env>(env: &E, room: Room, now: u64) -> Option<Live> {
     let settings = env.settings()?;
-    let (base, len, hand, probes) = match room {
-        Room::HalfOpen => (0, settings.half_open, hand::HALF_OPEN, HALF_OPEN_PROBES),
-        Room::Established => (settings.half_open, settings.flows, hand::FLOW, ESTABLISHED_PROBES),
+    let (base, len, step, hand, probes) = match room {
+        Room::HalfOpen => (0, settings.half_open, 1, hand::HALF_OPEN, HALF_OPEN_PROBES),
+        Room::Established => (settings.half_open, settings.flows, 1, hand::FLOW, ESTABLISHED_PROBES),
+        Room::Datagrams => {
+            (settings.half_open, settings.flows.div_ceil(2), 2, hand::FLOW, ESTABLISHED_PROBES)
+        }
     };
     if len == 0 {
         return None;
@@ -172,7 +211,7 @@ pub(crate) fn allocate<E: Env>(env: &E, room: Room, now: u64) -> Option<Live> {
     let mut claimed = None;
     env.repeat(probes, |_| {
         // SAFETY: from the environment.
-        let index = base + unsafe { env.add(hand, 1) } as u32 % len;
+        let index = base + unsafe { env.add(hand, 1) } as u32 % len * step;
         let Some(record) = env.flow(index) else { return true };
         if claim(env, settings, record, index, nonce, room, now) {
             let word = FlowWord::new(nonce, FlowState::Claimed);
@@ -208,7 +247,7 @@ fn claim<E: Env>(
     // SAFETY: from the environment.
     let seen = unsafe { (&raw const (*record).last_seen).read_volatile() };
     let expired = seen.wrapping_add(lifetime(settings, word)) <= now;
-    if !free && !expired && room == Room::Established {
+    if !free && !expired && room != Room::HalfOpen {
         return false;
     }
     let new = FlowWord::new(nonce, FlowState::Claimed);
@@ -267,7 +306,7 @@ pub(crate) fn forget_key<E: Env>(env: &E, key: &FlowKey, reference: FlowRef) {
 /// The entry of a flow that is over is taken in place: of several CPUs that try, one succeeds.
 #[inline(always)]
 pub(crate) fn take_key<E: Env>(env: &E, key: &FlowKey, reference: FlowRef, now: u64) -> Insert {
-    let inserted = env.insert_flow_ref(key, reference, false);
+    let inserted = env.insert_flow_ref(key, reference);
     if inserted != Insert::Taken {
         return inserted;
     }

@@ -33,11 +33,11 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     };
     match (kind, vip) {
         (Kind::NeighbourDiscovery, _) => count::end(env, Outcome::NotOurs),
+        (Kind::Echo, true) if !answer::is_answerable(env, &packet.source) => {
+            count::end(env, Outcome::Malformed)
+        }
         (Kind::Echo, true) => match echo(env, packet) {
-            Some(()) => {
-                env.count(Outcome::EchoAnswered);
-                link::back(env, settings)
-            }
+            Some(()) => answer::send_back(env, settings, Outcome::EchoAnswered),
             None => count::end(env, Outcome::Malformed),
         },
         (Kind::Error, true) => about_reply(env, settings, packet),

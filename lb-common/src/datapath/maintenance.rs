@@ -167,8 +167,11 @@ fn put_binding<E: Env>(env: &E, key: &BindingKey, word: BindingWord, expires: u6
     let (old, old_expires) = unsafe {
         (BindingWord((&raw const (*cell).word).read_volatile()), (&raw const (*cell).expires).read_volatile())
     };
-    let lives = old_expires > now && !old.has(BindingWord::DEAD);
-    if lives && !newer(word.generation(), old.generation()) {
+    // Whoever marked it dead is about to delete it, whatever it says by then.
+    if old.has(BindingWord::DEAD) {
+        return RecordResult::Superseded;
+    }
+    if old_expires > now && !newer(word.generation(), old.generation()) {
         let same = word.generation() == old.generation() && word.backend() == old.backend();
         if same && expires > old_expires {
             // SAFETY: from the environment.
@@ -225,3 +228,6 @@ const fn newer(a: u32, b: u32) -> bool {
     let ahead = a.wrapping_sub(b) & BindingWord::GENERATION_MASK;
     ahead != 0 && ahead <= BindingWord::GENERATION_MASK / 2
 }
+
+#[cfg(test)]
+mod tests;

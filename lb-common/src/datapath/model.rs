@@ -10,6 +10,9 @@ use crate::abi::{
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
+/// Slots of the binding ring.
+const BINDING_RING: u32 = 16;
+
 /// What is about to be done when another CPU interferes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Step {
@@ -19,6 +22,8 @@ pub(super) enum Step {
     Insert(FlowKey),
     /// The deletion of a reference.
     Delete(FlowKey),
+    /// The look-up of a record.
+    Record(u32),
 }
 
 type Other<'a> = Box<dyn FnOnce(&Model<'a>) + 'a>;
@@ -27,7 +32,13 @@ type Other<'a> = Box<dyn FnOnce(&Model<'a>) + 'a>;
 pub(super) struct Model<'a> {
     pub(super) settings: Settings,
     pub(super) now: Cell<u64>,
+    pub(super) arena: Vec<u16>,
+    pub(super) status: Vec<u64>,
+    backend: Backend,
+    frame: *mut [u8],
     index: RefCell<HashMap<FlowKey, *mut u64>>,
+    bindings: RefCell<HashMap<BindingKey, *mut Binding>>,
+    ring: *mut [BindingKey],
     records: *mut [Flow],
     hands: *mut [u64],
     quotas: *mut [u64],
@@ -42,6 +53,7 @@ impl<'a> Model<'a> {
         let settings = Settings {
             half_open,
             flows,
+            binding_ring: BINDING_RING,
             tcp_half_open: 10 * SECOND,
             tcp_established: 600 * SECOND,
             tcp_closing: 60 * SECOND,
@@ -55,7 +67,13 @@ impl<'a> Model<'a> {
         Self {
             settings,
             now: Cell::new(1000 * SECOND),
+            arena: Vec::new(),
+            status: Vec::new(),
+            backend: Backend::default(),
+            frame: &mut [],
             index: RefCell::default(),
+            bindings: RefCell::default(),
+            ring: vec![BindingKey::default(); BINDING_RING as usize].leak(),
             records,
             hands: vec![0; hand::COUNT as usize].leak(),
             quotas: vec![0; QUOTA_ENTRIES as usize].leak(),
@@ -67,6 +85,17 @@ impl<'a> Model<'a> {
     /// Lets another CPU do something right before `step`.
     pub(super) fn interfere(&self, step: Step, other: impl FnOnce(&Model<'a>) + 'a) {
         *self.interference.borrow_mut() = Some((step, Box::new(other)));
+    }
+
+    /// Puts a frame in; there is no room around it.
+    pub(super) fn set_frame(&mut self, bytes: &[u8]) {
+        self.frame = bytes.to_vec().leak();
+    }
+
+    /// The frame as it is now.
+    pub(super) fn frame(&self) -> Vec<u8> {
+        // SAFETY: leaked memory, and tests have one thread.
+        unsafe { (*self.frame).to_vec() }
     }
 
     /// Whether what was to interfere has done so.
@@ -93,13 +122,40 @@ impl<'a> Model<'a> {
     }
 }
 
-// SAFETY: every pointer is to leaked memory, and tests have one thread; there is no frame.
+/// A small source of random numbers; the same ones in every run.
+pub(super) struct Dice(pub(super) u64);
+
+impl Dice {
+    /// The next number.
+    pub(super) fn roll(&mut self) -> u64 {
+        self.0 = self.0.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        (self.0 ^ (self.0 >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd) >> 16
+    }
+
+    /// A number below `n`.
+    pub(super) fn below(&mut self, n: usize) -> usize {
+        (self.roll() % n as u64) as usize
+    }
+
+    /// So many bytes.
+    pub(super) fn bytes(&mut self, n: usize) -> Vec<u8> {
+        (0..n).map(|_| self.roll() as u8).collect()
+    }
+}
+
+/// The Internet checksum's sum over some bytes, with 0 for 0xffff.
+pub(super) fn ones_sum(bytes: &[u8]) -> u16 {
+    let word = |pair: &[u8]| u64::from(pair[0]) << 8 | u64::from(*pair.get(1).unwrap_or(&0));
+    (bytes.chunks(2).map(word).sum::<u64>() % 0xffff) as u16
+}
+
+// SAFETY: every pointer is to leaked memory, and tests have one thread.
 unsafe impl Env for Model<'_> {
     fn data(&self) -> *mut u8 {
-        core::ptr::null_mut()
+        self.frame.cast()
     }
     fn data_end(&self) -> *mut u8 {
-        core::ptr::null_mut()
+        self.data().wrapping_add(self.frame.len())
     }
     fn adjust_head(&self, _delta: i32) -> bool {
         false
@@ -148,25 +204,30 @@ unsafe impl Env for Model<'_> {
         None
     }
     fn backend(&self, _slot: u16) -> Option<&Backend> {
-        None
+        Some(&self.backend)
     }
-    fn status(&self, _word: u32) -> Option<u64> {
-        None
+    fn status(&self, word: u32) -> Option<u64> {
+        self.status.get(word as usize).copied()
     }
-    fn arena(&self, _slot: u32) -> Option<u16> {
-        None
+    fn arena(&self, slot: u32) -> Option<u16> {
+        self.arena.get(slot as usize).copied()
     }
-    fn binding(&self, _key: &BindingKey) -> Option<*mut Binding> {
-        None
+    fn binding(&self, key: &BindingKey) -> Option<*mut Binding> {
+        self.bindings.borrow().get(key).copied()
     }
-    fn insert_binding(&self, _key: &BindingKey, _binding: &Binding) -> Insert {
-        Insert::Full
+    fn insert_binding(&self, key: &BindingKey, binding: &Binding) -> Insert {
+        let mut bindings = self.bindings.borrow_mut();
+        if bindings.contains_key(key) {
+            return Insert::Taken;
+        }
+        bindings.insert(*key, Box::leak(Box::new(*binding)));
+        Insert::Done
     }
-    fn delete_binding(&self, _key: &BindingKey) -> bool {
-        false
+    fn delete_binding(&self, key: &BindingKey) -> bool {
+        self.bindings.borrow_mut().remove(key).is_some()
     }
-    fn binding_ring(&self, _slot: u32) -> Option<*mut BindingKey> {
-        None
+    fn binding_ring(&self, slot: u32) -> Option<*mut BindingKey> {
+        (slot < BINDING_RING).then(|| self.ring.cast::<BindingKey>().wrapping_add(slot as usize))
     }
     fn hand(&self, hand: u32) -> Option<*mut u64> {
         (hand < hand::COUNT).then(|| self.hands.cast::<u64>().wrapping_add(hand as usize))
@@ -174,10 +235,10 @@ unsafe impl Env for Model<'_> {
     fn flow_ref(&self, key: &FlowKey) -> Option<*mut u64> {
         self.index.borrow().get(key).copied()
     }
-    fn insert_flow_ref(&self, key: &FlowKey, flow: FlowRef, replace: bool) -> Insert {
+    fn insert_flow_ref(&self, key: &FlowKey, flow: FlowRef) -> Insert {
         self.before(Step::Insert(*key));
         let mut index = self.index.borrow_mut();
-        if !replace && index.contains_key(key) {
+        if index.contains_key(key) {
             return Insert::Taken;
         }
         index.insert(*key, Box::leak(Box::new(flow.0)));
@@ -188,6 +249,7 @@ unsafe impl Env for Model<'_> {
         self.index.borrow_mut().remove(key);
     }
     fn flow(&self, index: u32) -> Option<*mut Flow> {
+        self.before(Step::Record(index));
         ((index as usize) < self.records.len())
             .then(|| self.records.cast::<Flow>().wrapping_add(index as usize))
     }

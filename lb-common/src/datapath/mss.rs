@@ -62,3 +62,66 @@ fn lower<E: Env>(env: &E, l4: usize, offset: usize, limit: u16) {
         tcp.replaced16(old.raw().swap_bytes(), new.raw().swap_bytes());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::model::{Dice, Model, ones_sum};
+    use super::*;
+
+    /// What the documentation says, byte by byte.
+    fn clamped(segment: &[u8], end: usize, limit: u16) -> Vec<u8> {
+        let (mut out, mut at) = (segment.to_vec(), Tcp::LEN);
+        while at < end && segment[at] != END {
+            if segment[at] == PADDING {
+                at += 1;
+                continue;
+            }
+            let len = if at + 1 < end { segment[at + 1] as usize } else { 0 };
+            if len < 2 || at + len > end {
+                break;
+            }
+            if segment[at] == MSS && len == 4 {
+                let mss = u16::from_be_bytes([segment[at + 2], segment[at + 3]]).min(limit);
+                out[at + 2..at + 4].copy_from_slice(&mss.to_be_bytes());
+                break;
+            }
+            at += len;
+        }
+        out
+    }
+
+    #[test]
+    fn any_options_are_clamped_as_documented() {
+        const L4: usize = 34;
+        const PIECES: [&[u8]; 8] =
+            [&[1], &[2, 4, 0x05, 0xb4], &[2, 4, 0xff, 0xff], &[3, 3, 7], &[4, 2], &[0], &[2, 3, 9], &[8, 10]];
+        let mut dice = Dice(3);
+        let mut model = Model::new(0, 0);
+        let mut lowered = 0;
+        for _ in 0..50_000 {
+            let end = Tcp::LEN + dice.below(11) * 4;
+            let mut options = Vec::new();
+            while options.len() < end - Tcp::LEN {
+                match dice.below(4) {
+                    0 => options.extend(dice.bytes(1)),
+                    _ => options.extend(PIECES[dice.below(PIECES.len())]),
+                }
+            }
+            let mut segment = dice.bytes(Tcp::LEN);
+            segment[12] = (end as u8 / 4) << 4;
+            segment.extend(&options[..end - Tcp::LEN]);
+            segment.extend(dice.bytes(7));
+            let limit = [536, 1220, 1460, 65_535][dice.below(4)];
+            model.set_frame(&[vec![0; L4], segment.clone()].concat());
+            clamp(&model, &Packet { l4: L4 as u16, ..Packet::default() }, limit);
+            let out = model.frame().split_off(L4);
+            let mut expected = clamped(&segment, end, limit);
+            lowered += (expected != segment) as u32;
+            assert_eq!(ones_sum(&out), ones_sum(&segment), "the checksum follows: {segment:x?} to {limit}");
+            expected[Tcp::CHECKSUM..Tcp::CHECKSUM + 2]
+                .copy_from_slice(&out[Tcp::CHECKSUM..Tcp::CHECKSUM + 2]);
+            assert_eq!(out, expected, "{segment:x?} to {limit}");
+        }
+        assert!(lowered > 1_000, "{lowered}");
+    }
+}

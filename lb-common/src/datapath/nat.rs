@@ -70,10 +70,11 @@ fn from_client<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Liv
     if let Some(verdict) = forward::admissible(env, packet, backend, 0) {
         return verdict;
     }
+    // Whoever sends datagrams to the same port after a reply most likely got it.
+    if state == FlowState::Answered && (!tcp || proves(env, packet, live)) {
+        return settle(env, live);
+    }
     if tcp {
-        if state == FlowState::Answered && proves(env, packet, live) {
-            return settle(env, live);
-        }
         live.advance(env, true, packet.tcp_flags);
     }
     refresh(env, live, now);
@@ -93,7 +94,7 @@ fn from_backend<E: Env>(env: &E, settings: &Settings, packet: &mut Packet, live:
         }
         live.advance(env, false, packet.tcp_flags);
     } else if live.word.state() == FlowState::Opening {
-        return settle(env, live);
+        live.change(env, live.word.with_state(FlowState::Answered));
     }
     refresh(env, live, now);
     to_client(env, settings, packet, live)

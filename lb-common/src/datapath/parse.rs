@@ -101,7 +101,12 @@ pub(crate) fn quoted<E: Env>(env: &E, offset: usize, end: usize, v4: bool) -> Op
 fn link<E: Env>(env: &E, packet: &mut Packet) -> Result<Be16, Outcome> {
     let Some(p) = frame::head(env, Ethernet::LEN) else { return Err(Outcome::NotIp) };
     // SAFETY: checked for the fixed part.
-    let kind = unsafe { Ethernet::new(p) }.field(12);
+    let ethernet = unsafe { Ethernet::new(p) };
+    // Everyone on the segment gets it, and a group is nobody to answer as.
+    if ethernet.is_for_group() {
+        return Err(Outcome::NotOurs);
+    }
+    let kind = ethernet.field(12);
     packet.l3 = Ethernet::LEN as u16;
     if !is_tag(kind) { Ok(kind) } else { tags(env, packet, kind) }
 }
@@ -252,4 +257,59 @@ fn ports<E: Env>(env: &E, packet: &mut Packet) -> Result<(), Outcome> {
     packet.source_port = source;
     packet.destination_port = destination;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::model::Model;
+    use super::*;
+
+    const PORTS: [u8; 4] = [0x9c, 0x40, 0x00, 0x50];
+    const OFFSET: usize = 42;
+
+    /// The headers in front of the quoted ports, whether they are IPv4, and the protocol.
+    fn quotes() -> [(Vec<u8>, bool, u8); 4] {
+        let four = |options: usize, protocol| {
+            let mut header = vec![0_u8; Ipv4::LEN + options];
+            header[0] = 0x45 + (options / 4) as u8;
+            header[9] = protocol;
+            header
+        };
+        let six = |next: u8, extensions: &[u8]| {
+            let mut header = vec![0_u8; Ipv6::LEN];
+            (header[0], header[6], header[8], header[24]) = (0x60, next, 0x20, 0x20);
+            [&header, extensions].concat()
+        };
+        let chain = [&[60, 0, 0, 0, 0, 0, 0, 0][..], &[protocol::TCP, 1], &[0; 14]].concat();
+        [
+            (four(0, protocol::TCP), true, protocol::TCP),
+            (four(8, protocol::UDP), true, protocol::UDP),
+            (six(protocol::UDP, &[]), false, protocol::UDP),
+            (six(extension::HOP_BY_HOP, &chain), false, protocol::TCP),
+        ]
+    }
+
+    #[test]
+    fn a_quote_is_read_when_its_ports_are_there_and_never_beyond_its_end() {
+        let mut model = Model::new(0, 0);
+        for (header, v4, protocol) in quotes() {
+            let whole = [&header[..], &PORTS, &[0xee; 16]].concat();
+            for len in 0..=whole.len() {
+                // Padding that looks like more of the quote, and none.
+                for padding in [&whole[len..], &[]] {
+                    model.set_frame(&[&[0; OFFSET], &whole[..len], padding].concat());
+                    let read = quoted(&model, OFFSET, OFFSET + len, v4);
+                    assert_eq!(
+                        read.is_some(),
+                        len >= header.len() + PORTS.len(),
+                        "{len} bytes of {whole:x?}"
+                    );
+                    if let Some(packet) = read {
+                        assert_eq!((packet.source_port.host(), packet.destination_port.host()), (40_000, 80));
+                        assert_eq!((packet.protocol, packet.l4 as usize), (protocol, OFFSET + header.len()));
+                    }
+                }
+            }
+        }
+    }
 }

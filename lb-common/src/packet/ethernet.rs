@@ -36,6 +36,13 @@ impl Ethernet {
         unsafe { mac(self.0) }
     }
 
+    /// Whether the frame is for a group of stations: broadcast or multicast.
+    #[inline(always)]
+    pub(crate) fn is_for_group(self) -> bool {
+        // SAFETY: checked by `new`.
+        unsafe { get::<u8>(self.0) & 1 != 0 }
+    }
+
     #[inline(always)]
     pub(crate) fn source(self) -> Mac {
         // SAFETY: checked by `new`.

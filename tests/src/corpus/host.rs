@@ -215,8 +215,8 @@ unsafe impl Env for Running<'_> {
     fn flow_ref(&self, key: &FlowKey) -> Option<*mut u64> {
         self.memory.flow_index.get(key)
     }
-    fn insert_flow_ref(&self, key: &FlowKey, flow: FlowRef, replace: bool) -> Insert {
-        self.memory.flow_index.insert(*key, flow.0, replace)
+    fn insert_flow_ref(&self, key: &FlowKey, flow: FlowRef) -> Insert {
+        self.memory.flow_index.insert(*key, flow.0, false)
     }
     fn delete_flow_ref(&self, key: &FlowKey) {
         self.memory.flow_index.remove(key);

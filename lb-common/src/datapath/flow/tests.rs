@@ -30,6 +30,39 @@ fn a_reset_closes_every_state() {
 }
 
 #[test]
+fn a_client_that_goes_on_did_not_reset() {
+    for (state, fins) in [
+        (FlowState::Established, 0),
+        (FlowState::Closing, FlowWord::FIN_CLIENT),
+        (FlowState::Closing, FlowWord::FIN_SERVER),
+    ] {
+        let before = word(state).with(fins);
+        let reset = after_segment(before, true, RST);
+        let reset = after_segment(reset, true, RST | ACK);
+        for flags in [SYN, 0] {
+            assert_eq!(after_segment(reset, true, flags), reset, "no sign of the old connection");
+        }
+        assert_eq!(after_segment(reset, false, ACK), reset, "what the backend sent before it knew");
+        assert_eq!(after_segment(reset, true, ACK), before);
+        let both = after_segment(after_segment(reset, false, FIN | ACK), true, FIN | ACK);
+        assert_eq!((both.state(), both.has(FlowWord::RESET)), (FlowState::Closed, false));
+        let confirmed = after_segment(reset, false, RST);
+        assert_eq!(after_segment(confirmed, true, ACK).state(), FlowState::Closed);
+    }
+}
+
+#[test]
+fn a_reset_that_was_not_of_an_established_flow_stays() {
+    for state in [FlowState::Opening, FlowState::Answered, FlowState::Closed] {
+        let reset = after_segment(word(state), true, RST);
+        assert_eq!(after_segment(reset, true, ACK), reset);
+    }
+    let reset = after_segment(word(FlowState::Established), false, RST);
+    assert_eq!(after_segment(reset, true, ACK), reset);
+    assert_eq!(after_segment(after_segment(reset, true, RST), true, ACK), reset);
+}
+
+#[test]
 fn only_the_backends_syn_ack_answers() {
     for state in STATES {
         let next = after_segment(word(state), false, SYN | ACK);

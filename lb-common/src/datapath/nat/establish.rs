@@ -1,9 +1,10 @@
 //! The program that settles a flow which proved itself: binds its session and moves it out of the half-open ring.
 
+use super::super::binding::Client;
 use super::super::flow::{self, Live, Room};
 use super::super::scratch::Packet;
-use super::super::{Env, Verdict, answer, binding, choice, count, limits};
-use super::{owner, to_backend, to_client};
+use super::super::{Env, Verdict, answer, binding, choice, count};
+use super::{owner, to_backend};
 use crate::abi::{Affinity, BindingKey, FlowKey, FlowRef, FlowState, FlowWord, Outcome, Service, Settings};
 use crate::packet::protocol;
 
@@ -14,15 +15,6 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     let (packet, reference) = unsafe { (&(*scratch).packet, (*scratch).flow) };
     let now = env.now();
     let Some(live) = flow::by_ref(env, reference, now) else { return count::end(env, Outcome::Raced) };
-    let proved = match live.word.state() {
-        FlowState::Opening => packet.protocol != protocol::TCP,
-        FlowState::Answered => true,
-        FlowState::Free
-        | FlowState::Claimed
-        | FlowState::Established
-        | FlowState::Closing
-        | FlowState::Closed => false,
-    };
     let established = live.word.with_state(FlowState::Established);
     // The segment that proves may also be the client's last.
     let established = if packet.protocol == protocol::TCP {
@@ -31,7 +23,7 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
         established
     };
     // One CPU settles the flow; the others use the record as it is until it is moved.
-    if !proved || !live.change(env, established) {
+    if live.word.state() != FlowState::Answered || !live.change(env, established) {
         return send(env, settings, packet, &live);
     }
     let live = Live { word: established, ..live };
@@ -45,9 +37,6 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
 
 #[inline(always)]
 fn send<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live) -> Verdict {
-    if live.reference.is_reply() {
-        return to_client(env, settings, packet, live);
-    }
     match owner(env, live) {
         Some(backend) => to_backend(env, settings, packet, live, (live.flow().backend, backend), false),
         None => count::end(env, Outcome::Raced),
@@ -72,8 +61,8 @@ fn bind<E: Env>(env: &E, settings: &Settings, live: &Live, now: u64) -> bool {
             binding::touch(&found, now, service.lifetime);
         }
         _ => {
-            let quota = limits::prefix(&client.source);
-            binding::bind(env, service, &key, (flow.backend, backend), quota, now);
+            let client = Client { address: &client.source, proved: true };
+            binding::bind(env, service, &key, (flow.backend, backend), client, now);
         }
     }
     true
@@ -82,7 +71,8 @@ fn bind<E: Env>(env: &E, settings: &Settings, live: &Live, now: u64) -> bool {
 /// Copies the flow to an established record, points both directions at it, and frees the half-open one.
 #[inline(always)]
 fn promote<E: Env>(env: &E, live: &Live, bound: bool, now: u64) -> Result<Live, Outcome> {
-    let place = flow::allocate(env, Room::Established, now).ok_or(Outcome::FlowsFull)?;
+    let room = if live.word.has(FlowWord::DATAGRAM) { Room::Datagrams } else { Room::Established };
+    let place = flow::allocate(env, room, now).ok_or(Outcome::FlowsFull)?;
     let old = live.flow();
     let mut word = FlowWord(live.word.0 & 0xffff_ffff | (place.reference.nonce() as u64) << 32);
     if bound {
@@ -121,8 +111,7 @@ fn promote<E: Env>(env: &E, live: &Live, bound: bool, now: u64) -> Result<Live, 
         // SAFETY: from the environment.
         unsafe { env.exchange(&raw mut (*live.record).word, last.0, free.0) };
     }
-    let reference = FlowRef::new(index, nonce, live.reference.is_reply());
-    Ok(Live { record: place.record, reference, word })
+    Ok(Live { record: place.record, reference: place.reference, word })
 }
 
 /// Points one direction's entry from the old record to the new one; whether it still was the old one's.
@@ -137,11 +126,7 @@ fn point<E: Env>(env: &E, live: &Live, key: &FlowKey, new: FlowRef) -> bool {
 #[inline(always)]
 fn full<E: Env>(env: &E, packet: &Packet, live: &Live) -> Verdict {
     flow::release(env, live.record, live.reference.index(), live.word);
-    env.count(Outcome::FlowsFull);
-    if live.reference.is_reply() || packet.protocol != protocol::TCP {
-        return Verdict::Drop;
-    }
-    answer::reset(env, packet, Outcome::FlowsFull)
+    if packet.protocol == protocol::TCP { answer::refuse(env) } else { count::end(env, Outcome::FlowsFull) }
 }
 
 #[cfg(test)]

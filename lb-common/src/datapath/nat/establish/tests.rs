@@ -27,8 +27,8 @@ fn half_open(model: &Model<'_>, client: u8, state: FlowState) -> Live {
     };
     unsafe { live.record.write(flow) };
     let (index, nonce) = (live.reference.index(), live.reference.nonce());
-    model.insert_flow_ref(&flow.client, FlowRef::new(index, nonce, false), false);
-    model.insert_flow_ref(&flow.server, FlowRef::new(index, nonce, true), false);
+    model.insert_flow_ref(&flow.client, FlowRef::new(index, nonce, false));
+    model.insert_flow_ref(&flow.server, FlowRef::new(index, nonce, true));
     Live { word, ..live }
 }
 
@@ -80,6 +80,41 @@ fn a_flow_is_evicted_or_established_but_never_half_of_each() {
     assert_eq!(model.reference(&key(1)), None);
     assert_eq!(model.reference(&key(1).reversed()), None);
     assert_eq!(established(&model), 0);
+}
+
+#[test]
+fn a_packet_that_comes_while_its_flow_is_moved_finds_it() {
+    let model = Model::new(4, 4);
+    let old = half_open(&model, 1, FlowState::Established);
+    // The packet has read the entry, but not the record.
+    model.interfere(Step::Record(old.reference.index()), move |model| {
+        promote(model, &old, false, model.now()).ok().unwrap();
+    });
+    let found = flow::find(&model, &key(1), model.now()).expect("the flow lives all the time");
+    assert!(model.has_interfered());
+    assert_eq!(found.word.state(), FlowState::Established);
+    assert_ne!(found.reference, old.reference);
+}
+
+#[test]
+fn datagrams_take_half_of_the_records_and_connections_the_rest() {
+    for flows in [1, 2, 7, 8] {
+        let model = Model::new(1, flows);
+        let fill = |room| {
+            let mut taken = 0;
+            while let Some(live) = flow::allocate(&model, room, model.now()) {
+                unsafe {
+                    (&raw mut (*live.record).word).write(live.word.with_state(FlowState::Established).0)
+                };
+                unsafe { (&raw mut (*live.record).last_seen).write(model.now()) };
+                taken += 1;
+            }
+            taken
+        };
+        assert_eq!(fill(Room::Datagrams), flows.div_ceil(2));
+        assert_eq!(fill(Room::Established), flows / 2);
+        assert_eq!(established(&model), flows as usize);
+    }
 }
 
 #[test]
