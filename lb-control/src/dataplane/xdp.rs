@@ -344,7 +344,7 @@ impl DataPlane for Xdp {
     }
 
     fn sweep(&mut self, request: &SweepRequest) -> Result<SweepReport> {
-        // Sweeps come several times a second, and none between the changes of one plan.
+        // Sweeps come many times a second, and none between the changes of one plan.
         self.running.keep_services()?;
         self.running.sweep(request)
     }

@@ -1,17 +1,23 @@
 //! Changes of table sizes and schemas: what was bound and open stays so.
 
-use crate::sandbox::{SIZES, Sandbox, bindings};
+use crate::sandbox::{SIZES, Sandbox, Wire, bindings, mac};
 use aya::maps::{Array, HashMap, Map, MapData};
 use lb_common::abi::{
     Addr, ArenaChunk, Backend, Be16, Binding, BindingKey, BindingOp, BindingRecord, BindingWord, Flow,
-    FlowKey, FlowRef, FlowState, FlowWord, Hand, RECORDS_PER_RUN, RecordResult, SCHEMA_VERSION, Service,
-    ServiceKey, Settings, SettingsFlags, SweepRequest, hand, map,
+    FlowKey, FlowRef, FlowState, FlowWord, Hand, Outcome, RECORDS_PER_RUN, RecordResult, SCHEMA_VERSION,
+    Service, ServiceKey, Settings, SettingsFlags, SweepRequest, hand, map,
 };
 use lb_control::dataplane::{
     DataPlane, Sizes,
     xdp::{Options, Schema, Xdp},
 };
-use std::{collections::HashSet, net::Ipv4Addr, path::Path};
+use std::{
+    collections::HashSet,
+    net::Ipv4Addr,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
 /// One hour, in nanoseconds.
 const LONG: u64 = 3_600_000_000_000;
@@ -156,6 +162,47 @@ fn a_change_of_sizes_leaves_no_marks() {
     let index = pinned_hash::<FlowKey, u64>(&sandbox.root.join("maps"), map::FLOW_INDEX);
     let keys: HashSet<FlowKey> = index.keys().map(|key| key.expect("read")).collect();
     assert_eq!(keys, HashSet::from([late.client, late.server]));
+}
+
+/// A SYN-ACK from 10.2.0.1, port 8080, to 10.1.0.9, port 40000.
+fn untranslated(to: [u8; 6]) -> Vec<u8> {
+    let mut frame = Vec::from(to);
+    frame.extend([2, 0, 0, 0, 0, 9, 0x08, 0x00]);
+    // No program looks at the checksums of what it does not change.
+    frame.extend([0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0, 10, 2, 0, 1, 10, 1, 0, 9]);
+    frame.extend([0x1f, 0x90, 0x9c, 0x40, 0, 0, 0, 1, 0, 0, 0, 2, 0x50, 0x12, 0xff, 0xff, 0, 0, 0, 0]);
+    frame.resize(60, 0);
+    frame
+}
+
+#[test]
+fn replies_without_a_flow_wait_while_tables_are_replaced() {
+    let sandbox = Sandbox::new();
+    sandbox.veth("t-mark0", "t-mark1");
+    let mut plane = sandbox.open(SIZES);
+    let maps = sandbox.root.join("maps");
+    plane.put_settings(&Settings { flags: SettingsFlags::NAT, ..Settings::default() }).expect("written");
+    plane.attach("t-mark0").expect("attached");
+    let wire = Wire::new("t-mark1");
+    let mut met = |outcome: Outcome| {
+        let before = plane.outcomes().expect("read")[outcome as usize];
+        wire.send(&untranslated(mac("t-mark0")));
+        let deadline = Instant::now() + Duration::from_secs(3);
+        while plane.outcomes().expect("read")[outcome as usize] == before && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(5));
+        }
+        plane.outcomes().expect("read")[outcome as usize] - before
+    };
+    let mark = FlowKey::mark(Addr::from(Ipv4Addr::new(10, 2, 0, 1)), Be16::new(8_080));
+    pinned_hash::<FlowKey, u64>(&maps, map::FLOW_INDEX).insert(mark, 0, 0).expect("written");
+    assert_eq!(met(Outcome::NotOurs), 1, "a mark alone means nothing");
+    let mut settings = pinned_array::<Settings>(&maps, map::SETTINGS);
+    let now = settings.get(&0, 0).expect("read");
+    let migrating = Settings { flags: now.flags | SettingsFlags::MIGRATING, ..now };
+    settings.set(0, migrating, 0).expect("written");
+    assert_eq!(met(Outcome::Migrating), 1);
+    pinned_hash::<FlowKey, u64>(&maps, map::FLOW_INDEX).remove(&mark).expect("removed");
+    assert_eq!(met(Outcome::NotOurs), 1, "not a backend's");
 }
 
 #[test]
