@@ -33,6 +33,19 @@ impl FlowKey {
             pad: [0; 3],
         }
     }
+
+    /// The key that marks a backend's address and port in the index while tables are replaced; no packet has it.
+    #[inline(always)]
+    pub const fn mark(backend: Addr, port: Be16) -> Self {
+        Self {
+            source: backend,
+            destination: Addr::NONE,
+            source_port: port,
+            destination_port: Be16::new(0),
+            protocol: 0,
+            pad: [0; 3],
+        }
+    }
 }
 
 /// Where a flow's record is: index and nonce in one word that is replaced at once.

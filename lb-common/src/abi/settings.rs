@@ -61,7 +61,8 @@ impl SettingsFlags {
     pub const NAT: u32 = 1 << 1;
     /// Some service takes any port, so a second service look-up is worth making.
     pub const ANY_PORT: u32 = 1 << 2;
-    /// Tables are being replaced: mid-flow packets that nobody knows are dropped, not reset.
+    /// Tables are being replaced: mid-flow packets that nobody knows are dropped, not reset, and replies of marked
+    /// backends that nobody knows are dropped, not passed, see [`super::FlowKey::mark`].
     pub const MIGRATING: u32 = 1 << 3;
 }
 

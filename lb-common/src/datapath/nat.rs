@@ -13,7 +13,8 @@ use super::flow::{self, Live};
 use super::scratch::{Packet, part};
 use super::{Env, Verdict, answer, bind, binding, choice, count, forward, fragment, frame, link, mss, parse};
 use crate::abi::{
-    Backend, BindingKey, FlowState, FlowWord, Outcome, Settings, SettingsFlags, Status, program,
+    Backend, Be16, BindingKey, FlowKey, FlowState, FlowWord, Outcome, Settings, SettingsFlags, Status,
+    program,
 };
 use crate::packet::{Tcp, flag, protocol};
 
@@ -43,7 +44,8 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
 #[inline(always)]
 fn unknown<E: Env>(env: &E, settings: &Settings, packet: &Packet, to_service: bool) -> Verdict {
     if !to_service {
-        return count::end(env, Outcome::NotOurs);
+        let replied = settings.flags & SettingsFlags::MIGRATING != 0 && is_from_backend(env, packet);
+        return count::end(env, if replied { Outcome::Migrating } else { Outcome::NotOurs });
     }
     if packet.protocol != protocol::TCP || bind::opens_tcp(packet.tcp_flags) {
         return env.tail(program::OPEN);
@@ -52,6 +54,20 @@ fn unknown<E: Env>(env: &E, settings: &Settings, packet: &Packet, to_service: bo
         return count::end(env, Outcome::Migrating);
     }
     answer::reset(env, packet, Outcome::Raced)
+}
+
+/// Whether a packet may be the reply of a flow that has yet to be copied: untranslated, whoever gets it would reset it.
+///
+/// `lbd` marks backends while it replaces tables.
+#[inline(always)]
+fn is_from_backend<E: Env>(env: &E, packet: &Packet) -> bool {
+    let mut mark = FlowKey::mark(packet.source, packet.source_port);
+    if env.flow_ref(&mark).is_some() {
+        return true;
+    }
+    // A backend that keeps the port of its clients' packets.
+    mark.source_port = Be16::new(0);
+    env.flow_ref(&mark).is_some()
 }
 
 #[inline(always)]
@@ -297,4 +313,28 @@ fn settle<E: Env>(env: &E, live: &Live) -> Verdict {
         unsafe { (*scratch).flow = live.reference };
     }
     env.tail(program::ESTABLISH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::model::Model;
+    use super::*;
+    use crate::abi::FlowRef;
+    use core::net::Ipv4Addr;
+
+    #[test]
+    fn a_mark_tells_replies_by_address_and_port() {
+        let model = Model::new(4, 4);
+        let address = |last| Ipv4Addr::new(10, 2, 0, last).into();
+        model.insert_flow_ref(&FlowKey::mark(address(1), Be16::new(8_080)), FlowRef::default(), true);
+        model.insert_flow_ref(&FlowKey::mark(address(2), Be16::new(0)), FlowRef::default(), true);
+        let is_reply = |last, port| {
+            let packet = Packet { source: address(last), source_port: Be16::new(port), ..Packet::default() };
+            is_from_backend(&model, &packet)
+        };
+        assert!(is_reply(1, 8_080));
+        assert!(!is_reply(1, 22));
+        assert!(is_reply(2, 22), "this backend keeps its clients' ports");
+        assert!(!is_reply(3, 8_080));
+    }
 }

@@ -88,7 +88,8 @@ impl Xdp {
     pub fn open(options: Options, sizes: Sizes) -> Result<(Self, Option<Migration>)> {
         raise_memory_limit();
         let pins = Pins::new(&options.root)?;
-        let (running, migration) = swap::open(&pins, options.schemas, sizes)?;
+        let (running, migration) =
+            swap::open(&pins, options.schemas, sizes).inspect_err(|_| pins.remove_empty())?;
         let mut plane = Self { pins, options, running, redirecting: false };
         plane.note_redirecting()?;
         Ok((plane, migration))
@@ -169,14 +170,14 @@ impl DataPlane for Xdp {
 
     fn put_service(&mut self, key: &ServiceKey, service: &Service) -> Result<()> {
         let fail = at(Operation::PutService, map::SERVICES, key);
-        self.running.tables.services.insert(key, service, 0).map_err(|error| fail(io_error(error)))?;
-        self.running.forget_services()
+        self.running.forget_services()?;
+        self.running.tables.services.insert(key, service, 0).map_err(|error| fail(io_error(error)))
     }
 
     fn delete_service(&mut self, key: &ServiceKey) -> Result<()> {
         let fail = at(Operation::DeleteService, map::SERVICES, key);
-        absent_is_fine(self.running.tables.services.remove(key)).map_err(|error| fail(io_error(error)))?;
-        self.running.forget_services()
+        self.running.forget_services()?;
+        absent_is_fine(self.running.tables.services.remove(key)).map_err(|error| fail(io_error(error)))
     }
 
     fn backends(&mut self) -> Result<Vec<(u16, Backend)>> {
@@ -343,6 +344,8 @@ impl DataPlane for Xdp {
     }
 
     fn sweep(&mut self, request: &SweepRequest) -> Result<SweepReport> {
+        // Sweeps come many times a second, and none between the changes of one plan.
+        self.running.keep_services()?;
         self.running.sweep(request)
     }
 

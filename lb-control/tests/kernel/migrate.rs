@@ -1,17 +1,23 @@
 //! Changes of table sizes and schemas: what was bound and open stays so.
 
-use crate::sandbox::{SIZES, Sandbox, bindings};
+use crate::sandbox::{SIZES, Sandbox, Wire, bindings, mac};
 use aya::maps::{Array, HashMap, Map, MapData};
 use lb_common::abi::{
-    Addr, ArenaChunk, Be16, Binding, BindingKey, BindingOp, BindingRecord, BindingWord, Flow, FlowKey,
-    FlowRef, FlowState, FlowWord, RECORDS_PER_RUN, RecordResult, SCHEMA_VERSION, Service, ServiceKey,
-    Settings, SettingsFlags, map,
+    Addr, ArenaChunk, Backend, Be16, Binding, BindingKey, BindingOp, BindingRecord, BindingWord, Flow,
+    FlowKey, FlowRef, FlowState, FlowWord, Hand, Outcome, RECORDS_PER_RUN, RecordResult, SCHEMA_VERSION,
+    Service, ServiceKey, Settings, SettingsFlags, SweepRequest, hand, map,
 };
 use lb_control::dataplane::{
     DataPlane, Sizes,
     xdp::{Options, Schema, Xdp},
 };
-use std::{collections::HashSet, net::Ipv4Addr, path::Path};
+use std::{
+    collections::HashSet,
+    net::Ipv4Addr,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
 /// One hour, in nanoseconds.
 const LONG: u64 = 3_600_000_000_000;
@@ -125,6 +131,108 @@ fn bindings_and_flows_move_into_larger_tables() {
 }
 
 #[test]
+fn tables_that_go_on_keep_their_hands() {
+    let sandbox = Sandbox::new();
+    let mut plane = sandbox.open(SIZES);
+    let maps = sandbox.root.join("maps");
+    bind(&mut plane, 1..=700);
+    let hand = |place| pinned_array::<Hand>(&maps, map::HANDS).get(&place, 0).expect("inside").value;
+    let (ring, live) = (hand(hand::BINDING), hand(hand::BINDINGS_LIVE));
+    pinned_array::<Hand>(&maps, map::HANDS)
+        .set(hand::FLOW, Hand { value: 345, ..Hand::default() }, 0)
+        .expect("written");
+    plane.resize(&Sizes { flows: 4_096, ..SIZES }).expect("resized");
+    assert_eq!((hand(hand::BINDING), hand(hand::BINDINGS_LIVE)), (ring, live));
+    assert_eq!(plane.usage().expect("read").bindings, 700);
+    plane.resize(&Sizes { bindings: 8_192, flows: 4_096, ..SIZES }).expect("resized");
+    assert_eq!(plane.usage().expect("read").bindings, 700);
+    assert_eq!(hand(hand::FLOW), 345, "the flow table went on");
+}
+
+#[test]
+fn a_change_of_sizes_leaves_no_marks() {
+    let sandbox = Sandbox::new();
+    let mut plane = sandbox.open(SIZES);
+    let address = Addr::from(Ipv4Addr::new(10, 2, 0, 1));
+    let backend = Backend { address, port: Be16::new(8_080), service: 9, ..Backend::default() };
+    plane.put_backend(5, &backend).expect("written");
+    let late = flow(3, FlowState::Established);
+    put_flow(&sandbox.root.join("maps"), SIZES.half_open() + 1, &late);
+    plane.resize(&Sizes { flows: 4_096, ..SIZES }).expect("resized");
+    let index = pinned_hash::<FlowKey, u64>(&sandbox.root.join("maps"), map::FLOW_INDEX);
+    let keys: HashSet<FlowKey> = index.keys().map(|key| key.expect("read")).collect();
+    assert_eq!(keys, HashSet::from([late.client, late.server]));
+}
+
+/// A SYN-ACK from 10.2.0.1, port 8080, to 10.1.0.9, port 40000.
+fn untranslated(to: [u8; 6]) -> Vec<u8> {
+    let mut frame = Vec::from(to);
+    frame.extend([2, 0, 0, 0, 0, 9, 0x08, 0x00]);
+    // No program looks at the checksums of what it does not change.
+    frame.extend([0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0, 10, 2, 0, 1, 10, 1, 0, 9]);
+    frame.extend([0x1f, 0x90, 0x9c, 0x40, 0, 0, 0, 1, 0, 0, 0, 2, 0x50, 0x12, 0xff, 0xff, 0, 0, 0, 0]);
+    frame.resize(60, 0);
+    frame
+}
+
+#[test]
+fn replies_without_a_flow_wait_while_tables_are_replaced() {
+    let sandbox = Sandbox::new();
+    sandbox.veth("t-mark0", "t-mark1");
+    let mut plane = sandbox.open(SIZES);
+    let maps = sandbox.root.join("maps");
+    plane.put_settings(&Settings { flags: SettingsFlags::NAT, ..Settings::default() }).expect("written");
+    plane.attach("t-mark0").expect("attached");
+    let wire = Wire::new("t-mark1");
+    let mut met = |outcome: Outcome| {
+        let before = plane.outcomes().expect("read")[outcome as usize];
+        wire.send(&untranslated(mac("t-mark0")));
+        let deadline = Instant::now() + Duration::from_secs(3);
+        while plane.outcomes().expect("read")[outcome as usize] == before && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(5));
+        }
+        plane.outcomes().expect("read")[outcome as usize] - before
+    };
+    let mark = FlowKey::mark(Addr::from(Ipv4Addr::new(10, 2, 0, 1)), Be16::new(8_080));
+    pinned_hash::<FlowKey, u64>(&maps, map::FLOW_INDEX).insert(mark, 0, 0).expect("written");
+    assert_eq!(met(Outcome::NotOurs), 1, "a mark alone means nothing");
+    let mut settings = pinned_array::<Settings>(&maps, map::SETTINGS);
+    let now = settings.get(&0, 0).expect("read");
+    let migrating = Settings { flags: now.flags | SettingsFlags::MIGRATING, ..now };
+    settings.set(0, migrating, 0).expect("written");
+    assert_eq!(met(Outcome::Migrating), 1);
+    pinned_hash::<FlowKey, u64>(&maps, map::FLOW_INDEX).remove(&mark).expect("removed");
+    assert_eq!(met(Outcome::NotOurs), 1, "not a backend's");
+}
+
+#[test]
+fn programs_keep_no_services_at_hand_while_services_change() {
+    let sandbox = Sandbox::new();
+    let mut plane = sandbox.open(SIZES);
+    let key = |last| ServiceKey::service(Addr::from(Ipv4Addr::new(10, 99, 0, last)), Be16::new(80), 6);
+    let before = plane.settings().expect("read").version;
+    assert_ne!(before, 0);
+    for last in 1..=3 {
+        plane.put_service(&key(last), &Service { id: 9, ..Service::default() }).expect("written");
+        assert_eq!(plane.settings().expect("read").version, 0);
+    }
+    plane.delete_service(&key(2)).expect("removed");
+    plane.sweep(&SweepRequest::default()).expect("runs");
+    let after = plane.settings().expect("read").version;
+    assert!(after > before, "{before} -> {after}");
+    plane.sweep(&SweepRequest::default()).expect("runs");
+    assert_eq!(plane.settings().expect("read").version, after);
+}
+
+#[test]
+fn an_open_that_fails_leaves_no_directories() {
+    let sandbox = Sandbox::new();
+    let error = Xdp::open(sandbox.options(), Sizes { bindings: 1, ..SIZES }).err();
+    assert!(error.is_some());
+    assert!(!sandbox.root.exists());
+}
+
+#[test]
 fn what_does_not_fit_a_smaller_table_is_counted() {
     let sandbox = Sandbox::new();
     let mut plane = sandbox.open(SIZES);
@@ -223,6 +331,10 @@ fn a_migration_that_was_killed_is_completed_by_the_next_start() {
     std::fs::rename(sandbox.root.join("old"), &next).expect("renamed");
     let late = flow(3, FlowState::Established);
     put_flow(&next, SIZES.half_open() + 1, &late);
+    // The new programs opened this one themselves; the old tables have what it was before.
+    let (ours, before) = (flow(4, FlowState::Established), flow(4, FlowState::Opening));
+    put_flow(&maps, SIZES.half_open() + 2, &ours);
+    put_flow(&next, 5, &Flow { word: FlowWord::new(900, FlowState::Opening).0, ..before });
     let reserved = Flow { word: FlowWord::new(u32::MAX, FlowState::Claimed).0, ..Flow::default() };
     pinned_array::<Flow>(&maps, map::FLOWS).set(SIZES.half_open() + 8, reserved, 0).expect("written");
     let mut settings = pinned_array::<Settings>(&maps, map::SETTINGS);
@@ -233,6 +345,9 @@ fn a_migration_that_was_killed_is_completed_by_the_next_start() {
     let mut plane = sandbox.open(Sizes { bindings: 8_192, ..SIZES });
     assert_eq!(bindings(&mut plane).len(), 100);
     assert_eq!(find_flow(&maps, &late.client).map(|(_, flow)| flow), Some(late));
+    for key in [ours.client, ours.server] {
+        assert_eq!(find_flow(&maps, &key).map(|(_, flow)| flow), Some(ours));
+    }
     assert_eq!(plane.settings().expect("read").flags & SettingsFlags::MIGRATING, 0);
     assert!(!next.exists());
 }

@@ -1,14 +1,16 @@
 //! Copies what older maps hold into new ones, before and after the programs change places.
 //!
 //! Before: everything, while traffic runs on the old maps. After: the bindings and flows that the old
-//! programs made meanwhile. Until then [`SettingsFlags::MIGRATING`](lb_common::abi::SettingsFlags) keeps the
-//! new programs from resetting connections that they do not know yet.
+//! programs made meanwhile. Until then [`SettingsFlags::MIGRATING`](lb_common::abi::SettingsFlags) keeps
+//! programs from resetting connections that they do not know yet, and from passing their replies on.
 
 mod bindings;
 mod flows;
+mod marks;
 
 pub(super) use bindings::copy_bindings;
 pub(super) use flows::FlowCopy;
+pub(super) use marks::Marks;
 
 use super::{
     source::Source,
@@ -72,20 +74,50 @@ pub(super) fn copy_tables(source: &Source, target: &mut Tables, fresh: &Fresh<'_
         }
     }
     if fresh.is(map::HANDS) {
-        let mut nonce = 0;
-        source.map(map::HANDS)?.walk(|key, value| {
-            if index(key) == Some(hand::NONCE) {
-                nonce = (schema.hand)(value).unwrap_or_default().value;
-            }
-            Ok(())
-        })?;
-        let fail = at(Operation::Resize, map::HANDS, hand::NONCE);
-        target
-            .hands
-            .set(hand::NONCE, Hand { value: nonce + NONCE_GAP, ..Hand::default() }, 0)
-            .map_err(|error| fail(io_error(error)))?;
+        for (place, hand) in hands(source)? {
+            let value = match place {
+                hand::NONCE => hand.value + NONCE_GAP,
+                // A hand that jumped back would meet places that are all in use.
+                hand::HALF_OPEN | hand::FLOW => hand.value,
+                hand::BINDING | hand::BINDINGS_LIVE if !fresh.is(map::BINDINGS) => hand.value,
+                _ => continue,
+            };
+            put_hand(target, place, value)?;
+        }
     }
     Ok(())
+}
+
+/// Adds the bindings that old programs made or reclaimed in a table that goes on, after their hands were copied.
+pub(super) fn count_late_bindings(source: &Source, before: u64, target: &mut Tables) -> Result<()> {
+    let late = bindings_live(source)?.wrapping_sub(before);
+    if late == 0 {
+        return Ok(());
+    }
+    let fail = at(Operation::Read, map::HANDS, hand::BINDINGS_LIVE);
+    let now = target.hands.get(&hand::BINDINGS_LIVE, 0).map_err(|error| fail(io_error(error)))?;
+    put_hand(target, hand::BINDINGS_LIVE, now.value.wrapping_add(late))
+}
+
+/// How many bindings live, by the hands of a directory of maps.
+pub(super) fn bindings_live(source: &Source) -> Result<u64> {
+    let live = hands(source)?.into_iter().find(|(place, _)| *place == hand::BINDINGS_LIVE);
+    Ok(live.map_or(0, |(_, hand)| hand.value))
+}
+
+fn hands(source: &Source) -> Result<Vec<(u32, Hand)>> {
+    let mut hands = Vec::new();
+    source.map(map::HANDS)?.walk(|key, value| {
+        hands.extend(index(key).zip((source.schema.hand)(value)));
+        Ok(())
+    })?;
+    Ok(hands)
+}
+
+fn put_hand(target: &mut Tables, place: u32, value: u64) -> Result<()> {
+    let fail = at(Operation::Resize, map::HANDS, place);
+    let hand = Hand { value, ..Hand::default() };
+    target.hands.set(place, hand, 0).map_err(|error| fail(io_error(error)))
 }
 
 /// The key of an array map.

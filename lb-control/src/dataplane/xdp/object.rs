@@ -16,6 +16,7 @@ use lb_common::abi::{
     SweepRequest, map, program,
 };
 use std::{
+    cell::Cell,
     io,
     os::fd::{AsFd, BorrowedFd},
 };
@@ -33,6 +34,8 @@ pub(super) struct Generation {
     object: Ebpf,
     pub(super) tables: Tables,
     pub(super) sizes: Sizes,
+    /// The version of the services that was given out last.
+    last_version: Cell<u32>,
 }
 
 impl Generation {
@@ -61,7 +64,7 @@ impl Generation {
                 super::tables::at(Operation::Pin, map::PROGRAMS, name)(super::tables::io_error(error))
             })?;
         }
-        Ok(Self { object, tables, sizes })
+        Ok(Self { object, tables, sizes, last_version: Cell::new(0) })
     }
 
     /// What `settings` becomes in these tables: schema, sizes, version and tick are theirs.
@@ -80,19 +83,36 @@ impl Generation {
         }
     }
 
-    /// Makes every CPU forget the services it has at hand.
+    /// Lets no CPU use the services it has at hand until [`Self::keep_services`]; to be called before a service changes.
     pub(super) fn forget_services(&mut self) -> Result<()> {
+        self.set_version(0)
+    }
+
+    /// Lets CPUs keep services at hand again, after all of them were changed.
+    pub(super) fn keep_services(&mut self) -> Result<()> {
+        let version = self.next_version();
+        self.set_version(version)
+    }
+
+    /// Writes the version where it is 0 and shall not be, or the other way round.
+    fn set_version(&mut self, version: u32) -> Result<()> {
         let fail = super::tables::at(Operation::PutSettings, map::SETTINGS, 0);
         let settings =
             self.tables.settings.get(&0, 0).map_err(|error| fail(super::tables::io_error(error)))?;
-        let settings = Settings { version: self.next_version(), ..settings };
+        if (settings.version == 0) == (version == 0) {
+            return Ok(());
+        }
+        let settings = Settings { version, ..settings };
         self.tables.settings.set(0, settings, 0).map_err(|error| fail(super::tables::io_error(error)))
     }
 
-    /// A version of the services that is not the present one, and never 0.
+    /// A version of the services that these programs have not met, and never 0.
     fn next_version(&self) -> u32 {
         let present = self.tables.settings.get(&0, 0).map_or(0, |settings| settings.version);
-        present.wrapping_add(1).max(1)
+        let last = self.last_version.get().max(present);
+        let next = last.checked_add(1).unwrap_or(1);
+        self.last_version.set(next);
+        next
     }
 
     /// The entry program.

@@ -129,6 +129,14 @@ impl Pins {
         remove(&self.root)
     }
 
+    /// Removes the directories that nothing was pinned in.
+    pub(super) fn remove_empty(&self) {
+        for directory in [self.programs(), self.links(), self.root.clone()] {
+            // One with something in it stays.
+            fs::remove_dir(directory).ok();
+        }
+    }
+
     /// Lets `next` and `maps` change places; without `maps`, `next` becomes it.
     pub(super) fn exchange(&self) -> Result<()> {
         let (next, maps) = (self.next(), self.maps());

@@ -7,7 +7,7 @@ use super::{
     tables::{at, io_error},
 };
 use crate::dataplane::{Error, Operation, Result, Sizes};
-use aya::maps::{DevMapHash, Map, MapData};
+use aya::maps::{Array, DevMapHash, Map, MapData};
 use lb_common::abi::{Settings, SettingsFlags, map};
 use std::{
     io,
@@ -60,6 +60,23 @@ impl Source {
     /// Whether entries of the tables that these replaced may still be missing in them.
     pub(super) const fn is_migrating(&self) -> bool {
         self.settings.flags & SettingsFlags::MIGRATING != 0
+    }
+
+    /// Where the maps are pinned.
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Tells the programs of these maps whether entries may be missing; only for the current schema.
+    pub(super) fn set_migrating(&self, migrating: bool) -> Result<()> {
+        let fail = at(Operation::PutSettings, map::SETTINGS, 0);
+        let data = MapData::from_pin(self.directory.join(map::SETTINGS));
+        let settings = data.and_then(Map::from_map_data).and_then(Array::<_, Settings>::try_from);
+        let mut settings = settings.map_err(|error| fail(io_error(error)))?;
+        let now = settings.get(&0, 0).map_err(|error| fail(io_error(error)))?;
+        let flag = if migrating { SettingsFlags::MIGRATING } else { 0 };
+        let flags = now.flags & !SettingsFlags::MIGRATING | flag;
+        settings.set(0, Settings { flags, ..now }, 0).map_err(|error| fail(io_error(error)))
     }
 
     /// The maps are pinned somewhere else by now.

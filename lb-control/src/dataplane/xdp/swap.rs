@@ -3,7 +3,7 @@
 use super::{
     layout::TABLES,
     links,
-    migrate::{self, FlowCopy, Fresh},
+    migrate::{self, FlowCopy, Fresh, Marks},
     object::Generation,
     pins::Pins,
     schema::Schema,
@@ -12,10 +12,15 @@ use super::{
 };
 use crate::dataplane::{Error, Migration, Operation, Result, Sizes};
 use lb_common::abi::{BindingOp, SCHEMA_VERSION, Settings, SettingsFlags, hand, map};
-use std::{thread, time::Duration};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 /// Time after which no CPU is in a program any more that no link leads to.
 const GRACE: Duration = Duration::from_millis(50);
+/// Pause between two looks for flows that old programs made; connections that wait for one are sent again.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(2);
 
 /// Loads programs over the pinned maps, or over new ones where there are none.
 pub(super) fn open(pins: &Pins, known: &[Schema], sizes: Sizes) -> Result<(Generation, Option<Migration>)> {
@@ -80,43 +85,89 @@ fn replace(
 
     pins.make_next()?;
     let prepared = prepare(pins, &running, sizes, &fresh).inspect_err(|_| discard(pins))?;
-    let (mut generation, mut flows) = prepared;
+    let Prepared { mut generation, mut flows, live, marks } = prepared;
+    // A packet of either direction may meet a program that does not know its flow, on either side of the swap.
+    if let Some(marks) = marks.as_ref().filter(|_| same_schema) {
+        let marked = marks.put(running.directory()).and_then(|()| running.set_migrating(true));
+        marked.inspect_err(|_| {
+            calm(&running, marks);
+            discard(pins);
+        })?;
+    }
+    if let Some(flows) = &mut flows {
+        flows.hand_over();
+    }
 
     pins.exchange()?;
     running.moved_to(pins.next());
     let moved = generation.entry().and_then(|entry| links::update_all(pins, entry));
     if let Err(error) = moved {
         pins.exchange()?;
+        running.moved_to(pins.maps());
+        if let Some(marks) = marks.filter(|_| same_schema) {
+            calm(&running, &marks);
+        }
         discard(pins);
         return Err(error);
     }
-    thread::sleep(GRACE);
 
     // From here on the new programs run: what fails is told, and does not undo them.
+    let swapped = Instant::now();
     let mut migration = Migration::default();
+    loop {
+        // What was written before the grace was over is seen by the look that begins after it.
+        let is_last = swapped.elapsed() >= GRACE;
+        if let Some(flows) = &mut flows {
+            tell(flows.catch_up(&running, &mut generation.tables));
+        }
+        if is_last {
+            break;
+        }
+        thread::sleep(BETWEEN_LOOKS.min(GRACE.saturating_sub(swapped.elapsed())));
+    }
     if fresh.is(map::BINDINGS) {
         migration.bindings_left_out = tell(migrate::copy_bindings(&running, &generation, BindingOp::Put));
         migration.bindings = tell(bindings_live(&generation));
-    }
-    if let Some(flows) = &mut flows {
-        tell(flows.finish(&running, &mut generation.tables));
-        (migration.flows, migration.flows_left_out) = (flows.copied(), flows.left_out());
+    } else if fresh.is(map::HANDS) {
+        tell(migrate::count_late_bindings(&running, live, &mut generation.tables));
     }
     if let Some(unfinished) = unfinished {
-        tell(complete(unfinished, &mut generation, &sizes));
+        tell(complete(unfinished, flows.as_mut(), &mut generation, &sizes));
+    }
+    if let Some(flows) = &mut flows {
+        tell(flows.release(&generation.tables));
+        (migration.flows, migration.flows_left_out) = (flows.copied(), flows.left_out());
     }
     tell(clear_migrating(&mut generation));
+    if let Some(marks) = marks {
+        tell(marks.remove(&pins.maps()));
+    }
     finish(pins, &generation);
     Ok((generation, migration))
 }
 
+/// The next generation, filled.
+struct Prepared {
+    generation: Generation,
+    flows: Option<FlowCopy>,
+    /// Bindings that lived when the hands were copied.
+    live: u64,
+    /// Where flow records move, or moved when an earlier process was killed.
+    marks: Option<Marks>,
+}
+
+/// Lets programs that go on running treat packets as before.
+fn calm(running: &Source, marks: &Marks) {
+    // What an earlier process could not copy is still missing.
+    if running.is_migrating() {
+        return;
+    }
+    tell(running.set_migrating(false));
+    tell(marks.remove(running.directory()));
+}
+
 /// Loads the next generation and fills it with what the running tables hold.
-fn prepare(
-    pins: &Pins,
-    running: &Source,
-    sizes: Sizes,
-    fresh: &Fresh<'_>,
-) -> Result<(Generation, Option<FlowCopy>)> {
+fn prepare(pins: &Pins, running: &Source, sizes: Sizes, fresh: &Fresh<'_>) -> Result<Prepared> {
     for table in TABLES.iter().filter(|table| !fresh.is(table.name)) {
         pins.carry_over(table.name)?;
     }
@@ -126,18 +177,39 @@ fn prepare(
         let settings = generation.fit(&running.settings, redirect | SettingsFlags::MIGRATING);
         write_settings(&mut generation, &settings)?;
     }
+    let live = migrate::bindings_live(running)?;
     migrate::copy_tables(running, &mut generation.tables, fresh)?;
     if fresh.is(map::BINDINGS) {
         migrate::copy_bindings(running, &generation, BindingOp::Copy)?;
     }
-    let copied = fresh.is(map::FLOWS).then(|| FlowCopy::run(running, &mut generation.tables, &sizes));
-    Ok((generation, copied.transpose()?))
+    let marks = (fresh.is(map::FLOWS) || running.is_migrating()).then(|| Marks::of(running)).transpose()?;
+    let mut flows = None;
+    if fresh.is(map::FLOWS) {
+        if let Some(marks) = &marks {
+            marks.put(&pins.next())?;
+        }
+        let mut copy = FlowCopy::run(running, &mut generation.tables, &sizes)?;
+        // Copying took a while: what came meanwhile is less, and takes less.
+        copy.catch_up(running, &mut generation.tables)?;
+        flows = Some(copy);
+    }
+    Ok(Prepared { generation, flows, live, marks })
 }
 
 /// Copies what an earlier process could not copy before it was killed.
-fn complete(unfinished: &Source, generation: &mut Generation, sizes: &Sizes) -> Result<()> {
+fn complete(
+    unfinished: &Source,
+    flows: Option<&mut FlowCopy>,
+    generation: &mut Generation,
+    sizes: &Sizes,
+) -> Result<()> {
     migrate::copy_bindings(unfinished, generation, BindingOp::Put)?;
-    FlowCopy::resume(&mut generation.tables, sizes)?.finish(unfinished, &mut generation.tables)
+    let mut rest = match flows {
+        Some(flows) => flows.take_reserve(),
+        None => FlowCopy::resume(&mut generation.tables, sizes)?,
+    };
+    rest.catch_up(unfinished, &mut generation.tables)?;
+    rest.release(&generation.tables)
 }
 
 fn clear_migrating(generation: &mut Generation) -> Result<()> {

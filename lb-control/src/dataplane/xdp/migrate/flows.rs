@@ -17,11 +17,13 @@ use std::{
     ops::Range,
 };
 
-/// Records kept free at the end of each region for flows that old programs open while the new ones are
-/// being filled; they are marked claimed, so that programs leave them alone.
+/// Records of each region kept for flows that old programs open until no packet meets them any more; they are
+/// marked claimed, so that programs leave them alone.
 const RESERVE: u32 = 4_096;
 /// Nonce of reserved records.
 const RESERVED: u32 = u32::MAX;
+/// `BPF_NOEXIST`: only where there is no entry.
+const NO_EXIST: u64 = 1;
 
 /// The copying of flows: what went where.
 pub(in crate::dataplane::xdp) struct FlowCopy {
@@ -36,7 +38,7 @@ pub(in crate::dataplane::xdp) struct FlowCopy {
 }
 
 /// Records of one kind in the new table.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
 struct Region {
     free: Vec<u32>,
     reserve: Vec<u32>,
@@ -50,6 +52,11 @@ struct Copied {
 }
 
 impl FlowCopy {
+    fn new(half_open: Region, established: Region) -> Self {
+        let (copied, skipped, places) = (HashMap::new(), HashSet::new(), HashSet::new());
+        Self { half_open, established, copied, skipped, places }
+    }
+
     /// Copies every flow into tables that no program uses yet.
     pub(in crate::dataplane::xdp) fn run(
         source: &Source,
@@ -57,13 +64,7 @@ impl FlowCopy {
         sizes: &Sizes,
     ) -> Result<Self> {
         let (half_open, all) = (sizes.half_open(), sizes.flow_records());
-        let mut copy = Self {
-            half_open: Region::new(0..half_open),
-            established: Region::new(half_open..all),
-            copied: HashMap::new(),
-            places: HashSet::new(),
-            skipped: HashSet::new(),
-        };
+        let mut copy = Self::new(Region::new(0..half_open), Region::new(half_open..all));
         let mut flows = read(source)?;
         // Where there is less room than before, those that were used last stay.
         flows.sort_unstable_by_key(|(_, flow)| std::cmp::Reverse(flow.last_seen));
@@ -107,14 +108,7 @@ impl FlowCopy {
 
     /// Takes up the copying of a process that was killed in the middle: what it reserved is still marked so.
     pub(in crate::dataplane::xdp) fn resume(target: &mut Tables, sizes: &Sizes) -> Result<Self> {
-        let empty = || Region { free: Vec::new(), reserve: Vec::new() };
-        let mut copy = Self {
-            half_open: empty(),
-            established: empty(),
-            copied: HashMap::new(),
-            places: HashSet::new(),
-            skipped: HashSet::new(),
-        };
+        let mut copy = Self::new(Region::default(), Region::default());
         for index in 0..sizes.flow_records() {
             let fail = at(Operation::Read, map::FLOWS, index);
             let flow = target.flows.get(&index, 0).map_err(|error| fail(io_error(error)))?;
@@ -127,31 +121,52 @@ impl FlowCopy {
         Ok(copy)
     }
 
-    /// Brings tables that programs use by now up to what the old ones hold at the end.
-    pub(in crate::dataplane::xdp) fn finish(&mut self, source: &Source, target: &mut Tables) -> Result<()> {
+    /// Another copying, from other tables, into the records that this one kept.
+    pub(in crate::dataplane::xdp) fn take_reserve(&mut self) -> Self {
+        Self::new(std::mem::take(&mut self.half_open), std::mem::take(&mut self.established))
+    }
+
+    /// Leaves the free records to the programs, which will use them from here on; the reserved ones stay.
+    pub(in crate::dataplane::xdp) fn hand_over(&mut self) {
+        self.half_open.free.clear();
+        self.established.free.clear();
+    }
+
+    /// Copies what the old tables have that the new ones lack by now; programs may be using both.
+    pub(in crate::dataplane::xdp) fn catch_up(&mut self, source: &Source, target: &mut Tables) -> Result<()> {
         for (old, flow) in read(source)? {
-            let nonce = FlowWord(flow.word).nonce();
-            match self.copied.get(&(old, nonce)).copied() {
+            let place = (old, FlowWord(flow.word).nonce());
+            match self.copied.get_mut(&place) {
                 Some(copied) if copied.word == flow.word => {}
                 Some(copied) => update(target, copied, &flow)?,
-                None if self.skipped.contains(&(old, nonce)) => {}
-                None if self.is_known(target, &flow.client)? => {}
-                None => {
-                    let Some(new) = self.region(source, old).reserve.pop() else {
-                        self.skipped.insert((old, nonce));
-                        continue;
-                    };
-                    write(target, new, &flow)?;
-                    for (key, reference) in index_entries(&flow, new) {
-                        let fail = at(Operation::PutFlow, map::FLOW_INDEX, key);
-                        let inserted = target.flow_index.insert(key, reference, 0);
-                        inserted.map_err(|error| fail(io_error(error)))?;
-                    }
-                    self.note(old, &flow, new);
-                }
+                None if self.skipped.contains(&place) => {}
+                None => self.add(source, target, old, &flow)?,
             }
         }
-        self.release(target)
+        Ok(())
+    }
+
+    /// Copies a flow that was opened, or moved to an established record, since the last look.
+    fn add(&mut self, source: &Source, target: &mut Tables, old: u32, flow: &Flow) -> Result<()> {
+        // What the new programs opened themselves goes on; the next look finds the same.
+        if self.is_known(target, &flow.client)? || self.is_known(target, &flow.server)? {
+            return Ok(());
+        }
+        let region = self.region(source, old);
+        let Some(new) = region.free.pop().or_else(|| region.reserve.pop()) else {
+            self.skipped.insert((old, FlowWord(flow.word).nonce()));
+            return Ok(());
+        };
+        write(target, new, flow)?;
+        // The reply's first: a client's packet that finds the flow may be answered at once.
+        let [client, server] = index_entries(flow, new);
+        if !self.lead(target, server)? || !self.lead(target, client)? {
+            // The new programs were faster, and nobody has found the record.
+            write(target, new, &Flow::default())?;
+            return Ok(());
+        }
+        self.note(old, flow, new);
+        Ok(())
     }
 
     /// Flows in the new table.
@@ -174,18 +189,38 @@ impl FlowCopy {
         self.places.insert((index, nonce));
     }
 
-    /// Whether the new programs lead somewhere with that key, and not to a copy that is out of date because the
-    /// flow moved from half-open to established.
+    /// Whether the new programs made a flow with that key themselves.
+    ///
+    /// A copy is out of date when its flow has another record in the old tables now.
     fn is_known(&self, target: &Tables, key: &FlowKey) -> Result<bool> {
-        match target.flow_index.get(key, 0) {
-            Ok(found) => Ok(!self.places.contains(&(found.index(), found.nonce()))),
-            Err(MapError::KeyNotFound) => Ok(false),
-            Err(error) => Err(at(Operation::Read, map::FLOW_INDEX, key)(io_error(error))),
+        let Some(found) = reference(target, key)? else { return Ok(false) };
+        if self.places.contains(&(found.index(), found.nonce())) {
+            return Ok(false);
+        }
+        let fail = at(Operation::Read, map::FLOWS, found.index());
+        let record = target.flows.get(&found.index(), 0).map_err(|error| fail(io_error(error)))?;
+        let word = FlowWord(record.word);
+        Ok(word.nonce() == found.nonce() && word.state() != FlowState::Free)
+    }
+
+    /// Makes a key lead to a copy, unless the new programs were faster.
+    fn lead(&self, target: &mut Tables, (key, to): (FlowKey, FlowRef)) -> Result<bool> {
+        let fail = at(Operation::PutFlow, map::FLOW_INDEX, key);
+        match target.flow_index.insert(key, to, NO_EXIST).map_err(io_error) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                if self.is_known(target, &key)? {
+                    return Ok(false);
+                }
+                target.flow_index.insert(key, to, 0).map_err(|error| fail(io_error(error)))?;
+                Ok(true)
+            }
+            Err(error) => Err(fail(error)),
         }
     }
 
     /// Gives the reserved records that were not needed to the programs.
-    fn release(&mut self, target: &Tables) -> Result<()> {
+    pub(in crate::dataplane::xdp) fn release(&mut self, target: &Tables) -> Result<()> {
         let indices: Vec<u32> =
             self.half_open.reserve.drain(..).chain(self.established.reserve.drain(..)).collect();
         let free = vec![Flow::default(); indices.len()];
@@ -198,11 +233,29 @@ impl FlowCopy {
 }
 
 impl Region {
+    /// Places are given out all over the region, and reserved ones lie between them: programs look for a free
+    /// record at one stretch, and refuse a connection when a stretch is full.
     fn new(records: Range<u32>) -> Self {
         let length = records.end - records.start;
-        let middle = records.end - RESERVE.min(length / 8);
-        Self { free: (records.start..middle).rev().collect(), reserve: (middle..records.end).collect() }
+        let mut order = scattered(length).map(|place| records.start + place);
+        let reserve = order.by_ref().take(RESERVE.min(length / 8) as usize).collect();
+        let mut free: Vec<u32> = order.collect();
+        free.reverse();
+        Self { free, reserve }
     }
+}
+
+/// Every number below `length`, any few in a row far from each other: steps by the golden section of the ring.
+fn scattered(length: u32) -> impl Iterator<Item = u32> {
+    const GOLDEN: u64 = 0x9e37_79b9;
+    let length = u64::from(length);
+    let golden = (length * GOLDEN) >> 32;
+    let step = (golden.max(1)..).find(|&step| greatest_divisor(step, length) == 1).unwrap_or(1);
+    (0..length).map(move |n| (n * step % length) as u32)
+}
+
+const fn greatest_divisor(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { greatest_divisor(b, a % b) }
 }
 
 /// Both index entries of a flow in record `index`.
@@ -211,11 +264,25 @@ fn index_entries(flow: &Flow, index: u32) -> [(FlowKey, FlowRef); 2] {
     [(flow.client, FlowRef::new(index, nonce, false)), (flow.server, FlowRef::new(index, nonce, true))]
 }
 
+/// Where a key leads; an entry that is being deleted leads nowhere.
+fn reference(target: &Tables, key: &FlowKey) -> Result<Option<FlowRef>> {
+    match target.flow_index.get(key, 0) {
+        Ok(found) => Ok(Some(found).filter(|found| *found != FlowRef::default())),
+        Err(MapError::KeyNotFound) => Ok(None),
+        Err(error) => Err(at(Operation::Read, map::FLOW_INDEX, key)(io_error(error))),
+    }
+}
+
 /// Brings a copy up to date, unless the new programs have changed it themselves.
-fn update(target: &mut Tables, copied: Copied, flow: &Flow) -> Result<()> {
+fn update(target: &mut Tables, copied: &mut Copied, flow: &Flow) -> Result<()> {
     let fail = at(Operation::Read, map::FLOWS, copied.index);
     let now = target.flows.get(&copied.index, 0).map_err(|error| fail(io_error(error)))?;
-    if now.word == copied.word { write(target, copied.index, flow) } else { Ok(()) }
+    if now.word != copied.word {
+        return Ok(());
+    }
+    write(target, copied.index, flow)?;
+    copied.word = flow.word;
+    Ok(())
 }
 
 fn write(target: &mut Tables, index: u32, flow: &Flow) -> Result<()> {
@@ -254,10 +321,27 @@ mod tests {
 
     #[test]
     fn a_region_keeps_an_eighth_for_late_flows_but_not_more_than_the_reserve() {
-        let region = Region::new(0..64);
-        assert_eq!((region.free.last(), region.free.len()), (Some(&0), 56));
-        assert_eq!(region.reserve, (56..64).collect::<Vec<u32>>());
-        assert_eq!(Region::new(64..1_000_064).reserve.len(), 4_096);
+        for (range, reserved) in [(0..64, 8), (64..1_000_064, 4_096), (0..1, 0), (7..7, 0)] {
+            let region = Region::new(range.clone());
+            assert_eq!(region.reserve.len(), reserved);
+            let mut all: Vec<u32> = region.free.iter().chain(&region.reserve).copied().collect();
+            all.sort_unstable();
+            assert_eq!(all, range.collect::<Vec<u32>>());
+        }
+    }
+
+    #[test]
+    fn copies_leave_a_free_record_in_every_stretch() {
+        // Free and expired records are looked for in 256 places (half-open ones in 16, where only claimed ones stay).
+        for (length, probes, taken) in [(32_768, 256, 32_000), (131_072, 256, 128_000), (8_192, 16, 0)] {
+            let mut region = Region::new(0..length);
+            let mut used = vec![false; length as usize];
+            let copied = region
+                .free
+                .split_off(region.free.len().saturating_sub(taken - region.reserve.len().min(taken)));
+            copied.iter().chain(&region.reserve).for_each(|&place| used[place as usize] = true);
+            assert!(used.windows(probes).all(|stretch| stretch.contains(&false)), "{length}");
+        }
     }
 
     #[test]
