@@ -326,8 +326,8 @@ mod tests {
     fn a_mark_tells_replies_by_address_and_port() {
         let model = Model::new(4, 4);
         let address = |last| Ipv4Addr::new(10, 2, 0, last).into();
-        model.insert_flow_ref(&FlowKey::mark(address(1), Be16::new(8_080)), FlowRef::default(), true);
-        model.insert_flow_ref(&FlowKey::mark(address(2), Be16::new(0)), FlowRef::default(), true);
+        model.insert_flow_ref(&FlowKey::mark(address(1), Be16::new(8_080)), FlowRef::default());
+        model.insert_flow_ref(&FlowKey::mark(address(2), Be16::new(0)), FlowRef::default());
         let is_reply = |last, port| {
             let packet = Packet { source: address(last), source_port: Be16::new(port), ..Packet::default() };
             is_from_backend(&model, &packet)
