@@ -19,12 +19,14 @@ use lb_common::datapath::{Env, Insert, Scratch, Verdict};
 /// The packet at hand.
 pub(crate) struct Kernel {
     ctx: *mut xdp_md,
+    /// Looked up once: every program needs it more than once.
+    settings: &'static Settings,
 }
 
 impl Kernel {
     #[inline(always)]
-    pub(crate) fn new(ctx: &XdpContext) -> Self {
-        Self { ctx: ctx.ctx }
+    pub(crate) fn new(ctx: &XdpContext) -> Option<Self> {
+        Some(Self { ctx: ctx.ctx, settings: maps::SETTINGS.get(0)? })
     }
 }
 
@@ -97,11 +99,11 @@ unsafe impl Env for Kernel {
     }
     #[inline(always)]
     fn now(&self) -> u64 {
-        if let (Some(settings), Some(offset)) = (self.settings(), self.hand(abi::hand::CLOCK)) {
+        if let Some(offset) = self.hand(abi::hand::CLOCK) {
             // SAFETY: a map value; one aligned word.
             let offset = unsafe { offset.read_volatile() };
-            if settings.tick != 0 && offset != 0 {
-                return ticks(settings).wrapping_add(offset);
+            if self.settings.tick != 0 && offset != 0 {
+                return ticks(self.settings).wrapping_add(offset);
             }
         }
         // SAFETY: a helper without arguments.
@@ -109,9 +111,9 @@ unsafe impl Env for Kernel {
     }
     #[inline(always)]
     fn set_clock(&self) {
-        if let (Some(settings), Some(offset)) = (self.settings(), self.hand(abi::hand::CLOCK)) {
+        if let Some(offset) = self.hand(abi::hand::CLOCK) {
             // SAFETY: a helper without arguments, and a map value.
-            unsafe { offset.write_volatile(bpf_ktime_get_coarse_ns().wrapping_sub(ticks(settings))) };
+            unsafe { offset.write_volatile(bpf_ktime_get_coarse_ns().wrapping_sub(ticks(self.settings))) };
         }
     }
 
@@ -137,11 +139,11 @@ unsafe impl Env for Kernel {
 
     #[inline(always)]
     fn settings(&self) -> Option<&Settings> {
-        maps::SETTINGS.get(0)
+        Some(self.settings)
     }
     #[inline(always)]
     fn service(&self, key: &ServiceKey) -> Option<&Service> {
-        let version = self.settings()?.version;
+        let version = self.settings.version;
         let at_hand = maps::SERVICES_AT_HAND.get_ptr_mut(ServiceAtHand::place(key))?;
         // SAFETY: this CPU's own.
         let at_hand = unsafe { &mut *at_hand };

@@ -25,7 +25,7 @@ use lb_common::datapath::{self, Verdict};
 /// Entry: attached to interfaces.
 #[xdp]
 pub fn stickleback(ctx: XdpContext) -> u32 {
-    code(datapath::entry(&Kernel::new(&ctx)))
+    run(&ctx, |env| datapath::entry(env))
 }
 
 macro_rules! tail_programs {
@@ -33,7 +33,7 @@ macro_rules! tail_programs {
         #[doc = concat!("Tail-called: `program::", stringify!($number), "`.")]
         #[xdp]
         pub fn $name(ctx: XdpContext) -> u32 {
-            code(datapath::tail(&Kernel::new(&ctx), $number))
+            run(&ctx, |env| datapath::tail(env, $number))
         }
     )*};
 }
@@ -51,19 +51,21 @@ tail_programs! {
 /// Run by `lbd`: reclaims what has expired.
 #[xdp]
 pub fn sweep(ctx: XdpContext) -> u32 {
-    code(datapath::sweep(&Kernel::new(&ctx)))
+    run(&ctx, |env| datapath::sweep(env))
 }
 
 /// Run by `lbd`: applies binding records.
 #[xdp]
 pub fn apply(ctx: XdpContext) -> u32 {
-    code(datapath::apply(&Kernel::new(&ctx)))
+    run(&ctx, |env| datapath::apply(env))
 }
 
-/// The return code of a verdict.
+/// Runs a step of the data plane and turns its verdict into a return code.
 #[inline(always)]
-fn code(verdict: Verdict) -> u32 {
-    match verdict {
+fn run(ctx: &XdpContext, step: impl Fn(&Kernel) -> Verdict) -> u32 {
+    // Without settings there are no services either.
+    let Some(env) = Kernel::new(ctx) else { return XDP_PASS };
+    match step(&env) {
         Verdict::Pass => XDP_PASS,
         Verdict::Tx => XDP_TX,
         Verdict::Redirect => XDP_REDIRECT,

@@ -43,11 +43,11 @@ pub(crate) mod part {
 const _: () = assert!(size_of::<Packet>() == 64);
 
 impl Packet {
-    /// Zeroes everything: by words, where a plain assignment becomes the kernel's memset, a loop over bytes.
+    /// Zeroes everything behind the addresses, which every packet sets: by words, where a plain assignment becomes the kernel's memset, a loop over bytes.
     #[inline(always)]
     pub(crate) fn clear(&mut self) {
         let words: *mut u64 = (&raw mut *self).cast();
-        let mut i = 0;
+        let mut i = 2 * size_of::<Addr>() / 8;
         while i < size_of::<Self>() / 8 {
             // SAFETY: inside the packet, which is aligned to eight bytes and made of integers.
             unsafe { words.add(i).write_volatile(0) };
