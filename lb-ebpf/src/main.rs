@@ -13,19 +13,29 @@
 mod kernel;
 mod maps;
 
-use aya_ebpf::{
-    bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX},
-    macros::xdp,
-    programs::XdpContext,
-};
+use aya_ebpf::{bindings::xdp_action::XDP_PASS, macros::xdp, programs::XdpContext};
 use kernel::Kernel;
 use lb_common::abi::program;
-use lb_common::datapath::{self, Verdict};
+use lb_common::datapath;
+
+/// Runs a step of the data plane; its verdict is the return code.
+///
+/// A macro, because all of it has to end up in the program itself: a tail call from a function would come back to that
+/// function's caller with the other program's return code.
+macro_rules! run {
+    ($ctx:ident, $step:path $(, $number:path)?) => {
+        match Kernel::new(&$ctx) {
+            Some(env) => $step(&env $(, $number)?) as u32,
+            // Without settings there are no services either.
+            None => XDP_PASS,
+        }
+    };
+}
 
 /// Entry: attached to interfaces.
 #[xdp]
 pub fn stickleback(ctx: XdpContext) -> u32 {
-    run(&ctx, |env| datapath::entry(env))
+    run!(ctx, datapath::entry)
 }
 
 macro_rules! tail_programs {
@@ -33,7 +43,7 @@ macro_rules! tail_programs {
         #[doc = concat!("Tail-called: `program::", stringify!($number), "`.")]
         #[xdp]
         pub fn $name(ctx: XdpContext) -> u32 {
-            run(&ctx, |env| datapath::tail(env, $number))
+            run!(ctx, datapath::tail, $number)
         }
     )*};
 }
@@ -51,27 +61,13 @@ tail_programs! {
 /// Run by `lbd`: reclaims what has expired.
 #[xdp]
 pub fn sweep(ctx: XdpContext) -> u32 {
-    run(&ctx, |env| datapath::sweep(env))
+    run!(ctx, datapath::sweep)
 }
 
 /// Run by `lbd`: applies binding records.
 #[xdp]
 pub fn apply(ctx: XdpContext) -> u32 {
-    run(&ctx, |env| datapath::apply(env))
-}
-
-/// Runs a step of the data plane and turns its verdict into a return code.
-#[inline(always)]
-fn run(ctx: &XdpContext, step: impl Fn(&Kernel) -> Verdict) -> u32 {
-    // Without settings there are no services either.
-    let Some(env) = Kernel::new(ctx) else { return XDP_PASS };
-    match step(&env) {
-        Verdict::Pass => XDP_PASS,
-        Verdict::Tx => XDP_TX,
-        Verdict::Redirect => XDP_REDIRECT,
-        // A tail call that came back has been counted.
-        Verdict::Drop | Verdict::Tail => XDP_DROP,
-    }
+    run!(ctx, datapath::apply)
 }
 
 #[unsafe(link_section = "license")]

@@ -7,13 +7,13 @@ use aya::{EbpfLoader, programs::Xdp};
 use lb_common::abi::program;
 use std::path::PathBuf;
 
-/// Verified instructions each program may take: about twice what it took when this was written.
+/// Verified instructions each program may take: about twice the most it took so far; the compiler's whims move it.
 const BUDGET: [(&str, u32); 10] = [
     (program::ENTRY, 60_000),
     ("bind", 80_000),
-    ("nat", 15_000),
+    ("nat", 60_000),
     ("open", 30_000),
-    ("establish", 40_000),
+    ("establish", 60_000),
     ("icmp", 60_000),
     ("fragment", 60_000),
     ("answer", 10_000),

@@ -10,18 +10,21 @@ use crate::abi::{
 ///
 /// Without payloads: an enum whose variants leave bytes undefined makes the compiler move garbage between
 /// registers, which the verifier refuses.
+/// The numbers are the kernel's return codes, so a verdict and what another program returned are the same thing.
+#[repr(u32)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
-    /// To the stack, untouched.
-    Pass,
-    /// Lost.
-    Drop,
-    /// Out of the interface that it came in on.
-    Tx,
-    /// Out of another interface: the one last given to [`Env::redirect`].
-    Redirect,
-    /// On to another program: the one last given to [`Env::tail`]. The kernel never comes back with this one.
-    Tail,
+    /// On to another program: the one last given to [`Env::tail`]. The kernel never comes back with this one
+    /// (its number is `XDP_ABORTED`).
+    Tail = 0,
+    /// Lost (`XDP_DROP`).
+    Drop = 1,
+    /// To the stack, untouched (`XDP_PASS`).
+    Pass = 2,
+    /// Out of the interface that it came in on (`XDP_TX`).
+    Tx = 3,
+    /// Out of another interface: the one last given to [`Env::redirect`] (`XDP_REDIRECT`).
+    Redirect = 4,
 }
 
 /// Result of an insert.
