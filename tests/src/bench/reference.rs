@@ -19,6 +19,8 @@ pub const NAMES: [&str; 3] = ["floor/drop", NAME, FULL];
 const CLIENT: &str = "10.64.0.0:40000";
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
 const REALS: u32 = 100;
+/// Connections of the case with many: half of what its table holds, so that none is forgotten.
+const CONNECTIONS: u32 = 1 << 19;
 
 /// Fills the reference programs' maps and lists their cases, a program that drops first.
 pub fn cases(rig: &mut Rig) -> Result<Vec<Case>> {
@@ -55,10 +57,12 @@ pub fn cases(rig: &mut Rig) -> Result<Vec<Case>> {
     let client: SocketAddr = CLIENT.parse()?;
     let vip = SocketAddr::from((VIP, 80));
     let data = Template::single(&tcp(link, client, vip, flag::DATA, 64));
+    let full = rig.testbed_program("reference_full")?;
+    rig.measure(&full, data.in_turn(SOURCE_V4, CONNECTIONS), CONNECTIONS)?;
     Ok(vec![
         Case::new("floor/drop", Subject::Drop, data),
         Case::new(NAME, Subject::ReferenceOne, data),
         Case::new(FULL, Subject::ReferenceFull, data),
-        Case::new(format!("{FULL}/512k-flows"), Subject::ReferenceFull, data.random(SOURCE_V4, 1 << 19)),
+        Case::new(format!("{FULL}/512k-flows"), Subject::ReferenceFull, data.random(SOURCE_V4, CONNECTIONS)),
     ])
 }

@@ -46,6 +46,8 @@ pub struct Rig {
     under_test: ProgramArray<MapData>,
     link: Link,
     ifindex: u32,
+    /// Where the next random sequence begins.
+    seed: u64,
     _statistics: OwnedFd,
 }
 
@@ -76,6 +78,7 @@ impl Rig {
             under_test,
             link: Link { destination: mac(NEAR)?, source: mac(FAR)? },
             ifindex: ifindex(NEAR)?,
+            seed: 0x5eed,
             _statistics,
         })
     }
@@ -102,6 +105,7 @@ impl Rig {
 
     /// Runs `program` on `frames` live frames made from `template`.
     pub fn measure(&mut self, program: &ProgramFd, template: Template, frames: u32) -> Result<Sample> {
+        let template = self.reseeded(template);
         self.aim(program, template)?;
         let restore: &Xdp = self.testbed.program("restore").context("restore is gone")?.try_into()?;
         let data = padded(&template);
@@ -151,6 +155,15 @@ impl Rig {
         })?;
         out.truncate(result.data_size_out as usize);
         Ok(Verdict { action: result.return_value, frame: out })
+    }
+
+    /// The template with random flows other than last time's.
+    fn reseeded(&mut self, mut template: Template) -> Template {
+        self.seed = self.seed.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+        if template.random != 0 {
+            template.state = self.seed;
+        }
+        template
     }
 
     fn aim(&mut self, program: &ProgramFd, template: Template) -> Result<()> {
