@@ -20,6 +20,12 @@ impl Addr {
         Self([0, 0, MAPPED, word])
     }
 
+    /// A copy by words: the kernel target copies the whole by a loop over bytes.
+    #[inline(always)]
+    pub const fn by_words(&self) -> Self {
+        Self([self.0[0], self.0[1], self.0[2], self.0[3]])
+    }
+
     /// Whether this is an IPv4 address.
     #[inline(always)]
     pub const fn is_v4(&self) -> bool {

@@ -21,17 +21,26 @@ pub struct FlowKey {
 }
 
 impl FlowKey {
+    /// A key of these parts, put together by words: the kernel target makes loops over bytes of anything else.
+    #[inline(always)]
+    pub const fn new(
+        source: &Addr,
+        destination: &Addr,
+        source_port: Be16,
+        destination_port: Be16,
+        protocol: u8,
+    ) -> Self {
+        let (s, d) = (&source.0, &destination.0);
+        let ports = (source_port.raw() as u32).to_le() | ((destination_port.raw() as u32) << 16).to_le();
+        let words = [s[0], s[1], s[2], s[3], d[0], d[1], d[2], d[3], ports, (protocol as u32).to_le()];
+        // SAFETY: both are forty bytes of integers, and the last word is the protocol followed by zeros.
+        unsafe { core::mem::transmute(words) }
+    }
+
     /// The key of the other direction.
     #[inline(always)]
     pub const fn reversed(&self) -> Self {
-        Self {
-            source: self.destination,
-            destination: self.source,
-            source_port: self.destination_port,
-            destination_port: self.source_port,
-            protocol: self.protocol,
-            pad: [0; 3],
-        }
+        Self::new(&self.destination, &self.source, self.destination_port, self.source_port, self.protocol)
     }
 
     /// The key that marks a backend's address and port in the index while tables are replaced; no packet has it.

@@ -43,7 +43,7 @@ pub(crate) fn service_again<'a, E: Env>(
     port: Be16,
     protocol: u8,
 ) -> Option<&'a Service> {
-    service(env, settings, *address, port, protocol)
+    service(env, settings, address.by_words(), port, protocol)
 }
 
 /// The service of a packet's destination, out of line.
@@ -54,6 +54,12 @@ pub(crate) fn service_of<'a, E: Env>(
     packet: &Packet,
 ) -> Option<&'a Service> {
     service_again(env, settings, &packet.destination, packet.destination_port, packet.protocol)
+}
+
+/// The same, out of line: for the programs whose stack is short.
+#[inline(never)]
+pub(crate) fn session_again(service: &Service, settings: &Settings, packet: &Packet) -> u64 {
+    session(service, settings, packet)
 }
 
 /// The session key of a packet from a client.

@@ -27,9 +27,13 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
 #[inline(always)]
 fn transport<E: Env>(env: &E, packet: &mut Packet) -> Verdict {
     let Some(settings) = env.settings() else { return count::end(env, Outcome::NotOurs) };
-    let Some(service) =
-        choice::service(env, settings, packet.destination, packet.destination_port, packet.protocol)
-    else {
+    let Some(service) = choice::service(
+        env,
+        settings,
+        packet.destination.by_words(),
+        packet.destination_port,
+        packet.protocol,
+    ) else {
         if settings.flags & SettingsFlags::NAT == 0 {
             return count::end(env, Outcome::NotOurs);
         }

@@ -69,14 +69,7 @@ impl Packet {
     /// The 5-tuple as it stands in the packet.
     #[inline(always)]
     pub(crate) const fn flow_key(&self) -> FlowKey {
-        FlowKey {
-            source: self.source,
-            destination: self.destination,
-            source_port: self.source_port,
-            destination_port: self.destination_port,
-            protocol: self.protocol,
-            pad: [0; 3],
-        }
+        FlowKey::new(&self.source, &self.destination, self.source_port, self.destination_port, self.protocol)
     }
 
     /// Bytes of the packet behind the IP header.

@@ -28,7 +28,7 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     let Some(service) = choice::service_of(env, settings, packet) else {
         return count::end(env, Outcome::NotOurs);
     };
-    let session = choice::session(service, settings, packet);
+    let session = choice::session_again(service, settings, packet);
     let now = env.now();
     let bound = binding::find(env, &BindingKey::new(service.id, session), now)
         .and_then(|found| binding::backend(env, found.word));
@@ -51,8 +51,8 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     }
 }
 
-/// Ends the flow that had the same 5-tuple before.
-#[inline(always)]
+/// Ends the flow that had the same 5-tuple before; out of line for the sake of the stack.
+#[inline(never)]
 fn forget_old<E: Env>(env: &E, packet: &Packet) {
     let Some(cell) = env.flow_ref(&packet.flow_key()) else { return };
     // SAFETY: from the environment.
@@ -85,7 +85,15 @@ fn fill<E: Env>(
     // SAFETY: claimed by this CPU; the word is left as it is.
     let record = unsafe { &mut *live.record };
     record.last_seen = now;
-    record.client = packet.flow_key();
+    // Not `flow_key`: a second key put together by words does not fit on the stack.
+    record.client = FlowKey {
+        source: packet.source,
+        destination: packet.destination,
+        source_port: packet.source_port,
+        destination_port: packet.destination_port,
+        protocol: packet.protocol,
+        pad: [0; 3],
+    };
     record.server = FlowKey {
         source: backend.address,
         destination: toward,
