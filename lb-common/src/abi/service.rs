@@ -51,7 +51,7 @@ pub struct Service {
     pub slot: u16,
     /// A [`Mode`].
     pub mode: u8,
-    /// An [`Affinity`].
+    /// An [`super::Affinity`].
     pub affinity: u8,
     /// First slot of its selection table in the arena.
     pub table: u32,
@@ -141,28 +141,6 @@ impl Mode {
             1 => Self::L2,
             2 => Self::Ipip,
             3 => Self::Gue,
-            _ => return None,
-        })
-    }
-}
-
-/// How the session key is taken from a packet.
-#[repr(u8)]
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Affinity {
-    /// The 5-tuple: every connection is a session of its own.
-    None = 0,
-    /// The client's address, cut to a prefix.
-    SourceIp = 1,
-}
-
-impl Affinity {
-    /// The affinity with that number.
-    #[inline(always)]
-    pub const fn from_u8(n: u8) -> Option<Self> {
-        Some(match n {
-            0 => Self::None,
-            1 => Self::SourceIp,
             _ => return None,
         })
     }

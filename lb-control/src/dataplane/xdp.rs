@@ -294,7 +294,10 @@ impl DataPlane for Xdp {
             | FlowState::Answered
             | FlowState::Established
             | FlowState::Closing
-            | FlowState::Closed => true,
+            | FlowState::Closed
+            | FlowState::Collecting
+            | FlowState::Connecting
+            | FlowState::Releasing => true,
         });
         Ok(Page { rows: used.collect(), next: batch.next.map(Cursor) })
     }

@@ -68,6 +68,10 @@ impl Product {
             udp_established: seconds(180),
             version: 1,
             tick: tick()?,
+            head_timeout: seconds(20),
+            connect_timeout: seconds(20),
+            holds: abi::DEFAULT_HOLDS,
+            cpu_holds: 64,
         };
         let mut product = Self { plan: Plan::new(rig)?, object, programs: None, settings };
         product.load_programs()?;

@@ -2,8 +2,8 @@
 
 use super::super::tables::{Change, Tables};
 use lb_common::abi::{
-    self, Backend, Binding, BindingKey, BindingWord, Counters, Flow, FlowKey, FragmentKey, FragmentRef,
-    Outcome, Service, ServiceKey, Settings, hand,
+    self, AffinityRules, Backend, Binding, BindingKey, BindingWord, Counters, Flow, FlowKey, FragmentKey,
+    FragmentRef, Hold, Outcome, PathRule, QuicConfig, Secrets, Server, Service, ServiceKey, Settings, hand,
 };
 use lb_common::datapath::{Insert, Scratch};
 use std::cell::{Cell, RefCell, UnsafeCell};
@@ -32,6 +32,12 @@ pub(super) struct Memory {
     pub(super) doorkeeper: Cells<u64>,
     pub(super) scratch: Cells<Scratch>,
     pub(super) outcomes: Vec<Cell<u64>>,
+    pub(super) affinities: BTreeMap<u16, AffinityRules>,
+    pub(super) servers: Vec<Server>,
+    pub(super) path_rules: Vec<PathRule>,
+    pub(super) quic: BTreeMap<u32, QuicConfig>,
+    pub(super) secrets: Secrets,
+    pub(super) holds: Cells<Hold>,
 }
 
 impl Memory {
@@ -58,6 +64,12 @@ impl Memory {
             doorkeeper: Cells::of(abi::DOORKEEPER_ENTRIES),
             scratch: Cells::of(1),
             outcomes: vec![Cell::new(0); Outcome::COUNT as usize],
+            affinities: tables.affinities.clone(),
+            servers: tables.servers.clone(),
+            path_rules: tables.path_rules.clone(),
+            quic: tables.quic.clone(),
+            secrets: tables.secrets,
+            holds: Cells::of(settings.holds),
         };
         for (ring, (key, word, left)) in (0_u32..).zip(&tables.bindings) {
             memory.bindings.insert(*key, starting(key, *word, *left, ring, now), true);
