@@ -13,8 +13,8 @@ use core::ffi::c_void;
 use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
 use lb_common::abi::{
     self, ARENA_CHUNK, AffinityRules, Backend, Binding, BindingEvent, BindingKey, Counters, Filling, Flow,
-    FlowKey, FlowRef, FragmentKey, FragmentRef, Hold, Outcome, PathRule, QuicConfig, Secrets, Server, Service,
-    ServiceAtHand, ServiceKey, Settings,
+    FlowKey, FlowRef, FragmentKey, FragmentRef, Hold, Outcome, PathRule, QuicConfig, Secrets, Server,
+    Service, ServiceAtHand, ServiceKey, Settings,
 };
 use lb_common::datapath::{Env, Insert, Scratch, Verdict};
 

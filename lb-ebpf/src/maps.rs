@@ -8,8 +8,8 @@ use aya_ebpf::{
 };
 use lb_common::abi::{
     self, AffinityRules, ArenaChunk, Backend, Binding, BindingEvent, BindingKey, Counters, Flow, FlowKey,
-    FragmentKey, FragmentRef, Hand, Hold, Outcome, PathRule, QuicConfig, Secrets, Server, Service, ServiceAtHand,
-    ServiceKey, Settings,
+    FragmentKey, FragmentRef, Hand, Hold, Outcome, PathRule, QuicConfig, Secrets, Server, Service,
+    ServiceAtHand, ServiceKey, Settings,
 };
 use lb_common::datapath::Scratch;
 
