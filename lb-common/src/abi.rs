@@ -32,7 +32,8 @@ pub use endian::{Be16, Be32};
 pub use event::{BindingEvent, BindingEventKind};
 pub use flow::{Flow, FlowKey, FlowRef, FlowState, FlowWord, FragmentKey, FragmentRef, SpliceFlags};
 pub use hold::{
-    DEFAULT_HOLDS, Filling, HOLD_FRONT, HOLD_LEN, HOLD_SLACK, Hold, HoldFlags, HoldWord, MAX_TRIED,
+    DEFAULT_HOLDS, Filling, HOLD_FRONT, HOLD_LEN, HOLD_SLACK, Hold, HoldFlags, HoldWord, MAX_TRIED, Named,
+    Said,
 };
 pub use hop::{Hop, Mac, VlanTags};
 pub use maintenance::{

@@ -90,7 +90,22 @@ pub struct Scratch {
     pub(crate) mtu: u32,
     /// For `nat`: whether the packet's destination is a service.
     pub(crate) to_service: u32,
-    pub(crate) pad: u32,
-    /// For `establish`: the flow.
+    /// For `connect`: the hold with the request, plus 1; a CPU's own when no other was free.
+    pub(crate) hold: u32,
+    /// For `establish` and the programs of delayed binding: the flow; zero = none.
     pub(crate) flow: FlowRef,
+    /// For `connect`: one of [`again`].
+    pub(crate) again: u32,
+    pub(crate) pad: u32,
+}
+
+/// Why a SYN to a backend is due.
+#[allow(dead_code, reason = "the programs come with the next change")]
+pub(crate) mod again {
+    /// The request has just been read.
+    pub(crate) const FIRST: u32 = 0;
+    /// The client sent it again.
+    pub(crate) const RETRANSMITTED: u32 = 1;
+    /// A backend refused the SYN before.
+    pub(crate) const REFUSED: u32 = 2;
 }
