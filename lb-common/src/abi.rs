@@ -157,7 +157,7 @@ pub mod program {
     /// The entry program, attached to interfaces.
     pub const ENTRY: &str = "stickleback";
     /// Tail-called programs by place in `PROGRAMS`.
-    pub const TAIL_CALLS: [(u32, &str); 7] = [
+    pub const TAIL_CALLS: [(u32, &str); 11] = [
         (BIND, "bind"),
         (NAT, "nat"),
         (OPEN, "open"),
@@ -165,6 +165,10 @@ pub mod program {
         (FRAGMENT, "fragment"),
         (ANSWER, "answer"),
         (ESTABLISH, "establish"),
+        (GREET, "greet"),
+        (COLLECT, "collect"),
+        (CONNECT, "connect"),
+        (TURN, "turn"),
     ];
     /// Makes or moves a binding in the direct modes.
     pub const BIND: u32 = 0;

@@ -235,8 +235,8 @@ pub struct Flow {
     pub client_mac: Mac,
     /// Our MAC that its packets came to.
     pub local_mac: Mac,
-    /// Zero.
-    pub pad: u16,
+    /// Spliced: the window field of the client's last segment, as it stood there; kept until a backend answers.
+    pub window: u16,
     /// Interface that its packets came in on.
     pub ifindex: u32,
     /// Tags its packets carried.

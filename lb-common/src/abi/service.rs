@@ -153,6 +153,8 @@ pub struct ServiceFlags;
 impl ServiceFlags {
     /// `nat` with source NAT from [`Service::source`].
     pub const SNAT: u16 = 1 << 0;
+    /// Delayed binding: `nat` over TCP, and the backend is chosen by what the client sends.
+    pub const SPLICE: u16 = 1 << 1;
 }
 
 super::pod!(ServiceKey: 20, Service: 64, ServiceAtHand: 88);

@@ -109,7 +109,7 @@ fn fill<E: Env>(
     record.backend_generation = backend.generation;
     record.client_mac = client_mac;
     record.local_mac = local_mac;
-    record.pad = 0;
+    record.window = 0;
     record.ifindex = env.ingress();
     record.tags = packet.tags;
     record.answer = 0;
