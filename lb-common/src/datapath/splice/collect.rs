@@ -18,7 +18,8 @@ mod waiting;
 pub(super) use arrived::{Arrived, Place};
 
 use super::hold::{self, Held};
-use super::{read, segment};
+use super::segment::{self, Segment};
+use super::read;
 use crate::abi::{
     AffinityRules, Flow, FlowState, FlowWord, HoldFlags, Outcome, Service, Settings, program,
 };
@@ -26,7 +27,7 @@ use crate::datapath::flow::{self, Live};
 use crate::datapath::scratch::{Packet, again};
 use crate::datapath::{Env, Verdict, answer, choice, count};
 use crate::packet::flag;
-use crate::splice::window;
+use crate::splice::wanted_window;
 
 #[inline(always)]
 pub(crate) fn run<E: Env>(env: &E) -> Verdict {
@@ -150,7 +151,7 @@ pub(super) fn acknowledge<E: Env>(
     outcome: Outcome,
 ) -> Verdict {
     let scales = flow.client_scale != Flow::NO_SCALE;
-    let window = window::wanted(way.mss(), scales);
+    let window = wanted_window(way.mss(), scales);
     back(env, way, (flow.isn.wrapping_add(1), acknowledgement), window, flag::ACK, outcome)
 }
 
@@ -164,8 +165,9 @@ pub(super) fn back<E: Env>(
     flags: u8,
     outcome: Outcome,
 ) -> Verdict {
-    match segment::to_client(env, way.packet, sequence, acknowledgement, window, flags) {
-        Some(()) => answer::send_back(env, way.settings, outcome),
+    let answer = Segment { sequence, acknowledgement, window, flags };
+    match segment::back(env, way.packet, &answer) {
+        Some(_) => answer::send_back(env, way.settings, outcome),
         None => count::end(env, Outcome::NoRoom),
     }
 }

@@ -194,7 +194,7 @@ pub(crate) fn is_lost<E: Env>(env: &E, number: u32, flow: FlowRef) -> bool {
 
 /// Gives the hold of a flow that ends back, if it still has one.
 #[inline(always)]
-pub(crate) fn drop_of<E: Env>(env: &E, live: &Live) {
+pub(crate) fn abandon<E: Env>(env: &E, live: &Live) {
     let number = live.flow().hold;
     if number != 0
         && let Some(held) = lock(env, number, live.reference)

@@ -1,9 +1,9 @@
 //! Held bytes on their way to the backend.
 
 use super::hold::Held;
-use crate::abi::{Filling, Flow, HOLD_FRONT, HOLD_LEN, Hold, HoldFlags, Outcome, Settings};
+use crate::abi::{Filling, Flow, HOLD_FRONT, HOLD_LEN, HOLD_SLACK, Hold, HoldFlags, Outcome, Settings};
 use crate::datapath::{Env, Verdict, count, frame, link};
-use crate::packet::{Sum, get, opaque_offset};
+use crate::packet::{Ipv4, Ipv6, Sum, Tcp, flag, get, opaque_offset};
 
 /// Bytes that one round of the checksum takes.
 const ROUND: u32 = 64;
@@ -18,17 +18,34 @@ pub(crate) struct Chunk {
     /// How many.
     pub(crate) len: u32,
     /// Their folded sum.
-    sum: u32,
+    pub(crate) sum: u32,
     /// Whether the client's FIN follows them.
     pub(crate) fin: bool,
 }
 
 impl Chunk {
-    /// What they add to a checksum.
+    /// Flags of a segment that carries them.
     #[inline(always)]
-    pub(crate) const fn sum(&self) -> Sum {
-        Sum::ZERO.add32(self.sum)
+    pub(crate) const fn flags(&self) -> u8 {
+        let push = if self.len != 0 { flag::PSH } else { 0 };
+        flag::ACK | push | if self.fin { flag::FIN } else { 0 }
     }
+}
+
+/// Bytes that fit a packet to the backend: its MSS, and the MTU of the way.
+#[inline(always)]
+pub(crate) fn room(held: &Held, mtu: u16, v4: bool) -> u32 {
+    let headers = Tcp::LEN + if v4 { Ipv4::LEN } else { Ipv6::LEN };
+    let fits = (mtu as u32).saturating_sub(headers as u32);
+    let mss = held.get().mss as u32;
+    let room = if mss != 0 && mss < fits { mss } else { fits };
+    if room < HOLD_SLACK as u32 { room } else { HOLD_SLACK as u32 }
+}
+
+/// The sequence number that a chunk has.
+#[inline(always)]
+pub(crate) fn sequence(held: &Held, chunk: &Chunk, flow: &Flow) -> u32 {
+    flow.start.wrapping_sub(held.get().front).wrapping_add(chunk.from)
 }
 
 /// What has not been sent, at most `room` bytes of it.
@@ -155,7 +172,7 @@ fn write<E: Env>(
 fn store<E: Env>(env: &E, hold: *mut Hold, place: u32, at: u32, len: u32) -> bool {
     let place = opaque_offset(place as usize);
     let len = opaque_offset(len as usize);
-    if place >= END as usize || len == 0 || len > crate::abi::HOLD_SLACK {
+    if place >= END as usize || len == 0 || len > HOLD_SLACK {
         return false;
     }
     // SAFETY: front, stream and slack stand behind each other, so that the slack's length can be read from any place.

@@ -10,7 +10,7 @@ use crate::datapath::flow::{self, Live, Room};
 use crate::datapath::scratch::again;
 use crate::datapath::{Env, Insert, Verdict, answer, count, frame};
 use crate::packet::Ethernet;
-use crate::splice::syncookie::SynCookie;
+use crate::splice::SynCookie;
 
 #[inline(always)]
 pub(super) fn run<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived) -> Verdict {

@@ -5,9 +5,7 @@ use crate::abi::{FlowRef, FlowState, Outcome, SettingsFlags};
 use crate::datapath::scratch::Packet;
 use crate::datapath::{Env, Verdict, answer, count, flow};
 use crate::packet::flag;
-use crate::splice::options;
-use crate::splice::syncookie::{Proof, SynCookie};
-use crate::splice::window;
+use crate::splice::{Proof, SynCookie, wanted_window};
 
 #[inline(always)]
 pub(super) fn run<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived) -> Verdict {
@@ -61,7 +59,7 @@ fn wrong<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived) -> Verdict {
 }
 
 /// What the segment's numbers, moved by so much, prove.
-#[inline(never)]
+#[inline(always)]
 fn judge<E: Env>(
     env: &E,
     way: &Way<'_>,
@@ -69,12 +67,9 @@ fn judge<E: Env>(
     sequence: u32,
     acknowledgement: u32,
 ) -> Proof {
-    let Some(secrets) = env.secrets() else { return Proof::Wrong };
-    let packet = way.packet;
-    let ports = packet.source_port.raw() as u32 | (packet.destination_port.raw() as u32) << 16;
     let isn = segment.sequence.wrapping_add(sequence).wrapping_sub(1);
-    let cookie = SynCookie(segment.acknowledgement.wrapping_add(acknowledgement).wrapping_sub(1));
-    cookie.judge(secrets, way.now, (&packet.source, &packet.destination, ports), isn)
+    let cookie = segment.acknowledgement.wrapping_add(acknowledgement).wrapping_sub(1);
+    super::super::judge(env, way.packet, cookie, isn)
 }
 
 /// Whether the connection's head was being collected, until its time was over.
@@ -92,5 +87,5 @@ fn took_too_long<E: Env>(env: &E, packet: &Packet) -> bool {
 #[inline(always)]
 fn window(way: &Way<'_>, segment: &Arrived) -> u16 {
     let offer = SynCookie(segment.acknowledgement.wrapping_sub(1)).offer();
-    window::wanted(way.mss(), offer.scales())
+    wanted_window(way.mss(), offer.scales())
 }

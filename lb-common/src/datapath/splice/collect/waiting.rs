@@ -1,13 +1,15 @@
 //! Segments that come while the backend is being asked, or is being sent what is held.
 
 use super::super::hold::{self, Held};
-use super::super::{read, release, segment, translate};
+use super::super::segment::{self, Segment};
+use super::super::{read, release, translate};
 use super::{Arrived, Place, Way, acknowledge, append, connect, end, give_up, missing, note};
 use crate::abi::{Flow, HoldFlags, Outcome};
 use crate::datapath::flow::Live;
 use crate::datapath::scratch::again;
 use crate::datapath::{Env, Verdict, answer, count};
 use crate::packet::flag;
+use crate::splice::window_to_backend;
 
 /// While the backend has not answered.
 #[inline(always)]
@@ -125,9 +127,13 @@ fn resend<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived, live: &Live, held: 
         held.unlock(env);
         return count::end(env, Outcome::NotHeld);
     }
-    let sequence = release::sequence(&held, flow, chunk.from);
-    let numbers = (sequence, segment.acknowledgement);
-    match segment::to_backend(env, live, numbers, segment.window, chunk.flags(), &chunk) {
+    let segment = Segment {
+        sequence: release::sequence(&held, &chunk, flow),
+        acknowledgement: segment.acknowledgement.wrapping_add(translate::offset(flow)),
+        window: window_to_backend(segment.window, flow.client_scale, flow.server_scale),
+        flags: chunk.flags(),
+    };
+    match segment::to_backend(env, live, &segment, chunk.len, chunk.sum) {
         Some(at) => release::put(env, way.settings, held, &chunk, (at, hop.ifindex), false),
         None => {
             held.unlock(env);
