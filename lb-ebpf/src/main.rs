@@ -56,6 +56,10 @@ tail_programs! {
     icmp = program::ICMP;
     fragment = program::FRAGMENT;
     answer = program::ANSWER;
+    greet = program::GREET;
+    collect = program::COLLECT;
+    connect = program::CONNECT;
+    turn = program::TURN;
 }
 
 /// Run by `lbd`: reclaims what has expired.

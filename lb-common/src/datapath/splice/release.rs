@@ -1,0 +1,1 @@
+//! Held bytes on their way to the backend.
