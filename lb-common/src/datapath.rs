@@ -38,6 +38,7 @@ mod mss;
 mod nat;
 mod parse;
 mod scratch;
+mod splice;
 
 pub use env::{Env, Insert, Verdict};
 pub use maintenance::{apply, sweep};
@@ -63,6 +64,10 @@ pub fn tail<E: Env>(env: &E, number: u32) -> Verdict {
         program::ESTABLISH => nat::establish(env),
         program::ICMP => icmp::run(env),
         program::FRAGMENT => fragment::run(env),
+        program::GREET => splice::greet(env),
+        program::COLLECT => splice::collect(env),
+        program::CONNECT => splice::connect(env),
+        program::TURN => splice::turn(env),
         _ => answer::run(env),
     }
 }

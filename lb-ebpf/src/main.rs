@@ -61,6 +61,10 @@ tail_programs! {
     icmp = program::ICMP;
     fragment = program::FRAGMENT;
     answer = program::ANSWER;
+    greet = program::GREET;
+    collect = program::COLLECT;
+    connect = program::CONNECT;
+    turn = program::TURN;
 }
 
 /// Attached at the ingress of the stack: appends held bytes.

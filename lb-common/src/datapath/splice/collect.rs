@@ -27,7 +27,7 @@ use crate::datapath::flow::{self, Live};
 use crate::datapath::scratch::{Packet, again};
 use crate::datapath::{Env, Verdict, answer, choice, count};
 use crate::packet::flag;
-use crate::splice::wanted_window;
+use crate::splice::wanted;
 
 #[inline(always)]
 pub(crate) fn run<E: Env>(env: &E) -> Verdict {
@@ -151,7 +151,7 @@ pub(super) fn acknowledge<E: Env>(
     outcome: Outcome,
 ) -> Verdict {
     let scales = flow.client_scale != Flow::NO_SCALE;
-    let window = wanted_window(way.mss(), scales);
+    let window = wanted(way.mss(), scales);
     back(env, way, (flow.isn.wrapping_add(1), acknowledgement), window, flag::ACK, outcome)
 }
 

@@ -5,7 +5,7 @@ use crate::abi::{FlowRef, FlowState, Outcome, SettingsFlags};
 use crate::datapath::scratch::Packet;
 use crate::datapath::{Env, Verdict, answer, count, flow};
 use crate::packet::flag;
-use crate::splice::{Proof, SynCookie, wanted_window};
+use crate::splice::{Proof, SynCookie, wanted};
 
 #[inline(always)]
 pub(super) fn run<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived) -> Verdict {
@@ -87,5 +87,5 @@ fn took_too_long<E: Env>(env: &E, packet: &Packet) -> bool {
 #[inline(always)]
 fn window(way: &Way<'_>, segment: &Arrived) -> u16 {
     let offer = SynCookie(segment.acknowledgement.wrapping_sub(1)).offer();
-    wanted_window(way.mss(), offer.scales())
+    wanted(way.mss(), offer.scales())
 }
