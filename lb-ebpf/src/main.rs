@@ -10,10 +10,15 @@
     reason = "the target has 64-bit atomics but core offers them only as intrinsics"
 )]
 
+mod fill;
 mod kernel;
 mod maps;
 
-use aya_ebpf::{bindings::xdp_action::XDP_PASS, macros::xdp, programs::XdpContext};
+use aya_ebpf::{
+    bindings::xdp_action::XDP_PASS,
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
 use kernel::Kernel;
 use lb_common::abi::program;
 use lb_common::datapath;
@@ -60,6 +65,12 @@ tail_programs! {
     collect = program::COLLECT;
     connect = program::CONNECT;
     turn = program::TURN;
+}
+
+/// Attached at the ingress of the stack: appends held bytes.
+#[classifier]
+pub fn fill(ctx: TcContext) -> i32 {
+    fill::run(ctx.skb.skb)
 }
 
 /// Run by `lbd`: reclaims what has expired.

@@ -15,6 +15,8 @@ mod connect;
 mod greet;
 mod hold;
 mod options;
+mod proxy;
+mod read;
 mod release;
 mod segment;
 pub(crate) mod translate;
