@@ -10,10 +10,12 @@ pub(crate) use open::run as open;
 use super::binding::Chosen;
 use super::count::Way;
 use super::flow::{self, Live};
-use super::scratch::{Packet, part};
-use super::{Env, Verdict, answer, bind, binding, choice, count, forward, fragment, frame, link, mss, parse};
+use super::scratch::{Packet, part, to_service};
+use super::{
+    Env, Verdict, answer, bind, binding, choice, count, forward, fragment, frame, link, mss, parse, splice,
+};
 use crate::abi::{
-    Backend, Be16, BindingKey, FlowKey, FlowState, FlowWord, Outcome, Settings, SettingsFlags, Status,
+    Backend, Be16, BindingKey, FlowKey, FlowRef, FlowState, FlowWord, Outcome, Settings, SettingsFlags, Status,
     program,
 };
 use crate::packet::{Tcp, flag, protocol};
@@ -25,13 +27,18 @@ const MAX_AHEAD: u32 = 0xffff;
 pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     let (Some(scratch), Some(settings)) = (env.scratch(), env.settings()) else { return Verdict::Drop };
     // SAFETY: this CPU's own scratch.
-    let (packet, to_service) = unsafe { (&mut (*scratch).packet, (*scratch).to_service != 0) };
+    let (packet, to_service) = unsafe { (&mut (*scratch).packet, (*scratch).to_service) };
     let now = env.now();
     let Some(live) = flow::find(env, &packet.flow_key(), now) else {
         return unknown(env, settings, packet, to_service);
     };
-    if !to_service && let Err(outcome) = parse::transport(env, packet) {
+    if to_service == to_service::NONE && let Err(outcome) = parse::transport(env, packet) {
         return count::end(env, outcome);
+    }
+    if live.word.has(FlowWord::SPLICED | FlowWord::REOPENED)
+        && let Some(verdict) = spliced(env, packet, &live)
+    {
+        return verdict;
     }
     if live.reference.is_reply() {
         from_backend(env, settings, packet, &live, now)
@@ -42,10 +49,16 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
 
 /// A packet that belongs to no flow.
 #[inline(always)]
-fn unknown<E: Env>(env: &E, settings: &Settings, packet: &Packet, to_service: bool) -> Verdict {
-    if !to_service {
+fn unknown<E: Env>(env: &E, settings: &Settings, packet: &Packet, to_service: u32) -> Verdict {
+    if to_service == to_service::NONE {
         let replied = settings.flags & SettingsFlags::MIGRATING != 0 && is_from_backend(env, packet);
         return count::end(env, if replied { Outcome::Migrating } else { Outcome::NotOurs });
+    }
+    if to_service == to_service::SPLICED && packet.protocol == protocol::TCP {
+        if bind::opens_tcp(packet.tcp_flags) {
+            return env.tail(program::GREET);
+        }
+        return splice::go_on(env, program::COLLECT, FlowRef::default());
     }
     if packet.protocol != protocol::TCP || bind::opens_tcp(packet.tcp_flags) {
         return env.tail(program::OPEN);
@@ -54,6 +67,34 @@ fn unknown<E: Env>(env: &E, settings: &Settings, packet: &Packet, to_service: bo
         return count::end(env, Outcome::Migrating);
     }
     answer::reset(env, packet, Outcome::Raced)
+}
+
+/// A packet of a spliced flow that is not merely translated.
+#[inline(always)]
+fn spliced<E: Env>(env: &E, packet: &Packet, live: &Live) -> Option<Verdict> {
+    let reply = live.reference.is_reply();
+    if !reply && live.word.has(FlowWord::REOPENED) && splice::is_replaced(env, packet, live) {
+        return Some(splice::go_on(env, program::COLLECT, FlowRef::default()));
+    }
+    if !live.word.has(FlowWord::SPLICED) {
+        return None;
+    }
+    match live.word.state() {
+        FlowState::Collecting | FlowState::Connecting | FlowState::Releasing => {
+            Some(splice::unsettled(env, live))
+        }
+        // The backend did not get the balancer's acknowledgement.
+        FlowState::Established if reply && packet.tcp_flags & flag::SYN != 0 => {
+            Some(splice::unsettled(env, live))
+        }
+        FlowState::Established
+        | FlowState::Closing
+        | FlowState::Closed
+        | FlowState::Opening
+        | FlowState::Answered
+        | FlowState::Free
+        | FlowState::Claimed => None,
+    }
 }
 
 /// Whether a packet may be the reply of a flow that has yet to be copied: untranslated, whoever gets it would reset it.
@@ -75,7 +116,7 @@ fn from_client<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Liv
     let flow = live.flow();
     let tcp = packet.protocol == protocol::TCP;
     let slot = flow.backend;
-    let Some(backend) = owner(env, live) else { return unknown(env, settings, packet, true) };
+    let Some(backend) = owner(env, live) else { return disowned(env, settings, packet, live) };
     if !serves(env, slot) {
         return orphaned(env, packet, live);
     }
@@ -139,6 +180,16 @@ fn proves<E: Env>(env: &E, packet: &Packet, live: &Live) -> bool {
     ahead != 0 && ahead <= MAX_AHEAD
 }
 
+/// A client's packet of a flow whose backend is gone.
+#[inline(always)]
+fn disowned<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live) -> Verdict {
+    let spliced = live.word.has(FlowWord::SPLICED);
+    if spliced {
+        splice::end(env, live);
+    }
+    unknown(env, settings, packet, if spliced { to_service::SPLICED } else { to_service::PLAIN })
+}
+
 /// The backend of a flow, while it owns its slot.
 #[inline(always)]
 fn owner<'a, E: Env>(env: &'a E, live: &Live) -> Option<&'a Backend> {
@@ -200,6 +251,9 @@ fn to_backend<E: Env>(
         return count::end(env, Outcome::Malformed);
     }
     clamp(env, settings, packet, live);
+    if live.word.has(FlowWord::SPLICED) && packet.part != part::LATER {
+        splice::translate::outbound(env, packet, live);
+    }
     if packet.part == part::FIRST {
         fragment::keep(env, packet, live.reference, (slot, backend));
     }
@@ -239,6 +293,9 @@ fn to_client<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live)
         return count::end(env, Outcome::Malformed);
     }
     clamp(env, settings, packet, live);
+    if live.word.has(FlowWord::SPLICED) && packet.part != part::LATER {
+        splice::translate::inbound(env, packet, live);
+    }
     if packet.part == part::FIRST
         && let Some(backend) = env.backend(flow.backend)
     {
@@ -330,7 +387,6 @@ fn settle<E: Env>(env: &E, live: &Live) -> Verdict {
 mod tests {
     use super::super::model::Model;
     use super::*;
-    use crate::abi::FlowRef;
     use core::net::Ipv4Addr;
 
     #[test]

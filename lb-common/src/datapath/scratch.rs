@@ -88,7 +88,7 @@ pub struct Scratch {
     pub(crate) answer: u32,
     /// For `answer`: the MTU to tell.
     pub(crate) mtu: u32,
-    /// For `nat`: whether the packet's destination is a service.
+    /// For `nat`: one of [`to_service`].
     pub(crate) to_service: u32,
     /// For `connect`: the hold with the request, plus 1; a CPU's own when no other was free.
     pub(crate) hold: u32,
@@ -97,6 +97,24 @@ pub struct Scratch {
     /// For `connect`: one of [`again`].
     pub(crate) again: u32,
     pub(crate) pad: u32,
+}
+
+/// What a packet's destination is.
+pub(crate) mod to_service {
+    use crate::abi::{Service, ServiceFlags};
+
+    /// No service.
+    pub(crate) const NONE: u32 = 0;
+    /// A service that takes any packet's connection for what it is.
+    pub(crate) const PLAIN: u32 = 1;
+    /// A service with delayed binding.
+    pub(crate) const SPLICED: u32 = 2;
+
+    /// Which kind a service is.
+    #[inline(always)]
+    pub(crate) const fn of(service: &Service) -> u32 {
+        if service.flags & ServiceFlags::SPLICE != 0 { SPLICED } else { PLAIN }
+    }
 }
 
 /// Why a SYN to a backend is due.
