@@ -41,7 +41,7 @@ pub(crate) struct SynOptions {
 
 /// Writes the headers of a segment from the flow's client to its backend, for `payload` bytes whose sum is `sum`.
 ///
-/// Answers where the payload goes. Without one the frame ends there; with one, whoever puts it in sets the frame's length.
+/// Answers where the payload goes, or 0 when it could not (an `Option` would be returned through memory). Without one the frame ends there; with one, whoever puts it in sets the frame's length.
 #[inline(never)]
 pub(crate) fn to_backend<E: Env>(
     env: &E,
@@ -49,8 +49,8 @@ pub(crate) fn to_backend<E: Env>(
     segment: &Segment,
     payload: u32,
     sum: u32,
-) -> Option<u32> {
-    let ends = backend_ends(env, live)?;
+) -> u32 {
+    let Some(ends) = backend_ends(env, live) else { return 0 };
     write(env, &ends, segment, payload as u16, Sum::ZERO.add32(sum))
 }
 
@@ -62,28 +62,28 @@ pub(crate) fn syn<E: Env>(
     sequence: u32,
     window: u16,
     options: &SynOptions,
-) -> Option<u32> {
-    let ends = backend_ends(env, live)?;
+) -> u32 {
+    let Some(ends) = backend_ends(env, live) else { return 0 };
     let scale = if options.scale < 15 { option::scale(options.scale) } else { option::PADDING };
     let sack = if options.sack { option::SACK_PERMITTED } else { option::PADDING };
     let words = [option::mss(options.mss).to_be(), sack.to_be(), scale.to_be()];
     let sum = Sum::ZERO.add32(words[0]).add32(words[1]).add32(words[2]);
     let segment = Segment { sequence, acknowledgement: 0, window, flags: flag::SYN };
     let header = (Tcp::LEN + OPTIONS) as u8;
-    let l4 = write_sized(env, &ends, &segment, header, 0, sum)?;
-    let p = frame::at(env, l4 as usize + Tcp::LEN, OPTIONS)?;
+    let Some(l4) = write_sized(env, &ends, &segment, header, 0, sum) else { return 0 };
+    let Some(p) = frame::at(env, l4 as usize + Tcp::LEN, OPTIONS) else { return 0 };
     // SAFETY: checked for three words.
     unsafe {
         put(p, words[0]);
         put(p.add(4), words[1]);
         put(p.add(8), words[2]);
     }
-    Some(l4 + header as u32)
+    l4 + header as u32
 }
 
 /// Writes a segment without data from the service to the flow's client.
 #[inline(never)]
-pub(crate) fn to_client<E: Env>(env: &E, live: &Live, segment: &Segment) -> Option<u32> {
+pub(crate) fn to_client<E: Env>(env: &E, live: &Live, segment: &Segment) -> u32 {
     let flow = live.flow();
     let client = &flow.client;
     let ends = Ends {
@@ -100,8 +100,8 @@ pub(crate) fn to_client<E: Env>(env: &E, live: &Live, segment: &Segment) -> Opti
 
 /// Turns a client's segment round: writes one without data from the service, with the frame's own addresses.
 #[inline(never)]
-pub(crate) fn back<E: Env>(env: &E, packet: &Packet, segment: &Segment) -> Option<u32> {
-    let p = frame::head(env, Ethernet::LEN)?;
+pub(crate) fn back<E: Env>(env: &E, packet: &Packet, segment: &Segment) -> u32 {
+    let Some(p) = frame::head(env, Ethernet::LEN) else { return 0 };
     // SAFETY: checked for the fixed part.
     let ethernet = unsafe { Ethernet::new(p) };
     let ends = Ends {
@@ -149,9 +149,11 @@ fn backend_ends<'a, E: Env>(env: &E, live: &'a Live) -> Option<Ends<'a>> {
 }
 
 #[inline(always)]
-fn write<E: Env>(env: &E, ends: &Ends<'_>, segment: &Segment, payload: u16, sum: Sum) -> Option<u32> {
-    let l4 = write_sized(env, ends, segment, Tcp::LEN as u8, payload, sum)?;
-    Some(l4 + Tcp::LEN as u32)
+fn write<E: Env>(env: &E, ends: &Ends<'_>, segment: &Segment, payload: u16, sum: Sum) -> u32 {
+    match write_sized(env, ends, segment, Tcp::LEN as u8, payload, sum) {
+        Some(l4) => l4 + Tcp::LEN as u32,
+        None => 0,
+    }
 }
 
 /// Writes all headers but TCP options, whose sum `sum` includes; answers where the TCP header is.
