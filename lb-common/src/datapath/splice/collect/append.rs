@@ -6,7 +6,7 @@ use super::Arrived;
 use crate::abi::{HOLD_FRONT, HOLD_LEN, HOLD_SLACK, Hold, Settings};
 use crate::datapath::scratch::Packet;
 use crate::datapath::{Env, frame};
-use crate::packet::{Sum, Tcp, get, opaque_offset};
+use crate::packet::{Sum, get, opaque_offset};
 
 /// Takes what is new of a segment that is in order, as far as there is room. Whether there was, and the segment was whole.
 ///

@@ -3,9 +3,7 @@
 use super::super::hold::{self, Held};
 use super::super::{proxy, read};
 use super::{Arrived, Way, append, connect, note, own};
-use crate::abi::{
-    AffinityFlags, FlowKey, FlowRef, FlowState, FlowWord, HoldFlags, Outcome,
-};
+use crate::abi::{AffinityFlags, FlowKey, FlowState, FlowWord, Outcome};
 use crate::datapath::flow::{self, Live, Room};
 use crate::datapath::scratch::again;
 use crate::datapath::{Env, Insert, Verdict, answer, count, frame};

@@ -4,10 +4,10 @@ use super::super::hold::{self, Held};
 use super::super::segment::{self, Segment};
 use super::super::{read, release, translate};
 use super::{Arrived, Place, Way, acknowledge, append, connect, end, give_up, missing, note};
-use crate::abi::{Flow, HoldFlags, Outcome};
+use crate::abi::{HoldFlags, Outcome};
 use crate::datapath::flow::Live;
 use crate::datapath::scratch::again;
-use crate::datapath::{Env, Verdict, answer, count};
+use crate::datapath::{Env, Verdict, count, nat};
 use crate::packet::flag;
 use crate::splice::window_to_backend;
 
@@ -88,7 +88,7 @@ pub(super) fn releasing<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived, live:
     if segment.has(flag::RST) {
         held.free(env);
         live.advance(env, true, segment.flags);
-        return translate::to_backend(env, way.settings, way.packet, live);
+        return nat::forward(env, way.settings, way.packet, live);
     }
     let place = Place::of(held.get(), segment);
     let before = held.get().start.wrapping_add(held.get().len);
@@ -110,7 +110,7 @@ pub(super) fn releasing<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived, live:
     }
     held.unlock(env);
     live.advance(env, true, segment.flags);
-    translate::to_backend(env, way.settings, way.packet, live)
+    nat::forward(env, way.settings, way.packet, live)
 }
 
 /// Sends what the backend has not acknowledged again, in the place of what the client sent again.
