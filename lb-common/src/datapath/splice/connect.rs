@@ -56,7 +56,7 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
             if is_new {
                 note(&live, pool, rules, held.get());
             }
-            if is_new && !assign(env, settings, service, &live, (slot, backend)) {
+            if is_new && !assign(env, settings, service, &live, slot) {
                 Err(Outcome::PortsExhausted)
             } else {
                 let attempt = if is_new { Attempt::new(now) } else { attempt.repeated() };
@@ -232,8 +232,9 @@ fn assign<E: Env>(
     settings: &Settings,
     service: &Service,
     live: &Live,
-    (slot, backend): (u16, &Backend),
+    slot: u16,
 ) -> bool {
+    let Some(backend) = env.backend(slot) else { return false };
     let reference = live.reference;
     let reply = FlowRef::new(reference.index(), reference.nonce(), true);
     // SAFETY: from the environment, and the hold is locked.
