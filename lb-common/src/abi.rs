@@ -128,6 +128,8 @@ pub mod map {
     pub const SECRETS: &str = "SECRETS";
     /// `Array<Hold>`: one a CPU, then those that flows share.
     pub const HOLDS: &str = "HOLDS";
+    /// `Array<u64>` by backend slot: when it last answered a SYN of the balancer's own.
+    pub const ANSWERED: &str = "ANSWERED";
     /// `DevMapHash` by interface index.
     pub const DEVICES: &str = "DEVICES";
     /// `PerCpuArray<Counters>` by service slot.

@@ -224,6 +224,10 @@ unsafe impl Env for Kernel {
         maps::SECRETS.get(0)
     }
     #[inline(always)]
+    fn answered(&self, slot: u16) -> Option<*mut u64> {
+        maps::ANSWERED.get_ptr_mut(slot as u32)
+    }
+    #[inline(always)]
     fn hold(&self, index: u32) -> Option<*mut Hold> {
         maps::HOLDS.get_ptr_mut(index)
     }

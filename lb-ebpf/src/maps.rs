@@ -44,6 +44,8 @@ pub(crate) static SECRETS: Array<Secrets, 1> = Array::new();
 #[btf_map]
 pub(crate) static HOLDS: Array<Hold, HOLDS_LEN> = Array::new();
 #[btf_map]
+pub(crate) static ANSWERED: Array<u64, { abi::MAX_BACKENDS as usize }> = Array::new();
+#[btf_map]
 pub(crate) static BINDINGS: HashMap<BindingKey, Binding, BINDINGS_LEN> = HashMap::new();
 #[btf_map]
 pub(crate) static BINDING_RING: Array<BindingKey, RING_LEN> = Array::new();

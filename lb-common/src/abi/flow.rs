@@ -276,6 +276,8 @@ impl SpliceFlags {
     pub const INSPECT: u16 = 1 << 2;
     /// The session's key was read from the request; else the flow follows the fallback.
     pub const READ: u16 = 1 << 3;
+    /// The session is bound to the backend once that has answered.
+    pub const BIND: u16 = 1 << 4;
 }
 
 /// What names one train of fragments.

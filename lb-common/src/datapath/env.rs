@@ -115,6 +115,8 @@ pub unsafe trait Env {
     fn quic_config(&self, index: u32) -> Option<&QuicConfig>;
     /// Keys that packets are checked with.
     fn secrets(&self) -> Option<&Secrets>;
+    /// When a backend last answered a SYN of the balancer's own, nanoseconds of the monotonic clock.
+    fn answered(&self, slot: u16) -> Option<*mut u64>;
     /// A hold.
     fn hold(&self, index: u32) -> Option<*mut Hold>;
 

@@ -266,6 +266,9 @@ unsafe impl Env for Model<'_> {
     fn secrets(&self) -> Option<&Secrets> {
         Some(&self.secrets)
     }
+    fn answered(&self, _slot: u16) -> Option<*mut u64> {
+        None
+    }
     fn hold(&self, index: u32) -> Option<*mut Hold> {
         ((index as usize) < self.holds.len()).then(|| self.holds.cast::<Hold>().wrapping_add(index as usize))
     }

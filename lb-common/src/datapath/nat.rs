@@ -5,7 +5,7 @@ mod open;
 mod translate;
 
 pub(crate) use establish::run as establish;
-pub(crate) use open::run as open;
+pub(crate) use open::{run as open, take_port};
 
 use super::binding::Chosen;
 use super::count::Way;
@@ -192,7 +192,7 @@ fn disowned<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live) 
 
 /// The backend of a flow, while it owns its slot.
 #[inline(always)]
-fn owner<'a, E: Env>(env: &'a E, live: &Live) -> Option<&'a Backend> {
+pub(crate) fn owner<'a, E: Env>(env: &'a E, live: &Live) -> Option<&'a Backend> {
     let flow = live.flow();
     env.backend(flow.backend).filter(|backend| backend.generation == flow.backend_generation)
 }
@@ -238,7 +238,7 @@ fn touch_binding<E: Env>(env: &E, live: &Live, now: u64) -> u32 {
 
 /// Translates towards the backend and sends.
 #[inline(always)]
-fn to_backend<E: Env>(
+pub(crate) fn to_backend<E: Env>(
     env: &E,
     settings: &Settings,
     packet: &Packet,
@@ -287,7 +287,7 @@ fn to_backend<E: Env>(
 
 /// Translates towards the client and sends.
 #[inline(always)]
-fn to_client<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live) -> Verdict {
+pub(crate) fn to_client<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live) -> Verdict {
     let flow = live.flow();
     if forward::age(env, packet).is_none() {
         return count::end(env, Outcome::Malformed);

@@ -239,6 +239,9 @@ unsafe impl Env for Running<'_> {
     fn secrets(&self) -> Option<&Secrets> {
         Some(&self.memory.secrets)
     }
+    fn answered(&self, slot: u16) -> Option<*mut u64> {
+        self.memory.answered.get(slot.into())
+    }
     fn hold(&self, index: u32) -> Option<*mut Hold> {
         self.memory.holds.get(index)
     }

@@ -129,7 +129,7 @@ fn publish<E: Env>(
     let reply = FlowRef::new(reference.index(), reference.nonce(), true);
     let opening = FlowWord::new(reference.nonce(), FlowState::Opening);
     let opening = if packet.protocol == protocol::TCP { opening } else { opening.with(FlowWord::DATAGRAM) };
-    if !take_port(env, settings, service, packet, live.record, reply) {
+    if !take_port(env, settings, service, live.record, reply) {
         free(live);
         return Err(Outcome::PortsExhausted);
     }
@@ -159,17 +159,17 @@ fn free(live: &Live) {
 
 /// Writes the first free source port into the record and takes its reply key.
 #[inline(always)]
-fn take_port<E: Env>(
+pub(crate) fn take_port<E: Env>(
     env: &E,
     settings: &Settings,
     service: &Service,
-    packet: &Packet,
     record: *mut Flow,
     reply: FlowRef,
 ) -> bool {
-    // SAFETY: claimed by this CPU and filled in.
-    let hash = affinity::connection(unsafe { &(*record).client }, &settings.session_secret) as u32;
-    let own = packet.source_port;
+    // SAFETY: this CPU's to change, and filled in.
+    let client = unsafe { &(*record).client };
+    let hash = affinity::connection(client, &settings.session_secret) as u32;
+    let own = client.source_port;
     let keeps_own = service.flags & ServiceFlags::SNAT == 0 || own.host() as u32 >= FIRST_PORT;
     let now = env.now();
     let mut taken = false;

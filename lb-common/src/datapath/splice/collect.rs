@@ -156,7 +156,7 @@ pub(super) fn back<E: Env>(
     outcome: Outcome,
 ) -> Verdict {
     let answer = Segment { sequence, acknowledgement, window, flags };
-    if segment::back(env, way.packet, &answer) == 0 {
+    if segment::back(env, way.packet, &answer).is_none() {
         return count::end(env, Outcome::NoRoom);
     }
     answer::send_back(env, way.settings, outcome)

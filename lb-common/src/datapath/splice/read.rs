@@ -3,7 +3,7 @@
 use super::collect::{self, Way};
 use super::hold::{self, Held};
 use crate::abi::{
-    Affinity, Hold, HoldFlags, MAX_PATH_RULES, Named, Outcome, Reading, Said, Service, program,
+    Affinity, AffinityRules, Hold, HoldFlags, MAX_PATH_RULES, Named, Outcome, Reading, Said, Service, program,
 };
 use crate::affinity::head::{Head, Method, Progress};
 use crate::affinity::ticket::{self, Check, Kind, Ticket};
@@ -147,27 +147,22 @@ fn complete<E: Env, B: Bytes>(
         hold.said = Said::Key as u32;
         return;
     }
-    named(env, way, service, bytes, part, hold);
+    hold.session = fallback(way, service);
+    named(env, service, rules, hold, &part);
 }
 
-/// A segment that names servers.
-#[inline(always)]
-fn named<E: Env, B: Bytes>(
-    env: &E,
-    way: &Way<'_>,
-    service: &Service,
-    bytes: &B,
-    part: Span,
-    hold: &mut Hold,
-) {
-    let rules = way.rules;
+/// A segment that names servers. Out of line for the sake of the stack.
+#[inline(never)]
+fn named<E: Env>(env: &E, service: &Service, rules: &AffinityRules, hold: &mut Hold, part: &Span) {
+    // SAFETY: the hold's bytes go on for more than what can be reached.
+    let bytes = &unsafe { affinity::Held::new(env, (&raw const hold.bytes).cast()) };
+    let (Some(settings), part) = (env.settings(), *part) else { return };
     let server = |i: u32| env.server(rules.servers.wrapping_add(i));
     let mark = |i: u32| server(i).map(|server| server.mark);
-    hold.session = fallback(way, service);
     let mut places = [0; 2];
     let mut count = 0;
     if rules.reading == Reading::Route as u8 {
-        let wanted = route::mark(bytes, part, &way.settings.session_secret);
+        let wanted = route::mark(bytes, part, &settings.session_secret);
         if let Some(place) = route::find(bytes, wanted, rules.server_count, mark) {
             places[0] = place;
             count = 1;

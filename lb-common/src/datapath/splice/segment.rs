@@ -41,49 +41,81 @@ pub(crate) struct SynOptions {
 
 /// Writes the headers of a segment from the flow's client to its backend, for `payload` bytes whose sum is `sum`.
 ///
-/// Answers where the payload goes, or 0 when it could not (an `Option` would be returned through memory). Without one the frame ends there; with one, whoever puts it in sets the frame's length.
-#[inline(never)]
+/// Answers where the payload goes. Without one the frame ends there; with one, whoever puts it in sets the frame's length.
+#[inline(always)]
 pub(crate) fn to_backend<E: Env>(
     env: &E,
     live: &Live,
     segment: &Segment,
     payload: u32,
     sum: u32,
-) -> u32 {
+) -> Option<u32> {
+    some(write_to_backend(env, live, segment, payload, sum))
+}
+
+#[inline(never)]
+fn write_to_backend<E: Env>(env: &E, live: &Live, segment: &Segment, payload: u32, sum: u32) -> u32 {
     let Some(ends) = backend_ends(env, live) else { return 0 };
-    write(env, &ends, segment, payload as u16, Sum::ZERO.add32(sum))
+    write(env, &ends, segment, payload as u16, Sum::ZERO.add32(sum)).unwrap_or(0)
+}
+
+/// An offset, where 0 says that there is none: out of line functions answer in one register.
+#[inline(always)]
+const fn some(offset: u32) -> Option<u32> {
+    if offset == 0 { None } else { Some(offset) }
 }
 
 /// Writes the SYN to a flow's backend.
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn syn<E: Env>(
     env: &E,
     live: &Live,
     sequence: u32,
     window: u16,
     options: &SynOptions,
-) -> u32 {
+) -> Option<u32> {
+    some(write_syn(env, live, sequence, window, options))
+}
+
+#[inline(never)]
+fn write_syn<E: Env>(env: &E, live: &Live, sequence: u32, window: u16, options: &SynOptions) -> u32 {
     let Some(ends) = backend_ends(env, live) else { return 0 };
+    syn_between(env, &ends, sequence, window, options).unwrap_or(0)
+}
+
+#[inline(always)]
+fn syn_between<E: Env>(
+    env: &E,
+    ends: &Ends<'_>,
+    sequence: u32,
+    window: u16,
+    options: &SynOptions,
+) -> Option<u32> {
     let scale = if options.scale < 15 { option::scale(options.scale) } else { option::PADDING };
     let sack = if options.sack { option::SACK_PERMITTED } else { option::PADDING };
     let words = [option::mss(options.mss).to_be(), sack.to_be(), scale.to_be()];
     let sum = Sum::ZERO.add32(words[0]).add32(words[1]).add32(words[2]);
     let segment = Segment { sequence, acknowledgement: 0, window, flags: flag::SYN };
     let header = (Tcp::LEN + OPTIONS) as u8;
-    let Some(l4) = write_sized(env, &ends, &segment, header, 0, sum) else { return 0 };
-    let Some(p) = frame::at(env, l4 as usize + Tcp::LEN, OPTIONS) else { return 0 };
+    let l4 = write_sized(env, ends, &segment, header, 0, sum)?;
+    let p = frame::at(env, l4 as usize + Tcp::LEN, OPTIONS)?;
     // SAFETY: checked for three words.
     unsafe {
         put(p, words[0]);
         put(p.add(4), words[1]);
         put(p.add(8), words[2]);
     }
-    l4 + header as u32
+    Some(l4 + header as u32)
 }
 
 /// Writes a segment without data from the service to the flow's client.
+#[inline(always)]
+pub(crate) fn to_client<E: Env>(env: &E, live: &Live, segment: &Segment) -> Option<u32> {
+    some(write_to_client(env, live, segment))
+}
+
 #[inline(never)]
-pub(crate) fn to_client<E: Env>(env: &E, live: &Live, segment: &Segment) -> u32 {
+fn write_to_client<E: Env>(env: &E, live: &Live, segment: &Segment) -> u32 {
     let flow = live.flow();
     let client = &flow.client;
     let ends = Ends {
@@ -95,12 +127,17 @@ pub(crate) fn to_client<E: Env>(env: &E, live: &Live, segment: &Segment) -> u32 
         from: flow.local_mac,
         tags: flow.tags,
     };
-    write(env, &ends, segment, 0, Sum::ZERO)
+    write(env, &ends, segment, 0, Sum::ZERO).unwrap_or(0)
 }
 
 /// Turns a client's segment round: writes one without data from the service, with the frame's own addresses.
+#[inline(always)]
+pub(crate) fn back<E: Env>(env: &E, packet: &Packet, segment: &Segment) -> Option<u32> {
+    some(write_back(env, packet, segment))
+}
+
 #[inline(never)]
-pub(crate) fn back<E: Env>(env: &E, packet: &Packet, segment: &Segment) -> u32 {
+fn write_back<E: Env>(env: &E, packet: &Packet, segment: &Segment) -> u32 {
     let Some(p) = frame::head(env, Ethernet::LEN) else { return 0 };
     // SAFETY: checked for the fixed part.
     let ethernet = unsafe { Ethernet::new(p) };
@@ -113,7 +150,7 @@ pub(crate) fn back<E: Env>(env: &E, packet: &Packet, segment: &Segment) -> u32 {
         from: ethernet.destination(),
         tags: packet.tags,
     };
-    write(env, &ends, segment, 0, Sum::ZERO)
+    write(env, &ends, segment, 0, Sum::ZERO).unwrap_or(0)
 }
 
 /// Sends what was written for the flow's backend.
@@ -149,11 +186,9 @@ fn backend_ends<'a, E: Env>(env: &E, live: &'a Live) -> Option<Ends<'a>> {
 }
 
 #[inline(always)]
-fn write<E: Env>(env: &E, ends: &Ends<'_>, segment: &Segment, payload: u16, sum: Sum) -> u32 {
-    match write_sized(env, ends, segment, Tcp::LEN as u8, payload, sum) {
-        Some(l4) => l4 + Tcp::LEN as u32,
-        None => 0,
-    }
+fn write<E: Env>(env: &E, ends: &Ends<'_>, segment: &Segment, payload: u16, sum: Sum) -> Option<u32> {
+    let l4 = write_sized(env, ends, segment, Tcp::LEN as u8, payload, sum)?;
+    Some(l4 + Tcp::LEN as u32)
 }
 
 /// Writes all headers but TCP options, whose sum `sum` includes; answers where the TCP header is.

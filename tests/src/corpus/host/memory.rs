@@ -38,6 +38,7 @@ pub(super) struct Memory {
     pub(super) quic: BTreeMap<u32, QuicConfig>,
     pub(super) secrets: Secrets,
     pub(super) holds: Cells<Hold>,
+    pub(super) answered: Cells<u64>,
 }
 
 impl Memory {
@@ -70,6 +71,7 @@ impl Memory {
             quic: tables.quic.clone(),
             secrets: tables.secrets,
             holds: Cells::of(settings.holds),
+            answered: Cells::of(abi::MAX_BACKENDS),
         };
         for (ring, (key, word, left)) in (0_u32..).zip(&tables.bindings) {
             memory.bindings.insert(*key, starting(key, *word, *left, ring, now), true);

@@ -147,10 +147,9 @@ fn resend<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived, live: &Live, held: 
         window: window_to_backend(segment.window, flow.client_scale, flow.server_scale),
         flags: chunk.flags(),
     };
-    let at = segment::to_backend(env, live, &segment, chunk.len, chunk.sum);
-    if at == 0 {
+    let Some(at) = segment::to_backend(env, live, &segment, chunk.len, chunk.sum) else {
         held.unlock(env);
         return count::end(env, Outcome::NoRoom);
-    }
+    };
     release::put(env, way.settings, held, &chunk, (at, hop.ifindex), false)
 }
