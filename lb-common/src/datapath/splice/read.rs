@@ -151,58 +151,105 @@ fn complete<E: Env, B: Bytes>(
     named(env, service, rules, hold, &part);
 }
 
-/// A segment that names servers. Out of line for the sake of the stack.
-#[inline(never)]
+/// A segment that names servers. Each step is out of line for the sake of the stack.
+#[inline(always)]
 fn named<E: Env>(env: &E, service: &Service, rules: &AffinityRules, hold: &mut Hold, part: &Span) {
-    // SAFETY: the hold's bytes go on for more than what can be reached.
-    let bytes = &unsafe { affinity::Held::new(env, (&raw const hold.bytes).cast()) };
-    let (Some(settings), part) = (env.settings(), *part) else { return };
-    let server = |i: u32| env.server(rules.servers.wrapping_add(i));
-    let mark = |i: u32| server(i).map(|server| server.mark);
-    let mut places = [0; 2];
-    let mut count = 0;
-    if rules.reading == Reading::Route as u8 {
-        let wanted = route::mark(bytes, part, &settings.session_secret);
-        if let Some(place) = route::find(bytes, wanted, rules.server_count, mark) {
-            places[0] = place;
-            count = 1;
+    let (mut places, mut count) = ([0; 2], 0);
+    if rules.reading == Reading::Pair as u8 {
+        let sealed = sealed(env, service, hold, part, Kind::Pair);
+        if sealed == FORGED {
+            return;
+        }
+        let pair = pair_of(env, rules, hold);
+        if pair != NONE {
+            let (smaller, larger) = (pair as u32, (pair >> 32) as u32);
+            places = if sealed == GENUINE_TURNED { [larger, smaller] } else { [smaller, larger] };
+            count = 2;
         }
     } else {
-        let kind = if rules.reading == Reading::Pair as u8 { Kind::Pair } else { Kind::Route };
-        let Some(secrets) = env.secrets() else { return };
-        let mut ticket = Ticket::default();
-        match ticket::check(bytes, part, kind, service.id, &secrets.segment, &mut ticket) {
-            Check::Genuine => {}
-            Check::Forged | Check::Absent => {
-                env.count(Outcome::SegmentForged);
+        if rules.reading == Reading::SealedRoute as u8 {
+            if sealed(env, service, hold, part, Kind::Route) == FORGED {
                 return;
             }
-        }
-        if kind == Kind::Route {
-            if let Some(place) = route::find(bytes, ticket.number, rules.server_count, mark) {
-                places[0] = place;
-                count = 1;
-            }
         } else {
-            let pair = pair::find(bytes, ticket.number, rules.server_count, mark);
-            if pair.matches == 1 {
-                let (primary, secondary) = pair.ordered(ticket.larger_first());
-                places = [primary, secondary];
-                count = 2;
-            }
+            mark(env, hold, part);
+        }
+        let place = route_of(env, rules, hold);
+        if place != NONE {
+            places[0] = place as u32;
+            count = 1;
         }
     }
     let mut i = 0;
     while i < 2 {
-        if i < count && let Some(server) = server(places[i]) {
-            hold.named[i] = Named { slot: server.backend, generation: server.generation };
+        if i < count && let Some(server) = env.server(rules.servers.wrapping_add(places[i as usize])) {
+            hold.named[i as usize] = Named { slot: server.backend, generation: server.generation };
         }
         i += 1;
     }
-    hold.named_count = count as u32;
+    hold.named_count = count;
     if count == 0 {
         env.count(Outcome::SegmentUnknown);
     } else {
         hold.said = Said::Servers as u32;
     }
+}
+
+/// No server.
+const NONE: u64 = u64::MAX;
+/// Not a ticket, or one that the product did not make.
+const FORGED: u32 = 0;
+/// A ticket; of a pair, the smaller number first.
+const GENUINE: u32 = 1;
+/// A pair's ticket, the larger number first.
+const GENUINE_TURNED: u32 = 2;
+/// The word of a hold's progress that the scanner leaves alone: a route's mark, or a pair's sum.
+const NUMBER: usize = 3;
+
+/// The hold's bytes.
+#[inline(always)]
+fn bytes<'e, E: Env>(env: &'e E, hold: &Hold) -> affinity::Held<'e, E> {
+    // SAFETY: the hold's bytes go on for more than what can be reached.
+    unsafe { affinity::Held::new(env, (&raw const hold.bytes).cast()) }
+}
+
+/// Checks a ticket and notes its number.
+#[inline(never)]
+fn sealed<E: Env>(env: &E, service: &Service, hold: &mut Hold, part: &Span, kind: Kind) -> u32 {
+    let Some(secrets) = env.secrets() else { return FORGED };
+    let mut ticket = Ticket::default();
+    match ticket::check(&bytes(env, hold), *part, kind, service.id, &secrets.segment, &mut ticket) {
+        Check::Genuine => {}
+        Check::Forged | Check::Absent => {
+            env.count(Outcome::SegmentForged);
+            return FORGED;
+        }
+    }
+    hold.progress[NUMBER] = ticket.number;
+    if ticket.larger_first() { GENUINE_TURNED } else { GENUINE }
+}
+
+/// Notes the mark of a route's text.
+#[inline(never)]
+fn mark<E: Env>(env: &E, hold: &mut Hold, part: &Span) {
+    let Some(settings) = env.settings() else { return };
+    hold.progress[NUMBER] = route::mark(&bytes(env, hold), *part, &settings.session_secret);
+}
+
+/// Place of the server with the mark noted, or [`NONE`].
+#[inline(never)]
+fn route_of<E: Env>(env: &E, rules: &AffinityRules, hold: &Hold) -> u64 {
+    let mark = |i: u32| env.server(rules.servers.wrapping_add(i)).map(|server| server.mark);
+    match route::find(&bytes(env, hold), hold.progress[NUMBER], rules.server_count, mark) {
+        Some(place) => place as u64,
+        None => NONE,
+    }
+}
+
+/// Places of the two servers with the sum noted, that of the smaller number in the lower half, or [`NONE`].
+#[inline(never)]
+fn pair_of<E: Env>(env: &E, rules: &AffinityRules, hold: &Hold) -> u64 {
+    let mark = |i: u32| env.server(rules.servers.wrapping_add(i)).map(|server| server.mark);
+    let pair = pair::find(&bytes(env, hold), hold.progress[NUMBER], rules.server_count, mark);
+    if pair.matches == 1 { pair.smaller as u64 | (pair.larger as u64) << 32 } else { NONE }
 }
