@@ -159,7 +159,7 @@ pub mod program {
     /// The entry program, attached to interfaces.
     pub const ENTRY: &str = "stickleback";
     /// Tail-called programs by place in `PROGRAMS`.
-    pub const TAIL_CALLS: [(u32, &str); 11] = [
+    pub const TAIL_CALLS: [(u32, &str); 13] = [
         (BIND, "bind"),
         (NAT, "nat"),
         (OPEN, "open"),
@@ -169,6 +169,8 @@ pub mod program {
         (ESTABLISH, "establish"),
         (GREET, "greet"),
         (COLLECT, "collect"),
+        (READ, "read"),
+        (WAIT, "wait"),
         (CONNECT, "connect"),
         (TURN, "turn"),
     ];
@@ -200,6 +202,10 @@ pub mod program {
     pub const INSPECT: u32 = 12;
     /// Finds the backend of a QUIC packet.
     pub const QUIC: u32 = 13;
+    /// Reads a request once more of it has come.
+    pub const READ: u32 = 14;
+    /// Takes a client's segments while its backend is asked and is sent what is held.
+    pub const WAIT: u32 = 15;
     /// At the ingress of the stack: appends held bytes to a packet that XDP could not make larger.
     pub const FILL: &str = "fill";
     /// Run by `lbd` through `BPF_PROG_TEST_RUN`: reclaims expired bindings and flows.

@@ -66,6 +66,8 @@ pub fn tail<E: Env>(env: &E, number: u32) -> Verdict {
         program::FRAGMENT => fragment::run(env),
         program::GREET => splice::greet(env),
         program::COLLECT => splice::collect(env),
+        program::READ => splice::read(env),
+        program::WAIT => splice::wait(env),
         program::CONNECT => splice::connect(env),
         program::TURN => splice::turn(env),
         _ => answer::run(env),

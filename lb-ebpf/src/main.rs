@@ -63,6 +63,8 @@ tail_programs! {
     answer = program::ANSWER;
     greet = program::GREET;
     collect = program::COLLECT;
+    read = program::READ;
+    wait = program::WAIT;
     connect = program::CONNECT;
     turn = program::TURN;
 }

@@ -125,6 +125,8 @@ impl HoldFlags {
     pub const SENT_EARLY: u32 = 1 << 2;
     /// The bytes are a response's, kept for their head.
     pub const RESPONSE: u32 = 1 << 3;
+    /// It is known where the request belongs.
+    pub const READ: u32 = 1 << 4;
 }
 
 /// Owner and lock of a hold in one exchangeable word.

@@ -131,3 +131,31 @@ pub(super) const fn lowest(tops: u64) -> u32 {
 pub(super) const fn low_bytes(len: u32) -> u64 {
     if len >= 8 { u64::MAX } else { (1_u64 << (8 * (len & 7))) - 1 }
 }
+
+/// The same number, of which the verifier knows nothing any more; `unknown` is something that was read.
+///
+/// For what a closure of [`Bytes::repeat`] changes and compares: as long as the verifier follows its values, no two rounds look
+/// alike, and it walks through all of them.
+#[inline(always)]
+pub(super) fn forgotten(number: u32, unknown: u64) -> u32 {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut number = number as u64;
+        // SAFETY: arithmetic on two registers.
+        unsafe {
+            core::arch::asm!(
+                "{n} += {x}",
+                "{n} -= {x}",
+                n = inlateout(reg) number,
+                x = in(reg) unknown,
+                options(nomem, nostack, preserves_flags)
+            );
+        }
+        number as u32
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    {
+        let _ = unknown;
+        number
+    }
+}

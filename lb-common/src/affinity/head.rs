@@ -149,4 +149,7 @@ pub(super) fn scan<B: Bytes, const RESPONSE: bool>(
 }
 
 #[cfg(test)]
+#[expect(unreachable_pub, reason = "the fuzz targets read the same file")]
+mod model;
+#[cfg(test)]
 mod tests;

@@ -22,9 +22,10 @@ mod segment;
 pub(crate) mod translate;
 mod turn;
 
-pub(crate) use collect::run as collect;
+pub(crate) use collect::{run as collect, wait};
 pub(crate) use connect::run as connect;
 pub(crate) use greet::run as greet;
+pub(crate) use read::run as read;
 pub(crate) use turn::run as turn;
 
 use super::flow::{self, Live};

@@ -13,15 +13,15 @@ mod append;
 mod arrived;
 mod open;
 mod stranger;
-mod waiting;
+mod wait;
 
 pub(super) use arrived::{Arrived, Place};
+pub(crate) use wait::run as wait;
 
 use super::hold::{self, Held};
 use super::segment::{self, Segment};
-use super::read;
 use crate::abi::{
-    AffinityRules, Flow, FlowState, FlowWord, HoldFlags, Outcome, Service, Settings, program,
+    AffinityRules, Flow, FlowState, FlowWord, HoldFlags, Outcome, Settings, program,
 };
 use crate::datapath::flow::{self, Live};
 use crate::datapath::scratch::{Packet, again};
@@ -39,14 +39,13 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
         return answer::reset(env, packet, Outcome::NotOurs);
     };
     let Some(rules) = env.affinity_rules(service.slot) else { return Verdict::Drop };
-    let way = Way { settings, packet, service, rules, now: env.now() };
+    let way = Way { settings, packet, rules, now: env.now() };
     let Some(live) = flow::by_ref(env, reference, way.now) else {
-        return stranger::run(env, &way, &segment);
+        return stranger::run(env, &way, service, &segment);
     };
     match live.word.state() {
         FlowState::Collecting => collecting(env, &way, &segment, &live),
-        FlowState::Connecting => waiting::connecting(env, &way, &segment, &live),
-        FlowState::Releasing => waiting::releasing(env, &way, &segment, &live),
+        FlowState::Connecting | FlowState::Releasing => env.tail(program::WAIT),
         FlowState::Free
         | FlowState::Opening
         | FlowState::Answered
@@ -61,7 +60,6 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
 pub(super) struct Way<'a> {
     pub(super) settings: &'a Settings,
     pub(super) packet: &'a Packet,
-    pub(super) service: &'a Service,
     pub(super) rules: &'a AffinityRules,
     pub(super) now: u64,
 }
@@ -93,15 +91,7 @@ fn collecting<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived, live: &Live) ->
         return acknowledge(env, way, live.flow(), end, outcome);
     }
     note(&mut held, segment);
-    if !read::run(env, way, &mut held) {
-        if !segment.ends(held.get()) {
-            return own(env, way, live, held);
-        }
-        // No more will come: what is there is all that there is to go by.
-        read::cut_short(env, way, &mut held);
-    }
-    held.get_mut().until = way.now.wrapping_add(way.settings.connect_timeout);
-    connect(env, live, held, again::FIRST)
+    go_on(env, live, held, again::FIRST, program::READ)
 }
 
 /// Notes what the segment says besides its bytes.
@@ -116,9 +106,9 @@ pub(super) fn note(held: &mut Held, segment: &Arrived) {
     }
 }
 
-/// Hands the hold to the program that connects.
+/// Hands the hold to the program that reads it, or the one that connects.
 #[inline(always)]
-pub(super) fn connect<E: Env>(env: &E, live: &Live, held: Held, why: u32) -> Verdict {
+pub(super) fn go_on<E: Env>(env: &E, live: &Live, held: Held, why: u32, number: u32) -> Verdict {
     if let Some(scratch) = env.scratch() {
         // SAFETY: this CPU's own scratch.
         unsafe {
@@ -128,12 +118,12 @@ pub(super) fn connect<E: Env>(env: &E, live: &Live, held: Held, why: u32) -> Ver
         }
     }
     held.unlock(env);
-    env.tail(program::CONNECT)
+    env.tail(number)
 }
 
 /// Acknowledges all that is held: the balancer answers for it now.
 #[inline(always)]
-fn own<E: Env>(env: &E, way: &Way<'_>, live: &Live, mut held: Held) -> Verdict {
+pub(super) fn own<E: Env>(env: &E, way: &Way<'_>, live: &Live, mut held: Held) -> Verdict {
     let hold = held.get_mut();
     hold.owned = hold.len;
     let end = hold.start.wrapping_add(hold.len);
@@ -166,10 +156,10 @@ pub(super) fn back<E: Env>(
     outcome: Outcome,
 ) -> Verdict {
     let answer = Segment { sequence, acknowledgement, window, flags };
-    match segment::back(env, way.packet, &answer) {
-        Some(_) => answer::send_back(env, way.settings, outcome),
-        None => count::end(env, Outcome::NoRoom),
+    if segment::back(env, way.packet, &answer).is_none() {
+        return count::end(env, Outcome::NoRoom);
     }
+    answer::send_back(env, way.settings, outcome)
 }
 
 impl Way<'_> {

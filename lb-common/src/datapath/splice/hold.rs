@@ -79,20 +79,23 @@ pub(crate) fn own<E: Env>(env: &E, settings: &Settings, flow: FlowRef) -> Option
 
 /// Takes a free hold for a flow, or one whose time is over.
 #[inline(always)]
-pub(crate) fn claim<E: Env>(
-    env: &E,
-    settings: &Settings,
-    flow: FlowRef,
-    until: u64,
-    now: u64,
-) -> Option<Held> {
-    let (base, count) = (settings.cpu_holds, settings.holds.saturating_sub(settings.cpu_holds));
-    if count == 0 {
-        return None;
-    }
-    let hand = env.hand(hand::HOLD)?;
+pub(crate) fn claim<E: Env>(env: &E, flow: FlowRef, until: u64, now: u64) -> Option<Held> {
     let word = HoldWord::taken(flow.nonce());
+    let number = take_any(env, word, now);
+    let mut held = Held { number, hold: env.hold(number.wrapping_sub(1))?, word };
+    empty(held.get_mut(), flow, until);
+    Some(held)
+}
+
+/// Number of a hold that was free, plus 1; 0 = none. Out of line for the sake of the stack.
+#[inline(never)]
+fn take_any<E: Env>(env: &E, word: HoldWord, now: u64) -> u32 {
+    let (Some(settings), Some(hand)) = (env.settings(), env.hand(hand::HOLD)) else { return 0 };
+    let (base, count) = (settings.cpu_holds, settings.holds.saturating_sub(settings.cpu_holds));
     let mut number = 0;
+    if count == 0 {
+        return number;
+    }
     env.repeat(PROBES, |_| {
         // SAFETY: from the environment.
         let index = base.wrapping_add(unsafe { env.add(hand, 1) } as u32 % count);
@@ -103,12 +106,7 @@ pub(crate) fn claim<E: Env>(
         }
         false
     });
-    if number == 0 {
-        return None;
-    }
-    let mut held = Held { number, hold: env.hold(number.wrapping_sub(1))?, word };
-    empty(held.get_mut(), flow, until);
-    Some(held)
+    number
 }
 
 /// Locks a hold that is free or whose time is over, under its new owner.
@@ -166,18 +164,21 @@ fn empty(hold: &mut Hold, flow: FlowRef, until: u64) {
 pub(crate) fn lock<E: Env>(env: &E, number: u32, flow: FlowRef) -> Option<Held> {
     let hold = env.hold(number.wrapping_sub(1))?;
     let word = HoldWord::taken(flow.nonce());
+    if try_lock(env, hold, word) { Some(Held { number, hold, word }) } else { None }
+}
+
+#[inline(never)]
+fn try_lock<E: Env>(env: &E, hold: *mut Hold, word: HoldWord) -> bool {
     let mut locked = false;
     env.repeat(TRIES, |_| {
         if word_of(hold).nonce() != word.nonce() {
             return true;
         }
         // SAFETY: from the environment.
-        locked = unsafe {
-            env.exchange(&raw mut (*hold).word, word.0, word.with(HoldWord::LOCKED).0)
-        };
+        locked = unsafe { env.exchange(&raw mut (*hold).word, word.0, word.with(HoldWord::LOCKED).0) };
         locked
     });
-    if locked { Some(Held { number, hold, word }) } else { None }
+    locked
 }
 
 /// Whether a flow's hold is another's by now, and what was in it is lost.

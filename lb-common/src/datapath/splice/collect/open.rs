@@ -1,9 +1,9 @@
 //! The first segment of a connection that proved its address: from here on there is state.
 
 use super::super::hold::{self, Held};
-use super::super::{proxy, read};
-use super::{Arrived, Way, append, connect, note, own};
-use crate::abi::{AffinityFlags, FlowKey, FlowState, FlowWord, Outcome};
+use super::super::proxy;
+use super::{Arrived, Way, append, go_on, note};
+use crate::abi::{AffinityFlags, FlowKey, FlowRef, FlowState, FlowWord, Outcome, Service, program};
 use crate::datapath::flow::{self, Live, Room};
 use crate::datapath::scratch::again;
 use crate::datapath::{Env, Insert, Verdict, answer, count, frame};
@@ -11,8 +11,9 @@ use crate::packet::Ethernet;
 use crate::splice::SynCookie;
 
 #[inline(always)]
-pub(super) fn run<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived) -> Verdict {
-    let Some(live) = flow::allocate(env, Room::Established, way.now) else { return answer::refuse(env) };
+pub(super) fn run<E: Env>(env: &E, way: &Way<'_>, service: &Service, segment: &Arrived) -> Verdict {
+    let Some(live) = allocate(env, way.now) else { return answer::refuse(env) };
+    live_service(&live, service);
     let Some(mut held) = hold(env, way, &live) else {
         free(&live);
         return count::end(env, Outcome::NotHeld);
@@ -29,15 +30,8 @@ pub(super) fn run<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived) -> Verdict 
     if way.rules.flags & AffinityFlags::PROXY != 0 {
         proxy::write(way.packet, held.get_mut());
     }
-    let complete = read::run(env, way, &mut held);
-    let shared = held.number > way.settings.cpu_holds;
-    if !complete && (!shared || segment.ends(held.get())) {
-        read::cut_short(env, way, &mut held);
-    }
-    let incomplete = !complete && shared && !segment.ends(held.get());
     match publish(env, way, &live) {
-        Ok(live) if incomplete => own(env, way, &live, held),
-        Ok(live) => connect(env, &live, held, again::FIRST),
+        Ok(live) => go_on(env, &live, held, again::FIRST, program::READ),
         Err(outcome) => {
             held.free(env);
             count::end(env, outcome)
@@ -45,11 +39,38 @@ pub(super) fn run<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived) -> Verdict 
     }
 }
 
+/// A record for the flow.
+#[inline(always)]
+fn allocate<E: Env>(env: &E, now: u64) -> Option<Live> {
+    let reference = reference(env, now);
+    let record = env.flow(reference.index())?;
+    let word = FlowWord::new(reference.nonce(), FlowState::Claimed);
+    if reference.nonce() == 0 { None } else { Some(Live { record, reference, word }) }
+}
+
+/// The reference of a record that this CPU has claimed; zero = none. Out of line for the sake of the stack.
+#[inline(never)]
+fn reference<E: Env>(env: &E, now: u64) -> FlowRef {
+    match flow::allocate(env, Room::Established, now) {
+        Some(live) => live.reference,
+        None => FlowRef::default(),
+    }
+}
+
+/// Notes whose flow it is.
+#[inline(always)]
+fn live_service(live: &Live, service: &Service) {
+    // SAFETY: claimed by this CPU; the word is left as it is.
+    let record = unsafe { &mut *live.record };
+    record.service = service.id;
+    record.service_slot = service.slot;
+}
+
 /// A hold for the flow: one that is free, else this CPU's own, which is good for a request in one segment.
 #[inline(always)]
 fn hold<E: Env>(env: &E, way: &Way<'_>, live: &Live) -> Option<Held> {
     let until = way.now.wrapping_add(way.settings.head_timeout);
-    let shared = hold::claim(env, way.settings, live.reference, until, way.now);
+    let shared = hold::claim(env, live.reference, until, way.now);
     if shared.is_some() {
         return shared;
     }
@@ -62,7 +83,7 @@ fn hold<E: Env>(env: &E, way: &Way<'_>, live: &Live) -> Option<Held> {
 }
 
 /// Writes the record, which nobody can find yet.
-#[inline(always)]
+#[inline(never)]
 fn fill<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived, live: &Live, held: &Held) -> bool {
     let Some(p) = frame::head(env, Ethernet::LEN) else { return false };
     // SAFETY: checked for the fixed part.
@@ -88,8 +109,6 @@ fn fill<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived, live: &Live, held: &H
         i += 1;
     }
     record.session = 0;
-    record.service = way.service.id;
-    record.service_slot = way.service.slot;
     record.backend = 0;
     record.backend_generation = 0;
     record.client_mac = client_mac;

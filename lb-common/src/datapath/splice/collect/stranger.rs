@@ -1,14 +1,14 @@
 //! Segments without a flow: all that is known of their connection is the cookie that they acknowledge.
 
 use super::{Arrived, Way, back, open};
-use crate::abi::{FlowRef, FlowState, Outcome, SettingsFlags};
+use crate::abi::{FlowRef, FlowState, Outcome, Service, SettingsFlags};
 use crate::datapath::scratch::Packet;
 use crate::datapath::{Env, Verdict, answer, count, flow};
 use crate::packet::flag;
 use crate::splice::{Proof, SynCookie, wanted};
 
 #[inline(always)]
-pub(super) fn run<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived) -> Verdict {
+pub(super) fn run<E: Env>(env: &E, way: &Way<'_>, service: &Service, segment: &Arrived) -> Verdict {
     if segment.has(flag::RST) {
         return count::end(env, Outcome::GivenUp);
     }
@@ -16,7 +16,7 @@ pub(super) fn run<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived) -> Verdict 
         return answer::reset(env, way.packet, Outcome::GivenUp);
     }
     match judge(env, way, segment, 0, 0) {
-        Proof::First if segment.len != 0 => open::run(env, way, segment),
+        Proof::First if segment.len != 0 => open::run(env, way, service, segment),
         Proof::First if segment.has(flag::FIN) => {
             let numbers = (segment.acknowledgement, segment.sequence.wrapping_add(1));
             back(env, way, numbers, window(way, segment), flag::FIN | flag::ACK, Outcome::IdleAnswered)

@@ -1,19 +1,36 @@
-//! Segments that come while the backend is being asked, or is being sent what is held.
+//! The program for segments that come while the backend is being asked, or is being sent what is held.
 
 use super::super::hold::{self, Held};
 use super::super::segment::{self, Segment};
-use super::super::{read, release, translate};
-use super::{Arrived, Place, Way, acknowledge, append, connect, end, give_up, missing, note};
-use crate::abi::{HoldFlags, Outcome};
-use crate::datapath::flow::Live;
+use super::super::{release, translate};
+use super::{Arrived, Place, Way, acknowledge, append, end, give_up, go_on, missing, note};
+use crate::abi::{FlowState, HoldFlags, Outcome, program};
+use crate::datapath::flow::{self, Live};
 use crate::datapath::scratch::again;
 use crate::datapath::{Env, Verdict, count, nat};
 use crate::packet::flag;
 use crate::splice::window_to_backend;
 
+#[inline(always)]
+pub(crate) fn run<E: Env>(env: &E) -> Verdict {
+    let (Some(scratch), Some(settings)) = (env.scratch(), env.settings()) else { return Verdict::Drop };
+    // SAFETY: this CPU's own scratch.
+    let (packet, reference) = unsafe { (&(*scratch).packet, (*scratch).flow) };
+    let Some(segment) = Arrived::read(env, packet) else { return count::end(env, Outcome::Malformed) };
+    let now = env.now();
+    let Some(live) = flow::by_ref(env, reference, now) else { return count::end(env, Outcome::Raced) };
+    let Some(rules) = env.affinity_rules(live.flow().service_slot) else { return Verdict::Drop };
+    let way = Way { settings, packet, rules, now };
+    if live.word.state() == FlowState::Connecting {
+        connecting(env, &way, &segment, &live)
+    } else {
+        releasing(env, &way, &segment, &live)
+    }
+}
+
 /// While the backend has not answered.
 #[inline(always)]
-pub(super) fn connecting<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived, live: &Live) -> Verdict {
+fn connecting<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived, live: &Live) -> Verdict {
     let number = live.flow().hold;
     if number == 0 {
         return without(env, way, segment, live);
@@ -41,7 +58,7 @@ pub(super) fn connecting<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived, live
             held.unlock(env);
             return acknowledge(env, way, live.flow(), owned, Outcome::HeadAcknowledged);
         }
-        return connect(env, live, held, again::RETRANSMITTED);
+        return go_on(env, live, held, again::RETRANSMITTED, program::CONNECT);
     }
     held.unlock(env);
     count::end(env, if taken || ended {
@@ -73,15 +90,12 @@ fn without<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived, live: &Live) -> Ve
         return count::end(env, Outcome::NotHeld);
     }
     note(&mut held, segment);
-    if !read::run(env, way, &mut held) {
-        read::cut_short(env, way, &mut held);
-    }
-    connect(env, live, held, again::RETRANSMITTED)
+    go_on(env, live, held, again::RETRANSMITTED, program::READ)
 }
 
 /// While held bytes are on their way to the backend.
 #[inline(always)]
-pub(super) fn releasing<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived, live: &Live) -> Verdict {
+fn releasing<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived, live: &Live) -> Verdict {
     let Some(mut held) = hold::lock(env, live.flow().hold, live.reference) else {
         return missing(env, way, live);
     };
@@ -133,11 +147,9 @@ fn resend<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived, live: &Live, held: 
         window: window_to_backend(segment.window, flow.client_scale, flow.server_scale),
         flags: chunk.flags(),
     };
-    match segment::to_backend(env, live, &segment, chunk.len, chunk.sum) {
-        Some(at) => release::put(env, way.settings, held, &chunk, (at, hop.ifindex), false),
-        None => {
-            held.unlock(env);
-            count::end(env, Outcome::NoRoom)
-        }
-    }
+    let Some(at) = segment::to_backend(env, live, &segment, chunk.len, chunk.sum) else {
+        held.unlock(env);
+        return count::end(env, Outcome::NoRoom);
+    };
+    release::put(env, way.settings, held, &chunk, (at, hop.ifindex), false)
 }
