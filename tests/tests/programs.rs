@@ -20,9 +20,15 @@ const BUDGET: [(&str, u32); 17] = [
     ("greet", 200_000),
     ("collect", 200_000),
     ("read", 200_000),
+<<<<<<< HEAD
     ("wait", 250_000),
     ("connect", 350_000),
     ("turn", 350_000),
+=======
+    ("wait", 200_000),
+    ("connect", 400_000),
+    ("turn", 60_000),
+>>>>>>> splice
     (program::SWEEP, 15_000),
     (program::APPLY, 5_000),
     (program::FILL, 5_000),

@@ -182,7 +182,7 @@ fn accepted<E: Env>(
         unsafe { (*live.record).hold = 0 };
     }
     super::step(env, live, FlowState::Connecting, next, flags);
-    send(env, settings, live, held, &chunk, last)
+    send(env, live, held, &chunk, last)
 }
 
 /// Notes what the backend's SYN-ACK says.
@@ -240,11 +240,11 @@ fn releasing<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live,
     if said.flags & flag::SYN != 0 {
         // The acknowledgement of its SYN-ACK was lost, and what it carried.
         let chunk = release::again(env, &held, room);
-        return send(env, settings, live, held, &chunk, false);
+        return send(env, live, held, &chunk, false);
     }
     if said.is_bare && said.is(flag::ACK) && !release::sent(&held) {
         let chunk = release::next(env, &held, room);
-        return send(env, settings, live, held, &chunk, false);
+        return send(env, live, held, &chunk, false);
     }
     live.advance(env, false, said.flags);
     if release::done(&held) {
@@ -265,15 +265,9 @@ fn settle<E: Env>(env: &E, live: &Live) {
 }
 
 /// Sends held bytes.
-#[inline(always)]
-fn send<E: Env>(
-    env: &E,
-    settings: &Settings,
-    live: &Live,
-    held: Held,
-    chunk: &Chunk,
-    last: bool,
-) -> Verdict {
+#[inline(never)]
+fn send<E: Env>(env: &E, live: &Live, held: Held, chunk: &Chunk, last: bool) -> Verdict {
+    let Some(settings) = env.settings() else { return Verdict::Drop };
     let flow = live.flow();
     let segment = Segment {
         sequence: release::sequence(&held, chunk, flow),
