@@ -1,5 +1,6 @@
 //! Session keys: what of a packet says whose it is.
 
+pub mod quic;
 mod siphash;
 
 pub use siphash::siphash;
