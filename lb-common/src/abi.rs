@@ -156,7 +156,7 @@ pub mod program {
     /// The entry program, attached to interfaces.
     pub const ENTRY: &str = "stickleback";
     /// Tail-called programs by place in `PROGRAMS`.
-    pub const TAIL_CALLS: [(u32, &str); 7] = [
+    pub const TAIL_CALLS: [(u32, &str); 8] = [
         (BIND, "bind"),
         (NAT, "nat"),
         (OPEN, "open"),
@@ -164,6 +164,7 @@ pub mod program {
         (FRAGMENT, "fragment"),
         (ANSWER, "answer"),
         (ESTABLISH, "establish"),
+        (QUIC, "quic"),
     ];
     /// Makes or moves a binding in the direct modes.
     pub const BIND: u32 = 0;

@@ -36,6 +36,12 @@ pub fn connection(key: &FlowKey, secret: &[u64; 2]) -> u64 {
     siphash(secret, &[s[0], s[1], d[0], d[1]], tail, 37)
 }
 
+/// The key of a payload segment of `len` bytes, at most 64; bytes behind them are zero.
+#[inline(always)]
+pub fn segment(bytes: &[u64; 8], len: u32, secret: &[u64; 2]) -> u64 {
+    siphash::siphash_up_to(secret, bytes, len)
+}
+
 /// Upper and lower half of an address as numbers.
 #[inline(always)]
 fn halves(address: &Addr) -> (u64, u64) {

@@ -56,6 +56,7 @@ tail_programs! {
     icmp = program::ICMP;
     fragment = program::FRAGMENT;
     answer = program::ANSWER;
+    quic = program::QUIC;
 }
 
 /// Run by `lbd`: reclaims what has expired.

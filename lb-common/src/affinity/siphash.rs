@@ -6,18 +6,46 @@
 /// as two little-endian words.
 #[inline(always)]
 pub fn siphash<const N: usize>(secret: &[u64; 2], words: &[u64; N], tail: u64, len: u8) -> u64 {
-    let mut v = [
-        secret[0] ^ 0x736f_6d65_7073_6575,
-        secret[1] ^ 0x646f_7261_6e64_6f6d,
-        secret[0] ^ 0x6c79_6765_6e65_7261,
-        secret[1] ^ 0x7465_6462_7974_6573,
-    ];
+    let mut v = begin(secret);
     let mut i = 0;
     while i < N {
         absorb(&mut v, words[i]);
         i += 1;
     }
-    absorb(&mut v, tail | (len as u64) << 56);
+    finish(v, tail | (len as u64) << 56)
+}
+
+/// Hashes the first `len` bytes of `words`, at most all of them; the bytes behind are zero.
+#[inline(always)]
+pub(super) fn siphash_up_to<const N: usize>(secret: &[u64; 2], words: &[u64; N], len: u32) -> u64 {
+    let mut v = begin(secret);
+    let whole = (len / 8) as usize;
+    let mut tail = 0;
+    let mut i = 0;
+    while i < N {
+        if i == whole {
+            tail = u64::from_le(words[i]);
+            break;
+        }
+        absorb(&mut v, u64::from_le(words[i]));
+        i += 1;
+    }
+    finish(v, tail | (len as u64) << 56)
+}
+
+#[inline(always)]
+fn begin(secret: &[u64; 2]) -> [u64; 4] {
+    [
+        secret[0] ^ 0x736f_6d65_7073_6575,
+        secret[1] ^ 0x646f_7261_6e64_6f6d,
+        secret[0] ^ 0x6c79_6765_6e65_7261,
+        secret[1] ^ 0x7465_6462_7974_6573,
+    ]
+}
+
+#[inline(always)]
+fn finish(mut v: [u64; 4], last: u64) -> u64 {
+    absorb(&mut v, last);
     v[2] ^= 0xff;
     round(&mut v);
     round(&mut v);

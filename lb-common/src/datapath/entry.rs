@@ -42,6 +42,9 @@ fn transport<E: Env>(env: &E, packet: &mut Packet) -> Verdict {
     if let Err(outcome) = parse::transport(env, packet) {
         return count::end(env, outcome);
     }
+    if choice::reads_payload(service, packet) {
+        return env.tail(program::QUIC);
+    }
     if service.mode == Mode::Nat as u8 {
         return to_nat(env, true);
     }
@@ -76,7 +79,11 @@ fn transport<E: Env>(env: &E, packet: &mut Packet) -> Verdict {
 pub(crate) fn to_nat<E: Env>(env: &E, to_service: bool) -> Verdict {
     if let Some(scratch) = env.scratch() {
         // SAFETY: this CPU's own scratch.
-        unsafe { (*scratch).to_service = to_service as u32 };
+        unsafe {
+            (*scratch).to_service = to_service as u32;
+            (*scratch).wanted = 0;
+            (*scratch).aside = 0;
+        }
     }
     env.tail(program::NAT)
 }

@@ -10,10 +10,10 @@ pub(crate) use open::run as open;
 use super::binding::Chosen;
 use super::count::Way;
 use super::flow::{self, Live};
-use super::scratch::{Packet, part};
+use super::scratch::{Packet, Scratch, part};
 use super::{Env, Verdict, answer, bind, binding, choice, count, forward, fragment, frame, link, mss, parse};
 use crate::abi::{
-    Backend, Be16, BindingKey, FlowKey, FlowState, FlowWord, Outcome, Settings, SettingsFlags, Status,
+    Backend, Be16, BindingKey, FlowKey, FlowRef, FlowState, FlowWord, Outcome, Settings, SettingsFlags, Status,
     program,
 };
 use crate::packet::{Tcp, flag, protocol};
@@ -25,11 +25,21 @@ const MAX_AHEAD: u32 = 0xffff;
 pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     let (Some(scratch), Some(settings)) = (env.scratch(), env.settings()) else { return Verdict::Drop };
     // SAFETY: this CPU's own scratch.
-    let (packet, to_service) = unsafe { (&mut (*scratch).packet, (*scratch).to_service != 0) };
+    let (scratch, to_service) = unsafe { (&mut *scratch, (*scratch).to_service != 0) };
     let now = env.now();
-    let Some(live) = flow::find(env, &packet.flow_key(), now) else {
-        return unknown(env, settings, packet, to_service);
+    let mut found = flow::find(env, &scratch.packet.flow_key(), now);
+    if scratch.wanted != 0 && is_for_another(scratch.wanted, found.as_ref()) {
+        let keeps_tuple = found.is_some_and(|live| is_of_use(env, &live));
+        found = flow::by_ref(env, aside(env, scratch), now);
+        scratch.aside = if keeps_tuple || found.is_some() { scratch.wanted } else { 0 };
+        if found.is_none() {
+            return env.tail(program::OPEN);
+        }
+    }
+    let Some(live) = found else {
+        return unknown(env, settings, &scratch.packet, to_service);
     };
+    let packet = &mut scratch.packet;
     if !to_service && let Err(outcome) = parse::transport(env, packet) {
         return count::end(env, outcome);
     }
@@ -38,6 +48,24 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     } else {
         from_client(env, settings, packet, &live, now)
     }
+}
+
+/// Whether the flow of a client's packet, if there is one, is not to the backend that the packet is for.
+#[inline(always)]
+fn is_for_another(wanted: u32, found: Option<&Live>) -> bool {
+    found.is_none_or(|live| live.flow().backend as u32 + 1 != wanted && !live.reference.is_reply())
+}
+
+/// Whether a flow is of use, so that one to another backend has to stand beside it.
+#[inline(always)]
+fn is_of_use<E: Env>(env: &E, live: &Live) -> bool {
+    owner(env, live).is_some() && serves(env, live.flow().backend)
+}
+
+/// The flow beside the 5-tuple's; out of line, for a second key does not fit on the stack.
+#[inline(never)]
+fn aside<E: Env>(env: &E, scratch: &Scratch) -> FlowRef {
+    flow::reference(env, &scratch.packet.flow_key().aside(scratch.wanted)).unwrap_or_default()
 }
 
 /// A packet that belongs to no flow.
