@@ -29,9 +29,8 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     let now = env.now();
     let mut found = flow::find(env, &scratch.packet.flow_key(), now);
     if scratch.wanted != 0 && is_for_another(scratch.wanted, found.as_ref()) {
-        let keeps_tuple = found.is_some_and(|live| is_of_use(env, &live));
-        found = flow::by_ref(env, aside(env, scratch), now);
-        scratch.aside = if keeps_tuple || found.is_some() { scratch.wanted } else { 0 };
+        let reference = found.map_or(0, |live| live.reference.0);
+        found = flow::by_ref(env, aside(env, scratch, reference), now);
         if found.is_none() {
             return env.tail(program::OPEN);
         }
@@ -56,16 +55,29 @@ fn is_for_another(wanted: u32, found: Option<&Live>) -> bool {
     found.is_none_or(|live| live.flow().backend as u32 + 1 != wanted && !live.reference.is_reply())
 }
 
-/// Whether a flow is of use, so that one to another backend has to stand beside it.
-#[inline(always)]
-fn is_of_use<E: Env>(env: &E, live: &Live) -> bool {
-    owner(env, live).is_some() && serves(env, live.flow().backend)
+/// The flow beside the one of the 5-tuple, which is for another backend, or the place for it; out of line, for a second key
+/// does not fit on the stack.
+#[inline(never)]
+fn aside<E: Env>(env: &E, scratch: &mut Scratch, other: u64) -> FlowRef {
+    let key = scratch.packet.flow_key().aside(scratch.wanted);
+    let reference = flow::reference(env, &key).unwrap_or_default();
+    // A flow that is of no use gives way.
+    let stays = reference.0 != 0 || is_of_use(env, FlowRef(other));
+    scratch.aside = if stays { scratch.wanted } else { 0 };
+    reference
 }
 
-/// The flow beside the 5-tuple's; out of line, for a second key does not fit on the stack.
-#[inline(never)]
-fn aside<E: Env>(env: &E, scratch: &Scratch) -> FlowRef {
-    flow::reference(env, &scratch.packet.flow_key().aside(scratch.wanted)).unwrap_or_default()
+/// Whether the backend of a flow still serves it.
+#[inline(always)]
+fn is_of_use<E: Env>(env: &E, reference: FlowRef) -> bool {
+    if reference.0 == 0 {
+        return false;
+    }
+    let Some(record) = env.flow(reference.index()) else { return false };
+    // SAFETY: from the environment; recycled meanwhile, it is a flow that was of use.
+    let (slot, generation) = unsafe { ((*record).backend, (*record).backend_generation) };
+    let Some(backend) = env.backend(slot) else { return false };
+    backend.generation == generation && Status::serves(env.status(Status::word(slot)).unwrap_or(0), slot)
 }
 
 /// A packet that belongs to no flow.
