@@ -11,6 +11,7 @@
 
 mod aes;
 mod cid;
+mod config;
 mod encoder;
 mod feistel;
 mod layout;

@@ -13,8 +13,8 @@ use super::flow::{self, Live};
 use super::scratch::{Packet, Scratch, part};
 use super::{Env, Verdict, answer, bind, binding, choice, count, forward, fragment, frame, link, mss, parse};
 use crate::abi::{
-    Backend, Be16, BindingKey, FlowKey, FlowRef, FlowState, FlowWord, Outcome, Settings, SettingsFlags, Status,
-    program,
+    Backend, Be16, BindingKey, FlowKey, FlowRef, FlowState, FlowWord, Outcome, Settings, SettingsFlags,
+    Status, program,
 };
 use crate::packet::{Tcp, flag, protocol};
 

@@ -247,8 +247,16 @@ mod tests {
         let keys = expand(&bytes("2b7e151628aed2a6abf7158809cf4f3c"));
         assert_eq!(keys[43].to_ne_bytes(), [0xb6, 0x63, 0x0c, 0xa6]);
         for (key, plain, cipher) in [
-            ("2b7e151628aed2a6abf7158809cf4f3c", "3243f6a8885a308d313198a2e0370734", "3925841d02dc09fbdc118597196a0b32"),
-            ("000102030405060708090a0b0c0d0e0f", "00112233445566778899aabbccddeeff", "69c4e0d86a7b0430d8cdb78070b4c55a"),
+            (
+                "2b7e151628aed2a6abf7158809cf4f3c",
+                "3243f6a8885a308d313198a2e0370734",
+                "3925841d02dc09fbdc118597196a0b32",
+            ),
+            (
+                "000102030405060708090a0b0c0d0e0f",
+                "00112233445566778899aabbccddeeff",
+                "69c4e0d86a7b0430d8cdb78070b4c55a",
+            ),
         ] {
             let keys = expand(&bytes(key));
             let sealed = encrypt(&keys, from_bytes(&bytes(plain)));

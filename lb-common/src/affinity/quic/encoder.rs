@@ -12,7 +12,9 @@ pub struct Exhausted;
 
 impl core::fmt::Display for Exhausted {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str("every nonce of this configuration has been used: change to a configuration with another key")
+        f.write_str(
+            "every nonce of this configuration has been used: change to a configuration with another key",
+        )
     }
 }
 

@@ -28,7 +28,11 @@ impl Shape {
         // Lower four bits of the left half's last byte, upper four of the right half's first.
         let odd = (len & 1) as u64;
         let ends = up([0x0f * odd, 0], half(len) - 1);
-        Self { len, left: [whole[0] & !ends[0], whole[1] & !ends[1]], right: [whole[0] & !(0xf0 * odd), whole[1]] }
+        Self {
+            len,
+            left: [whole[0] & !ends[0], whole[1] & !ends[1]],
+            right: [whole[0] & !(0xf0 * odd), whole[1]],
+        }
     }
 
     /// One pass: what the other half is XORed with, before it is cut to that half's bits.

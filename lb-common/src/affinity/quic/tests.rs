@@ -22,7 +22,13 @@ const VECTORS: [Vector; 7] = [
     Vector(0, "ed793a", "ee080dbf", "0720b1d07b359d3c", Some(KEY)),
     Vector(1, "ed793a51d49b8f5fab65", "ee080dbf48", "2fcc381bc74cb4fbad2823a3d1f8fed2", Some(KEY)),
     Vector(2, "ed793a51d49b8f5f", "ee080dbf48c0d1e5", "504dd2d05a7b0de9b2b9907afb5ecf8cc3", Some(KEY)),
-    Vector(3, "ed793a51d49b8f5fab", "ee080dbf48c0d1e55d", "125779c9cc86beb3a3a4a3ca96fce4bfe0cdbc", Some(KEY)),
+    Vector(
+        3,
+        "ed793a51d49b8f5fab",
+        "ee080dbf48c0d1e55d",
+        "125779c9cc86beb3a3a4a3ca96fce4bfe0cdbc",
+        Some(KEY),
+    ),
     Vector(0, "31441a", "9c69c275", "0767947d29be054a", Some("fdf726a9893ec05c0632d3956680baf0")),
 ];
 

@@ -5,7 +5,9 @@ use super::super::flow::{self, Live, Room};
 use super::super::scratch::Packet;
 use super::super::{Env, Verdict, answer, binding, choice, count};
 use super::{owner, to_backend};
-use crate::abi::{Affinity, BindingKey, Flow, FlowKey, FlowRef, FlowState, FlowWord, Outcome, Service, Settings};
+use crate::abi::{
+    Affinity, BindingKey, Flow, FlowKey, FlowRef, FlowState, FlowWord, Outcome, Service, Settings,
+};
 use crate::packet::protocol;
 
 #[inline(always)]

@@ -3,7 +3,7 @@
 use super::super::scratch::Packet;
 use super::super::{Env, frame};
 use super::payload;
-use crate::abi::{AffinityRules, QUIC_ROTATIONS, QuicConfig, Service};
+use crate::abi::{AffinityRules, QuicConfig, Service};
 use crate::affinity::quic::{Form, Layout, ServerId, server_of};
 use crate::packet::quic::{Destination, LENGTH, is_long};
 use crate::packet::{get, unknown_zero};
@@ -43,11 +43,8 @@ fn server_id<E: Env>(env: &E, service: &Service, packet: &Packet) -> Option<Serv
     if destination.room == 0 {
         return None;
     }
-    let rotation = byte(destination.offset)? as u32 >> 5;
-    if rotation >= QUIC_ROTATIONS {
-        return None;
-    }
-    let config = env.quic_config((service.slot as u32) << 3 | rotation)?;
+    let rotation = byte(destination.offset)? >> 5;
+    let config = env.quic_config(QuicConfig::place(service.slot, rotation)?)?;
     if config.valid == 0 {
         return None;
     }

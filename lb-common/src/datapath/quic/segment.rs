@@ -39,5 +39,5 @@ pub(super) fn session<E: Env>(
         unsafe { *segment.get_unchecked_mut(i) &= mask.add(i).read_unaligned() };
         i += 1;
     }
-    Some(affinity::segment(segment, wanted as u32, &settings.session_secret))
+    Some(affinity::payload_segment(segment, wanted as u32, &settings.session_secret))
 }
