@@ -1,6 +1,6 @@
 //! A packet's parsed form, and what one program leaves for the next.
 
-use crate::abi::{Addr, Be16, Be32, FlowKey, FlowRef, VlanTags};
+use crate::abi::{Addr, Be16, Be32, FlowKey, FlowRef, MAX_PAYLOAD_SEGMENT, VlanTags};
 use crate::packet::Ethernet;
 
 /// What a packet says of itself; offsets are from the start of the frame.
@@ -96,7 +96,15 @@ pub struct Scratch {
     pub(crate) flow: FlowRef,
     /// For `connect`: one of [`again`].
     pub(crate) again: u32,
+    /// For `nat` and `open`: the backend slot, plus 1, that the packet itself or its session names; 0 = none.
+    pub(crate) wanted: u32,
+    /// For `bind` and `open`: the session key of a service whose affinity reads more than headers.
+    pub(crate) session: u64,
+    /// For `open`: the backend slot, plus 1, whose flow stands beside another one of the same 5-tuple; 0 = it is the only one.
+    pub(crate) aside: u32,
     pub(crate) pad: u32,
+    /// For `quic`: bytes of the payload.
+    pub(crate) segment: [u64; MAX_PAYLOAD_SEGMENT / 8],
 }
 
 /// What a packet's destination is.
@@ -118,7 +126,6 @@ pub(crate) mod to_service {
 }
 
 /// Why a SYN to a backend is due.
-#[allow(dead_code, reason = "the programs come with the next change")]
 pub(crate) mod again {
     /// The request has just been read.
     pub(crate) const FIRST: u32 = 0;
