@@ -109,6 +109,8 @@ pub(crate) mod to_service {
     pub(crate) const PLAIN: u32 = 1;
     /// A service with delayed binding.
     pub(crate) const SPLICED: u32 = 2;
+    /// The packet is of a flow with delayed binding, whose programs have seen it.
+    pub(crate) const SETTLED: u32 = 3;
 
     /// Which kind a service is.
     #[inline(always)]
