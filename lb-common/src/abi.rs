@@ -159,7 +159,7 @@ pub mod program {
     /// The entry program, attached to interfaces.
     pub const ENTRY: &str = "stickleback";
     /// Tail-called programs by place in `PROGRAMS`.
-    pub const TAIL_CALLS: [(u32, &str); 13] = [
+    pub const TAIL_CALLS: [(u32, &str); 14] = [
         (BIND, "bind"),
         (NAT, "nat"),
         (OPEN, "open"),
@@ -173,6 +173,7 @@ pub mod program {
         (WAIT, "wait"),
         (CONNECT, "connect"),
         (TURN, "turn"),
+        (QUIC, "quic"),
     ];
     /// Makes or moves a binding in the direct modes.
     pub const BIND: u32 = 0;
@@ -230,6 +231,8 @@ pub mod hand {
     pub const CLOCK: u32 = 5;
     /// Next hold that flows share.
     pub const HOLD: u32 = 6;
+    /// Holds that flows own now; kept by claim and release.
+    pub const HOLDS_LIVE: u32 = 7;
     /// Number of hands.
     pub const COUNT: u32 = 8;
 }

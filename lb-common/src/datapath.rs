@@ -9,6 +9,7 @@
 //!   ├─ nat        packet of a known flow ───────────> out
 //!   │    ├─ open       first packet of a flow ──────> out
 //!   │    └─ establish  both sides proved themselves > out
+//!   ├─ quic       datagrams that name their server or session > out, bind, nat
 //!   ├─ icmp       ping, errors about our packets ──> out
 //!   ├─ fragment   first fragments and the rest ────> out
 //!   └─ answer     resets and ICMP errors of our own > out
@@ -37,6 +38,7 @@ mod model;
 mod mss;
 mod nat;
 mod parse;
+mod quic;
 mod scratch;
 mod splice;
 
@@ -70,6 +72,7 @@ pub fn tail<E: Env>(env: &E, number: u32) -> Verdict {
         program::WAIT => splice::wait(env),
         program::CONNECT => splice::connect(env),
         program::TURN => splice::turn(env),
+        program::QUIC => quic::run(env),
         _ => answer::run(env),
     }
 }

@@ -9,6 +9,7 @@ mod icmp;
 mod ipv4;
 mod ipv6;
 mod memory;
+pub(crate) mod quic;
 mod tcp;
 mod udp;
 mod view;

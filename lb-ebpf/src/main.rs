@@ -67,6 +67,7 @@ tail_programs! {
     wait = program::WAIT;
     connect = program::CONNECT;
     turn = program::TURN;
+    quic = program::QUIC;
 }
 
 /// Attached at the ingress of the stack: appends held bytes.

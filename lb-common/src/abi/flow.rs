@@ -16,7 +16,7 @@ pub struct FlowKey {
     pub destination_port: Be16,
     /// IP protocol.
     pub protocol: u8,
-    /// Zero.
+    /// Zero, but in the client's key of a flow that stands beside the one of its 5-tuple, see [`Self::aside`].
     pub pad: [u8; 3],
 }
 
@@ -35,6 +35,16 @@ impl FlowKey {
         let words = [s[0], s[1], s[2], s[3], d[0], d[1], d[2], d[3], ports, (protocol as u32).to_le()];
         // SAFETY: both are forty bytes of integers, and the last word is the protocol followed by zeros.
         unsafe { core::mem::transmute(words) }
+    }
+
+    /// The key under which the 5-tuple's client is found when its packets for one backend stand beside its flow to
+    /// another; `backend` is the slot plus one.
+    ///
+    /// A client's socket may carry connections to several backends, and packets say which.
+    #[inline(always)]
+    pub const fn aside(mut self, backend: u32) -> Self {
+        self.pad = [backend as u8, (backend >> 8) as u8, (backend >> 16) as u8];
+        self
     }
 
     /// The key of the other direction.

@@ -153,7 +153,7 @@ pub struct ServiceFlags;
 impl ServiceFlags {
     /// `nat` with source NAT from [`Service::source`].
     pub const SNAT: u16 = 1 << 0;
-    /// Delayed binding: `nat` over TCP, and the backend is chosen by what the client sends.
+    /// The balancer answers the client's handshake itself and connects to the backend when it has read the request.
     pub const SPLICE: u16 = 1 << 1;
 }
 

@@ -2,9 +2,10 @@
 
 use super::Env;
 use super::binding::Chosen;
-use super::scratch::Packet;
+use super::scratch::{Packet, Scratch};
 use crate::abi::{Addr, Affinity, Be16, FlowKey, Service, ServiceKey, Settings, SettingsFlags, Status};
 use crate::affinity;
+use crate::packet::protocol;
 use crate::select::{PROBES, Probes};
 
 /// What a session wants of a backend.
@@ -56,26 +57,66 @@ pub(crate) fn service_of<'a, E: Env>(
     service_again(env, settings, &packet.destination, packet.destination_port, packet.protocol)
 }
 
-/// The same, out of line: for the programs whose stack is short.
-#[inline(never)]
-pub(crate) fn session_again(service: &Service, settings: &Settings, packet: &Packet) -> u64 {
-    session(service, settings, packet)
+/// Whether a datagram has to be read behind its headers to know whose it is.
+#[inline(always)]
+pub(crate) fn reads_payload(service: &Service, packet: &Packet) -> bool {
+    service.affinity > Affinity::SourceIp as u8 && packet.protocol == protocol::UDP
 }
 
-/// The session key of a packet from a client.
+/// The session key that an earlier program has read, or that addresses and ports say; out of line, for stacks are short.
+#[inline(never)]
+pub(crate) fn session_left(service: &Service, settings: &Settings, scratch: &Scratch) -> u64 {
+    if reads_payload(service, &scratch.packet) {
+        scratch.session
+    } else {
+        session(service, settings, &scratch.packet)
+    }
+}
+
+/// The session key of a packet from a client, as far as addresses and ports say.
 #[inline(always)]
 pub(crate) fn session(service: &Service, settings: &Settings, packet: &Packet) -> u64 {
-    if service.affinity == Affinity::SourceIp as u8 {
+    session_by(service.affinity, service, settings, packet)
+}
+
+/// The same by a given affinity, one that knows addresses and ports only.
+#[inline(always)]
+pub(crate) fn session_by(affinity: u8, service: &Service, settings: &Settings, packet: &Packet) -> u64 {
+    if affinity == Affinity::SourceIp as u8 {
         affinity::source(&packet.source, service.prefix_v4, service.prefix_v6, &settings.session_secret)
     } else {
         affinity::connection(&packet.flow_key(), &settings.session_secret)
     }
 }
 
-/// The session key that a packet of the other direction belongs to.
+/// The same, of the client's direction of a flow.
 #[inline(always)]
-pub(crate) fn session_of_reply(service: &Service, settings: &Settings, reply: &FlowKey) -> u64 {
-    if service.affinity == Affinity::SourceIp as u8 {
+pub(crate) fn session_of_client(
+    affinity: u8,
+    service: &Service,
+    settings: &Settings,
+    client: &FlowKey,
+) -> u64 {
+    if affinity == Affinity::SourceIp as u8 {
+        affinity::source(&client.source, service.prefix_v4, service.prefix_v6, &settings.session_secret)
+    } else {
+        affinity::connection(client, &settings.session_secret)
+    }
+}
+
+/// The session key that a packet of the other direction belongs to, as far as addresses and ports say.
+#[inline(always)]
+pub(crate) fn session_of_reply<E: Env>(
+    env: &E,
+    service: &Service,
+    settings: &Settings,
+    reply: &FlowKey,
+) -> u64 {
+    let mut kind = service.affinity;
+    if kind > Affinity::SourceIp as u8 {
+        kind = env.affinity_rules(service.slot).map_or(Affinity::None as u8, |rules| rules.fallback);
+    }
+    if kind == Affinity::SourceIp as u8 {
         affinity::source(&reply.destination, service.prefix_v4, service.prefix_v6, &settings.session_secret)
     } else {
         affinity::connection(&reply.reversed(), &settings.session_secret)

@@ -42,6 +42,9 @@ fn transport<E: Env>(env: &E, packet: &mut Packet) -> Verdict {
     if let Err(outcome) = parse::transport(env, packet) {
         return count::end(env, outcome);
     }
+    if choice::reads_payload(service, packet) {
+        return env.tail(program::QUIC);
+    }
     if service.mode == Mode::Nat as u8 {
         let spliced = service.flags & ServiceFlags::SPLICE != 0;
         if spliced && packet.protocol == protocol::TCP && bind::opens_tcp(packet.tcp_flags) {
@@ -80,7 +83,11 @@ fn transport<E: Env>(env: &E, packet: &mut Packet) -> Verdict {
 pub(crate) fn to_nat<E: Env>(env: &E, to_service: u32) -> Verdict {
     if let Some(scratch) = env.scratch() {
         // SAFETY: this CPU's own scratch.
-        unsafe { (*scratch).to_service = to_service };
+        unsafe {
+            (*scratch).to_service = to_service;
+            (*scratch).wanted = 0;
+            (*scratch).aside = 0;
+        }
     }
     env.tail(program::NAT)
 }

@@ -50,7 +50,7 @@ pub(crate) fn find<E: Env>(env: &E, key: &FlowKey, now: u64) -> Option<Live> {
 
 /// What the entry of a 5-tuple says.
 #[inline(always)]
-fn reference<E: Env>(env: &E, key: &FlowKey) -> Option<FlowRef> {
+pub(crate) fn reference<E: Env>(env: &E, key: &FlowKey) -> Option<FlowRef> {
     // SAFETY: from the environment.
     env.flow_ref(key).map(|cell| FlowRef(unsafe { cell.read_volatile() }))
 }

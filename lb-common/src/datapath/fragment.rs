@@ -56,6 +56,9 @@ fn first<E: Env>(env: &E, settings: &Settings, packet: &mut Packet) -> Verdict {
     if let Err(outcome) = parse::transport(env, packet) {
         return count::end(env, outcome);
     }
+    if choice::reads_payload(service, packet) {
+        return env.tail(program::QUIC);
+    }
     if service.mode == Mode::Nat as u8 {
         entry::to_nat(env, to_service::of(service))
     } else {

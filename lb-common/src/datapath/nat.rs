@@ -10,7 +10,7 @@ pub(crate) use open::{run as open, take_port};
 use super::binding::Chosen;
 use super::count::Way;
 use super::flow::{self, Live};
-use super::scratch::{Packet, part, to_service};
+use super::scratch::{Packet, Scratch, part, to_service};
 use super::{
     Env, Verdict, answer, bind, binding, choice, count, forward, fragment, frame, link, mss, parse, splice,
 };
@@ -27,11 +27,20 @@ const MAX_AHEAD: u32 = 0xffff;
 pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     let (Some(scratch), Some(settings)) = (env.scratch(), env.settings()) else { return Verdict::Drop };
     // SAFETY: this CPU's own scratch.
-    let (packet, to_service) = unsafe { (&mut (*scratch).packet, (*scratch).to_service) };
+    let (scratch, to_service) = unsafe { (&mut *scratch, (*scratch).to_service) };
     let now = env.now();
-    let Some(live) = flow::find(env, &packet.flow_key(), now) else {
-        return unknown(env, settings, packet, to_service);
+    let mut found = flow::find(env, &scratch.packet.flow_key(), now);
+    if scratch.wanted != 0 && is_for_another(scratch.wanted, found.as_ref()) {
+        let reference = found.map_or(0, |live| live.reference.0);
+        found = flow::by_ref(env, aside(env, scratch, reference), now);
+        if found.is_none() {
+            return env.tail(program::OPEN);
+        }
+    }
+    let Some(live) = found else {
+        return unknown(env, settings, &scratch.packet, to_service);
     };
+    let packet = &mut scratch.packet;
     if to_service == to_service::NONE && let Err(outcome) = parse::transport(env, packet) {
         return count::end(env, outcome);
     }
@@ -46,6 +55,37 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     } else {
         from_client(env, settings, packet, &live, now)
     }
+}
+
+/// Whether the flow of a client's packet, if there is one, is not to the backend that the packet is for.
+#[inline(always)]
+fn is_for_another(wanted: u32, found: Option<&Live>) -> bool {
+    found.is_none_or(|live| live.flow().backend as u32 + 1 != wanted && !live.reference.is_reply())
+}
+
+/// The flow beside the one of the 5-tuple, which is for another backend, or the place for it; out of line, for a second key
+/// does not fit on the stack.
+#[inline(never)]
+fn aside<E: Env>(env: &E, scratch: &mut Scratch, other: u64) -> FlowRef {
+    let key = scratch.packet.flow_key().aside(scratch.wanted);
+    let reference = flow::reference(env, &key).unwrap_or_default();
+    // A flow that is of no use gives way.
+    let stays = reference.0 != 0 || is_of_use(env, FlowRef(other));
+    scratch.aside = if stays { scratch.wanted } else { 0 };
+    reference
+}
+
+/// Whether the backend of a flow still serves it.
+#[inline(always)]
+fn is_of_use<E: Env>(env: &E, reference: FlowRef) -> bool {
+    if reference.0 == 0 {
+        return false;
+    }
+    let Some(record) = env.flow(reference.index()) else { return false };
+    // SAFETY: from the environment; recycled meanwhile, it is a flow that was of use.
+    let (slot, generation) = unsafe { ((*record).backend, (*record).backend_generation) };
+    let Some(backend) = env.backend(slot) else { return false };
+    backend.generation == generation && Status::serves(env.status(Status::word(slot)).unwrap_or(0), slot)
 }
 
 /// A packet that belongs to no flow.

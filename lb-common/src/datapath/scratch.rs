@@ -1,6 +1,6 @@
 //! A packet's parsed form, and what one program leaves for the next.
 
-use crate::abi::{Addr, Be16, Be32, FlowKey, FlowRef, VlanTags};
+use crate::abi::{Addr, Be16, Be32, FlowKey, FlowRef, MAX_PAYLOAD_SEGMENT, VlanTags};
 use crate::packet::Ethernet;
 
 /// What a packet says of itself; offsets are from the start of the frame.
@@ -94,9 +94,17 @@ pub struct Scratch {
     pub(crate) hold: u32,
     /// For `establish` and the programs of delayed binding: the flow; zero = none.
     pub(crate) flow: FlowRef,
+    /// For `bind` and `open`: the session key of a service whose affinity reads more than headers.
+    pub(crate) session: u64,
+    /// For `nat` and `open`: the backend slot, plus 1, that the packet itself or its session names; 0 = none.
+    pub(crate) wanted: u32,
+    /// For `open`: the backend slot, plus 1, whose flow stands beside another one of the same 5-tuple; 0 = it is the only one.
+    pub(crate) aside: u32,
     /// For `connect`: one of [`again`].
     pub(crate) again: u32,
     pub(crate) pad: u32,
+    /// For `quic`: bytes of the payload.
+    pub(crate) segment: [u64; MAX_PAYLOAD_SEGMENT / 8],
 }
 
 /// What a packet's destination is.

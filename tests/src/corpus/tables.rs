@@ -1,6 +1,8 @@
 //! A case's tables as the data plane has them.
 
 use super::case::{BackendData, BindingData, Case, ServiceData, SettingsData, VlanData};
+mod rules;
+
 use anyhow::{Context, Result, bail, ensure};
 use lb_common::abi::{
     Addr, Affinity, AffinityRules, Backend, Be16, BindingKey, BindingWord, Hop, Mac, Mode, PathRule,
@@ -77,6 +79,7 @@ impl Tables {
         };
         for data in &case.services {
             let service = tables.service(data).with_context(|| format!("service {}", data.id))?;
+            tables.rules(data, &case.backends).with_context(|| format!("rules of service {}", data.id))?;
             tables.services.push((key(data), service));
         }
         for data in &case.backends {
@@ -161,6 +164,8 @@ impl Tables {
             affinity: match data.affinity.as_str() {
                 "none" => Affinity::None,
                 "source-ip" => Affinity::SourceIp,
+                "quic-cid" => Affinity::QuicCid,
+                "payload" => Affinity::Payload,
                 other => bail!("no affinity: {other}"),
             } as u8,
             table,

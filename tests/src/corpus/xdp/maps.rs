@@ -7,8 +7,9 @@ use aya::maps::{Array, HashMap, MapData, PerCpuArray, ProgramArray, RingBuf, xdp
 use aya::programs::Xdp;
 use aya::{Ebpf, Pod};
 use lb_common::abi::{
-    ARENA_CHUNK, ArenaChunk, Backend, Binding, BindingKey, Counters, Flow, FlowKey, FragmentKey, FragmentRef,
-    Hand, Outcome, Service, ServiceKey, Settings, hand, map, program,
+    ARENA_CHUNK, AffinityRules, ArenaChunk, Backend, Binding, BindingKey, Counters, Flow, FlowKey,
+    FragmentKey, FragmentRef, Hand, Outcome, QuicConfig, Server, Service, ServiceKey, Settings, hand, map,
+    program,
 };
 use std::borrow::BorrowMut;
 use std::os::fd::{AsFd, AsRawFd};
@@ -22,6 +23,11 @@ pub(super) struct Maps {
     used_backends: Vec<u32>,
     status: Cleared<u64>,
     arena: Cleared<ArenaChunk>,
+    affinities: Array<MapData, AffinityRules>,
+    servers: Array<MapData, Server>,
+    quic: Array<MapData, QuicConfig>,
+    used_affinities: Vec<u32>,
+    used_quic: Vec<u32>,
     bindings: HashMap<MapData, BindingKey, Binding>,
     ring: Cleared<BindingKey>,
     hands: Cleared<Hand>,
@@ -68,6 +74,11 @@ impl Maps {
             used_backends: Vec::new(),
             status: Cleared::take(ebpf, map::STATUS)?,
             arena: Cleared::take(ebpf, map::ARENA)?,
+            affinities: taken(ebpf, map::AFFINITIES)?,
+            servers: taken(ebpf, map::SERVERS)?,
+            quic: taken(ebpf, map::QUIC)?,
+            used_affinities: Vec::new(),
+            used_quic: Vec::new(),
             bindings: taken(ebpf, map::BINDINGS)?,
             ring: Cleared::take(ebpf, map::BINDING_RING)?,
             hands: Cleared::take(ebpf, map::HANDS)?,
@@ -125,6 +136,7 @@ impl Maps {
             chunk[..slots.len()].copy_from_slice(slots);
             self.arena.map.set(place, ArenaChunk(chunk), 0)?;
         }
+        self.install_rules(tables)?;
         for (ring, (key, word, left)) in (0_u32..).zip(&tables.bindings) {
             self.bindings.insert(key, starting(key, *word, *left, ring, now), 0)?;
             self.ring.map.set(ring, key, 0)?;
@@ -132,6 +144,28 @@ impl Maps {
             self.hands.map.set(hand::BINDINGS_LIVE, live, 0)?;
         }
         self.change(&Change::Services(tables.service_entries()))
+    }
+
+    /// Fills in what services read of payloads.
+    fn install_rules(&mut self, tables: &Tables) -> Result<()> {
+        for slot in self.used_affinities.drain(..) {
+            self.affinities.set(slot, AffinityRules::default(), 0)?;
+        }
+        for place in self.used_quic.drain(..) {
+            self.quic.set(place, QuicConfig::default(), 0)?;
+        }
+        for (slot, rules) in &tables.affinities {
+            self.affinities.set(u32::from(*slot), rules, 0)?;
+            self.used_affinities.push(u32::from(*slot));
+        }
+        for (place, server) in (0..).zip(&tables.servers) {
+            self.servers.set(place, server, 0)?;
+        }
+        for (place, config) in &tables.quic {
+            self.quic.set(*place, config, 0)?;
+            self.used_quic.push(*place);
+        }
+        Ok(())
     }
 
     /// Changes a table.
