@@ -3,7 +3,10 @@
 //! Needs root.
 
 use anyhow::{Context, Result, ensure};
-use aya::{EbpfLoader, programs::{SchedClassifier, Xdp}};
+use aya::{
+    EbpfLoader,
+    programs::{SchedClassifier, Xdp},
+};
 use lb_common::abi::program;
 use std::path::PathBuf;
 

@@ -12,6 +12,7 @@
 
 mod collect;
 mod connect;
+mod fill;
 mod greet;
 mod hold;
 mod options;
@@ -24,6 +25,7 @@ mod turn;
 
 pub(crate) use collect::{run as collect, wait};
 pub(crate) use connect::run as connect;
+pub use fill::filled;
 pub(crate) use greet::run as greet;
 pub(crate) use read::run as read;
 pub(crate) use turn::run as turn;
@@ -91,7 +93,8 @@ pub(crate) fn is_replaced<E: Env>(env: &E, packet: &Packet, live: &Live) -> bool
 pub(crate) fn end<E: Env>(env: &E, live: &Live) {
     hold::abandon(env, live);
     let word = flow::word_of(live.record);
-    if word.nonce() == live.reference.nonce() && !matches!(word.state(), FlowState::Free | FlowState::Claimed) {
+    if word.nonce() == live.reference.nonce() && !matches!(word.state(), FlowState::Free | FlowState::Claimed)
+    {
         flow::release(env, live.record, live.reference.index(), word);
     }
 }
