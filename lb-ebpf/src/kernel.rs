@@ -11,7 +11,7 @@ use aya_ebpf::{
 use core::ffi::c_void;
 use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
 use lb_common::abi::{
-    self, ARENA_CHUNK, Backend, Binding, BindingEvent, BindingKey, Counters, Flow, FlowKey, FlowRef,
+    self, ARENA_CHUNK, Backend, BindingBucket, BindingEvent, Counters, Flow, FlowKey, FlowRef,
     FragmentKey, FragmentRef, Outcome, Service, ServiceAtHand, ServiceKey, Settings,
 };
 use lb_common::datapath::{Env, Insert, Scratch, Verdict};
@@ -171,20 +171,8 @@ unsafe impl Env for Kernel {
     }
 
     #[inline(always)]
-    fn binding(&self, key: &BindingKey) -> Option<*mut Binding> {
-        maps::BINDINGS.get_ptr_mut(key)
-    }
-    #[inline(always)]
-    fn insert_binding(&self, key: &BindingKey, binding: &Binding) -> Insert {
-        inserted(maps::BINDINGS.insert(key, binding, BPF_NOEXIST as u64))
-    }
-    #[inline(always)]
-    fn delete_binding(&self, key: &BindingKey) -> bool {
-        maps::BINDINGS.remove(key).is_ok()
-    }
-    #[inline(always)]
-    fn binding_ring(&self, slot: u32) -> Option<*mut BindingKey> {
-        maps::BINDING_RING.get_ptr_mut(slot)
+    fn binding_bucket(&self, bucket: u32) -> Option<*mut BindingBucket> {
+        maps::BINDINGS.get_ptr_mut(bucket)
     }
     #[inline(always)]
     fn hand(&self, hand: u32) -> Option<*mut u64> {

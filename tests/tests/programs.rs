@@ -4,7 +4,7 @@
 
 use anyhow::{Context, Result, ensure};
 use aya::{EbpfLoader, programs::Xdp};
-use lb_common::abi::program;
+use lb_common::abi::{binding_buckets, program};
 use std::path::PathBuf;
 
 /// Verified instructions each program may take: about twice the most it took so far; the compiler's whims move it.
@@ -32,8 +32,7 @@ fn programs_verify_within_their_budget() -> Result<()> {
     // SAFETY: a call without arguments.
     ensure!(unsafe { libc::geteuid() } == 0, "loading programs needs root: run the tests as root");
     let mut object = EbpfLoader::new()
-        .map_max_entries("BINDINGS", 1_024)
-        .map_max_entries("BINDING_RING", 1_280)
+        .map_max_entries("BINDINGS", binding_buckets(1_024))
         .map_max_entries("FLOWS", 1_024)
         .map_max_entries("FLOW_INDEX", 2_048)
         .load_file(object()?)?;

@@ -2,7 +2,7 @@
 
 use super::Scratch;
 use crate::abi::{
-    Backend, Binding, BindingEvent, BindingKey, Counters, Flow, FlowKey, FlowRef, FragmentKey, FragmentRef,
+    Backend, BindingBucket, BindingEvent, Counters, Flow, FlowKey, FlowRef, FragmentKey, FragmentRef,
     Outcome, Service, ServiceKey, Settings,
 };
 
@@ -90,14 +90,8 @@ pub unsafe trait Env {
     /// A slot of the arena.
     fn arena(&self, slot: u32) -> Option<u16>;
 
-    /// The binding of a key, expired or not.
-    fn binding(&self, key: &BindingKey) -> Option<*mut Binding>;
-    /// Inserts a binding that is not there.
-    fn insert_binding(&self, key: &BindingKey, binding: &Binding) -> Insert;
-    /// Deletes a binding; whether it was there.
-    fn delete_binding(&self, key: &BindingKey) -> bool;
-    /// A slot of the binding ring.
-    fn binding_ring(&self, slot: u32) -> Option<*mut BindingKey>;
+    /// A bucket of the binding table.
+    fn binding_bucket(&self, bucket: u32) -> Option<*mut BindingBucket>;
     /// A hand of [`crate::abi::hand`].
     fn hand(&self, hand: u32) -> Option<*mut u64>;
 

@@ -4,14 +4,14 @@
 
 use super::{Env, Insert, Scratch, Verdict};
 use crate::abi::{
-    Backend, Binding, BindingEvent, BindingKey, Counters, Flow, FlowKey, FlowRef, FragmentKey, FragmentRef,
-    Outcome, QUOTA_ENTRIES, Service, ServiceKey, Settings, hand,
+    Backend, BindingBucket, BindingEvent, Counters, Flow, FlowKey, FlowRef, FragmentKey, FragmentRef,
+    Outcome, QUOTA_ENTRIES, Service, ServiceKey, Settings, binding_buckets, hand,
 };
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
-/// Slots of the binding ring.
-const BINDING_RING: u32 = 16;
+/// Bindings that the table is for.
+const BINDINGS: u32 = 64;
 
 /// What is about to be done when another CPU interferes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,8 +37,7 @@ pub(super) struct Model<'a> {
     backend: Backend,
     frame: *mut [u8],
     index: RefCell<HashMap<FlowKey, *mut u64>>,
-    bindings: RefCell<HashMap<BindingKey, *mut Binding>>,
-    ring: *mut [BindingKey],
+    bindings: *mut [BindingBucket],
     records: *mut [Flow],
     hands: *mut [u64],
     quotas: *mut [u64],
@@ -53,7 +52,8 @@ impl<'a> Model<'a> {
         let settings = Settings {
             half_open,
             flows,
-            binding_ring: BINDING_RING,
+            binding_capacity: BINDINGS,
+            binding_buckets: binding_buckets(BINDINGS),
             tcp_half_open: 10 * SECOND,
             tcp_established: 600 * SECOND,
             tcp_closing: 60 * SECOND,
@@ -72,14 +72,22 @@ impl<'a> Model<'a> {
             backend: Backend::default(),
             frame: &mut [],
             index: RefCell::default(),
-            bindings: RefCell::default(),
-            ring: vec![BindingKey::default(); BINDING_RING as usize].leak(),
+            bindings: vec![BindingBucket::default(); binding_buckets(BINDINGS) as usize].leak(),
             records,
             hands: vec![0; hand::COUNT as usize].leak(),
             quotas: vec![0; QUOTA_ENTRIES as usize].leak(),
             rate: Box::leak(Box::new(0)),
             interference: RefCell::default(),
         }
+    }
+
+    /// A binding table of another size.
+    pub(super) fn with_bindings(capacity: u32) -> Self {
+        let mut model = Self::new(0, 0);
+        model.settings.binding_capacity = capacity;
+        model.settings.binding_buckets = binding_buckets(capacity);
+        model.bindings = vec![BindingBucket::default(); binding_buckets(capacity) as usize].leak();
+        model
     }
 
     /// Lets another CPU do something right before `step`.
@@ -212,22 +220,9 @@ unsafe impl Env for Model<'_> {
     fn arena(&self, slot: u32) -> Option<u16> {
         self.arena.get(slot as usize).copied()
     }
-    fn binding(&self, key: &BindingKey) -> Option<*mut Binding> {
-        self.bindings.borrow().get(key).copied()
-    }
-    fn insert_binding(&self, key: &BindingKey, binding: &Binding) -> Insert {
-        let mut bindings = self.bindings.borrow_mut();
-        if bindings.contains_key(key) {
-            return Insert::Taken;
-        }
-        bindings.insert(*key, Box::leak(Box::new(*binding)));
-        Insert::Done
-    }
-    fn delete_binding(&self, key: &BindingKey) -> bool {
-        self.bindings.borrow_mut().remove(key).is_some()
-    }
-    fn binding_ring(&self, slot: u32) -> Option<*mut BindingKey> {
-        (slot < BINDING_RING).then(|| self.ring.cast::<BindingKey>().wrapping_add(slot as usize))
+    fn binding_bucket(&self, bucket: u32) -> Option<*mut BindingBucket> {
+        ((bucket as usize) < self.bindings.len())
+            .then(|| self.bindings.cast::<BindingBucket>().wrapping_add(bucket as usize))
     }
     fn hand(&self, hand: u32) -> Option<*mut u64> {
         (hand < hand::COUNT).then(|| self.hands.cast::<u64>().wrapping_add(hand as usize))
