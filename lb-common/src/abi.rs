@@ -64,8 +64,8 @@ pub const EVENT_RING_BYTES: u32 = 1 << 20;
 
 /// Number of buckets of a binding table for `capacity` bindings.
 ///
-/// Half as many slots again as bindings, so that a table that is not full has room on the path of all but about
-/// one key in 100,000.
+/// Half as many slots again as bindings, so that in a table that is not full all but one key in a million find
+/// room on their path.
 pub const fn binding_buckets(capacity: u32) -> u32 {
     (capacity + capacity / 2).div_ceil(BINDING_SLOTS)
 }

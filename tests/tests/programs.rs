@@ -13,12 +13,12 @@ const BUDGET: [(&str, u32); 10] = [
     ("bind", 80_000),
     ("nat", 60_000),
     ("open", 30_000),
-    ("establish", 60_000),
+    ("establish", 100_000),
     ("icmp", 60_000),
     ("fragment", 60_000),
     ("answer", 10_000),
     (program::SWEEP, 15_000),
-    (program::APPLY, 5_000),
+    (program::APPLY, 12_000),
 ];
 
 fn object() -> Result<PathBuf> {

@@ -51,7 +51,7 @@ pub struct BindingBucket(pub [BindingSlot; BINDING_SLOTS as usize]);
 /// Slots of a bucket.
 pub const BINDING_SLOTS: u32 = 4;
 /// Buckets that a binding may be in.
-pub const BINDING_PROBES: u32 = 8;
+pub const BINDING_PROBES: u32 = 16;
 
 impl BindingKey {
     /// A key.
@@ -64,9 +64,10 @@ impl BindingKey {
 /// The buckets that a binding may be in, one after the other.
 ///
 /// It is in the first one that had room when it was made; all before that have counted it in [`BindingSlot::passed`].
+/// Fibonacci hashing (Knuth 6.4): steps of about the golden section's part of the table meet no bucket again soon.
 #[derive(Clone, Copy, Debug)]
 pub struct BindingPath {
-    bucket: u32,
+    start: u32,
     step: u32,
     buckets: u32,
 }
@@ -79,27 +80,13 @@ impl BindingPath {
         hash = hash.wrapping_mul(0xff51_afd7_ed55_8ccd);
         hash ^= hash >> 32;
         hash = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        hash ^= hash >> 32;
-        let step = 1 + Self::below(hash as u32, buckets.wrapping_sub(1));
-        Self { bucket: Self::below((hash >> 32) as u32, buckets), step, buckets }
+        Self { start: (hash >> 32) as u32, step: 0x9e37_79b9 ^ (hash as u32 & 0x00ff_ffff), buckets }
     }
-    /// A hash as a number below a limit.
+    /// Its `n`th bucket.
     #[inline(always)]
-    const fn below(hash: u32, limit: u32) -> u32 {
-        (hash as u64 * limit as u64 >> 32) as u32
-    }
-    /// The bucket it has come to.
-    #[inline(always)]
-    pub const fn bucket(&self) -> u32 {
-        self.bucket
-    }
-    /// Goes on to the next bucket.
-    #[inline(always)]
-    pub const fn advance(&mut self) {
-        self.bucket = self.bucket.wrapping_add(self.step);
-        if self.bucket >= self.buckets {
-            self.bucket = self.bucket.wrapping_sub(self.buckets);
-        }
+    pub const fn bucket(&self, n: u32) -> u32 {
+        let at = self.start.wrapping_add(self.step.wrapping_mul(n));
+        ((at as u64 * self.buckets as u64) >> 32) as u32
     }
 }
 
@@ -113,9 +100,7 @@ impl BindingSlot {
     pub fn binding(&self) -> Option<(BindingKey, Binding)> {
         let word = BindingWord(self.word);
         match word.slot_state() {
-            SlotState::Live => {
-                Some((self.key(), Binding { word: word.content().0, expires: self.expires }))
-            }
+            SlotState::Live => Some((self.key(), Binding { word: word.content().0, expires: self.expires })),
             SlotState::Free | SlotState::Claimed | SlotState::Pending => None,
         }
     }

@@ -40,6 +40,12 @@ pub(crate) fn find<E: Env>(env: &E, key: &BindingKey, now: u64) -> Option<Found>
     if found.expires <= now { None } else { Some(found) }
 }
 
+/// The same, out of line: for the programs where size counts more than a call.
+#[inline(always)]
+pub(crate) fn find_again<E: Env>(env: &E, key: &BindingKey, now: u64) -> Option<Found> {
+    at(env, key, table::seek(env, key)).filter(|found| found.expires > now)
+}
+
 /// What is in a slot, if it is still that key's.
 #[inline(always)]
 fn read(slot: *mut BindingSlot, key: &BindingKey) -> Option<Found> {
@@ -188,7 +194,7 @@ pub(crate) fn at<E: Env>(env: &E, key: &BindingKey, number: u32) -> Option<Found
 }
 
 /// Tells `lbd` of a binding; a lost event is found again by the unsynced flag.
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn tell<E: Env>(
     env: &E,
     key: &BindingKey,
@@ -196,8 +202,13 @@ pub(crate) fn tell<E: Env>(
     word: BindingWord,
     expires: u64,
 ) {
-    let event =
-        BindingEvent { session: key.session, service: key.service, kind: kind as u32, word: word.content().0, expires };
+    let event = BindingEvent {
+        session: key.session,
+        service: key.service,
+        kind: kind as u32,
+        word: word.content().0,
+        expires,
+    };
     if !env.tell(&event) {
         env.count(Outcome::EventLost);
     }

@@ -3,8 +3,8 @@
 use super::binding::{self, table};
 use super::{Env, Insert, Verdict, flow, frame};
 use crate::abi::{
-    BINDING_SLOTS, BindingEventKind, BindingKey, BindingOp, BindingRecord, BindingWord, FlowState, RECORDS_PER_RUN,
-    RecordResult, SlotState, SweepReport, SweepRequest, SweepTarget,
+    BINDING_SLOTS, BindingEventKind, BindingKey, BindingOp, BindingRecord, BindingWord, FlowState,
+    RECORDS_PER_RUN, RecordResult, SlotState, SweepReport, SweepRequest, SweepTarget,
 };
 use crate::packet::{get, put};
 
@@ -34,7 +34,8 @@ pub fn sweep<E: Env>(env: &E) -> Verdict {
     let Some(settings) = env.settings() else { return Verdict::Drop };
     env.set_clock();
     let bindings = request.target == SweepTarget::Bindings as u32;
-    let len = if bindings { settings.binding_buckets * BINDING_SLOTS } else { settings.half_open + settings.flows };
+    let len =
+        if bindings { settings.binding_buckets * BINDING_SLOTS } else { settings.half_open + settings.flows };
     let start = request.start;
     let left = len.saturating_sub(start);
     let count = if request.count < left { request.count } else { left };

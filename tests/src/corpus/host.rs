@@ -8,8 +8,8 @@ use super::tables::{Change, DEVICES, Tables};
 use anyhow::{Result, bail};
 use frame::Frame;
 use lb_common::abi::{
-    Backend, Binding, BindingBucket, BindingEvent, BindingKey, BindingSlot, Counters, Flow, FlowKey, FlowRef, FragmentKey, FragmentRef,
-    Outcome, Service, ServiceKey, Settings, program,
+    Backend, Binding, BindingBucket, BindingEvent, BindingKey, BindingSlot, Counters, Flow, FlowKey, FlowRef,
+    FragmentKey, FragmentRef, Outcome, Service, ServiceKey, Settings, program,
 };
 use lb_common::datapath::{self, Env, Insert, Scratch};
 use memory::Memory;

@@ -3,8 +3,9 @@
 use super::case::{BackendData, BindingData, Case, ServiceData, SettingsData, VlanData};
 use anyhow::{Context, Result, bail, ensure};
 use lb_common::abi::{
-    Addr, Affinity, BINDING_PROBES, Backend, Be16, BindingBucket, BindingKey, BindingPath, BindingSlot, BindingWord, Hop, Mac, Mode, SCHEMA_VERSION, Service,
-    ServiceFlags, ServiceKey, Settings, SettingsFlags, Status, VLAN_KEEP, VLAN_NONE, binding_buckets,
+    Addr, Affinity, BINDING_PROBES, Backend, Be16, BindingBucket, BindingKey, BindingPath, BindingSlot,
+    BindingWord, Hop, Mac, Mode, SCHEMA_VERSION, Service, ServiceFlags, ServiceKey, Settings, SettingsFlags,
+    Status, VLAN_KEEP, VLAN_NONE, binding_buckets,
 };
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -95,16 +96,15 @@ impl Tables {
         let buckets = self.settings.binding_buckets;
         let mut table = vec![BindingBucket::default(); buckets as usize];
         for (key, word, left) in &self.bindings {
-            let mut path = BindingPath::new(key, self.settings.seed, buckets);
+            let path = BindingPath::new(key, self.settings.seed, buckets);
             let mut probes = 0;
             let slot = loop {
-                let bucket = &mut table[path.bucket() as usize].0;
-                if let Some(free) = bucket.iter().position(|slot| *slot == BindingSlot::default()) {
+                ensure!(probes < BINDING_PROBES, "no room for binding {key:?}");
+                let bucket = &mut table[path.bucket(probes) as usize].0;
+                if let Some(free) = bucket.iter().position(|slot| slot.word == 0) {
                     break &mut bucket[free];
                 }
-                ensure!(probes < BINDING_PROBES, "no room for binding {key:?}");
                 bucket[0].passed += 1;
-                path.advance();
                 probes += 1;
             };
             *slot = BindingSlot {

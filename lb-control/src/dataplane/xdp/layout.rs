@@ -2,8 +2,8 @@
 
 use crate::dataplane::Sizes;
 use lb_common::abi::{
-    ArenaChunk, Backend, Binding, BindingKey, Counters, Flow, FlowKey, FlowRef, FragmentKey, FragmentRef,
-    Hand, Quota, Service, ServiceKey, Settings, TokenBucket, map,
+    ArenaChunk, Backend, BindingBucket, Counters, Flow, FlowKey, FlowRef, FragmentKey, FragmentRef, Hand,
+    Quota, Service, ServiceKey, Settings, TokenBucket, map,
 };
 
 /// One map.
@@ -78,8 +78,7 @@ pub(super) const TABLES: &[Table] = &[
     table!(BACKENDS, u32 => Backend, Layout::Fixed, Kept),
     table!(STATUS, u32 => u64, Layout::Fixed, Kept),
     table!(ARENA, u32 => ArenaChunk, Layout::Sized(|sizes| sizes.arena), KeptWithArena),
-    table!(BINDINGS, BindingKey => Binding, Layout::Sized(|sizes| sizes.bindings), KeptWithBindings),
-    table!(BINDING_RING, u32 => BindingKey, Layout::Sized(Sizes::binding_ring), KeptWithBindings),
+    table!(BINDINGS, u32 => BindingBucket, Layout::Sized(Sizes::binding_buckets), KeptWithBindings),
     table!(HANDS, u32 => Hand, Layout::Fixed, KeptWithBindingsAndFlows),
     table!(
         FLOW_INDEX, FlowKey => FlowRef,

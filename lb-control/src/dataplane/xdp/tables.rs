@@ -11,7 +11,7 @@ use aya::{
     util::nr_cpus,
 };
 use lb_common::abi::{
-    ArenaChunk, Backend, Binding, BindingKey, Counters, Flow, FlowKey, FlowRef, Hand, Service, ServiceKey,
+    ArenaChunk, Backend, BindingBucket, Counters, Flow, FlowKey, FlowRef, Hand, Service, ServiceKey,
     Settings, map,
 };
 use std::{io, os::fd::OwnedFd, path::Path};
@@ -23,7 +23,7 @@ pub(super) struct Tables {
     pub(super) backends: Array<MapData, Backend>,
     pub(super) statuses: Array<MapData, u64>,
     pub(super) arena: Array<MapData, ArenaChunk>,
-    pub(super) bindings: HashMap<MapData, BindingKey, Binding>,
+    pub(super) bindings: Array<MapData, BindingBucket>,
     pub(super) hands: Array<MapData, Hand>,
     pub(super) flow_index: HashMap<MapData, FlowKey, FlowRef>,
     pub(super) flows: Array<MapData, Flow>,

@@ -3,8 +3,8 @@
 use super::super::tables::{Change, Tables};
 use anyhow::Result;
 use lb_common::abi::{
-    self, Backend, BindingBucket, Counters, Flow, FlowKey, FragmentKey, FragmentRef,
-    Outcome, Service, ServiceKey, Settings, hand,
+    self, Backend, BindingBucket, Counters, Flow, FlowKey, FragmentKey, FragmentRef, Outcome, Service,
+    ServiceKey, Settings, hand,
 };
 use lb_common::datapath::{Insert, Scratch};
 use std::cell::{Cell, RefCell, UnsafeCell};

@@ -6,8 +6,8 @@ use aya::maps::{Array, HashMap, MapData, PerCpuArray, ProgramArray, RingBuf, xdp
 use aya::programs::Xdp;
 use aya::{Ebpf, Pod};
 use lb_common::abi::{
-    ARENA_CHUNK, ArenaChunk, Backend, Binding, BindingBucket, BindingKey, BindingSlot, Counters, Flow, FlowKey, FragmentKey, FragmentRef,
-    Hand, Outcome, Service, ServiceKey, Settings, hand, map, program,
+    ARENA_CHUNK, ArenaChunk, Backend, Binding, BindingBucket, BindingKey, BindingSlot, Counters, Flow,
+    FlowKey, FragmentKey, FragmentRef, Hand, Outcome, Service, ServiceKey, Settings, hand, map, program,
 };
 use std::borrow::BorrowMut;
 use std::os::fd::{AsFd, AsRawFd};

@@ -32,11 +32,10 @@ fn live_count(model: &Model<'_>) -> u64 {
 fn check_passed(model: &Model<'_>) {
     let mut passed = HashMap::new();
     for (number, key) in listed(model) {
-        let mut path = path(&model.settings, &key);
-        while path.bucket() != number / BINDING_SLOTS {
-            *passed.entry(path.bucket()).or_insert(0) += 1;
-            path.advance();
-        }
+        let path = path(&model.settings, &key);
+        let way = (0..BINDING_PROBES).map(|n| path.bucket(n));
+        way.take_while(|bucket| *bucket != number / BINDING_SLOTS)
+            .for_each(|bucket| *passed.entry(bucket).or_insert(0) += 1);
     }
     for bucket in 0..model.settings.binding_buckets {
         let first = slot_of(model.binding_bucket(bucket).unwrap(), 0);
@@ -112,12 +111,13 @@ fn the_table_is_a_map() {
 #[test]
 fn as_many_bindings_as_were_configured_go_in() {
     let mut dice = Dice(3);
-    for (capacity, may_miss) in [(64, 1), (1_024, 2), (1 << 16, 4)] {
+    for (capacity, may_miss) in [(64, 1), (1_024, 1), (1 << 16, 0)] {
         let mut model = Model::with_bindings(capacity);
         model.settings.seed = dice.roll();
         // Clients of one network, and others.
-        let sessions: Vec<u64> =
-            (0..capacity).map(|n| if n % 2 == 0 { 0x0a00_0000 + u64::from(n) } else { dice.roll() }).collect();
+        let sessions: Vec<u64> = (0..capacity)
+            .map(|n| if n % 2 == 0 { 0x0a00_0000 + u64::from(n) } else { dice.roll() })
+            .collect();
         let put = |session| put_one(&model, &BindingKey::new(9, session), 5) == Insert::Done;
         let misses = sessions.iter().filter(|session| !put(**session)).count();
         assert!(misses <= may_miss, "{misses} of {capacity} found no room");
@@ -155,10 +155,9 @@ fn a_binding_on_its_way_frees_a_higher_slot_and_leaves_a_lower_one_alone() {
     // The first bucket is full when the other CPU looks, and has a free slot when this one does, and the other way round.
     for is_lower in [true, false] {
         let model = Model::new(0, 0);
-        let mut way = path(&model.settings, &KEY);
-        let first = way.bucket();
-        way.advance();
-        let is_first_lower = first < way.bucket();
+        let way = path(&model.settings, &KEY);
+        let (first, second) = (way.bucket(0), way.bucket(1));
+        let is_first_lower = first < second;
         let own_first = is_first_lower == is_lower;
         let block = |block: bool| {
             for i in 0..BINDING_SLOTS {
@@ -171,7 +170,7 @@ fn a_binding_on_its_way_frees_a_higher_slot_and_leaves_a_lower_one_alone() {
         model.interfere(Step::Exchange(claimed.0), move |model| {
             // The other one has come as far as this one: its fields are written, and its word is next.
             let cell = |n: u32| slot(model, n).unwrap();
-            let others = if own_first { way.bucket() } else { first } * BINDING_SLOTS;
+            let others = if own_first { second } else { first } * BINDING_SLOTS;
             let other = cell(others);
             unsafe {
                 (*other).session = KEY.session;
@@ -183,7 +182,7 @@ fn a_binding_on_its_way_frees_a_higher_slot_and_leaves_a_lower_one_alone() {
             }
         });
         let own = put_one(&model, &KEY, 1);
-        let other = if own_first { way.bucket() } else { first } * BINDING_SLOTS;
+        let other = if own_first { second } else { first } * BINDING_SLOTS;
         let others = word_of(slot(&model, other).unwrap()).slot_state();
         if is_lower {
             assert_eq!((own, others), (Insert::Done, SlotState::Free));
