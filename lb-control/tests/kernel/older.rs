@@ -87,7 +87,7 @@ fn bindings_of_version_1_are_bound_in_this_one() {
     // SAFETY: a valid pointer.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
     let now = now.tv_sec as u64 * 1_000_000_000;
-    let flags = |session: u64| if session % 2 == 0 { BindingWord::PINNED } else { BindingWord::UNSYNCED };
+    let flags = |session: u64| if session.is_multiple_of(2) { BindingWord::PINNED } else { BindingWord::UNSYNCED };
     let word = |session: u64| BindingWord::new(session as u16, 7, session as u32).with(flags(session));
     let live = (1..=400).map(|session| (session, word(session), now + session * 1_000_000_000_000));
     let over = (401..=450).map(|session| (session, word(session), now - 1));
