@@ -12,9 +12,7 @@ use aya_ebpf::{
 use core::ffi::c_void;
 use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
 use lb_common::abi::{
-    self, ARENA_CHUNK, AffinityRules, Backend, Binding, BindingEvent, BindingKey, Counters, Filling, Flow,
-    FlowKey, FlowRef, FragmentKey, FragmentRef, Hold, Outcome, PathRule, QuicConfig, Secrets, Server, Service,
-    ServiceAtHand, ServiceKey, Settings,
+    self, ARENA_CHUNK, AffinityRules, Backend, BindingEvent, Counters, Filling, Flow, FlowKey, FlowRef, FragmentKey, FragmentRef, Hold, Outcome, PathRule, QuicConfig, Secrets, Server, Service, ServiceAtHand, ServiceKey, Settings, BindingBucket,
 };
 use lb_common::datapath::{Env, Insert, Scratch, Verdict};
 
@@ -233,20 +231,8 @@ unsafe impl Env for Kernel {
     }
 
     #[inline(always)]
-    fn binding(&self, key: &BindingKey) -> Option<*mut Binding> {
-        maps::BINDINGS.get_ptr_mut(key)
-    }
-    #[inline(always)]
-    fn insert_binding(&self, key: &BindingKey, binding: &Binding) -> Insert {
-        inserted(maps::BINDINGS.insert(key, binding, BPF_NOEXIST as u64))
-    }
-    #[inline(always)]
-    fn delete_binding(&self, key: &BindingKey) -> bool {
-        maps::BINDINGS.remove(key).is_ok()
-    }
-    #[inline(always)]
-    fn binding_ring(&self, slot: u32) -> Option<*mut BindingKey> {
-        maps::BINDING_RING.get_ptr_mut(slot)
+    fn binding_bucket(&self, bucket: u32) -> Option<*mut BindingBucket> {
+        maps::BINDINGS.get_ptr_mut(bucket)
     }
     #[inline(always)]
     fn hand(&self, hand: u32) -> Option<*mut u64> {

@@ -4,7 +4,8 @@ use super::scratch::{Packet, part};
 use super::{Env, Verdict, count, frame, limits, link};
 use crate::abi::{Addr, Outcome, ServiceKey, Settings, program};
 use crate::packet::{
-    Ethernet, Icmp, Ipv4, Ipv4Header, Ipv6, Ipv6Header, Sum, Tcp, TcpHeader, flag, get, icmp4, icmp6, protocol,
+    Ethernet, Icmp, Ipv4, Ipv4Header, Ipv6, Ipv6Header, Sum, Tcp, TcpHeader, flag, get, icmp4, icmp6,
+    protocol,
 };
 
 /// Kinds of answers in [`super::Scratch::answer`].

@@ -15,8 +15,8 @@ use super::{
     Env, Verdict, answer, bind, binding, choice, count, forward, fragment, frame, link, mss, parse, splice,
 };
 use crate::abi::{
-    Backend, Be16, BindingKey, FlowKey, FlowRef, FlowState, FlowWord, Outcome, Settings, SettingsFlags, Status,
-    program,
+    Backend, Be16, BindingKey, FlowKey, FlowRef, FlowState, FlowWord, Outcome, Settings, SettingsFlags,
+    Status, program,
 };
 use crate::packet::{Tcp, flag, protocol};
 
@@ -41,7 +41,9 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
         return unknown(env, settings, &scratch.packet, to_service);
     };
     let packet = &mut scratch.packet;
-    if to_service == to_service::NONE && let Err(outcome) = parse::transport(env, packet) {
+    if to_service == to_service::NONE
+        && let Err(outcome) = parse::transport(env, packet)
+    {
         return count::end(env, outcome);
     }
     if live.word.has(FlowWord::SPLICED | FlowWord::REOPENED)

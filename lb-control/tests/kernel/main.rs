@@ -3,5 +3,6 @@
 mod attach;
 mod bench;
 mod migrate;
+mod older;
 mod reconcile;
 mod sandbox;

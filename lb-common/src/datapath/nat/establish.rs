@@ -57,7 +57,7 @@ fn bind<E: Env>(env: &E, settings: &Settings, live: &Live, now: u64) -> bool {
         return false;
     }
     let key = BindingKey::new(flow.service, flow.session);
-    match binding::find(env, &key, now) {
+    match binding::find_again(env, &key, now) {
         Some(found) if binding::backend(env, found.word).is_some() => {
             binding::touch(&found, now, service.lifetime);
         }
