@@ -235,8 +235,8 @@ pub struct Flow {
     pub client_mac: Mac,
     /// Our MAC that its packets came to.
     pub local_mac: Mac,
-    /// Zero.
-    pub pad: u16,
+    /// Largest IP packet that the client's link takes, as it was when the flow was opened; 0 = not known.
+    pub client_mtu: u16,
     /// Interface that its packets came in on.
     pub ifindex: u32,
     /// Tags its packets carried.
