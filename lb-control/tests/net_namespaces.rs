@@ -6,7 +6,7 @@ mod lab;
 use std::time::{Duration, Instant};
 
 use lab::{Lab, mac};
-use lb_control::net::interface::{InterfaceError, Mode};
+use lb_control::net::interface::{InterfaceError, Mode, takes_redirects};
 
 /// What the product promises is 100 ms; machines under test may be slow, so the figure is printed and
 /// the bound is loose.
@@ -260,6 +260,20 @@ fn programs_on_an_interface_are_found() {
         assert!(found[0].to_string().contains("t_net_pass"));
         lab.ip(&["link", "set", "lb0", option, "off"]);
         assert_eq!(lab.interface("lb0").expect("lb0 exists").xdp, []);
+    }
+}
+
+#[test]
+fn a_veth_takes_frames_when_its_other_end_has_gro() {
+    let lab = Lab::new("redirect");
+    let takes = || lab.inside(|| takes_redirects(lab.index("lb0"))).expect("the kernel answers");
+    if takes().is_none() {
+        // Kernels before 6.3 do not tell.
+        return;
+    }
+    for (gro, expected) in [("on", true), ("off", false)] {
+        lab.exec("be0", &["ethtool", "-K", "be0", "gro", gro]);
+        assert_eq!(takes(), Some(expected), "GRO {gro} on the other end");
     }
 }
 
