@@ -2,6 +2,8 @@
 
 #[path = "net_namespaces/lab.rs"]
 mod lab;
+#[path = "net_namespaces/program.rs"]
+mod program;
 
 use std::time::{Duration, Instant};
 
@@ -251,7 +253,7 @@ fn interface_facts_and_preparation() {
 #[test]
 fn programs_on_an_interface_are_found() {
     let lab = Lab::new("programs");
-    let program = lab::pass_program("t_net_pass");
+    let program = program::pass_program("t_net_pass");
     for (mode, option) in [(Mode::Native, "xdpdrv"), (Mode::Skb, "xdpgeneric")] {
         lab.ip_with_mounts(&["link", "set", "lb0", option, "pinned", program.path()]);
         let found = lab.interface("lb0").expect("lb0 exists").xdp;

@@ -3,5 +3,7 @@
 mod attach;
 mod bench;
 mod migrate;
+#[path = "../net_namespaces/program.rs"]
+mod program;
 mod reconcile;
 mod sandbox;
