@@ -4,7 +4,7 @@ use crate::maps;
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST, xdp_md},
     helpers::generated::{
-        bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_loop, bpf_xdp_adjust_head,
+        bpf_check_mtu, bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_loop, bpf_xdp_adjust_head,
         bpf_xdp_adjust_meta, bpf_xdp_adjust_tail, bpf_xdp_load_bytes, bpf_xdp_store_bytes,
     },
     programs::XdpContext,
@@ -112,6 +112,13 @@ unsafe impl Env for Kernel {
     fn ingress(&self) -> u32 {
         // SAFETY: as above.
         unsafe { (*self.ctx).ingress_ifindex }
+    }
+    #[inline(always)]
+    fn ingress_mtu(&self) -> u32 {
+        let mut mtu = 0;
+        // SAFETY: as above. Interface 0 is the one that the packet came in on; whether the packet fits there is of no interest.
+        unsafe { bpf_check_mtu(self.ctx.cast(), 0, &raw mut mtu, 0, 0) };
+        mtu
     }
     #[inline(always)]
     fn redirect(&self, ifindex: u32) -> Verdict {

@@ -72,6 +72,8 @@ pub unsafe trait Env {
     fn cpu(&self) -> u32;
     /// Interface that the packet came in on.
     fn ingress(&self) -> u32;
+    /// MTU of the interface that the packet came in on; 0 = not known.
+    fn ingress_mtu(&self) -> u32;
     /// Sends the frame out of an interface, or counts [`Outcome::RedirectFailed`].
     fn redirect(&self, ifindex: u32) -> Verdict;
     /// Goes on with a program of [`crate::abi::program::TAIL_CALLS`], or counts [`Outcome::TailCall`].

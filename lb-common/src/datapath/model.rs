@@ -213,6 +213,9 @@ unsafe impl Env for Model<'_> {
     fn ingress(&self) -> u32 {
         1
     }
+    fn ingress_mtu(&self) -> u32 {
+        0
+    }
     fn redirect(&self, _ifindex: u32) -> Verdict {
         Verdict::Redirect
     }

@@ -188,6 +188,9 @@ fn from_backend<E: Env>(env: &E, settings: &Settings, packet: &mut Packet, live:
         packet.destination = live.flow().client.destination;
         return answer::time_exceeded(env, packet);
     }
+    if let Some(mtu) = too_narrow(packet, live) {
+        return answer::too_big(env, packet, mtu);
+    }
     if packet.protocol == protocol::TCP {
         if live.word.state() == FlowState::Opening && packet.tcp_flags & flag::SYN != 0 {
             note_answer(env, packet, live);
@@ -198,6 +201,13 @@ fn from_backend<E: Env>(env: &E, settings: &Settings, packet: &mut Packet, live:
     }
     refresh(env, live, now);
     to_client(env, settings, packet, live)
+}
+
+/// The MTU of the client's link, when the reply is larger.
+#[inline(always)]
+fn too_narrow(packet: &Packet, live: &Live) -> Option<u32> {
+    let mtu = live.flow().client_mtu;
+    if mtu != 0 && packet.length > mtu { Some(mtu as u32) } else { None }
 }
 
 /// Keeps the sequence number that the client must acknowledge.
@@ -405,6 +415,9 @@ pub(crate) fn send_fragment<E: Env>(env: &E, settings: &Settings, packet: &Packe
     if live.reference.is_reply() {
         if packet.hop_limit <= 1 {
             return count::end(env, Outcome::HopLimit);
+        }
+        if let Some(mtu) = too_narrow(packet, live) {
+            return answer::too_big(env, packet, mtu);
         }
         return to_client(env, settings, packet, live);
     }

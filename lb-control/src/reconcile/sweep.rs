@@ -8,8 +8,9 @@ use std::time::Duration;
 pub(super) const STRETCH_EVERY: Duration = Duration::from_millis(50);
 /// Stretches in which a whole table is swept: about eight seconds.
 const STRETCHES: u32 = 160;
-/// Slots of a stretch: enough to be worth a system call, and as many as one run may walk.
-const STRETCH: std::ops::RangeInclusive<u32> = 1_024..=65_536;
+/// Slots of a stretch: enough to be worth a system call, and no more than keep a CPU from its packets for two or three
+/// milliseconds; a round of a table above two million entries takes longer than eight seconds for it.
+const STRETCH: std::ops::RangeInclusive<u32> = 1_024..=16_384;
 
 /// Walks both tables, over and over.
 #[derive(Debug)]

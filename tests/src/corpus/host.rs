@@ -4,7 +4,7 @@ mod frame;
 mod memory;
 
 use super::executor::{Executor, FlowView, Ran, Verdict};
-use super::tables::{Change, DEVICES, Tables};
+use super::tables::{Change, DEVICES, Tables, mtu};
 use anyhow::{Result, bail};
 use frame::Frame;
 use lb_common::abi::{
@@ -162,6 +162,9 @@ unsafe impl Env for Running<'_> {
     }
     fn ingress(&self) -> u32 {
         self.ifindex
+    }
+    fn ingress_mtu(&self) -> u32 {
+        u32::from(mtu(self.ifindex))
     }
     fn redirect(&self, ifindex: u32) -> datapath::Verdict {
         if !DEVICES.contains(&ifindex) {

@@ -20,6 +20,11 @@ const SECOND: u64 = 1_000_000_000;
 /// Interfaces that packets can be redirected to.
 pub(super) const DEVICES: [u32; 3] = [11, 12, 13];
 
+/// MTU of an interface; 13 is a narrow link.
+pub(super) const fn mtu(ifindex: u32) -> u16 {
+    if ifindex == 13 { 1_280 } else { 1_500 }
+}
+
 /// Everything that is in the maps when a case begins.
 #[derive(Clone, Debug)]
 pub struct Tables {

@@ -110,6 +110,7 @@ fn promote<E: Env>(env: &E, live: &Live, bound: bool, now: u64) -> Result<Live, 
     new.client_mac = old.client_mac;
     new.local_mac = old.local_mac;
     new.window = 0;
+    new.client_mtu = old.client_mtu;
     new.ifindex = old.ifindex;
     new.tags = old.tags;
     new.answer = old.answer;
