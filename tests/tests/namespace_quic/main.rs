@@ -22,8 +22,7 @@ const FOUR: Ids = Ids { rotation: 5, server: 3, nonce: 6, key: Some(KEY) };
 const BACKENDS: u8 = 3;
 
 fn vip(v6: bool) -> SocketAddr {
-    let address: IpAddr =
-        if v6 { [0xfd99, 0, 0, 0, 0, 0, 0, 1].into() } else { [10, 99, 0, 1].into() };
+    let address: IpAddr = if v6 { [0xfd99, 0, 0, 0, 0, 0, 0, 1].into() } else { [10, 99, 0, 1].into() };
     SocketAddr::new(address, PORT)
 }
 

@@ -92,7 +92,8 @@ impl Server {
     ) -> Result<Self> {
         let configuration = identity.server()?;
         let encoder = Arc::new(Mutex::new(ids.encoder(n, 0)?));
-        let sockets = namespace.inside(|| Ok([socket(Ipv4Addr::UNSPECIFIED, port)?, socket(Ipv6Addr::UNSPECIFIED, port)?]))?;
+        let sockets = namespace
+            .inside(|| Ok([socket(Ipv4Addr::UNSPECIFIED, port)?, socket(Ipv6Addr::UNSPECIFIED, port)?]))?;
         let (end, ended) = oneshot::channel();
         let name = name.to_owned();
         let len = 1 + usize::from(ids.server) + usize::from(ids.nonce);

@@ -10,12 +10,17 @@ use stickleback_tests::topology::{Balancer, Site};
 pub(crate) fn teach(site: &Site, balancer: &Balancer, ids: Ids) -> Result<()> {
     let maps = balancer.pins().join("maps");
     let pinned = MapInfo::from_pin(maps.join("SERVICES"))?.id();
-    let mut services: HashMap<_, ServiceKey, Service> = HashMap::try_from(Map::HashMap(MapData::from_pin(maps.join("SERVICES"))?))?;
+    let mut services: HashMap<_, ServiceKey, Service> =
+        HashMap::try_from(Map::HashMap(MapData::from_pin(maps.join("SERVICES"))?))?;
     let backends: Array<_, Backend> = Array::try_from(Map::Array(MapData::from_pin(maps.join("BACKENDS"))?))?;
-    let mut settings: Array<_, Settings> = Array::try_from(Map::Array(MapData::from_pin(maps.join("SETTINGS"))?))?;
+    let mut settings: Array<_, Settings> =
+        Array::try_from(Map::Array(MapData::from_pin(maps.join("SETTINGS"))?))?;
     let program = aya::programs::loaded_programs()
         .filter_map(Result::ok)
-        .find(|p| p.name_as_str() == Some("quic") && p.map_ids().ok().flatten().is_some_and(|ids| ids.contains(&pinned)))
+        .find(|p| {
+            p.name_as_str() == Some("quic")
+                && p.map_ids().ok().flatten().is_some_and(|ids| ids.contains(&pinned))
+        })
         .context("no program quic")?;
     let mut by_name = std::collections::HashMap::new();
     for id in program.map_ids()?.context("map ids")? {
@@ -35,7 +40,8 @@ pub(crate) fn teach(site: &Site, balancer: &Balancer, ids: Ids) -> Result<()> {
         let v6 = !key.address.is_v4();
         let mut list = Vec::new();
         for (n, site_backend) in site.backends.iter().enumerate() {
-            let address = if v6 { site_backend.v6.into() } else { lb_common::abi::Addr::from(site_backend.v4) };
+            let address =
+                if v6 { site_backend.v6.into() } else { lb_common::abi::Addr::from(site_backend.v4) };
             for slot in 0..100_u16 {
                 let backend = backends.get(&slot.into(), 0)?;
                 if backend.address == address && backend.generation != 0 {
@@ -46,7 +52,8 @@ pub(crate) fn teach(site: &Site, balancer: &Balancer, ids: Ids) -> Result<()> {
         }
         list.sort_by_key(|s| s.mark);
         anyhow::ensure!(list.len() == site.backends.len(), "{list:?}");
-        let rules = AffinityRules { servers: place, server_count: list.len() as u32, ..AffinityRules::default() };
+        let rules =
+            AffinityRules { servers: place, server_count: list.len() as u32, ..AffinityRules::default() };
         for server in list {
             servers.set(place, server, 0)?;
             place += 1;
