@@ -3,6 +3,7 @@
 //! Needs root.
 
 mod client;
+mod foreign;
 mod server;
 mod teach;
 
