@@ -3,6 +3,9 @@
 #[path = "../../fuzz/src/affinity.rs"]
 #[expect(unreachable_pub, reason = "the fuzz targets call the same functions")]
 mod affinity;
+#[path = "../../fuzz/src/quic.rs"]
+#[expect(unreachable_pub, reason = "the fuzz targets call the same functions")]
+mod quic;
 
 use anyhow::{Context, Result, ensure};
 use std::path::Path;
@@ -43,6 +46,11 @@ fn responses() -> Result<()> {
 #[test]
 fn segments() -> Result<()> {
     replay("segment", affinity::segment)
+}
+
+#[test]
+fn quic_packets() -> Result<()> {
+    replay("quic", quic::quic)
 }
 
 #[test]
