@@ -218,6 +218,8 @@ pub mod hand {
     pub const CLOCK: u32 = 5;
     /// Next hold that flows share.
     pub const HOLD: u32 = 6;
+    /// Holds that flows own now; kept by claim and release.
+    pub const HOLDS_LIVE: u32 = 7;
     /// Number of hands.
     pub const COUNT: u32 = 8;
 }

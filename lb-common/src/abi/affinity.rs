@@ -158,10 +158,14 @@ pub struct PathRule {
     pub service: Service,
     /// The prefix, zeros behind it.
     pub prefix: [u8; MAX_PATH_PREFIX],
+    /// First entry of the pool's servers in [`super::map::SERVERS`].
+    pub servers: u32,
+    /// Number of them.
+    pub server_count: u16,
     /// Bytes of the prefix.
     pub len: u8,
     /// Zero.
-    pub pad: [u8; 7],
+    pub pad: u8,
 }
 
 impl Default for PathRule {

@@ -5,7 +5,8 @@
 
 use super::syscall::decode;
 use lb_common::abi::{
-    ArenaChunk, Backend, Binding, BindingKey, Flow, Hand, SCHEMA_VERSION, Service, ServiceKey, Settings,
+    AffinityRules, ArenaChunk, Backend, Binding, BindingKey, Flow, Hand, PathRule, QuicConfig,
+    SCHEMA_VERSION, Secrets, Server, Service, ServiceKey, Settings,
 };
 
 /// Decoder of a key and its value.
@@ -28,6 +29,16 @@ pub struct Schema {
     pub hand: fn(&[u8]) -> Option<Hand>,
     /// An arena chunk.
     pub arena: fn(&[u8]) -> Option<ArenaChunk>,
+    /// The rules of an affinity.
+    pub affinity: fn(&[u8]) -> Option<AffinityRules>,
+    /// A server's mark.
+    pub server: fn(&[u8]) -> Option<Server>,
+    /// A path rule.
+    pub path: fn(&[u8]) -> Option<PathRule>,
+    /// A configuration of QUIC connection ids.
+    pub quic: fn(&[u8]) -> Option<QuicConfig>,
+    /// The keys that packets are checked with.
+    pub secrets: fn(&[u8]) -> Option<Secrets>,
     /// A binding.
     pub binding: Entry<BindingKey, Binding>,
     /// A flow record.
@@ -44,6 +55,11 @@ impl Schema {
         status: decode,
         hand: decode,
         arena: decode,
+        affinity: decode,
+        server: decode,
+        path: decode,
+        quic: decode,
+        secrets: decode,
         binding: |key, value| Some((decode(key)?, decode(value)?)),
         flow: decode,
     };

@@ -53,7 +53,8 @@ impl Source {
         let schema = schema.ok_or_else(unknown)?;
         let settings = (schema.settings)(&settings).ok_or_else(unknown)?;
         let arena = RawMap::open(directory, map::ARENA)?.max_entries;
-        let sizes = Sizes { bindings: settings.binding_capacity, flows: settings.flows, arena };
+        let holds = settings.holds.saturating_sub(settings.cpu_holds);
+        let sizes = Sizes { bindings: settings.binding_capacity, flows: settings.flows, arena, holds };
         Ok(Some(Self { directory: directory.to_owned(), schema, settings, sizes }))
     }
 
