@@ -2,6 +2,7 @@
 
 mod cases;
 mod plan;
+mod quic;
 
 pub use cases::{NAMES, cases};
 pub use plan::{Plan, PlannedService};
@@ -220,6 +221,7 @@ impl Product {
                 arena.set(index as u32, chunk, 0)?;
             }
         }
+        self.fill_rules()?;
         let map = self.object.map_mut(map::SERVICES).context("the product has no map SERVICES")?;
         let mut services = HashMap::<_, ServiceKey, Service>::try_from(map)?;
         for planned in &plan.services {
