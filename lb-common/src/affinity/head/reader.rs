@@ -2,7 +2,7 @@
 
 use super::{Method, Progress};
 use crate::abi::{AffinityRules, MAX_COOKIE_NAME};
-use crate::affinity::bytes::{Bytes, all, below, low_bytes, lowest, zeros};
+use crate::affinity::bytes::{Bytes, all, below, low_bytes, lowest, may_hold, zeros};
 use crate::packet::get;
 
 /// Bits of [`Progress`]' flags.
@@ -95,6 +95,8 @@ impl State {
 
 /// Bytes that one round of a search looks at.
 const CHUNK: u32 = 64;
+/// Pieces of 32 bytes that one round looks at in a line of no interest.
+const CHUNKS: u32 = 4;
 /// Method, target and version end with it.
 const SPACE: u8 = b' ';
 
@@ -453,13 +455,36 @@ impl<B: Bytes, const RESPONSE: bool> Reader<'_, B, RESPONSE> {
 
     #[inline(always)]
     fn line(&mut self) -> Option<State> {
-        let place = self.search(|word| zeros(word ^ all(b'\n')));
+        let place = self.line_end();
         if self.reach(place)? != b'\n' {
             return Some(State::Line);
         }
         self.skip(1);
         self.progress.fold = State::Line as u8;
         Some(State::LineStart)
+    }
+
+    /// As `search` for LF, but steps over what has none 32 bytes at a time.
+    #[inline(always)]
+    fn line_end(&self) -> u32 {
+        let mut at = self.progress.at;
+        let mut i = 0;
+        while i < CHUNKS {
+            let words = self.bytes.words(at);
+            if may_hold(&words, b'\n') {
+                let mut j = 0;
+                while j < 4 {
+                    let hit = zeros(words[j as usize] ^ all(b'\n'));
+                    if hit != 0 {
+                        return at.wrapping_add(8 * j).wrapping_add(lowest(hit));
+                    }
+                    j += 1;
+                }
+            }
+            at = at.wrapping_add(32);
+            i += 1;
+        }
+        at
     }
 
     // Cookies.
