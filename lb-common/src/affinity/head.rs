@@ -15,10 +15,12 @@
 //! - An empty value is none.
 
 mod reader;
+mod state;
 
 use super::bytes::{Bytes, Span};
 use crate::abi::AffinityRules;
-use reader::{Reader, State, flag};
+use reader::Reader;
+use state::{State, flag};
 
 /// How far a head has been read.
 ///
