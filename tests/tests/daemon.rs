@@ -54,7 +54,8 @@ impl Home {
 
     fn ask(&self) -> Result<serde_json::Value> {
         let mut lbctl = Command::new(binary("lbctl")?);
-        let asked = run(lbctl.arg("--socket").arg(self.path("lbd.sock")).args(["-o", "json", "status"]), SOON)?;
+        let asked =
+            run(lbctl.arg("--socket").arg(self.path("lbd.sock")).args(["-o", "json", "status"]), SOON)?;
         ensure!(asked.status.success(), "lbctl: {}", asked.stderr);
         serde_json::from_str(&asked.stdout).context("lbctl prints JSON")
     }

@@ -22,7 +22,10 @@ fn sticks(arms: Arms, v6: bool) -> Result<()> {
     let service = site.service("web", vip(v6), "nat", v6).with(COOKIE);
     let balancer = site.balance(&[service])?;
     if std::env::var("SPLICE_DEBUG").is_ok() {
-        let cap = site.lb.try_sh("timeout 4 tcpdump -Sni any -s0 -U -w /tmp/splice.pcap >/dev/null 2>&1 &", std::time::Duration::from_secs(1));
+        let cap = site.lb.try_sh(
+            "timeout 4 tcpdump -Sni any -s0 -U -w /tmp/splice.pcap >/dev/null 2>&1 &",
+            std::time::Duration::from_secs(1),
+        );
         let cap2 = site.client.try_sh("(timeout 6 tcpdump -Sni eth0 > /tmp/splice-client.txt 2>&1) & sleep 0.5; curl -sv --noproxy '*' --max-time 3 -H 'Cookie: SESS=abc' http://10.99.0.1/whoami > /tmp/splice-curl.txt 2>&1", std::time::Duration::from_secs(8));
         eprintln!("{cap:?} {cap2:?}");
         eprintln!("{}", balancer.ctl(&["stats"]).unwrap_or_else(|e| format!("{e:#}")));
