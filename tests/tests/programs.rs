@@ -25,7 +25,7 @@ const BUDGET: [(&str, u32); 18] = [
     ("read", 200_000),
     ("wait", 200_000),
     ("connect", 400_000),
-    ("turn", 60_000),
+    ("turn", 150_000),
     ("quic", 180_000),
     (program::SWEEP, 15_000),
     (program::APPLY, 12_000),
