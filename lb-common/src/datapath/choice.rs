@@ -152,7 +152,12 @@ pub(crate) fn choose<'a, E: Env>(env: &'a E, service: &Service, session: u64) ->
 
 /// The first backend in the session's order that is none of four and takes new sessions, else the first that serves.
 #[inline(always)]
-pub(crate) fn next<'a, E: Env>(env: &'a E, service: &Service, session: u64, tried: Tried) -> Option<Chosen<'a>> {
+pub(crate) fn next<'a, E: Env>(
+    env: &'a E,
+    service: &Service,
+    session: u64,
+    tried: Tried,
+) -> Option<Chosen<'a>> {
     let mut found = walk_past(env, service, session, Want::Accepts, tried);
     if found == NONE {
         found = walk_past(env, service, session, Want::Serves, tried);

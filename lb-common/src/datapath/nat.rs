@@ -15,8 +15,8 @@ use super::{
     Env, Verdict, answer, bind, binding, choice, count, forward, fragment, frame, link, mss, parse, splice,
 };
 use crate::abi::{
-    Backend, Be16, BindingKey, FlowKey, FlowRef, FlowState, FlowWord, Outcome, Settings, SettingsFlags, Status,
-    program,
+    Backend, Be16, BindingKey, FlowKey, FlowRef, FlowState, FlowWord, Outcome, Settings, SettingsFlags,
+    Status, program,
 };
 use crate::packet::{Tcp, flag, protocol};
 
@@ -41,7 +41,9 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
         return unknown(env, settings, &scratch.packet, to_service);
     };
     let packet = &mut scratch.packet;
-    if to_service == to_service::NONE && let Err(outcome) = parse::transport(env, packet) {
+    if to_service == to_service::NONE
+        && let Err(outcome) = parse::transport(env, packet)
+    {
         return count::end(env, outcome);
     }
     if live.word.has(FlowWord::SPLICED | FlowWord::REOPENED)
@@ -212,6 +214,9 @@ fn from_backend<E: Env>(env: &E, settings: &Settings, packet: &mut Packet, live:
         packet.destination = live.flow().client.destination;
         return answer::time_exceeded(env, packet);
     }
+    if let Some(mtu) = too_narrow(packet, live) {
+        return answer::too_big(env, packet, mtu);
+    }
     if packet.protocol == protocol::TCP {
         if live.word.state() == FlowState::Opening && packet.tcp_flags & flag::SYN != 0 {
             note_answer(env, packet, live);
@@ -222,6 +227,13 @@ fn from_backend<E: Env>(env: &E, settings: &Settings, packet: &mut Packet, live:
     }
     refresh(env, live, now);
     to_client(env, settings, packet, live)
+}
+
+/// The MTU of the client's link, when the reply is larger.
+#[inline(always)]
+fn too_narrow(packet: &Packet, live: &Live) -> Option<u32> {
+    let mtu = live.flow().client_mtu;
+    if mtu != 0 && packet.length > mtu { Some(mtu as u32) } else { None }
 }
 
 /// Keeps the sequence number that the client must acknowledge.
@@ -429,6 +441,9 @@ pub(crate) fn send_fragment<E: Env>(env: &E, settings: &Settings, packet: &Packe
     if live.reference.is_reply() {
         if packet.hop_limit <= 1 {
             return count::end(env, Outcome::HopLimit);
+        }
+        if let Some(mtu) = too_narrow(packet, live) {
+            return answer::too_big(env, packet, mtu);
         }
         return to_client(env, settings, packet, live);
     }

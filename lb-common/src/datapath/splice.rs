@@ -97,7 +97,8 @@ pub(crate) fn is_joined(word: FlowWord) -> bool {
 pub(crate) fn end<E: Env>(env: &E, live: &Live) {
     hold::abandon(env, live);
     let word = flow::word_of(live.record);
-    if word.nonce() == live.reference.nonce() && !matches!(word.state(), FlowState::Free | FlowState::Claimed) {
+    if word.nonce() == live.reference.nonce() && !matches!(word.state(), FlowState::Free | FlowState::Claimed)
+    {
         flow::release(env, live.record, live.reference.index(), word);
     }
 }

@@ -20,9 +20,7 @@ pub(crate) use wait::run as wait;
 
 use super::hold::{self, Held};
 use super::segment::{self, Segment};
-use crate::abi::{
-    AffinityRules, Flow, FlowState, FlowWord, HoldFlags, Outcome, Settings, program,
-};
+use crate::abi::{AffinityRules, Flow, FlowState, FlowWord, HoldFlags, Outcome, Settings, program};
 use crate::datapath::flow::{self, Live};
 use crate::datapath::scratch::{Packet, again};
 use crate::datapath::{Env, Verdict, answer, choice, count};

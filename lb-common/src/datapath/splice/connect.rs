@@ -3,8 +3,8 @@
 use super::hold::{self, Held};
 use super::segment::{self, Segment, SynOptions};
 use crate::abi::{
-    Affinity, AffinityRules, Backend, BindingKey, Flow, FlowKey, FlowRef, FlowState, Hold, HoldFlags, MAX_TRIED,
-    Outcome, Said, Service, ServiceFlags, Settings, SpliceFlags, Status,
+    Affinity, AffinityRules, Backend, BindingKey, Flow, FlowKey, FlowRef, FlowState, Hold, HoldFlags,
+    MAX_TRIED, Outcome, Said, Service, ServiceFlags, Settings, SpliceFlags, Status,
 };
 use crate::datapath::binding::Chosen;
 use crate::datapath::choice::Tried;
@@ -46,7 +46,11 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     if chosen == NONE {
         held.free(env);
         super::end(env, &live);
-        return if why == again::REFUSED { refused(env, settings, &live) } else { answer::no_backend(env, packet) };
+        return if why == again::REFUSED {
+            refused(env, settings, &live)
+        } else {
+            answer::no_backend(env, packet)
+        };
     }
     let slot = chosen as u16;
     let attempt = Attempt(live.flow().answer);
@@ -161,7 +165,9 @@ fn first<E: Env>(env: &E, pool: &Service, hold: &Hold, now: u64) -> u32 {
             if (i as u32) < hold.named_count {
                 let named = &hold.named[i];
                 if env.backend(named.slot).is_some_and(|backend| backend.generation == named.generation)
-                    && env.status(Status::word(named.slot)).is_some_and(|word| Status::serves(word, named.slot))
+                    && env
+                        .status(Status::word(named.slot))
+                        .is_some_and(|word| Status::serves(word, named.slot))
                 {
                     return named.slot as u32;
                 }
@@ -227,13 +233,7 @@ fn note(live: &Live, pool: &Service, rules: &AffinityRules, hold: &Hold) {
 
 /// Makes a backend the flow's: its side of the flow, with a source port that tells its answers from those to others.
 #[inline(never)]
-fn assign<E: Env>(
-    env: &E,
-    settings: &Settings,
-    service: &Service,
-    live: &Live,
-    slot: u16,
-) -> bool {
+fn assign<E: Env>(env: &E, settings: &Settings, service: &Service, live: &Live, slot: u16) -> bool {
     let Some(backend) = env.backend(slot) else { return false };
     let reference = live.reference;
     let reply = FlowRef::new(reference.index(), reference.nonce(), true);

@@ -182,7 +182,9 @@ fn named<E: Env>(env: &E, service: &Service, rules: &AffinityRules, hold: &mut H
     }
     let mut i = 0;
     while i < 2 {
-        if i < count && let Some(server) = env.server(rules.servers.wrapping_add(places[i as usize])) {
+        if i < count
+            && let Some(server) = env.server(rules.servers.wrapping_add(places[i as usize]))
+        {
             hold.named[i as usize] = Named { slot: server.backend, generation: server.generation };
         }
         i += 1;

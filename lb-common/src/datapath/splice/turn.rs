@@ -63,7 +63,9 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     match live.word.state() {
         FlowState::Connecting => connecting(env, settings, packet, &live, &said),
         FlowState::Releasing => releasing(env, &live, &said),
-        FlowState::Established if said.is(flag::SYN | flag::ACK) => bare(env, settings, &live, said.acknowledgement, said.sequence.wrapping_add(1)),
+        FlowState::Established if said.is(flag::SYN | flag::ACK) => {
+            bare(env, settings, &live, said.acknowledgement, said.sequence.wrapping_add(1))
+        }
         FlowState::Established | FlowState::Collecting => count::end(env, Outcome::Swallowed),
         FlowState::Free
         | FlowState::Opening
@@ -296,13 +298,7 @@ fn send<E: Env>(env: &E, live: &Live, held: Held, chunk: &Chunk, last: bool) -> 
 
 /// Sends an acknowledgement without data.
 #[inline(always)]
-fn bare<E: Env>(
-    env: &E,
-    settings: &Settings,
-    live: &Live,
-    sequence: u32,
-    acknowledgement: u32,
-) -> Verdict {
+fn bare<E: Env>(env: &E, settings: &Settings, live: &Live, sequence: u32, acknowledgement: u32) -> Verdict {
     let flow = live.flow();
     let segment = Segment {
         sequence,

@@ -6,8 +6,12 @@ const HOUR: u64 = 3_600_000_000_000;
 
 /// Keys of every epoch, in the middle of epoch 400,000.
 fn secrets() -> Secrets {
-    let mut secrets =
-        Secrets { since_1970: 400_000_u64 << EPOCH_SHIFT, first_epoch: 1, last_epoch: u32::MAX, ..Secrets::default() };
+    let mut secrets = Secrets {
+        since_1970: 400_000_u64 << EPOCH_SHIFT,
+        first_epoch: 1,
+        last_epoch: u32::MAX,
+        ..Secrets::default()
+    };
     for (i, key) in (1_u64..).zip(&mut secrets.syn) {
         *key = [i.wrapping_mul(0x9e37_79b9_7f4a_7c15), i.wrapping_mul(0xd1b5_4a32_d192_ed03)];
     }
@@ -69,7 +73,8 @@ fn nodes_with_clocks_an_hour_apart_take_each_others_cookies() {
         let now = minutes * 60_000_000_000;
         let cookie = SynCookie::new(&secrets, epoch(&secrets, now), tuple(&of), Offer(1), isn);
         for other in [now.wrapping_sub(HOUR), now, now + HOUR] {
-            let other = Secrets { since_1970: secrets.since_1970.wrapping_add(other.wrapping_sub(now)), ..secrets };
+            let other =
+                Secrets { since_1970: secrets.since_1970.wrapping_add(other.wrapping_sub(now)), ..secrets };
             assert_eq!(cookie.judge(&other, now, tuple(&of), isn), Proof::First, "minute {minutes}");
         }
     }

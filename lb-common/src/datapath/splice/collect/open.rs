@@ -20,7 +20,8 @@ pub(super) fn run<E: Env>(env: &E, way: &Way<'_>, service: &Service, segment: &A
     };
     let hold = held.get_mut();
     hold.start = segment.sequence;
-    if !fill(env, way, segment, &live, &held) || !append::run(env, way.settings, way.packet, segment, &mut held)
+    if !fill(env, way, segment, &live, &held)
+        || !append::run(env, way.settings, way.packet, segment, &mut held)
     {
         held.free(env);
         free(&live);

@@ -60,13 +60,7 @@ fn wrong<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived) -> Verdict {
 
 /// What the segment's numbers, moved by so much, prove.
 #[inline(always)]
-fn judge<E: Env>(
-    env: &E,
-    way: &Way<'_>,
-    segment: &Arrived,
-    sequence: u32,
-    acknowledgement: u32,
-) -> Proof {
+fn judge<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived, sequence: u32, acknowledgement: u32) -> Proof {
     let isn = segment.sequence.wrapping_add(sequence).wrapping_sub(1);
     let cookie = segment.acknowledgement.wrapping_add(acknowledgement).wrapping_sub(1);
     super::super::judge(env, way.packet, cookie, isn)

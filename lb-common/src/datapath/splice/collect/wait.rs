@@ -61,13 +61,16 @@ fn connecting<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived, live: &Live) ->
         return go_on(env, live, held, again::RETRANSMITTED, program::CONNECT);
     }
     held.unlock(env);
-    count::end(env, if taken || ended {
-        Outcome::Held
-    } else if segment.len == 0 {
-        Outcome::HandshakeDone
-    } else {
-        Outcome::NotHeld
-    })
+    count::end(
+        env,
+        if taken || ended {
+            Outcome::Held
+        } else if segment.len == 0 {
+            Outcome::HandshakeDone
+        } else {
+            Outcome::NotHeld
+        },
+    )
 }
 
 /// While the backend has not answered, and the request was read without being kept.
