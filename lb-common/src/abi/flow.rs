@@ -245,8 +245,8 @@ pub struct Flow {
     pub client_mac: Mac,
     /// Our MAC that its packets came to.
     pub local_mac: Mac,
-    /// Spliced: the window field of the client's last segment, as it stood there; kept until a backend answers.
-    pub window: u16,
+    /// Largest IP packet that the client's link takes, as it was when the flow was opened; 0 = not known.
+    pub client_mtu: u16,
     /// Interface that its packets came in on.
     pub ifindex: u32,
     /// Tags its packets carried.
@@ -266,6 +266,10 @@ pub struct Flow {
     pub server_scale: u8,
     /// Spliced: bits of [`SpliceFlags`].
     pub splice: u16,
+    /// Spliced: the window field of the client's last segment, as it stood there; kept until a backend answers.
+    pub window: u16,
+    /// Zero.
+    pub pad: [u16; 3],
 }
 
 impl Flow {
@@ -326,4 +330,4 @@ pub struct FragmentRef {
     pub pad: [u8; 7],
 }
 
-super::pod!(FlowKey: 40, FlowRef: 8, Flow: 160, FragmentKey: 40, FragmentRef: 24);
+super::pod!(FlowKey: 40, FlowRef: 8, Flow: 168, FragmentKey: 40, FragmentRef: 24);

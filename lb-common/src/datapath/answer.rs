@@ -54,7 +54,7 @@ pub(crate) fn time_exceeded<E: Env>(env: &E, packet: &Packet) -> Verdict {
     request(env, kind::TIME_EXCEEDED, 0)
 }
 
-/// The packet is larger than `mtu`, which is what the way to the backend has room for.
+/// The packet is larger than `mtu`, which is what the way to the backend, or to the client, has room for.
 #[inline(always)]
 pub(crate) fn too_big<E: Env>(env: &E, packet: &Packet, mtu: u32) -> Verdict {
     if !may_be_told(packet) {

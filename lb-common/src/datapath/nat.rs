@@ -94,8 +94,11 @@ fn is_of_use<E: Env>(env: &E, reference: FlowRef) -> bool {
 #[inline(always)]
 fn unknown<E: Env>(env: &E, settings: &Settings, packet: &Packet, to_service: u32) -> Verdict {
     if to_service == to_service::NONE {
-        let replied = settings.flags & SettingsFlags::MIGRATING != 0 && is_from_backend(env, packet);
-        return count::end(env, if replied { Outcome::Migrating } else { Outcome::NotOurs });
+        let migrating = settings.flags & SettingsFlags::MIGRATING != 0;
+        if migrating && is_from_backend(env, packet) {
+            return count::end(env, Outcome::Migrating);
+        }
+        return stray(env, packet);
     }
     if to_service == to_service::SPLICED && packet.protocol == protocol::TCP {
         if bind::opens_tcp(packet.tcp_flags) {
@@ -110,6 +113,29 @@ fn unknown<E: Env>(env: &E, settings: &Settings, packet: &Packet, to_service: u3
         return count::end(env, Outcome::Migrating);
     }
     answer::reset(env, packet, Outcome::Raced)
+}
+
+/// A packet to no service and of no flow: not ours, but for the late answer of a backend to a SYN of the balancer's.
+///
+/// The client's connection is with another backend by then, and nobody else would tell this one.
+#[inline(always)]
+fn stray<E: Env>(env: &E, packet: &Packet) -> Verdict {
+    if packet.protocol != protocol::TCP || packet.part != part::WHOLE || !answers_syn(env, packet) {
+        return count::end(env, Outcome::NotOurs);
+    }
+    if packet.l4_len() < Tcp::LEN || !is_from_backend(env, packet) {
+        return count::end(env, Outcome::NotOurs);
+    }
+    answer::reset(env, packet, Outcome::NotOurs)
+}
+
+/// Whether a TCP packet that has not been checked is a SYN-ACK.
+#[inline(always)]
+fn answers_syn<E: Env>(env: &E, packet: &Packet) -> bool {
+    let Some(p) = frame::at(env, packet.l4 as usize, Tcp::LEN) else { return false };
+    // SAFETY: checked for the fixed header.
+    let flags = unsafe { Tcp::new(p) }.flags();
+    flags & (flag::SYN | flag::ACK | flag::RST) == flag::SYN | flag::ACK
 }
 
 /// A packet of a spliced flow that is not merely translated.
@@ -188,6 +214,9 @@ fn from_backend<E: Env>(env: &E, settings: &Settings, packet: &mut Packet, live:
         packet.destination = live.flow().client.destination;
         return answer::time_exceeded(env, packet);
     }
+    if let Some(mtu) = too_narrow(packet, live) {
+        return answer::too_big(env, packet, mtu);
+    }
     if packet.protocol == protocol::TCP {
         if live.word.state() == FlowState::Opening && packet.tcp_flags & flag::SYN != 0 {
             note_answer(env, packet, live);
@@ -198,6 +227,13 @@ fn from_backend<E: Env>(env: &E, settings: &Settings, packet: &mut Packet, live:
     }
     refresh(env, live, now);
     to_client(env, settings, packet, live)
+}
+
+/// The MTU of the client's link, when the reply is larger.
+#[inline(always)]
+fn too_narrow(packet: &Packet, live: &Live) -> Option<u32> {
+    let mtu = live.flow().client_mtu;
+    if mtu != 0 && packet.length > mtu { Some(mtu as u32) } else { None }
 }
 
 /// Keeps the sequence number that the client must acknowledge.
@@ -405,6 +441,9 @@ pub(crate) fn send_fragment<E: Env>(env: &E, settings: &Settings, packet: &Packe
     if live.reference.is_reply() {
         if packet.hop_limit <= 1 {
             return count::end(env, Outcome::HopLimit);
+        }
+        if let Some(mtu) = too_narrow(packet, live) {
+            return answer::too_big(env, packet, mtu);
         }
         return to_client(env, settings, packet, live);
     }

@@ -88,6 +88,12 @@ pub(crate) fn is_replaced<E: Env>(env: &E, packet: &Packet, live: &Live) -> bool
     true
 }
 
+/// Whether client and backend talk to each other.
+#[inline(always)]
+pub(crate) fn is_joined(word: FlowWord) -> bool {
+    matches!(word.state(), FlowState::Established | FlowState::Closing | FlowState::Closed)
+}
+
 /// Ends a flow, with its hold.
 #[inline(always)]
 pub(crate) fn end<E: Env>(env: &E, live: &Live) {

@@ -70,7 +70,7 @@ mod tests {
         }
 
         #[test]
-        fn one_that_answers_others_is_not(sent in 1 << 40_u64..1 << 60, later in 2 << SHIFT..SECOND) {
+        fn one_that_answers_others_is_not(sent in 1_u64 << 40..1 << 60, later in 2_u64 << SHIFT..SECOND) {
             let attempt = Attempt::new(sent).repeated();
             let now = sent + 2 * SECOND;
             prop_assert!(!attempt.is_silent(now, sent + later));

@@ -29,8 +29,16 @@ impl Bytes for Stream {
     }
     #[inline(always)]
     fn word(&self, at: u32) -> u64 {
-        // SAFETY: as above; there are more than eight bytes behind it. The kernel takes wide accesses at any address.
+        // SAFETY: as above; there are more than 32 bytes behind it. The kernel takes wide accesses at any address.
         unsafe { *self.0.add((at & 8_191) as usize).cast::<u64>() }
+    }
+    #[inline(always)]
+    fn words(&self, at: u32) -> [u64; 4] {
+        // SAFETY: as above.
+        unsafe {
+            let start = self.0.add((at & 8_191) as usize).cast::<u64>();
+            [*start, *start.add(1), *start.add(2), *start.add(3)]
+        }
     }
     #[inline(always)]
     fn repeat<F: FnMut(u32) -> bool>(&self, count: u32, mut step: F) {

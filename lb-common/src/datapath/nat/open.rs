@@ -129,10 +129,18 @@ fn fill<E: Env>(
     record.client_mac = client_mac;
     record.local_mac = local_mac;
     record.window = 0;
+    record.client_mtu = client_mtu(env);
     record.ifindex = env.ingress();
     record.tags = packet.tags;
     record.answer = 0;
     Some(())
+}
+
+/// The MTU of the client's link, as far as an IP packet's length reaches.
+#[inline(never)]
+fn client_mtu<E: Env>(env: &E) -> u16 {
+    let mtu = env.ingress_mtu();
+    if mtu > u16::MAX as u32 { u16::MAX } else { mtu as u16 }
 }
 
 /// Finds a source port whose reply key is free, and makes the flow findable from both sides.
