@@ -156,9 +156,8 @@ fn spliced<E: Env>(env: &E, packet: &Packet, live: &Live) -> Option<Verdict> {
         FlowState::Established if reply && packet.tcp_flags & flag::SYN != 0 => {
             Some(splice::unsettled(env, live))
         }
-        FlowState::Established
-        | FlowState::Closing
-        | FlowState::Closed
+        FlowState::Established | FlowState::Closing => splice::readers(env, packet, live),
+        FlowState::Closed
         | FlowState::Opening
         | FlowState::Answered
         | FlowState::Free
@@ -181,7 +180,7 @@ fn is_from_backend<E: Env>(env: &E, packet: &Packet) -> bool {
 }
 
 #[inline(always)]
-fn from_client<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live, now: u64) -> Verdict {
+pub(crate) fn from_client<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live, now: u64) -> Verdict {
     let flow = live.flow();
     let tcp = packet.protocol == protocol::TCP;
     let slot = flow.backend;
@@ -208,7 +207,7 @@ fn from_client<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Liv
 }
 
 #[inline(always)]
-fn from_backend<E: Env>(env: &E, settings: &Settings, packet: &mut Packet, live: &Live, now: u64) -> Verdict {
+pub(crate) fn from_backend<E: Env>(env: &E, settings: &Settings, packet: &mut Packet, live: &Live, now: u64) -> Verdict {
     if packet.hop_limit <= 1 {
         // Told as if the VIP were the hop that met it: the backend sent towards it.
         packet.destination = live.flow().client.destination;

@@ -155,7 +155,8 @@ fn accepted<E: Env>(
     let says = options::read(env, packet);
     learn(live, said.sequence, says);
     let bound = bind(env, settings, live);
-    let flags = if bound { FlowWord::BOUND } else { 0 };
+    // What comes next from the backend is its response.
+    let flags = FlowWord::ASKED | if bound { FlowWord::BOUND } else { 0 };
     let Some(mut held) = held else {
         super::step(env, live, FlowState::Connecting, FlowState::Established, flags);
         return bare(env, settings, live, said.acknowledgement, said.sequence.wrapping_add(1));
