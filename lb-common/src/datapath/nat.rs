@@ -180,7 +180,13 @@ fn is_from_backend<E: Env>(env: &E, packet: &Packet) -> bool {
 }
 
 #[inline(always)]
-pub(crate) fn from_client<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live, now: u64) -> Verdict {
+pub(crate) fn from_client<E: Env>(
+    env: &E,
+    settings: &Settings,
+    packet: &Packet,
+    live: &Live,
+    now: u64,
+) -> Verdict {
     let flow = live.flow();
     let tcp = packet.protocol == protocol::TCP;
     let slot = flow.backend;
@@ -207,7 +213,13 @@ pub(crate) fn from_client<E: Env>(env: &E, settings: &Settings, packet: &Packet,
 }
 
 #[inline(always)]
-pub(crate) fn from_backend<E: Env>(env: &E, settings: &Settings, packet: &mut Packet, live: &Live, now: u64) -> Verdict {
+pub(crate) fn from_backend<E: Env>(
+    env: &E,
+    settings: &Settings,
+    packet: &mut Packet,
+    live: &Live,
+    now: u64,
+) -> Verdict {
     if packet.hop_limit <= 1 {
         // Told as if the VIP were the hop that met it: the backend sent towards it.
         packet.destination = live.flow().client.destination;

@@ -115,7 +115,10 @@ pub(crate) fn readers<E: Env>(env: &E, packet: &Packet, live: &Live) -> Option<V
     let (reply, asked) = (live.reference.is_reply(), live.word.has(FlowWord::ASKED));
     let flags = live.flow().splice;
     // Of each direction only the first data after data of the other matters.
-    if reply != asked || flags & (SpliceFlags::LEARN | SpliceFlags::INSPECT) == 0 || packet.part != part::WHOLE {
+    if reply != asked
+        || flags & (SpliceFlags::LEARN | SpliceFlags::INSPECT) == 0
+        || packet.part != part::WHOLE
+    {
         return None;
     }
     let p = frame::at(env, packet.l4 as usize, Tcp::LEN)?;

@@ -11,8 +11,12 @@ use std::path::Path;
 /// Answers UDP datagrams from the address that they came to.
 const ECHO: &str = include_str!("server/echo.py");
 
+/// Bytes of a header that makes a response's head longer than two segments.
+const LONG: usize = 3_400;
+
 /// Starts nginx on ports 80 and 8080 of every address.
 ///
+/// `/login?session=S` sets the cookie SESS, `/long-login` does so at the end of a long head,
 /// `/whoami` names the backend and the client it sees, `/files/` serves what lies in `files`, and `PUT /put/NAME`
 /// stores a body in `directory/put`.
 pub fn web(namespace: &Namespace, name: &str, directory: &Path, files: &Path) -> Result<Process> {
@@ -20,6 +24,7 @@ pub fn web(namespace: &Namespace, name: &str, directory: &Path, files: &Path) ->
     std::fs::create_dir_all(home.join("put"))?;
     let configuration = home.join("nginx.conf");
     let (home_text, files) = (home.display(), files.display());
+    let long = "x".repeat(LONG);
     let text = format!(
         r#"user root;
 daemon off;
@@ -46,6 +51,17 @@ http {{
         listen [::]:8080 backlog=4096;
         location = /whoami {{
             default_type application/json;
+            return 200 '{{"backend":"{name}","client":"$remote_addr"}}\n';
+        }}
+        location = /login {{
+            default_type application/json;
+            add_header Set-Cookie "SESS=$arg_session; Path=/; HttpOnly";
+            return 200 '{{"backend":"{name}","client":"$remote_addr"}}\n';
+        }}
+        location = /long-login {{
+            default_type application/json;
+            add_header X-Long "{long}";
+            add_header Set-Cookie "SESS=$arg_session; Path=/; HttpOnly";
             return 200 '{{"backend":"{name}","client":"$remote_addr"}}\n';
         }}
         location /files/ {{ alias {files}/; }}

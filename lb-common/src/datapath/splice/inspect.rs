@@ -6,7 +6,8 @@
 use super::collect::Arrived;
 use super::hold::{self, Held};
 use crate::abi::{
-    AffinityRules, BindingKey, FlowState, FlowWord, HOLD_SLACK, Hold, OnMismatch, Outcome, Settings, SpliceFlags,
+    AffinityRules, BindingKey, FlowState, FlowWord, HOLD_SLACK, Hold, OnMismatch, Outcome, Settings,
+    SpliceFlags,
 };
 use crate::affinity::head::Progress;
 use crate::affinity::{self, request, segment, text};

@@ -3,7 +3,10 @@
 use super::super::hold::{self, Held};
 use super::super::proxy;
 use super::{Arrived, Way, append, go_on, note};
-use crate::abi::{AffinityFlags, AffinityRules, Reading, SpliceFlags, FlowKey, FlowRef, FlowState, FlowWord, Outcome, Service, program};
+use crate::abi::{
+    AffinityFlags, AffinityRules, FlowKey, FlowRef, FlowState, FlowWord, Outcome, Reading, Service,
+    SpliceFlags, program,
+};
 use crate::datapath::flow::{self, Live, Room};
 use crate::datapath::scratch::again;
 use crate::datapath::{Env, Insert, Verdict, answer, count, frame};
