@@ -213,7 +213,7 @@ fn namespace_splice_unreadable() -> Result<()> {
 fn learns(spliced: &Spliced) -> Result<()> {
     let mut used = std::collections::BTreeSet::new();
     for session in 0..12 {
-        for (place, login) in ["login", "long-login"].into_iter().enumerate() {
+        for (place, login) in ["set", "long-set"].into_iter().enumerate() {
             let name = format!("new{place}{session}");
             let by = backend(&spliced.curl("", &format!("{login}?session={name}"))?)?;
             ensure!(spliced.owner(&name)? == by, "{login}: session {name} is {by}'s, and went elsewhere");
@@ -222,7 +222,7 @@ fn learns(spliced: &Spliced) -> Result<()> {
         // The second response on a connection.
         let name = format!("later{session}");
         let host = in_url(spliced.vip.ip());
-        let two = spliced.curl(&format!("http://{host}/whoami"), &format!("login?session={name}"))?;
+        let two = spliced.curl(&format!("http://{host}/whoami"), &format!("set?session={name}"))?;
         let by = backend(&two)?;
         ensure!(spliced.owner(&name)? == by, "session {name} is {by}'s, and went elsewhere");
     }

@@ -153,8 +153,12 @@ fn spliced<E: Env>(env: &E, packet: &Packet, live: &Live) -> Option<Verdict> {
             Some(splice::unsettled(env, live))
         }
         // The backend did not get the balancer's acknowledgement.
-        FlowState::Established if reply && packet.tcp_flags & flag::SYN != 0 => {
+        FlowState::Established | FlowState::Closing if reply && packet.tcp_flags & flag::SYN != 0 => {
             Some(splice::unsettled(env, live))
+        }
+        // The client reset the connection before its backend had answered.
+        FlowState::Closed if reply && packet.tcp_flags & flag::SYN != 0 => {
+            Some(answer::reset(env, packet, Outcome::Swallowed))
         }
         FlowState::Established | FlowState::Closing => splice::readers(env, packet, live),
         FlowState::Closed

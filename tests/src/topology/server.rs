@@ -16,9 +16,8 @@ const LONG: usize = 3_400;
 
 /// Starts nginx on ports 80 and 8080 of every address.
 ///
-/// `/login?session=S` sets the cookie SESS, `/long-login` does so at the end of a long head,
 /// `/whoami` names the backend and the client it sees, `/files/` serves what lies in `files`, and `PUT /put/NAME`
-/// stores a body in `directory/put`.
+/// stores a body in `directory/put`. `/set?session=S` sets the cookie SESS, `/long-set` at the end of a long head.
 pub fn web(namespace: &Namespace, name: &str, directory: &Path, files: &Path) -> Result<Process> {
     let home = directory.join(name);
     std::fs::create_dir_all(home.join("put"))?;
@@ -53,19 +52,19 @@ http {{
             default_type application/json;
             return 200 '{{"backend":"{name}","client":"$remote_addr"}}\n';
         }}
-        location = /login {{
+        location /files/ {{ alias {files}/; }}
+        location /put/ {{ alias {home_text}/put/; dav_methods PUT; }}
+        location = /set {{
             default_type application/json;
             add_header Set-Cookie "SESS=$arg_session; Path=/; HttpOnly";
             return 200 '{{"backend":"{name}","client":"$remote_addr"}}\n';
         }}
-        location = /long-login {{
+        location = /long-set {{
             default_type application/json;
             add_header X-Long "{long}";
             add_header Set-Cookie "SESS=$arg_session; Path=/; HttpOnly";
             return 200 '{{"backend":"{name}","client":"$remote_addr"}}\n';
         }}
-        location /files/ {{ alias {files}/; }}
-        location /put/ {{ alias {home_text}/put/; dav_methods PUT; }}
     }}
 }}
 "#

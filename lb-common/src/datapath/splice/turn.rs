@@ -66,11 +66,12 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
         FlowState::Established if said.is(flag::SYN | flag::ACK) => {
             bare(env, settings, &live, said.acknowledgement, said.sequence.wrapping_add(1))
         }
-        FlowState::Established | FlowState::Collecting => count::end(env, Outcome::Swallowed),
+        FlowState::Established | FlowState::Closing | FlowState::Collecting => {
+            count::end(env, Outcome::Swallowed)
+        }
         FlowState::Free
         | FlowState::Opening
         | FlowState::Answered
-        | FlowState::Closing
         | FlowState::Closed
         | FlowState::Claimed => count::end(env, Outcome::Raced),
     }
