@@ -28,22 +28,31 @@ struct Got {
 
 impl Spliced {
     fn new(arms: Arms, v6: bool, lines: &str) -> Result<Self> {
+        Self::on(arms, v6, lines, 80)
+    }
+
+    fn on(arms: Arms, v6: bool, lines: &str, port: u16) -> Result<Self> {
         let site = Site::new(arms, 3)?;
         let vip: IpAddr = if v6 { "fd99::1".parse()? } else { "10.99.0.1".parse()? };
-        let vip = SocketAddr::new(vip, 80);
+        let vip = SocketAddr::new(vip, port);
         let balancer = site.balance(&[site.service("web", vip, "nat", v6).with(lines)])?;
         std::fs::write(site.directory().join("pieces.py"), PIECES)?;
         let spliced = Self { balancer, site, vip };
         // Neighbours are resolved, and no test waits for that.
         for n in 0..12 {
-            spliced.curl(&format!("-H 'Cookie: SESS=first{n}'"), "whoami")?;
+            if lines.contains("http-cookie") {
+                spliced.curl(&format!("-H 'Cookie: SESS=first{n}'"), "whoami")?;
+            }
         }
         Ok(spliced)
     }
 
     fn curl(&self, options: &str, path: &str) -> Result<String> {
         let host = in_url(self.vip.ip());
-        self.site.client.sh(&format!("curl -sf --noproxy '*' --max-time 5 {options} http://{host}/{path}"))
+        self.site.client.sh(&format!(
+            "curl -sf --noproxy '*' --max-time 5 {options} http://{host}:{}/{path}",
+            self.vip.port()
+        ))
     }
 
     /// The backend of a session, as curl meets it.
@@ -222,7 +231,8 @@ fn learns(spliced: &Spliced) -> Result<()> {
         // The second response on a connection.
         let name = format!("later{session}");
         let host = in_url(spliced.vip.ip());
-        let two = spliced.curl(&format!("http://{host}/whoami"), &format!("set?session={name}"))?;
+        let two = spliced
+            .curl(&format!("http://{host}:{}/whoami", spliced.vip.port()), &format!("set?session={name}"))?;
         let by = backend(&two)?;
         ensure!(spliced.owner(&name)? == by, "session {name} is {by}'s, and went elsewhere");
     }
@@ -276,5 +286,59 @@ fn namespace_splice_mismatch() -> Result<()> {
     let lines = r#"affinity = { kind = "http-cookie", cookie = "SESS", on-mismatch = "reset" }"#;
     let got = mixed(&Spliced::new(Arms::Two, false, lines)?)?;
     ensure!(got.error == "ConnectionResetError", "{} {}", got.error, got.answer);
+    Ok(())
+}
+
+/// Backends behind source NAT are told by the PROXY protocol who their client is; requests in pieces, too.
+fn tells_the_client(v6: bool) -> Result<()> {
+    let (source, client) = if v6 { ("fd02:1::1", "fd01::2") } else { ("10.2.1.1", "10.1.0.2") };
+    let lines = format!("{COOKIE}\nsource-nat = \"{source}\"\nproxy-protocol = true\n");
+    let spliced = Spliced::on(Arms::One, v6, &lines, 8083)?;
+    let owner = spliced.owner("told")?;
+    let before = spliced.retransmitted()?;
+    let whole = r#"b"GET /whoami HTTP/1.1\r\nHost: x\r\nCookie: SESS=told\r\nConnection: close\r\n\r\n""#;
+    let parts = [
+        r#"b"GET /who""#,
+        r#"b"ami HTTP/1.1\r\nHost: x\r\nCookie: SESS=to""#,
+        r#"b"ld\r\nConnection: close\r\n\r\n""#,
+    ];
+    for pieces in [&[whole][..], &parts[..]] {
+        let got = spliced.pieces("", pieces)?;
+        got.is_from(&owner)?;
+        ensure!(got.answer.contains(&format!("\"client\":\"{client} ")), "{}", got.answer);
+        ensure!(got.answer.contains(&format!(" {source}\"")), "{}", got.answer);
+    }
+    ensure!(spliced.retransmitted()? == before, "segments were sent again");
+    Ok(())
+}
+
+#[test]
+fn namespace_splice_proxy_v4() -> Result<()> {
+    tells_the_client(false)
+}
+
+#[test]
+fn namespace_splice_proxy_v6() -> Result<()> {
+    tells_the_client(true)
+}
+
+/// A session key at a fixed place of what the client says, in one piece or several.
+#[test]
+fn namespace_splice_payload() -> Result<()> {
+    let lines = r#"affinity = { kind = "payload", offset = 16, length = 8 }"#;
+    let spliced = Spliced::new(Arms::Two, false, lines)?;
+    let rest = r#"b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n""#;
+    let mut used = std::collections::BTreeSet::new();
+    for session in 0..8 {
+        let whole =
+            format!(r#"b"GET /whoami?key={session:08} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n""#);
+        let owner = backend(&spliced.pieces("", &[&whole])?.answer)?;
+        let parts =
+            [r#"b"GET /whoami?k""#.to_owned(), r#"b"ey=000000""#.to_owned(), format!(r#"b"{session:02}""#)];
+        let got = spliced.pieces("nodelay,pause=5", &[&parts[0], &parts[1], &parts[2], rest])?;
+        got.is_from(&owner)?;
+        used.insert(owner);
+    }
+    ensure!(used.len() > 1, "only {used:?} served");
     Ok(())
 }

@@ -439,17 +439,6 @@ fn clamp<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live) {
     }
 }
 
-/// Sends a client's segment of a flow that is not established on to its backend.
-#[inline(always)]
-pub(crate) fn forward<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live) -> Verdict {
-    let slot = live.flow().backend;
-    let Some(backend) = owner(env, live) else { return answer::reset(env, packet, Outcome::NoBackend) };
-    if let Some(verdict) = forward::admissible(env, packet, backend, 0) {
-        return verdict;
-    }
-    to_backend(env, settings, packet, live, (slot, backend), false)
-}
-
 /// Sends a later fragment after its first one.
 #[inline(always)]
 pub(crate) fn send_fragment<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live) -> Verdict {

@@ -14,7 +14,7 @@ const ECHO: &str = include_str!("server/echo.py");
 /// Bytes of a header that makes a response's head longer than two segments.
 const LONG: usize = 3_400;
 
-/// Starts nginx on ports 80 and 8080 of every address.
+/// Starts nginx on ports 80 and 8080 of every address, and on port 8083 behind a PROXY protocol header.
 ///
 /// `/whoami` names the backend and the client it sees, `/files/` serves what lies in `files`, and `PUT /put/NAME`
 /// stores a body in `directory/put`. `/set?session=S` sets the cookie SESS, `/long-set` at the end of a long head.
@@ -64,6 +64,14 @@ http {{
             add_header X-Long "{long}";
             add_header Set-Cookie "SESS=$arg_session; Path=/; HttpOnly";
             return 200 '{{"backend":"{name}","client":"$remote_addr"}}\n';
+        }}
+    }}
+    server {{
+        listen 8083 proxy_protocol backlog=4096;
+        listen [::]:8083 proxy_protocol backlog=4096;
+        location = /whoami {{
+            default_type application/json;
+            return 200 '{{"backend":"{name}","client":"$proxy_protocol_addr $proxy_protocol_port $remote_addr"}}\n';
         }}
     }}
 }}

@@ -3,7 +3,8 @@
 use super::collect::{self, Way};
 use super::hold::{self, Held};
 use crate::abi::{
-    Affinity, AffinityRules, Hold, HoldFlags, MAX_PATH_RULES, Named, Outcome, Reading, Said, Service, program,
+    Affinity, AffinityRules, HOLD_LEN, Hold, HoldFlags, MAX_PATH_RULES, Named, Outcome, Reading, Said,
+    Service, program,
 };
 use crate::affinity::head::{Head, Method, Progress};
 use crate::affinity::ticket::{self, Check, Kind, Ticket};
@@ -55,7 +56,7 @@ fn scan<E: Env>(env: &E, way: &Way<'_>, service: &Service, held: &mut Held) -> b
     let bytes = unsafe { affinity::Held::new(env, (&raw const (*hold).bytes).cast()) };
     if service.affinity == Affinity::Payload as u8 {
         let needed = way.rules.offset as u32 + way.rules.length as u32;
-        if len < needed && len < way.rules.head_limit as u32 {
+        if len < needed && needed <= HOLD_LEN as u32 {
             return false;
         }
         let key = payload::key(&bytes, len, way.rules, &way.settings.session_secret);

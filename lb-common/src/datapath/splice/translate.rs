@@ -29,15 +29,6 @@ pub(crate) fn to_backend<E: Env>(env: &E, settings: &Settings, packet: &Packet, 
     nat::to_backend(env, settings, packet, live, (live.flow().backend, backend), false)
 }
 
-/// Translates a backend's segment and sends it to its client.
-#[inline(always)]
-pub(crate) fn to_client<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live) -> Verdict {
-    if packet.hop_limit <= 1 {
-        return count::end(env, Outcome::HopLimit);
-    }
-    nat::to_client(env, settings, packet, live)
-}
-
 /// A client's segment, for its backend.
 #[inline(always)]
 pub(crate) fn outbound<E: Env>(env: &E, packet: &Packet, live: &Live) -> Option<()> {

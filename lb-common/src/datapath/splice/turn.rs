@@ -254,6 +254,10 @@ fn releasing<E: Env>(env: &E, live: &Live, said: &Said) -> Verdict {
     if release::done(&held) {
         settle(env, live);
         held.free(env);
+        // Its data begins a response.
+        if !said.is_bare && live.flow().splice & SpliceFlags::LEARN != 0 {
+            return super::go_on(env, program::LEARN, live.reference);
+        }
     } else {
         held.unlock(env);
     }

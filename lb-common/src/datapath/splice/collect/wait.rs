@@ -7,7 +7,7 @@ use super::{Arrived, Place, Way, acknowledge, append, end, give_up, go_on, missi
 use crate::abi::{FlowState, HoldFlags, Outcome, program};
 use crate::datapath::flow::{self, Live};
 use crate::datapath::scratch::again;
-use crate::datapath::{Env, Verdict, count, nat};
+use crate::datapath::{Env, Verdict, count};
 use crate::packet::flag;
 use crate::splice::window_to_backend;
 
@@ -105,7 +105,7 @@ fn releasing<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived, live: &Live) -> 
     if segment.has(flag::RST) {
         held.free(env);
         live.advance(env, true, segment.flags);
-        return nat::forward(env, way.settings, way.packet, live);
+        return translate::to_backend(env, way.settings, way.packet, live);
     }
     let place = Place::of(held.get(), segment);
     let before = held.get().start.wrapping_add(held.get().len);
@@ -127,7 +127,7 @@ fn releasing<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived, live: &Live) -> 
     }
     held.unlock(env);
     live.advance(env, true, segment.flags);
-    nat::forward(env, way.settings, way.packet, live)
+    translate::to_backend(env, way.settings, way.packet, live)
 }
 
 /// Sends what the backend has not acknowledged again, in the place of what the client sent again.
