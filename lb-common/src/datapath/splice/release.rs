@@ -228,3 +228,6 @@ const fn mask(len: u32) -> u64 {
     let bytes = if len >= 8 { u64::MAX } else { (1 << (8 * (len & 7))) - 1 };
     u64::from_le(bytes)
 }
+
+#[cfg(test)]
+mod tests;

@@ -100,3 +100,6 @@ fn intact<E: Env>(env: &E, packet: &Packet, segment: &Arrived, payload: u32) -> 
     });
     sum.folded() == 0xffff
 }
+
+#[cfg(test)]
+mod tests;
