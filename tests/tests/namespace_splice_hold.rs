@@ -197,6 +197,16 @@ fn namespace_splice_bodies_v6() -> Result<()> {
     bodies(&Spliced::new(Arms::Two, true, COOKIE)?)
 }
 
+/// What appends held bytes stays on its interfaces when the daemon dies, and leaves them with the data plane.
+#[test]
+fn namespace_splice_without_daemon() -> Result<()> {
+    let mut spliced = Spliced::new(Arms::Two, false, COOKIE)?;
+    let fills = spliced.balancer.pins().join("fills");
+    ensure!(std::fs::read_dir(&fills)?.count() == 4, "not on every interface");
+    spliced.balancer.kill();
+    bodies(&spliced)
+}
+
 /// What is no request, or no head that is looked at to its end, follows the fallback: it is served, and counted.
 #[test]
 fn namespace_splice_unreadable() -> Result<()> {

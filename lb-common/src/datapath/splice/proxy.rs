@@ -54,3 +54,39 @@ pub(crate) fn write(packet: &Packet, hold: &mut Hold) {
 const fn word(at: usize) -> u32 {
     u32::from_ne_bytes([SIGNATURE[at], SIGNATURE[at + 1], SIGNATURE[at + 2], SIGNATURE[at + 3]])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::abi::Be16;
+    use core::net::{Ipv4Addr, Ipv6Addr};
+
+    fn written(packet: &Packet) -> Vec<u8> {
+        let mut hold = Hold::default();
+        write(packet, &mut hold);
+        hold.head[HOLD_FRONT - hold.front as usize..].to_vec()
+    }
+
+    #[test]
+    fn headers_are_those_of_the_specification() {
+        let ports = (Be16::new(40_000), Be16::new(80));
+        let v4 = Packet {
+            source: Ipv4Addr::new(10, 1, 0, 2).into(),
+            destination: Ipv4Addr::new(10, 99, 0, 1).into(),
+            source_port: ports.0,
+            destination_port: ports.1,
+            ..Packet::default()
+        };
+        let mut expected = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
+        expected.extend([10, 1, 0, 2, 10, 99, 0, 1, 0x9c, 0x40, 0, 80]);
+        assert_eq!(written(&v4), expected);
+        let (source, destination) =
+            (Ipv6Addr::new(0xfd01, 0, 0, 0, 0, 0, 0, 2), Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 1));
+        let v6 = Packet { source: source.into(), destination: destination.into(), ..v4 };
+        let mut expected = b"\r\n\r\n\0\r\nQUIT\n\x21\x21\0\x24".to_vec();
+        expected.extend(source.octets());
+        expected.extend(destination.octets());
+        expected.extend([0x9c, 0x40, 0, 80]);
+        assert_eq!(written(&v6), expected);
+    }
+}
