@@ -48,18 +48,6 @@ pub fn connection(key: &FlowKey, secret: &[u64; 2]) -> u64 {
     siphash(secret, &[s[0], s[1], d[0], d[1]], tail, 37)
 }
 
-/// The key of a payload segment of `len` bytes, 1 to 64, in memory order; the bytes behind them are zero.
-///
-/// At most eight bytes stand as they are, as a number in network order, so that a switch can match them; more are
-/// hashed.
-#[inline(always)]
-pub fn payload_segment(bytes: &[u64; 8], len: u32, secret: &[u64; 2]) -> u64 {
-    if len <= 8 {
-        return u64::from_be(bytes[0]) >> ((64 - 8 * len) & 63);
-    }
-    siphash::siphash_up_to(secret, bytes, len)
-}
-
 /// Upper and lower half of an address as numbers.
 #[inline(always)]
 fn halves(address: &Addr) -> (u64, u64) {

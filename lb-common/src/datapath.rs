@@ -40,6 +40,7 @@ mod nat;
 mod parse;
 mod quic;
 mod scratch;
+mod splice;
 
 pub use env::{Env, Insert, Verdict};
 pub use maintenance::{apply, sweep};
@@ -65,6 +66,12 @@ pub fn tail<E: Env>(env: &E, number: u32) -> Verdict {
         program::ESTABLISH => nat::establish(env),
         program::ICMP => icmp::run(env),
         program::FRAGMENT => fragment::run(env),
+        program::GREET => splice::greet(env),
+        program::COLLECT => splice::collect(env),
+        program::READ => splice::read(env),
+        program::WAIT => splice::wait(env),
+        program::CONNECT => splice::connect(env),
+        program::TURN => splice::turn(env),
         program::QUIC => quic::run(env),
         _ => answer::run(env),
     }

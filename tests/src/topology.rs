@@ -18,7 +18,7 @@ pub use config::{BackendConfig, NodeConfig, ServiceConfig};
 pub use load::{Load, LoadPlan, LoadReport};
 pub use namespace::Namespace;
 pub use process::Process;
-pub use site::{Arms, Site};
+pub use site::{Arms, Site, SiteBackend};
 pub use testbed::Testbed;
 
 use anyhow::{Context, Result, ensure};

@@ -20,7 +20,7 @@ pub(crate) struct Arguments {
 
 /// Runs the command.
 pub(crate) fn task(arguments: &Arguments) -> Result<()> {
-    setup::for_namespaces()?;
+    setup::for_tests()?;
     ebpf::build()?;
     // The end-to-end tests look for the programs beside themselves.
     let mut programs = workspace::cargo(&["build", "--locked", "--package", "lb-control", "--bins"]);

@@ -245,8 +245,8 @@ pub struct Flow {
     pub client_mac: Mac,
     /// Our MAC that its packets came to.
     pub local_mac: Mac,
-    /// Zero.
-    pub pad: u16,
+    /// Largest IP packet that the client's link takes, as it was when the flow was opened; 0 = not known.
+    pub client_mtu: u16,
     /// Interface that its packets came in on.
     pub ifindex: u32,
     /// Tags its packets carried.
@@ -266,6 +266,10 @@ pub struct Flow {
     pub server_scale: u8,
     /// Spliced: bits of [`SpliceFlags`].
     pub splice: u16,
+    /// Spliced: the window field of the client's last segment, as it stood there; kept until a backend answers.
+    pub window: u16,
+    /// Zero.
+    pub pad: [u16; 3],
 }
 
 impl Flow {
@@ -286,6 +290,8 @@ impl SpliceFlags {
     pub const INSPECT: u16 = 1 << 2;
     /// The session's key was read from the request; else the flow follows the fallback.
     pub const READ: u16 = 1 << 3;
+    /// The session is bound to the backend once that has answered.
+    pub const BIND: u16 = 1 << 4;
 }
 
 /// What names one train of fragments.
@@ -324,4 +330,4 @@ pub struct FragmentRef {
     pub pad: [u8; 7],
 }
 
-super::pod!(FlowKey: 40, FlowRef: 8, Flow: 160, FragmentKey: 40, FragmentRef: 24);
+super::pod!(FlowKey: 40, FlowRef: 8, Flow: 168, FragmentKey: 40, FragmentRef: 24);

@@ -12,6 +12,12 @@ pub trait Bytes {
     fn byte(&self, at: u32) -> u8;
     /// Eight bytes from a place on, the first one lowest.
     fn word(&self, at: u32) -> u64;
+    /// 32 bytes from a place on, as four words.
+    #[inline(always)]
+    fn words(&self, at: u32) -> [u64; 4] {
+        let word = |i: u32| self.word(at.wrapping_add(8 * i));
+        [word(0), word(1), word(2), word(3)]
+    }
     /// Calls `step` with 0, 1, … below `count` until it answers `true`.
     fn repeat<F: FnMut(u32) -> bool>(&self, count: u32, step: F);
 }
@@ -59,7 +65,7 @@ impl Bytes for Slice<'_> {
     }
 }
 
-/// Bytes of a [`Held`] that can be reached; a power of two. The memory has to go on for eight more.
+/// Bytes of a [`Held`] that can be reached; a power of two. The memory has to go on for 32 more.
 pub const HELD: u32 = 8_192;
 
 /// Bytes in map memory, with the loop of the environment.
@@ -72,7 +78,7 @@ impl<'e, E: Env> Held<'e, E> {
     /// The bytes from `start` on.
     ///
     /// # Safety
-    /// [`HELD`] + 8 bytes can be read from `start` on for as long as this lives.
+    /// [`HELD`] + 32 bytes can be read from `start` on for as long as this lives.
     #[inline(always)]
     pub const unsafe fn new(env: &'e E, start: *const u8) -> Self {
         Self { env, start }
@@ -87,8 +93,16 @@ impl<E: Env> Bytes for Held<'_, E> {
     }
     #[inline(always)]
     fn word(&self, at: u32) -> u64 {
-        // SAFETY: as above; eight bytes more are promised.
+        // SAFETY: as above; 32 bytes more are promised.
         unsafe { get(self.start.add((at & (HELD - 1)) as usize)) }
+    }
+    #[inline(always)]
+    fn words(&self, at: u32) -> [u64; 4] {
+        // SAFETY: as above.
+        unsafe {
+            let start = self.start.add((at & (HELD - 1)) as usize);
+            [get(start), get(start.add(8)), get(start.add(16)), get(start.add(24))]
+        }
     }
     #[inline(always)]
     fn repeat<F: FnMut(u32) -> bool>(&self, count: u32, step: F) {
@@ -111,6 +125,17 @@ pub(super) const fn zeros(word: u64) -> u64 {
     word.wrapping_sub(all(1)) & !word & TOPS
 }
 
+/// Whether perhaps a byte of the words is `byte`: `true` also for some bytes that are not ASCII; `byte` is.
+#[inline(always)]
+pub(super) const fn may_hold(words: &[u64; 4], byte: u8) -> bool {
+    let (pattern, one) = (all(byte), all(1));
+    let rough = (words[0] ^ pattern).wrapping_sub(one)
+        | (words[1] ^ pattern).wrapping_sub(one)
+        | (words[2] ^ pattern).wrapping_sub(one)
+        | (words[3] ^ pattern).wrapping_sub(one);
+    rough & TOPS != 0
+}
+
 /// Top bits of bytes below `bound` (at most 0x80); above the lowest such byte there may be false ones.
 #[inline(always)]
 pub(super) const fn below(word: u64, bound: u8) -> u64 {
@@ -130,4 +155,32 @@ pub(super) const fn lowest(tops: u64) -> u32 {
 #[inline(always)]
 pub(super) const fn low_bytes(len: u32) -> u64 {
     if len >= 8 { u64::MAX } else { (1_u64 << (8 * (len & 7))) - 1 }
+}
+
+/// The same number, of which the verifier knows nothing any more; `unknown` is something that was read.
+///
+/// For what a closure of [`Bytes::repeat`] changes and compares: as long as the verifier follows its values, no two rounds look
+/// alike, and it walks through all of them.
+#[inline(always)]
+pub(super) fn forgotten(number: u32, unknown: u64) -> u32 {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut number = number as u64;
+        // SAFETY: arithmetic on two registers.
+        unsafe {
+            core::arch::asm!(
+                "{n} += {x}",
+                "{n} -= {x}",
+                n = inlateout(reg) number,
+                x = in(reg) unknown,
+                options(nomem, nostack, preserves_flags)
+            );
+        }
+        number as u32
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    {
+        let _ = unknown;
+        number
+    }
 }

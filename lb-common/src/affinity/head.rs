@@ -2,7 +2,7 @@
 //!
 //! Everything that is kept between segments, and between the rounds of the loop, stands in [`Progress`], which lives in
 //! map memory: there the verifier knows nothing about it, so it walks through one round and is done. A round takes a
-//! line or a part of one: eight bytes at a time are searched for its end, and only the beginnings of lines and of
+//! line or a part of one: eight bytes at a time, or 32, are searched for its end, and only the beginnings of lines and of
 //! cookies are compared.
 //!
 //! What counts as what:
@@ -15,10 +15,12 @@
 //! - An empty value is none.
 
 mod reader;
+mod state;
 
 use super::bytes::{Bytes, Span};
 use crate::abi::AffinityRules;
-use reader::{Reader, State, flag};
+use reader::Reader;
+use state::{State, flag};
 
 /// How far a head has been read.
 ///
@@ -148,5 +150,8 @@ pub(super) fn scan<B: Bytes, const RESPONSE: bool>(
     }
 }
 
+#[cfg(test)]
+#[expect(unreachable_pub, reason = "the fuzz targets read the same file")]
+mod model;
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@
 //! refuses, and the caller takes another secondary; should a server added later bring such a coincidence about, [`find`] says so, and the
 //! cookie is treated like one whose servers are unknown. So a sum never means the wrong pair.
 
-use super::bytes::{Bytes, Slice};
+use super::bytes::{Bytes, Slice, forgotten};
 use super::route::{SERVERS, first_from};
 use super::ticket::{self, Kind};
 use core::fmt;
@@ -57,7 +57,7 @@ pub fn find<B: Bytes>(bytes: &B, sum: u64, count: u32, number: impl Fn(u32) -> O
         let (Some(small), Some(large)) = (number(low), number(behind - 1)) else { return true };
         let wanted = sum.wrapping_sub(large);
         if small > wanted {
-            behind -= 1;
+            behind = forgotten(behind - 1, large);
             return false;
         }
         if small == wanted {
@@ -67,7 +67,7 @@ pub fn find<B: Bytes>(bytes: &B, sum: u64, count: u32, number: impl Fn(u32) -> O
             }
             pair = Pair { matches: 1, smaller: low, larger: behind - 1 };
         }
-        low += 1;
+        low = forgotten(low + 1, small);
         false
     });
     pair

@@ -5,7 +5,7 @@
 //! into the query, which stands behind the path. Of an absolute target (`http://host/path`) the path counts; a target without a
 //! path (`*`, CONNECT, `http://host`) meets no rule.
 
-use super::bytes::{Bytes, Span, low_bytes};
+use super::bytes::{Bytes, Span, forgotten, low_bytes};
 use crate::abi::{MAX_PATH_PREFIX, MAX_PATH_RULES, PathRule};
 use crate::packet::get;
 
@@ -24,7 +24,7 @@ pub fn longest<'r, B: Bytes>(
         let Some(rule) = rule(i) else { return true };
         let this = rule.len as u32;
         if this > length && begins(bytes, path, rule) {
-            length = this;
+            length = forgotten(this, bytes.word(path.start));
             place = i;
         }
         false

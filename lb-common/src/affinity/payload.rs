@@ -18,7 +18,7 @@ pub fn key<B: Bytes>(bytes: &B, len: u32, rules: &AffinityRules, secret: &[u64; 
     let mask = rules.mask.as_ptr();
     let word = |i: u32| {
         // SAFETY: the mask has 64 bytes.
-        let mask = unsafe { get::<u64>(mask.add((8 * i & 0x38) as usize)) };
+        let mask = unsafe { get::<u64>(mask.add((8 * (i & 7)) as usize)) };
         bytes.word(offset + 8 * i) & mask & low_bytes(length.saturating_sub(8 * i))
     };
     if length <= 8 {

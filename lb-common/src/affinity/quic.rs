@@ -14,12 +14,14 @@ mod cid;
 mod config;
 mod encoder;
 mod feistel;
+mod header;
 mod layout;
 mod words;
 
 pub use aes::RoundKeys;
 pub use cid::{Cid, Decoder, FIRST_OCTET, MAX_CID, ServerId, UNROUTABLE};
 pub use encoder::{Encoder, Exhausted, unroutable};
+pub use header::destination;
 pub use layout::{Form, Layout, LayoutError};
 
 pub(crate) use cid::server_of;

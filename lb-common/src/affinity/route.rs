@@ -1,6 +1,6 @@
 //! Cookies that name their server, by a text from the configuration or by a mark that the product issued.
 
-use super::bytes::{Bytes, Span};
+use super::bytes::{Bytes, Span, forgotten};
 use super::text;
 
 /// Most servers of a service.
@@ -40,9 +40,9 @@ pub(super) fn first_from<B: Bytes>(
         let middle = (low + high) / 2;
         let Some(this) = server(middle) else { return true };
         if this < mark {
-            low = middle + 1;
+            low = forgotten(middle + 1, this);
         } else {
-            high = middle;
+            high = forgotten(middle, this);
         }
         false
     });

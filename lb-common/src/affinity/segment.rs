@@ -1,6 +1,6 @@
 //! The part of a cookie's value that says whose the session is.
 
-use super::bytes::{Bytes, Span, all, lowest, zeros};
+use super::bytes::{Bytes, Span, all, forgotten, lowest, zeros};
 
 /// Bytes that one round of the search looks at.
 const CHUNK: u32 = 32;
@@ -22,29 +22,30 @@ pub fn part<B: Bytes>(bytes: &B, value: Span, delimiter: u8, index: u8) -> Span 
     let mut stop = end;
     bytes.repeat(value.len, |_| {
         let mut i = 0;
+        let mut word = 0;
         let mut hit = 0;
         while i < CHUNK {
-            hit = zeros(bytes.word(at.wrapping_add(i)) ^ pattern);
+            word = bytes.word(at.wrapping_add(i));
+            hit = zeros(word ^ pattern);
             if hit != 0 {
                 break;
             }
             i += 8;
         }
+        at = forgotten(at.wrapping_add(i), word);
         if hit == 0 {
-            at = at.wrapping_add(CHUNK);
             return at >= end;
         }
-        let found = at.wrapping_add(i).wrapping_add(lowest(hit));
+        let found = at.wrapping_add(lowest(hit));
         if found >= end {
-            at = end;
             return true;
         }
-        at = found.wrapping_add(1);
         if left == 0 {
             stop = found;
             return true;
         }
-        left -= 1;
+        left = forgotten(left - 1, word);
+        at = found.wrapping_add(1);
         start = at;
         false
     });

@@ -19,7 +19,7 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     let key = BindingKey::new(service.id, session);
     let now = env.now();
     let (may_bind, opens) = standing(env, packet);
-    let found = binding::find(env, &key, now);
+    let found = binding::find_again(env, &key, now);
     let bound = found.and_then(|found| {
         let chosen = binding::backend(env, found.word)?;
         binding::touch(&found, now, service.lifetime);

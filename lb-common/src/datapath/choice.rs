@@ -150,6 +150,83 @@ pub(crate) fn choose<'a, E: Env>(env: &'a E, service: &Service, session: u64) ->
     Some((slot, env.backend(slot)?))
 }
 
+/// The first backend in the session's order that is none of four and takes new sessions, else the first that serves.
+#[inline(always)]
+pub(crate) fn next<'a, E: Env>(
+    env: &'a E,
+    service: &Service,
+    session: u64,
+    tried: Tried,
+) -> Option<Chosen<'a>> {
+    let mut found = walk_past(env, service, session, Want::Accepts, tried);
+    if found == NONE {
+        found = walk_past(env, service, session, Want::Serves, tried);
+    }
+    if found == NONE {
+        return None;
+    }
+    let slot = found as u16;
+    Some((slot, env.backend(slot)?))
+}
+
+/// Up to four backends that are out of the question, in one word; at least one.
+#[derive(Clone, Copy)]
+pub(crate) struct Tried(u64);
+
+impl Tried {
+    /// Only this one.
+    #[inline(always)]
+    pub(crate) const fn one(slot: u16) -> Self {
+        Self(slot as u64 * 0x0001_0001_0001_0001)
+    }
+    /// With another one in place `i`, 0..=3.
+    #[inline(always)]
+    pub(crate) const fn with(self, i: u32, slot: u16) -> Self {
+        let shift = (i & 3) * 16;
+        Self(self.0 & !(0xffff << shift) | (slot as u64) << shift)
+    }
+    #[inline(always)]
+    const fn has(self, slot: u16) -> bool {
+        let t = self.0;
+        t as u16 == slot || (t >> 16) as u16 == slot || (t >> 32) as u16 == slot || (t >> 48) as u16 == slot
+    }
+}
+
+/// [`walk`] past those that were tried.
+#[inline(never)]
+fn walk_past<E: Env>(env: &E, service: &Service, session: u64, want: Want, tried: Tried) -> u32 {
+    let count = service.member_count;
+    if count == 0 {
+        return NONE;
+    }
+    let probes = Probes::new(session);
+    let mut i = 0;
+    while i < PROBES {
+        if let Some(slot) = env.arena(service.table.wrapping_add(probes.value(i) & service.table_mask))
+            && !tried.has(slot)
+            && takes(env, slot, want)
+        {
+            return slot as u32;
+        }
+        i += 1;
+    }
+    let start = probes.value(PROBES) % count;
+    let members = service.members;
+    let mut found = NONE;
+    env.repeat(count, |i| {
+        let place = start.wrapping_add(i);
+        let place = if place >= count { place.wrapping_sub(count) } else { place };
+        match env.arena(members.wrapping_add(place)) {
+            Some(slot) if !tried.has(slot) && takes(env, slot, want) => {
+                found = slot as u32;
+                true
+            }
+            _ => false,
+        }
+    });
+    found
+}
+
 /// No backend; backend slots are 16 bits.
 const NONE: u32 = u32::MAX;
 

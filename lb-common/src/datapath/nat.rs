@@ -5,13 +5,15 @@ mod open;
 mod translate;
 
 pub(crate) use establish::run as establish;
-pub(crate) use open::run as open;
+pub(crate) use open::{run as open, take_port};
 
 use super::binding::Chosen;
 use super::count::Way;
 use super::flow::{self, Live};
-use super::scratch::{Packet, Scratch, part};
-use super::{Env, Verdict, answer, bind, binding, choice, count, forward, fragment, frame, link, mss, parse};
+use super::scratch::{Packet, Scratch, part, to_service};
+use super::{
+    Env, Verdict, answer, bind, binding, choice, count, forward, fragment, frame, link, mss, parse, splice,
+};
 use crate::abi::{
     Backend, Be16, BindingKey, FlowKey, FlowRef, FlowState, FlowWord, Outcome, Settings, SettingsFlags,
     Status, program,
@@ -25,7 +27,7 @@ const MAX_AHEAD: u32 = 0xffff;
 pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     let (Some(scratch), Some(settings)) = (env.scratch(), env.settings()) else { return Verdict::Drop };
     // SAFETY: this CPU's own scratch.
-    let (scratch, to_service) = unsafe { (&mut *scratch, (*scratch).to_service != 0) };
+    let (scratch, to_service) = unsafe { (&mut *scratch, (*scratch).to_service) };
     let now = env.now();
     let mut found = flow::find(env, &scratch.packet.flow_key(), now);
     if scratch.wanted != 0 && is_for_another(scratch.wanted, found.as_ref()) {
@@ -39,8 +41,16 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
         return unknown(env, settings, &scratch.packet, to_service);
     };
     let packet = &mut scratch.packet;
-    if !to_service && let Err(outcome) = parse::transport(env, packet) {
+    if to_service == to_service::NONE
+        && let Err(outcome) = parse::transport(env, packet)
+    {
         return count::end(env, outcome);
+    }
+    if live.word.has(FlowWord::SPLICED | FlowWord::REOPENED)
+        && to_service != to_service::SETTLED
+        && let Some(verdict) = spliced(env, packet, &live)
+    {
+        return verdict;
     }
     if live.reference.is_reply() {
         from_backend(env, settings, packet, &live, now)
@@ -82,10 +92,16 @@ fn is_of_use<E: Env>(env: &E, reference: FlowRef) -> bool {
 
 /// A packet that belongs to no flow.
 #[inline(always)]
-fn unknown<E: Env>(env: &E, settings: &Settings, packet: &Packet, to_service: bool) -> Verdict {
-    if !to_service {
+fn unknown<E: Env>(env: &E, settings: &Settings, packet: &Packet, to_service: u32) -> Verdict {
+    if to_service == to_service::NONE {
         let replied = settings.flags & SettingsFlags::MIGRATING != 0 && is_from_backend(env, packet);
         return count::end(env, if replied { Outcome::Migrating } else { Outcome::NotOurs });
+    }
+    if to_service == to_service::SPLICED && packet.protocol == protocol::TCP {
+        if bind::opens_tcp(packet.tcp_flags) {
+            return env.tail(program::GREET);
+        }
+        return splice::go_on(env, program::COLLECT, FlowRef::default());
     }
     if packet.protocol != protocol::TCP || bind::opens_tcp(packet.tcp_flags) {
         return env.tail(program::OPEN);
@@ -94,6 +110,34 @@ fn unknown<E: Env>(env: &E, settings: &Settings, packet: &Packet, to_service: bo
         return count::end(env, Outcome::Migrating);
     }
     answer::reset(env, packet, Outcome::Raced)
+}
+
+/// A packet of a spliced flow that is not merely translated.
+#[inline(always)]
+fn spliced<E: Env>(env: &E, packet: &Packet, live: &Live) -> Option<Verdict> {
+    let reply = live.reference.is_reply();
+    if !reply && live.word.has(FlowWord::REOPENED) && splice::is_replaced(env, packet, live) {
+        return Some(splice::go_on(env, program::COLLECT, FlowRef::default()));
+    }
+    if !live.word.has(FlowWord::SPLICED) {
+        return None;
+    }
+    match live.word.state() {
+        FlowState::Collecting | FlowState::Connecting | FlowState::Releasing => {
+            Some(splice::unsettled(env, live))
+        }
+        // The backend did not get the balancer's acknowledgement.
+        FlowState::Established if reply && packet.tcp_flags & flag::SYN != 0 => {
+            Some(splice::unsettled(env, live))
+        }
+        FlowState::Established
+        | FlowState::Closing
+        | FlowState::Closed
+        | FlowState::Opening
+        | FlowState::Answered
+        | FlowState::Free
+        | FlowState::Claimed => None,
+    }
 }
 
 /// Whether a packet may be the reply of a flow that has yet to be copied: untranslated, whoever gets it would reset it.
@@ -115,7 +159,7 @@ fn from_client<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Liv
     let flow = live.flow();
     let tcp = packet.protocol == protocol::TCP;
     let slot = flow.backend;
-    let Some(backend) = owner(env, live) else { return unknown(env, settings, packet, true) };
+    let Some(backend) = owner(env, live) else { return disowned(env, settings, packet, live) };
     if !serves(env, slot) {
         return orphaned(env, packet, live);
     }
@@ -144,6 +188,9 @@ fn from_backend<E: Env>(env: &E, settings: &Settings, packet: &mut Packet, live:
         packet.destination = live.flow().client.destination;
         return answer::time_exceeded(env, packet);
     }
+    if let Some(mtu) = too_narrow(packet, live) {
+        return answer::too_big(env, packet, mtu);
+    }
     if packet.protocol == protocol::TCP {
         if live.word.state() == FlowState::Opening && packet.tcp_flags & flag::SYN != 0 {
             note_answer(env, packet, live);
@@ -154,6 +201,13 @@ fn from_backend<E: Env>(env: &E, settings: &Settings, packet: &mut Packet, live:
     }
     refresh(env, live, now);
     to_client(env, settings, packet, live)
+}
+
+/// The MTU of the client's link, when the reply is larger.
+#[inline(always)]
+fn too_narrow(packet: &Packet, live: &Live) -> Option<u32> {
+    let mtu = live.flow().client_mtu;
+    if mtu != 0 && packet.length > mtu { Some(mtu as u32) } else { None }
 }
 
 /// Keeps the sequence number that the client must acknowledge.
@@ -179,9 +233,19 @@ fn proves<E: Env>(env: &E, packet: &Packet, live: &Live) -> bool {
     ahead != 0 && ahead <= MAX_AHEAD
 }
 
+/// A client's packet of a flow whose backend is gone.
+#[inline(always)]
+fn disowned<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live) -> Verdict {
+    let spliced = live.word.has(FlowWord::SPLICED);
+    if spliced {
+        splice::end(env, live);
+    }
+    unknown(env, settings, packet, if spliced { to_service::SPLICED } else { to_service::PLAIN })
+}
+
 /// The backend of a flow, while it owns its slot.
 #[inline(always)]
-fn owner<'a, E: Env>(env: &'a E, live: &Live) -> Option<&'a Backend> {
+pub(crate) fn owner<'a, E: Env>(env: &'a E, live: &Live) -> Option<&'a Backend> {
     let flow = live.flow();
     env.backend(flow.backend).filter(|backend| backend.generation == flow.backend_generation)
 }
@@ -227,7 +291,7 @@ fn touch_binding<E: Env>(env: &E, live: &Live, now: u64) -> u32 {
 
 /// Translates towards the backend and sends.
 #[inline(always)]
-fn to_backend<E: Env>(
+pub(crate) fn to_backend<E: Env>(
     env: &E,
     settings: &Settings,
     packet: &Packet,
@@ -240,6 +304,9 @@ fn to_backend<E: Env>(
         return count::end(env, Outcome::Malformed);
     }
     clamp(env, settings, packet, live);
+    if live.word.has(FlowWord::SPLICED) && packet.part != part::LATER {
+        splice::translate::outbound(env, packet, live);
+    }
     if packet.part == part::FIRST {
         fragment::keep(env, packet, live.reference, (slot, backend));
     }
@@ -273,12 +340,15 @@ fn to_backend<E: Env>(
 
 /// Translates towards the client and sends.
 #[inline(always)]
-fn to_client<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live) -> Verdict {
+pub(crate) fn to_client<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live) -> Verdict {
     let flow = live.flow();
     if forward::age(env, packet).is_none() {
         return count::end(env, Outcome::Malformed);
     }
     clamp(env, settings, packet, live);
+    if live.word.has(FlowWord::SPLICED) && packet.part != part::LATER {
+        splice::translate::inbound(env, packet, live);
+    }
     if packet.part == part::FIRST
         && let Some(backend) = env.backend(flow.backend)
     {
@@ -328,12 +398,26 @@ fn clamp<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live) {
     }
 }
 
+/// Sends a client's segment of a flow that is not established on to its backend.
+#[inline(always)]
+pub(crate) fn forward<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live) -> Verdict {
+    let slot = live.flow().backend;
+    let Some(backend) = owner(env, live) else { return answer::reset(env, packet, Outcome::NoBackend) };
+    if let Some(verdict) = forward::admissible(env, packet, backend, 0) {
+        return verdict;
+    }
+    to_backend(env, settings, packet, live, (slot, backend), false)
+}
+
 /// Sends a later fragment after its first one.
 #[inline(always)]
 pub(crate) fn send_fragment<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live) -> Verdict {
     if live.reference.is_reply() {
         if packet.hop_limit <= 1 {
             return count::end(env, Outcome::HopLimit);
+        }
+        if let Some(mtu) = too_narrow(packet, live) {
+            return answer::too_big(env, packet, mtu);
         }
         return to_client(env, settings, packet, live);
     }
@@ -359,7 +443,6 @@ fn settle<E: Env>(env: &E, live: &Live) -> Verdict {
 mod tests {
     use super::super::model::Model;
     use super::*;
-    use crate::abi::FlowRef;
     use core::net::Ipv4Addr;
 
     #[test]

@@ -65,6 +65,9 @@ pub(super) fn status(s: &StatusRow, look: Look) -> String {
     }
     text.push('\n');
     text.push_str(&outcomes.render("every packet was forwarded"));
+    for warning in &s.warnings {
+        let _ = write!(text, "\nWARNING: {warning}\n");
+    }
     if let ReloadState::Refused { reason, .. } = &s.reload {
         let _ = write!(text, "\nThe configuration file was refused; what ran before goes on:\n{reason}\n");
     }

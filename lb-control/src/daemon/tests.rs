@@ -102,6 +102,7 @@ impl Rig {
             pin_root: PathBuf::from("/nowhere"),
             reload: ReloadState::Current { unix_seconds: 0 },
             reloads: admin::Reloads::default(),
+            warnings: vec![],
         });
         note_loaded(&facts);
         let (orders, mut ordered) = mpsc::channel::<Order>(4);

@@ -65,7 +65,7 @@ impl Memory {
     /// Makes a binding as a packet would, with its event.
     pub fn bind(&mut self, key: BindingKey, word: BindingWord, expires: u64) {
         let word = word.with(BindingWord::UNSYNCED).0;
-        let binding = Binding { word, expires, ring: 0, tag: key.tag() };
+        let binding = Binding { word, expires };
         self.bindings.insert((key.service, key.session), binding);
         let kind = lb_common::abi::BindingEventKind::Made as u32;
         self.events.push(BindingEvent { session: key.session, service: key.service, kind, word, expires });
@@ -93,9 +93,7 @@ impl Memory {
                 if old.is_none() && self.bindings.len() >= self.sizes.bindings as usize {
                     return RecordResult::Full;
                 }
-                let tag = BindingKey::new(record.service, record.session).tag();
-                let binding =
-                    Binding { word: record.word, expires: now.saturating_add(record.lifetime), ring: 0, tag };
+                let binding = Binding { word: record.word, expires: now.saturating_add(record.lifetime) };
                 self.bindings.insert(place, binding);
                 RecordResult::Applied
             }
@@ -184,7 +182,7 @@ impl DataPlane for Memory {
             schema: SCHEMA_VERSION,
             flags: settings.flags & !OWN,
             binding_capacity: self.sizes.bindings,
-            binding_ring: self.sizes.binding_ring(),
+            binding_buckets: self.sizes.binding_buckets(),
             half_open: self.sizes.half_open(),
             flows: self.sizes.flows,
             holds: self.sizes.holds + 1,

@@ -18,15 +18,20 @@ pub struct Sizes {
 impl Sizes {
     /// Fewest bindings and flows a table is made for.
     pub const SMALLEST: u32 = 64;
-    /// Most bindings and flows: ring and index lengths stay below 2^31.
+    /// Most bindings and flows: numbers of slots and of index entries stay below 2^31.
     pub const LARGEST: u32 = 1 << 28;
 
     /// Most holds: a gibibyte of kernel memory.
     pub const MOST_HOLDS: u32 = 100_000;
 
-    /// Slots of the binding ring.
-    pub const fn binding_ring(&self) -> u32 {
-        abi::binding_ring_len(self.bindings)
+    /// Buckets of the binding table.
+    pub const fn binding_buckets(&self) -> u32 {
+        abi::binding_buckets(self.bindings)
+    }
+
+    /// Slots of the binding table.
+    pub const fn binding_slots(&self) -> u32 {
+        self.binding_buckets() * abi::BINDING_SLOTS
     }
 
     /// Half-open flow records, which stand before the established ones.

@@ -19,7 +19,7 @@ mod syscall;
 mod tables;
 
 pub use pins::DEFAULT_ROOT;
-pub use schema::{Entry, Schema};
+pub use schema::{Bindings, Entry, Schema};
 
 use super::{
     AttachMode, Attachment, Capabilities, CounterSlot, Cursor, DataPlane, Migration, Operation, Page, Result,
@@ -28,9 +28,10 @@ use super::{
 use aya::maps::MapError;
 use interface::Interface;
 use lb_common::abi::{
-    AffinityRules, ArenaChunk, Backend, Binding, BindingEvent, BindingKey, BindingRecord, Counters, Flow,
-    FlowKey, FlowRef, FlowState, FlowWord, Outcome, PathRule, QuicConfig, RecordResult, Secrets, Server,
-    Service, ServiceKey, Settings, SettingsFlags, SweepReport, SweepRequest, hand, map,
+    AffinityRules, ArenaChunk, BINDING_PROBES, BINDING_SLOTS, Backend, Binding, BindingBucket, BindingEvent,
+    BindingKey, BindingPath, BindingRecord, BindingSlot, Counters, Flow, FlowKey, FlowRef, FlowState,
+    FlowWord, Outcome, PathRule, QuicConfig, RecordResult, Secrets, Server, Service, ServiceKey, Settings,
+    SettingsFlags, SweepReport, SweepRequest, hand, map,
 };
 use object::Generation;
 use pins::Pins;
@@ -335,21 +336,28 @@ impl DataPlane for Xdp {
     }
 
     fn bindings(&mut self, cursor: Option<Cursor>, limit: usize) -> Result<Page<(BindingKey, Binding)>> {
-        let sizes = (size_of::<BindingKey>(), size_of::<Binding>());
+        let sizes = (size_of::<u32>(), size_of::<BindingBucket>());
         let descriptor = &self.running.tables.descriptors.bindings;
-        let batch = syscall::lookup_batch(descriptor, sizes, cursor.map(|cursor| cursor.0), limit)
+        let buckets = limit.div_ceil(BINDING_SLOTS as usize);
+        let batch = syscall::lookup_batch(descriptor, sizes, cursor.map(|cursor| cursor.0), buckets)
             .map_err(at(Operation::Read, map::BINDINGS, "a batch"))?;
-        let entries = batch.keys.chunks_exact(sizes.0).zip(batch.values.chunks_exact(sizes.1));
-        let rows = entries.filter_map(|(key, value)| Some((syscall::decode(key)?, syscall::decode(value)?)));
+        let buckets = batch.values.chunks_exact(sizes.1).filter_map(syscall::decode::<BindingBucket>);
+        let rows = buckets.flat_map(|bucket| bucket.0).filter_map(|slot| slot.binding());
         Ok(Page { rows: rows.collect(), next: batch.next.map(Cursor) })
     }
 
     fn binding(&mut self, key: &BindingKey) -> Result<Option<Binding>> {
-        match self.running.tables.bindings.get(key, 0) {
-            Ok(binding) => Ok(Some(binding)),
-            Err(MapError::KeyNotFound) => Ok(None),
-            Err(error) => Err(at(Operation::Read, map::BINDINGS, key)(io_error(error))),
+        let fail = at(Operation::Read, map::BINDINGS, key);
+        let path = BindingPath::new(key, self.running.seed, self.running.sizes.binding_buckets());
+        for n in 0..BINDING_PROBES {
+            let bucket = self.running.tables.bindings.get(&path.bucket(n), 0);
+            let BindingBucket(slots) = bucket.map_err(|error| fail(io_error(error)))?;
+            let found = slots.iter().filter_map(BindingSlot::binding).find(|(found, _)| found == key);
+            if found.is_some() || slots[0].passed == 0 {
+                return Ok(found.map(|(_, binding)| binding));
+            }
         }
+        Ok(None)
     }
 
     fn apply_bindings(&mut self, records: &[BindingRecord]) -> Result<Vec<RecordResult>> {

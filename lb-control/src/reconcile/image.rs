@@ -162,13 +162,14 @@ pub(super) fn own(settings: &Settings) -> Settings {
         schema: 0,
         flags: settings.flags & !THEIRS,
         binding_capacity: 0,
-        binding_ring: 0,
+        binding_buckets: 0,
         half_open: 0,
         flows: 0,
         version: 0,
         tick: 0,
         holds: 0,
         cpu_holds: 0,
+        seed: 0,
         ..*settings
     }
 }

@@ -3,9 +3,9 @@
 use crate::sandbox::{SIZES, Sandbox, Wire, bindings, mac};
 use aya::maps::{Array, HashMap, Map, MapData};
 use lb_common::abi::{
-    Addr, ArenaChunk, Backend, Be16, Binding, BindingKey, BindingOp, BindingRecord, BindingWord, Flow,
-    FlowKey, FlowRef, FlowState, FlowWord, Hand, Outcome, RECORDS_PER_RUN, RecordResult, SCHEMA_VERSION,
-    Service, ServiceKey, Settings, SettingsFlags, SweepRequest, hand, map,
+    Addr, ArenaChunk, Backend, Be16, BindingKey, BindingOp, BindingRecord, BindingWord, Flow, FlowKey,
+    FlowRef, FlowState, FlowWord, Hand, Outcome, RECORDS_PER_RUN, RecordResult, SCHEMA_VERSION, Service,
+    ServiceKey, Settings, SettingsFlags, SweepRequest, hand, map,
 };
 use lb_control::dataplane::{
     DataPlane, Sizes,
@@ -137,12 +137,12 @@ fn tables_that_go_on_keep_their_hands() {
     let maps = sandbox.root.join("maps");
     bind(&mut plane, 1..=700);
     let hand = |place| pinned_array::<Hand>(&maps, map::HANDS).get(&place, 0).expect("inside").value;
-    let (ring, live) = (hand(hand::BINDING), hand(hand::BINDINGS_LIVE));
+    let live = hand(hand::BINDINGS_LIVE);
     pinned_array::<Hand>(&maps, map::HANDS)
         .set(hand::FLOW, Hand { value: 345, ..Hand::default() }, 0)
         .expect("written");
     plane.resize(&Sizes { flows: 4_096, ..SIZES }).expect("resized");
-    assert_eq!((hand(hand::BINDING), hand(hand::BINDINGS_LIVE)), (ring, live));
+    assert_eq!((hand(hand::BINDINGS_LIVE), live), (700, 700));
     assert_eq!(plane.usage().expect("read").bindings, 700);
     plane.resize(&Sizes { bindings: 8_192, flows: 4_096, ..SIZES }).expect("resized");
     assert_eq!(plane.usage().expect("read").bindings, 700);
@@ -290,9 +290,9 @@ static OLDER: [Schema; 2] = [
     Schema::CURRENT,
     Schema {
         version: 0,
-        binding: |key, value| {
-            let (key, value): (BindingKey, Binding) = (Schema::CURRENT.binding)(key, value)?;
-            Some((BindingKey::new(key.service + 100, key.session), value))
+        bindings: |key, value| {
+            let bindings = (Schema::CURRENT.bindings)(key, value).into_iter();
+            bindings.map(|(key, value)| (BindingKey::new(key.service + 100, key.session), value)).collect()
         },
         ..Schema::CURRENT
     },
@@ -381,7 +381,7 @@ fn records_are_applied_by_generation_and_expired_bindings_are_swept() {
     let request = lb_common::abi::SweepRequest {
         target: lb_common::abi::SweepTarget::Bindings as u32,
         start: 0,
-        count: SIZES.binding_ring(),
+        count: SIZES.binding_slots(),
         pad: 0,
     };
     let report = plane.sweep(&request).expect("runs");

@@ -1,7 +1,7 @@
 //! The reconciler over the kernel's tables.
 
 use crate::sandbox::{SIZES, Sandbox, output, run};
-use lb_common::abi::{BindingKey, BindingOp, BindingRecord, BindingWord, Hop, Mac, Mode};
+use lb_common::abi::{BindingBucket, BindingKey, BindingOp, BindingRecord, BindingWord, Hop, Mac, Mode};
 use lb_control::dataplane::{DataPlane, xdp::Xdp};
 use lb_control::reconcile::{self, HopChange, HopState, ResolvedHop, SessionFilter};
 use lb_core::pool::{
@@ -184,9 +184,11 @@ async fn a_binding_whose_event_was_lost_is_found_by_the_sweep() {
     assert_eq!((event.service, event.session), (77, 8));
     tokio::time::sleep(Duration::from_millis(300)).await;
     let bindings = aya::maps::MapData::from_pin(second.root.join("maps/BINDINGS")).expect("pinned");
-    let bindings: aya::maps::HashMap<_, BindingKey, lb_common::abi::Binding> =
-        aya::maps::Map::from_map_data(bindings).and_then(TryInto::try_into).expect("a hash map");
-    let found = bindings.get(&BindingKey::new(77, 8), 0).expect("there");
+    let bindings: aya::maps::Array<_, BindingBucket> =
+        aya::maps::Map::from_map_data(bindings).and_then(TryInto::try_into).expect("an array");
+    let slots = bindings.iter().flat_map(|bucket| bucket.expect("read").0);
+    let mut found = slots.filter_map(|slot| slot.binding());
+    let (_, found) = found.find(|(key, _)| *key == BindingKey::new(77, 8)).expect("there");
     assert!(!BindingWord(found.word).has(BindingWord::UNSYNCED));
     drop(handle);
     thread.join().expect("it ends");

@@ -3,16 +3,14 @@
 mod frame;
 mod memory;
 
-pub(super) use memory::starting;
-
 use super::executor::{Executor, FlowView, Ran, Verdict};
-use super::tables::{Change, DEVICES, Tables};
+use super::tables::{Change, DEVICES, Tables, mtu};
 use anyhow::{Result, bail};
 use frame::Frame;
 use lb_common::abi::{
-    AffinityRules, Backend, Binding, BindingEvent, BindingKey, Counters, Filling, Flow, FlowKey, FlowRef,
-    FragmentKey, FragmentRef, Hold, Outcome, PathRule, QuicConfig, Secrets, Server, Service, ServiceKey,
-    Settings, program,
+    AffinityRules, Backend, Binding, BindingBucket, BindingEvent, BindingKey, BindingSlot, Counters, Filling,
+    Flow, FlowKey, FlowRef, FragmentKey, FragmentRef, Hold, Outcome, PathRule, QuicConfig, Secrets, Server,
+    Service, ServiceKey, Settings, program,
 };
 use lb_common::datapath::{self, Env, Insert, Scratch};
 use memory::Memory;
@@ -39,7 +37,7 @@ impl Executor for Host {
     const NAME: &'static str = "host";
 
     fn install(&mut self, tables: &Tables) -> Result<()> {
-        self.memory = Memory::of(tables, self.now);
+        self.memory = Memory::of(tables, self.now)?;
         Ok(())
     }
 
@@ -97,7 +95,9 @@ impl Executor for Host {
     }
 
     fn bindings(&self) -> Result<Vec<(BindingKey, Binding)>> {
-        Ok(self.memory.bindings.entries())
+        let buckets = 0..self.memory.settings.binding_buckets;
+        let slots = buckets.flat_map(|bucket| self.memory.bindings.value(bucket).0);
+        Ok(slots.filter_map(|slot| BindingSlot::binding(&slot)).collect())
     }
 
     fn flows(&self) -> Result<Vec<FlowView>> {
@@ -162,6 +162,9 @@ unsafe impl Env for Running<'_> {
     }
     fn ingress(&self) -> u32 {
         self.ifindex
+    }
+    fn ingress_mtu(&self) -> u32 {
+        u32::from(mtu(self.ifindex))
     }
     fn redirect(&self, ifindex: u32) -> datapath::Verdict {
         if !DEVICES.contains(&ifindex) {
@@ -239,21 +242,15 @@ unsafe impl Env for Running<'_> {
     fn secrets(&self) -> Option<&Secrets> {
         Some(&self.memory.secrets)
     }
+    fn answered(&self, slot: u16) -> Option<*mut u64> {
+        self.memory.answered.get(slot.into())
+    }
     fn hold(&self, index: u32) -> Option<*mut Hold> {
         self.memory.holds.get(index)
     }
 
-    fn binding(&self, key: &BindingKey) -> Option<*mut Binding> {
-        self.memory.bindings.get(key)
-    }
-    fn insert_binding(&self, key: &BindingKey, binding: &Binding) -> Insert {
-        self.memory.bindings.insert(*key, *binding, false)
-    }
-    fn delete_binding(&self, key: &BindingKey) -> bool {
-        self.memory.bindings.remove(key)
-    }
-    fn binding_ring(&self, slot: u32) -> Option<*mut BindingKey> {
-        self.memory.binding_ring.get(slot)
+    fn binding_bucket(&self, bucket: u32) -> Option<*mut BindingBucket> {
+        self.memory.bindings.get(bucket)
     }
     fn hand(&self, hand: u32) -> Option<*mut u64> {
         self.memory.hands.get(hand)

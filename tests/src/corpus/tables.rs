@@ -5,18 +5,25 @@ mod rules;
 
 use anyhow::{Context, Result, bail, ensure};
 use lb_common::abi::{
-    Addr, Affinity, AffinityRules, Backend, Be16, BindingKey, BindingWord, Hop, Mac, Mode, PathRule,
-    QuicConfig, SCHEMA_VERSION, Secrets, Server, Service, ServiceFlags, ServiceKey, Settings, SettingsFlags,
-    Status, VLAN_KEEP, VLAN_NONE, binding_ring_len,
+    Addr, Affinity, AffinityRules, BINDING_PROBES, Backend, Be16, BindingBucket, BindingKey, BindingPath,
+    BindingSlot, BindingWord, Hop, Mac, Mode, PathRule, QuicConfig, SCHEMA_VERSION, Secrets, Server, Service,
+    ServiceFlags, ServiceKey, Settings, SettingsFlags, Status, VLAN_KEEP, VLAN_NONE, binding_buckets,
 };
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+/// Where bindings are in the table.
+const SEED: u64 = 0x0123_4567_89ab_cdef;
 const SECOND: u64 = 1_000_000_000;
 
 /// Interfaces that packets can be redirected to.
 pub(super) const DEVICES: [u32; 3] = [11, 12, 13];
+
+/// MTU of an interface; 13 is a narrow link.
+pub(super) const fn mtu(ifindex: u32) -> u16 {
+    if ifindex == 13 { 1_280 } else { 1_500 }
+}
 
 /// Everything that is in the maps when a case begins.
 #[derive(Clone, Debug)]
@@ -105,6 +112,38 @@ impl Tables {
             }
         }
         entries
+    }
+
+    /// The table of bindings as the case begins.
+    pub fn binding_table(&self, now: u64) -> Result<Vec<BindingBucket>> {
+        let buckets = self.settings.binding_buckets;
+        let mut table = vec![BindingBucket::default(); buckets as usize];
+        for (key, word, left) in &self.bindings {
+            let path = BindingPath::new(key, self.settings.seed, buckets);
+            let mut probes = 0;
+            let slot = loop {
+                ensure!(probes < BINDING_PROBES, "no room for binding {key:?}");
+                let bucket = &mut table[path.bucket(probes) as usize].0;
+                if let Some(free) = bucket.iter().position(|slot| slot.word == 0) {
+                    break &mut bucket[free];
+                }
+                bucket[0].passed += 1;
+                probes += 1;
+            };
+            *slot = BindingSlot {
+                session: key.session,
+                // One that is claimed by another CPU is nobody's.
+                word: if word.has(BindingWord::DEAD) {
+                    word.claimed().0
+                } else {
+                    BindingWord::default().with_content(*word).0
+                },
+                expires: now.saturating_add_signed(*left),
+                service: key.service,
+                passed: slot.passed,
+            };
+        }
+        Ok(table)
     }
 
     /// Slots of services, for their counters; those of services that were taken away too.
@@ -211,7 +250,8 @@ fn settings(data: &SettingsData) -> Result<Settings> {
         schema: SCHEMA_VERSION,
         flags,
         binding_capacity: data.binding_capacity,
-        binding_ring: binding_ring_len(data.binding_capacity),
+        binding_buckets: binding_buckets(data.binding_capacity),
+        seed: SEED,
         half_open: data.half_open,
         flows: data.flows,
         session_secret: [word(0)?, word(8)?],

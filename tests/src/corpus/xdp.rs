@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use aya::programs::{TestRun, TestRunOptions, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 use lb_common::abi::{
-    Binding, BindingKey, Counters, FlowRef, Settings, SweepRequest, SweepTarget, binding_ring_len,
+    Binding, BindingKey, Counters, FlowRef, Settings, SweepRequest, SweepTarget, binding_buckets,
     flow_index_len, map, program,
 };
 use maps::Maps;
@@ -70,8 +70,7 @@ impl Loaded {
         let path = Kernel::object();
         ensure!(path.exists(), "{} is missing: run `cargo xtask build-ebpf`", path.display());
         let mut ebpf = EbpfLoader::new()
-            .map_max_entries(map::BINDINGS, bindings)
-            .map_max_entries(map::BINDING_RING, binding_ring_len(bindings))
+            .map_max_entries(map::BINDINGS, binding_buckets(bindings))
             .map_max_entries(map::FLOWS, flows + half_open)
             .map_max_entries(map::FLOW_INDEX, flow_index_len(flows))
             .load_file(&path)

@@ -1,102 +1,15 @@
 //! The rounds in which a head is read.
 
+use super::state::{SPACE, State, blank, flag, token};
 use super::{Method, Progress};
 use crate::abi::{AffinityRules, MAX_COOKIE_NAME};
-use crate::affinity::bytes::{Bytes, all, below, low_bytes, lowest, zeros};
+use crate::affinity::bytes::{Bytes, all, below, low_bytes, lowest, may_hold, zeros};
 use crate::packet::get;
-
-/// Bits of [`Progress`]' flags.
-pub(super) mod flag {
-    /// The cookie has come with different values.
-    pub(in super::super) const SEVERAL: u8 = 1 << 0;
-    /// HTTP/2's preface.
-    pub(in super::super) const HTTP2: u8 = 1 << 1;
-    /// The response being read is an interim one.
-    pub(super) const INTERIM: u8 = 1 << 2;
-}
-
-/// Where the reader stands. The last three are final.
-#[repr(u8)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum State {
-    /// Before the first line.
-    Start = 0,
-    /// In the method.
-    Method,
-    /// Before the target.
-    Target,
-    /// In what stands before the path of an absolute target.
-    Authority,
-    /// In the path or the query.
-    Path,
-    /// In a target that has no path.
-    Pathless,
-    /// At the protocol's name.
-    Version,
-    /// Behind the protocol's version in a request.
-    VersionEnd,
-    /// Behind the protocol's version in a response.
-    Status,
-    /// At the first byte of a header line, or of the empty one.
-    LineStart,
-    /// In a line of which nothing is wanted any more.
-    Line,
-    /// In a cookie field, before a name.
-    PairStart,
-    /// In a cookie field, behind the wanted name.
-    NameEnd,
-    /// Behind the wanted name's equals sign.
-    ValueStart,
-    /// In the wanted cookie's value.
-    Value,
-    /// At the value's end, taking white space off.
-    Trim,
-    /// At the value's end, comparing it with the first one.
-    Compare,
-    /// In a cookie field, in a pair that is not the wanted one.
-    Skip,
-    /// The head is complete.
-    Complete,
-    /// Not HTTP/1.
-    NotHttp,
-    /// Longer than allowed.
-    TooLong,
-}
-
-impl State {
-    /// The state with that number; a number that nobody wrote is final.
-    #[inline(always)]
-    pub(super) const fn from_u8(n: u8) -> Self {
-        match n {
-            0 => Self::Start,
-            1 => Self::Method,
-            2 => Self::Target,
-            3 => Self::Authority,
-            4 => Self::Path,
-            5 => Self::Pathless,
-            6 => Self::Version,
-            7 => Self::VersionEnd,
-            8 => Self::Status,
-            9 => Self::LineStart,
-            10 => Self::Line,
-            11 => Self::PairStart,
-            12 => Self::NameEnd,
-            13 => Self::ValueStart,
-            14 => Self::Value,
-            15 => Self::Trim,
-            16 => Self::Compare,
-            17 => Self::Skip,
-            18 => Self::Complete,
-            20 => Self::TooLong,
-            _ => Self::NotHttp,
-        }
-    }
-}
 
 /// Bytes that one round of a search looks at.
 const CHUNK: u32 = 64;
-/// Method, target and version end with it.
-const SPACE: u8 = b' ';
+/// Pieces of 32 bytes that one round looks at in a line of no interest.
+const CHUNKS: u32 = 4;
 
 /// A text as a word, zeros behind it.
 const fn literal(text: &[u8]) -> u64 {
@@ -453,13 +366,36 @@ impl<B: Bytes, const RESPONSE: bool> Reader<'_, B, RESPONSE> {
 
     #[inline(always)]
     fn line(&mut self) -> Option<State> {
-        let place = self.search(|word| zeros(word ^ all(b'\n')));
+        let place = self.line_end();
         if self.reach(place)? != b'\n' {
             return Some(State::Line);
         }
         self.skip(1);
         self.progress.fold = State::Line as u8;
         Some(State::LineStart)
+    }
+
+    /// As `search` for LF, but steps over what has none 32 bytes at a time.
+    #[inline(always)]
+    fn line_end(&self) -> u32 {
+        let mut at = self.progress.at;
+        let mut i = 0;
+        while i < CHUNKS {
+            let words = self.bytes.words(at);
+            if may_hold(&words, b'\n') {
+                let mut j = 0;
+                while j < 4 {
+                    let hit = zeros(words[j as usize] ^ all(b'\n'));
+                    if hit != 0 {
+                        return at.wrapping_add(8 * j).wrapping_add(lowest(hit));
+                    }
+                    j += 1;
+                }
+            }
+            at = at.wrapping_add(32);
+            i += 1;
+        }
+        at
     }
 
     // Cookies.
@@ -620,35 +556,4 @@ impl<B: Bytes, const RESPONSE: bool> Reader<'_, B, RESPONSE> {
             State::PairStart
         }
     }
-}
-
-/// Whether a byte is white space within a line.
-#[inline(always)]
-const fn blank(byte: u8) -> bool {
-    byte == SPACE || byte == b'\t' || byte == b'\r'
-}
-
-/// Whether a byte may stand in a method (a token of RFC 9110, section 5.6.2).
-#[inline(always)]
-const fn token(byte: u8) -> bool {
-    const UPPER: u64 = set(64);
-    const LOWER: u64 = set(0);
-    if byte >= 128 {
-        return false;
-    }
-    let bits = if byte >= 64 { UPPER } else { LOWER };
-    bits >> (byte & 63) & 1 != 0
-}
-
-/// The bytes from `base` on that may stand in a token, as bits.
-const fn set(base: u8) -> u64 {
-    let text = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-    let (mut bits, mut i) = (0, 0);
-    while i < text.len() {
-        if text[i] & 64 == base {
-            bits |= 1 << (text[i] & 63);
-        }
-        i += 1;
-    }
-    bits
 }

@@ -22,7 +22,7 @@ impl core::error::Error for Exhausted {}
 
 /// Makes connection ids that all differ.
 ///
-/// Under a key the nonce counts up from a random number and never comes round (section 8.6 of the draft). Without
+/// Under a key the nonce counts up from a random number and never comes round (section 9.6 of the draft). Without
 /// one, nonces must not look related: they are the same count, encrypted under a key that nobody else knows.
 #[derive(Clone)]
 pub struct Encoder {

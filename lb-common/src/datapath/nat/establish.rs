@@ -57,7 +57,7 @@ fn bind<E: Env>(env: &E, settings: &Settings, live: &Live, now: u64) -> bool {
         return false;
     }
     let key = BindingKey::new(flow.service, flow.session);
-    match binding::find(env, &key, now) {
+    match binding::find_again(env, &key, now) {
         Some(found) if binding::backend(env, found.word).is_some() => {
             binding::touch(&found, now, service.lifetime);
         }
@@ -109,7 +109,8 @@ fn promote<E: Env>(env: &E, live: &Live, bound: bool, now: u64) -> Result<Live, 
     new.backend_generation = old.backend_generation;
     new.client_mac = old.client_mac;
     new.local_mac = old.local_mac;
-    new.pad = 0;
+    new.window = 0;
+    new.client_mtu = old.client_mtu;
     new.ifindex = old.ifindex;
     new.tags = old.tags;
     new.answer = old.answer;

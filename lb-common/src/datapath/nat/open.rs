@@ -128,11 +128,19 @@ fn fill<E: Env>(
     record.backend_generation = backend.generation;
     record.client_mac = client_mac;
     record.local_mac = local_mac;
-    record.pad = 0;
+    record.window = 0;
+    record.client_mtu = client_mtu(env);
     record.ifindex = env.ingress();
     record.tags = packet.tags;
     record.answer = 0;
     Some(())
+}
+
+/// The MTU of the client's link, as far as an IP packet's length reaches.
+#[inline(never)]
+fn client_mtu<E: Env>(env: &E) -> u16 {
+    let mtu = env.ingress_mtu();
+    if mtu > u16::MAX as u32 { u16::MAX } else { mtu as u16 }
 }
 
 /// Finds a source port whose reply key is free, and makes the flow findable from both sides.
@@ -148,7 +156,7 @@ fn publish<E: Env>(
     let reply = FlowRef::new(reference.index(), reference.nonce(), true);
     let opening = FlowWord::new(reference.nonce(), FlowState::Opening);
     let opening = if packet.protocol == protocol::TCP { opening } else { opening.with(FlowWord::DATAGRAM) };
-    if !take_port(env, settings, service, packet, live.record, reply) {
+    if !take_port(env, settings, service, live.record, reply) {
         free(live);
         return Err(Outcome::PortsExhausted);
     }
@@ -178,17 +186,17 @@ fn free(live: &Live) {
 
 /// Writes the first free source port into the record and takes its reply key.
 #[inline(always)]
-fn take_port<E: Env>(
+pub(crate) fn take_port<E: Env>(
     env: &E,
     settings: &Settings,
     service: &Service,
-    packet: &Packet,
     record: *mut Flow,
     reply: FlowRef,
 ) -> bool {
-    // SAFETY: claimed by this CPU and filled in.
-    let hash = affinity::connection(unsafe { &(*record).client }, &settings.session_secret) as u32;
-    let own = packet.source_port;
+    // SAFETY: this CPU's to change, and filled in.
+    let client = unsafe { &(*record).client };
+    let hash = affinity::connection(client, &settings.session_secret) as u32;
+    let own = client.source_port;
     let keeps_own = service.flags & ServiceFlags::SNAT == 0 || own.host() as u32 >= FIRST_PORT;
     let now = env.now();
     let mut taken = false;

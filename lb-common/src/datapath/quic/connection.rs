@@ -81,6 +81,9 @@ fn by_mark<E: Env>(env: &E, rules: &AffinityRules, mark: u64) -> Option<u16> {
     let mut left = rules.server_count;
     let mut i = 0;
     while i < HALVINGS {
+        if left <= 1 {
+            break;
+        }
         let half = left / 2;
         let middle = place.wrapping_add(half);
         if env.server(middle)?.mark <= mark {

@@ -57,6 +57,7 @@ async fn row(context: &Context, view: &View) -> Result<StatusRow, ApiError> {
         },
         hops: HopCounts { resolved, unresolved: backends().count() - resolved },
         events: events_row(context, &outcomes),
+        warnings: facts.warnings,
     })
 }
 

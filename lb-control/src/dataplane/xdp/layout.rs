@@ -2,7 +2,7 @@
 
 use crate::dataplane::Sizes;
 use lb_common::abi::{
-    AffinityRules, ArenaChunk, Backend, Binding, BindingKey, Counters, Flow, FlowKey, FlowRef, FragmentKey,
+    AffinityRules, ArenaChunk, Backend, BindingBucket, Counters, Flow, FlowKey, FlowRef, FragmentKey,
     FragmentRef, Hand, Hold, PathRule, QuicConfig, Quota, Secrets, Server, Service, ServiceKey, Settings,
     TokenBucket, map,
 };
@@ -91,8 +91,7 @@ pub(super) const TABLES: &[Table] = &[
     table!(QUIC, u32 => QuicConfig, Layout::Fixed, Kept),
     table!(SECRETS, u32 => Secrets, Layout::Fixed, Kept),
     table!(HOLDS, u32 => Hold, Layout::Sized(Sizes::hold_records), KeptWithHolds),
-    table!(BINDINGS, BindingKey => Binding, Layout::Sized(|sizes| sizes.bindings), KeptWithBindings),
-    table!(BINDING_RING, u32 => BindingKey, Layout::Sized(Sizes::binding_ring), KeptWithBindings),
+    table!(BINDINGS, u32 => BindingBucket, Layout::Sized(Sizes::binding_buckets), KeptWithBindings),
     table!(HANDS, u32 => Hand, Layout::Fixed, KeptWithBindingsAndFlows),
     table!(
         FLOW_INDEX, FlowKey => FlowRef,

@@ -78,7 +78,7 @@ pub(super) fn attach(
     let name = &interface.name;
     pins.remove_link(name)?;
     if let Some(id) = interface.program {
-        return Err(failed(name, occupied(name, id)));
+        return Err(failed(name, occupied(interface, id)));
     }
     let link = match policy {
         AttachPolicy::Native => native(interface, program),
@@ -118,15 +118,21 @@ fn generic(interface: &Interface, program: BorrowedFd<'_>) -> std::result::Resul
 fn refused(interface: &Interface, mode: &'static str, source: io::Error) -> InterfaceError {
     let busy = matches!(source.raw_os_error(), Some(libc::EBUSY | libc::EEXIST));
     match Interface::query(&interface.name) {
-        Ok(Interface { program: Some(id), .. }) if busy => occupied(&interface.name, id),
+        Ok(found @ Interface { program: Some(id), .. }) if busy => occupied(&found, id),
         _ => InterfaceError::Refused { mode, source },
     }
 }
 
-fn occupied(interface: &str, id: u32) -> InterfaceError {
+fn occupied(interface: &Interface, id: u32) -> InterfaceError {
     let named = loaded_programs().flatten().find(|program| program.id() == id);
     let name = named.and_then(|program| program.name_as_str().map(str::to_owned));
-    InterfaceError::Occupied { interface: interface.to_owned(), id, name: name.unwrap_or_default() }
+    let mode = match interface.attached {
+        Some(AttachMode::Native) => "native",
+        Some(AttachMode::Generic) => "skb",
+        // Several programs in several modes.
+        None => "unknown",
+    };
+    InterfaceError::Occupied { interface: interface.name.clone(), id, name: name.unwrap_or_default(), mode }
 }
 
 fn attachment(interface: &Interface) -> Attachment {

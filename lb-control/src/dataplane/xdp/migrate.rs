@@ -89,8 +89,8 @@ pub(super) fn copy_tables(source: &Source, target: &mut Tables, fresh: &Fresh<'_
                 hand::NONCE => hand.value + NONCE_GAP,
                 // A hand that jumped back would meet places that are all in use.
                 hand::HALF_OPEN | hand::FLOW => hand.value,
-                hand::BINDING | hand::BINDINGS_LIVE if !fresh.is(map::BINDINGS) => hand.value,
                 hand::HOLDS_LIVE if !fresh.is(map::HOLDS) => hand.value,
+                hand::BINDINGS_LIVE if !fresh.is(map::BINDINGS) => hand.value,
                 _ => continue,
             };
             put_hand(target, place, value)?;

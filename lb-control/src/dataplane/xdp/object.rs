@@ -34,6 +34,8 @@ pub(super) struct Generation {
     object: Ebpf,
     pub(super) tables: Tables,
     pub(super) sizes: Sizes,
+    /// Decides where in the tables an entry is.
+    pub(super) seed: u64,
     /// The version of the services that was given out last.
     last_version: Cell<u32>,
 }
@@ -41,7 +43,7 @@ pub(super) struct Generation {
 impl Generation {
     /// Loads the programs over the maps that are pinned below `next`, and makes and pins there those that are
     /// missing.
-    pub(super) fn load(pins: &Pins, sizes: Sizes) -> Result<Self> {
+    pub(super) fn load(pins: &Pins, sizes: Sizes, seed: u64) -> Result<Self> {
         let next = pins.next();
         let mut loader = EbpfLoader::new();
         for table in layout::TABLES {
@@ -64,17 +66,18 @@ impl Generation {
                 super::tables::at(Operation::Pin, map::PROGRAMS, name)(super::tables::io_error(error))
             })?;
         }
-        Ok(Self { object, tables, sizes, last_version: Cell::new(0) })
+        Ok(Self { object, tables, sizes, seed, last_version: Cell::new(0) })
     }
 
-    /// What `settings` becomes in these tables: schema, sizes, version and tick are theirs.
+    /// What `settings` becomes in these tables: schema, sizes, seed, version and tick are theirs.
     pub(super) fn fit(&self, settings: &Settings, flags: u32) -> Settings {
         const OWN: u32 = SettingsFlags::TX_BY_REDIRECT | SettingsFlags::MIGRATING;
         Settings {
             schema: SCHEMA_VERSION,
             flags: (settings.flags & !OWN) | (flags & OWN),
             binding_capacity: self.sizes.bindings,
-            binding_ring: self.sizes.binding_ring(),
+            binding_buckets: self.sizes.binding_buckets(),
+            seed: self.seed,
             half_open: self.sizes.half_open(),
             flows: self.sizes.flows,
             holds: self.sizes.hold_records(),
@@ -127,7 +130,7 @@ impl Generation {
         program_names().try_for_each(|name| pins.put_program(name, self.program_fd(name)?))
     }
 
-    /// Runs the sweep over a stretch of a ring.
+    /// Runs the sweep over a stretch of a table.
     pub(super) fn sweep(&self, request: &SweepRequest) -> Result<SweepReport> {
         let mut input = [0; SHORTEST_INPUT];
         let bytes = syscall::bytes_of(std::slice::from_ref(request));

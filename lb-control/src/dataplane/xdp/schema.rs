@@ -5,12 +5,15 @@
 
 use super::syscall::decode;
 use lb_common::abi::{
-    AffinityRules, ArenaChunk, Backend, Binding, BindingKey, Flow, Hand, PathRule, QuicConfig,
-    SCHEMA_VERSION, Secrets, Server, Service, ServiceKey, Settings,
+    AffinityRules, ArenaChunk, Backend, Binding, BindingBucket, BindingKey, BindingSlot, Flow, Hand,
+    PathRule, QuicConfig, SCHEMA_VERSION, Secrets, Server, Service, ServiceKey, Settings, binding_buckets,
 };
 
 /// Decoder of a key and its value.
 pub type Entry<K, V> = fn(&[u8], &[u8]) -> Option<(K, V)>;
+
+/// Decoder of a key and its value that may hold several bindings.
+pub type Bindings = fn(&[u8], &[u8]) -> Vec<(BindingKey, Binding)>;
 
 /// Decoders of one schema version, from the bytes of keys and values.
 #[derive(Clone, Copy, Debug)]
@@ -39,8 +42,8 @@ pub struct Schema {
     pub quic: fn(&[u8]) -> Option<QuicConfig>,
     /// The keys that packets are checked with.
     pub secrets: fn(&[u8]) -> Option<Secrets>,
-    /// A binding.
-    pub binding: Entry<BindingKey, Binding>,
+    /// The bindings in one entry of their table.
+    pub bindings: Bindings,
     /// A flow record.
     pub flow: fn(&[u8]) -> Option<Flow>,
 }
@@ -60,12 +63,33 @@ impl Schema {
         path: decode,
         quic: decode,
         secrets: decode,
-        binding: |key, value| Some((decode(key)?, decode(value)?)),
+        bindings: |_, value| {
+            let bucket = decode::<BindingBucket>(value).unwrap_or_default();
+            bucket.0.iter().filter_map(BindingSlot::binding).collect()
+        },
         flow: decode,
     };
 
+    /// Version 1: a hash map of bindings, and settings without a seed.
+    pub const V1: Self = Self {
+        version: 1,
+        settings: |bytes| {
+            const LENGTH: usize = 144;
+            let mut settings = [0; size_of::<Settings>()];
+            settings[..LENGTH].copy_from_slice(bytes.get(..LENGTH)?);
+            let mut settings: Settings = decode(&settings)?;
+            settings.binding_buckets = binding_buckets(settings.binding_capacity);
+            Some(settings)
+        },
+        bindings: |key, value| {
+            let binding = value.get(..size_of::<Binding>()).and_then(decode);
+            decode(key).zip(binding).into_iter().collect()
+        },
+        ..Self::CURRENT
+    };
+
     /// Every schema that this build reads.
-    pub const KNOWN: &[Self] = &[Self::CURRENT];
+    pub const KNOWN: &[Self] = &[Self::CURRENT, Self::V1];
 
     /// The schema version of a settings entry.
     pub(super) fn version_of(settings: &[u8]) -> Option<u32> {

@@ -11,8 +11,8 @@ use aya::{
     util::nr_cpus,
 };
 use lb_common::abi::{
-    AffinityRules, ArenaChunk, Backend, Binding, BindingKey, Counters, Flow, FlowKey, FlowRef, Hand,
-    PathRule, QuicConfig, Secrets, Server, Service, ServiceKey, Settings, map,
+    AffinityRules, ArenaChunk, Backend, BindingBucket, Counters, Flow, FlowKey, FlowRef, Hand, PathRule,
+    QuicConfig, Secrets, Server, Service, ServiceKey, Settings, map,
 };
 use std::{io, os::fd::OwnedFd, path::Path};
 
@@ -28,7 +28,7 @@ pub(super) struct Tables {
     pub(super) paths: Array<MapData, PathRule>,
     pub(super) quic: Array<MapData, QuicConfig>,
     pub(super) secrets: Array<MapData, Secrets>,
-    pub(super) bindings: HashMap<MapData, BindingKey, Binding>,
+    pub(super) bindings: Array<MapData, BindingBucket>,
     pub(super) hands: Array<MapData, Hand>,
     pub(super) flow_index: HashMap<MapData, FlowKey, FlowRef>,
     pub(super) flows: Array<MapData, Flow>,

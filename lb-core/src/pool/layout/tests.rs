@@ -19,14 +19,14 @@ fn a_new_node_gets_slots_from_zero_and_tables_from_the_start() {
     let desired = desired([service(7, &[(1, 1), (2, 3)]), service(8, &[(1, 1)])]);
     let plan = Layout::new(256).plan(&desired).unwrap();
     let (first, second) = (&plan.services[0], &plan.services[1]);
-    assert_eq!((first.slot, first.table, first.mask, first.members), (0, 0, 8_191, 8_192));
-    assert_eq!((second.slot, second.table, second.members), (1, 33 * 256, 33 * 256 + 8_192));
-    assert_eq!(first.contents.as_ref().unwrap()[8_192..], [0, 1]);
+    assert_eq!((first.slot, first.table, first.mask, first.members), (0, 0, 16_383, 16_384));
+    assert_eq!((second.slot, second.table, second.members), (1, 65 * 256, 65 * 256 + 16_384));
+    assert_eq!(first.contents.as_ref().unwrap()[16_384..], [0, 1]);
     let slots: Vec<_> = first.backends.iter().map(|b| (b.number, b.slot, b.generation, b.fresh)).collect();
     assert_eq!(slots, [(1, 0, 1, true), (2, 1, 1, true)]);
-    assert_eq!(first.chunks().count(), 33);
+    assert_eq!(first.chunks().count(), 65);
     let (index, chunk) = second.chunks().last().unwrap();
-    assert_eq!((index, chunk.0[0]), (65, 2));
+    assert_eq!((index, chunk.0[0]), (129, 2));
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn a_changed_table_lies_elsewhere_and_the_next_one_where_the_first_was() {
     let one = Layout::new(256).plan(&desired([service(1, &[(1, 1)])])).unwrap();
     assert_eq!(at(&one), 0);
     let two = one.into_layout().plan(&desired([service(1, &[(1, 1), (2, 1)])])).unwrap();
-    assert_eq!(at(&two), 33 * 256);
+    assert_eq!(at(&two), 65 * 256);
     let three = two.into_layout().plan(&desired([service(1, &[(1, 2), (2, 1)])])).unwrap();
     assert_eq!(at(&three), 0);
 }

@@ -1,6 +1,6 @@
 //! The product's cases: frames, and what must have happened before they mean what their names say.
 
-use super::Product;
+use super::{Product, quic};
 use crate::bench::case::{Case, Subject};
 use crate::bench::frame::{echo, flag, tcp};
 use crate::bench::rig::{Rig, Verdict};
@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use std::net::{IpAddr, SocketAddr};
 
 /// Names of all cases of a full run.
-pub const NAMES: [&str; 28] = [
+pub const NAMES: [&str; 34] = [
     "ipip/established/1-flow",
     "ipip/syn/1-flow",
     "ipip/established/128k-flows",
@@ -35,6 +35,12 @@ pub const NAMES: [&str; 28] = [
     "nat/reply/1m-flows",
     "nat-v6/established/1-flow",
     "nat-v6/reply/1-flow",
+    "quic/short-plain/1-flow",
+    "quic/short-single-pass/1-flow",
+    "quic/short-four-pass/1-flow",
+    "quic/initial/1-flow",
+    "quic-nat/short-four-pass/1-flow",
+    "payload/established/1-flow",
     "pass/not-ours",
     "icmp/echo",
     "icmp/echo-v6",
@@ -75,6 +81,16 @@ fn make(rig: &mut Rig, product: &Product, name: &str) -> Result<Case> {
             let vip = address(product, if v6 { "ipip-6in6" } else { "ipip" })?;
             let frame = echo(rig.link(), client(v6).ip(), vip.ip());
             expect(product, &product.send(rig, &frame)?, TX)?;
+            case(Template::single(&frame))
+        }
+        (service @ ("quic" | "quic-nat" | "payload"), what, _) => {
+            let vip = address(product, service)?;
+            let frame = quic::datagram(rig.link(), client(false), vip, what)?;
+            let mode = if service == "quic-nat" { "nat" } else { "ipip" };
+            // What is new is opened and bound first.
+            for _ in 0..3 {
+                tunnelled(product, mode, &product.send(rig, &frame)?, &frame)?;
+            }
             case(Template::single(&frame))
         }
         (service @ ("nat" | "nat-v6"), what, "1-flow") => {

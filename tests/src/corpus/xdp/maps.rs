@@ -1,15 +1,14 @@
 //! The maps of the loaded programs: filling, emptying, ageing, reading.
 
-use super::super::host::starting;
 use super::super::tables::{Change, DEVICES, Tables};
 use anyhow::{Context, Result, ensure};
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, ProgramArray, RingBuf, xdp::DevMapHash};
 use aya::programs::Xdp;
 use aya::{Ebpf, Pod};
 use lb_common::abi::{
-    ARENA_CHUNK, AffinityRules, ArenaChunk, Backend, Binding, BindingKey, Counters, Flow, FlowKey,
-    FragmentKey, FragmentRef, Hand, Outcome, QuicConfig, Server, Service, ServiceKey, Settings, hand, map,
-    program,
+    ARENA_CHUNK, AffinityRules, ArenaChunk, Backend, Binding, BindingBucket, BindingKey, BindingSlot,
+    Counters, Flow, FlowKey, FragmentKey, FragmentRef, Hand, Outcome, QuicConfig, Server, Service,
+    ServiceKey, Settings, hand, map, program,
 };
 use std::borrow::BorrowMut;
 use std::os::fd::{AsFd, AsRawFd};
@@ -28,8 +27,7 @@ pub(super) struct Maps {
     quic: Array<MapData, QuicConfig>,
     used_affinities: Vec<u32>,
     used_quic: Vec<u32>,
-    bindings: HashMap<MapData, BindingKey, Binding>,
-    ring: Cleared<BindingKey>,
+    bindings: Cleared<BindingBucket>,
     hands: Cleared<Hand>,
     flow_index: HashMap<MapData, FlowKey, u64>,
     flows: Cleared<Flow>,
@@ -79,8 +77,7 @@ impl Maps {
             quic: taken(ebpf, map::QUIC)?,
             used_affinities: Vec::new(),
             used_quic: Vec::new(),
-            bindings: taken(ebpf, map::BINDINGS)?,
-            ring: Cleared::take(ebpf, map::BINDING_RING)?,
+            bindings: Cleared::take(ebpf, map::BINDINGS)?,
             hands: Cleared::take(ebpf, map::HANDS)?,
             flow_index: taken(ebpf, map::FLOW_INDEX)?,
             flows: Cleared::take(ebpf, map::FLOWS)?,
@@ -102,12 +99,10 @@ impl Maps {
     /// Empties everything and fills in the tables of a case.
     pub(super) fn install(&mut self, tables: &Tables, now: u64) -> Result<()> {
         empty(&mut self.services)?;
-        empty(&mut self.bindings)?;
         empty(&mut self.flow_index)?;
         empty(&mut self.fragments)?;
         self.status.clear()?;
         self.arena.clear()?;
-        self.ring.clear()?;
         self.hands.clear()?;
         self.flows.clear()?;
         self.rates.clear()?;
@@ -137,12 +132,9 @@ impl Maps {
             self.arena.map.set(place, ArenaChunk(chunk), 0)?;
         }
         self.install_rules(tables)?;
-        for (ring, (key, word, left)) in (0_u32..).zip(&tables.bindings) {
-            self.bindings.insert(key, starting(key, *word, *left, ring, now), 0)?;
-            self.ring.map.set(ring, key, 0)?;
-            let live = Hand { value: u64::from(ring) + 1, pad: [0; 7] };
-            self.hands.map.set(hand::BINDINGS_LIVE, live, 0)?;
-        }
+        self.bindings.fill(&tables.binding_table(now)?)?;
+        let live = Hand { value: tables.bindings.len() as u64, pad: [0; 7] };
+        self.hands.map.set(hand::BINDINGS_LIVE, live, 0)?;
         self.change(&Change::Services(tables.service_entries()))
     }
 
@@ -211,7 +203,11 @@ impl Maps {
 
     /// All bindings.
     pub(super) fn bindings(&self) -> Result<Vec<(BindingKey, Binding)>> {
-        Ok(self.bindings.iter().collect::<Result<_, _>>()?)
+        let mut bindings = Vec::new();
+        for bucket in self.bindings.map.iter() {
+            bindings.extend(bucket?.0.iter().filter_map(BindingSlot::binding));
+        }
+        Ok(bindings)
     }
 
     /// All references to flows.
@@ -282,10 +278,20 @@ impl<V: Pod> Cleared<V> {
     }
 
     fn clear(&mut self) -> Result<()> {
+        // The kernel keeps array values at multiples of eight bytes.
+        self.write(&vec![0_u8; self.map.len() as usize * size_of::<V>()])
+    }
+
+    /// Replaces all of it.
+    fn fill(&mut self, content: &[V]) -> Result<()> {
+        ensure!(content.len() == self.map.len() as usize, "{} entries for {}", content.len(), self.map.len());
+        // SAFETY: plain integers without padding.
+        self.write(unsafe { std::slice::from_raw_parts(content.as_ptr().cast(), size_of_val(content)) })
+    }
+
+    fn write(&mut self, values: &[u8]) -> Result<()> {
         let count = self.map.len();
         let keys: Vec<u32> = (0..count).collect();
-        // The kernel keeps array values at multiples of eight bytes.
-        let values = vec![0_u8; count as usize * size_of::<V>()];
         let mut batch = Batch {
             in_batch: 0,
             out_batch: 0,
@@ -304,4 +310,4 @@ impl<V: Pod> Cleared<V> {
     }
 }
 
-const _: () = assert!(size_of::<BindingKey>().is_multiple_of(8) && size_of::<Flow>().is_multiple_of(8));
+const _: () = assert!(size_of::<BindingBucket>().is_multiple_of(8) && size_of::<Flow>().is_multiple_of(8));

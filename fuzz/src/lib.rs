@@ -1,0 +1,4 @@
+//! What the fuzz targets check; tests replay their corpus through the same functions.
+
+pub mod affinity;
+pub mod quic;
