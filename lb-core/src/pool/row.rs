@@ -80,6 +80,8 @@ pub fn rules(spec: &ServiceSpec, place: &ServicePlan, mss: [u16; 2]) -> Option<A
             rules.reading = Reading::Bind as u8;
             rules.offset = payload.offset;
             rules.length = fill(&mut rules.mask, &payload.mask) as u16;
+            // A stream is collected until the segment is there.
+            rules.head_limit = rules.offset + rules.length;
         }
     }
     Some(rules)

@@ -91,6 +91,7 @@ proptest! {
         let service = service(80, Protocol::Tcp);
         let at = |slot: u16| states[usize::from(slot)];
         let scene = Scene {
+            read: None,
             service: &service, session, flow: None, binding: None, table: &table,
             backend: |slot| Some(candidate(slot, at(slot))),
         };
@@ -110,6 +111,7 @@ fn with_binding(word: BindingWord, remaining: u64, status: Status) -> Explanatio
     let table = table();
     let service = service(80, Protocol::Tcp);
     let scene = Scene {
+        read: None,
         service: &service,
         session: 0x0a00_0007,
         flow: None,
@@ -166,6 +168,7 @@ fn nobody_left_resets_tcp_and_drops_udp() {
     ] {
         let (table, service) = (table(), service(80, protocol));
         let scene = Scene {
+            read: None,
             service: &service,
             session: 1,
             flow: None,
@@ -181,6 +184,7 @@ fn nobody_left_resets_tcp_and_drops_udp() {
 fn unresolved_hop_drops() {
     let (table, service) = (table(), service(80, Protocol::Tcp));
     let scene = Scene {
+        read: None,
         service: &service,
         session: 1,
         flow: None,
