@@ -5,6 +5,7 @@
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics)]
+#![feature(asm_experimental_arch)]
 #![expect(
     internal_features,
     reason = "the target has 64-bit atomics but core offers them only as intrinsics"
@@ -67,6 +68,8 @@ tail_programs! {
     wait = program::WAIT;
     connect = program::CONNECT;
     turn = program::TURN;
+    learn = program::LEARN;
+    inspect = program::INSPECT;
     quic = program::QUIC;
 }
 

@@ -31,7 +31,7 @@ const NAMESPACES: &str = "/run/netns";
 /// The BPF file system.
 const BPF: &str = "/sys/fs/bpf";
 /// Patience with a command that should be instant.
-pub const SOON: Duration = Duration::from_secs(10);
+pub const SOON: Duration = Duration::from_secs(30);
 
 /// The namespaces, files and pins of one test.
 #[derive(Debug)]

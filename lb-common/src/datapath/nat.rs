@@ -94,8 +94,11 @@ fn is_of_use<E: Env>(env: &E, reference: FlowRef) -> bool {
 #[inline(always)]
 fn unknown<E: Env>(env: &E, settings: &Settings, packet: &Packet, to_service: u32) -> Verdict {
     if to_service == to_service::NONE {
-        let replied = settings.flags & SettingsFlags::MIGRATING != 0 && is_from_backend(env, packet);
-        return count::end(env, if replied { Outcome::Migrating } else { Outcome::NotOurs });
+        let migrating = settings.flags & SettingsFlags::MIGRATING != 0;
+        if migrating && is_from_backend(env, packet) {
+            return count::end(env, Outcome::Migrating);
+        }
+        return stray(env, packet);
     }
     if to_service == to_service::SPLICED && packet.protocol == protocol::TCP {
         if bind::opens_tcp(packet.tcp_flags) {
@@ -110,6 +113,29 @@ fn unknown<E: Env>(env: &E, settings: &Settings, packet: &Packet, to_service: u3
         return count::end(env, Outcome::Migrating);
     }
     answer::reset(env, packet, Outcome::Raced)
+}
+
+/// A packet to no service and of no flow: not ours, but for the late answer of a backend to a SYN of the balancer's.
+///
+/// The client's connection is with another backend by then, and nobody else would tell this one.
+#[inline(always)]
+fn stray<E: Env>(env: &E, packet: &Packet) -> Verdict {
+    if packet.protocol != protocol::TCP || packet.part != part::WHOLE || !answers_syn(env, packet) {
+        return count::end(env, Outcome::NotOurs);
+    }
+    if packet.l4_len() < Tcp::LEN || !is_from_backend(env, packet) {
+        return count::end(env, Outcome::NotOurs);
+    }
+    answer::reset(env, packet, Outcome::NotOurs)
+}
+
+/// Whether a TCP packet that has not been checked is a SYN-ACK.
+#[inline(always)]
+fn answers_syn<E: Env>(env: &E, packet: &Packet) -> bool {
+    let Some(p) = frame::at(env, packet.l4 as usize, Tcp::LEN) else { return false };
+    // SAFETY: checked for the fixed header.
+    let flags = unsafe { Tcp::new(p) }.flags();
+    flags & (flag::SYN | flag::ACK | flag::RST) == flag::SYN | flag::ACK
 }
 
 /// A packet of a spliced flow that is not merely translated.
@@ -127,12 +153,15 @@ fn spliced<E: Env>(env: &E, packet: &Packet, live: &Live) -> Option<Verdict> {
             Some(splice::unsettled(env, live))
         }
         // The backend did not get the balancer's acknowledgement.
-        FlowState::Established if reply && packet.tcp_flags & flag::SYN != 0 => {
+        FlowState::Established | FlowState::Closing if reply && packet.tcp_flags & flag::SYN != 0 => {
             Some(splice::unsettled(env, live))
         }
-        FlowState::Established
-        | FlowState::Closing
-        | FlowState::Closed
+        // The client reset the connection before its backend had answered.
+        FlowState::Closed if reply && packet.tcp_flags & flag::SYN != 0 => {
+            Some(answer::reset(env, packet, Outcome::Swallowed))
+        }
+        FlowState::Established | FlowState::Closing => splice::readers(env, packet, live),
+        FlowState::Closed
         | FlowState::Opening
         | FlowState::Answered
         | FlowState::Free
@@ -155,7 +184,13 @@ fn is_from_backend<E: Env>(env: &E, packet: &Packet) -> bool {
 }
 
 #[inline(always)]
-fn from_client<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live, now: u64) -> Verdict {
+pub(crate) fn from_client<E: Env>(
+    env: &E,
+    settings: &Settings,
+    packet: &Packet,
+    live: &Live,
+    now: u64,
+) -> Verdict {
     let flow = live.flow();
     let tcp = packet.protocol == protocol::TCP;
     let slot = flow.backend;
@@ -182,7 +217,13 @@ fn from_client<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Liv
 }
 
 #[inline(always)]
-fn from_backend<E: Env>(env: &E, settings: &Settings, packet: &mut Packet, live: &Live, now: u64) -> Verdict {
+pub(crate) fn from_backend<E: Env>(
+    env: &E,
+    settings: &Settings,
+    packet: &mut Packet,
+    live: &Live,
+    now: u64,
+) -> Verdict {
     if packet.hop_limit <= 1 {
         // Told as if the VIP were the hop that met it: the backend sent towards it.
         packet.destination = live.flow().client.destination;
