@@ -4,19 +4,27 @@
 //! padding, and has its size asserted; a change of any layout raises [`SCHEMA_VERSION`].
 
 mod address;
+mod affinity;
 mod backend;
 mod binding;
 mod counters;
 mod endian;
 mod event;
 mod flow;
+mod hold;
 mod hop;
 mod maintenance;
 mod outcome;
+mod quic;
+mod secret;
 mod service;
 mod settings;
 
 pub use address::Addr;
+pub use affinity::{
+    Affinity, AffinityFlags, AffinityRules, MAX_COOKIE_NAME, MAX_PATH_PREFIX, MAX_PATH_RULES,
+    MAX_PAYLOAD_SEGMENT, OnMismatch, PATH_ENTRIES, PathRule, Reading, SERVER_ENTRIES, Server,
+};
 pub use backend::{ARENA_CHUNK, ArenaChunk, Backend, STATUS_PER_WORD, Status, VLAN_KEEP, VLAN_NONE};
 pub use binding::{
     BINDING_PROBES, BINDING_SLOTS, Binding, BindingBucket, BindingKey, BindingPath, BindingSlot, BindingWord,
@@ -25,13 +33,19 @@ pub use binding::{
 pub use counters::{Counters, Hand, Quota, TokenBucket};
 pub use endian::{Be16, Be32};
 pub use event::{BindingEvent, BindingEventKind};
-pub use flow::{Flow, FlowKey, FlowRef, FlowState, FlowWord, FragmentKey, FragmentRef};
+pub use flow::{Flow, FlowKey, FlowRef, FlowState, FlowWord, FragmentKey, FragmentRef, SpliceFlags};
+pub use hold::{
+    DEFAULT_HOLDS, Filling, HOLD_FRONT, HOLD_LEN, HOLD_SLACK, Hold, HoldFlags, HoldWord, MAX_TRIED, Named,
+    Said,
+};
 pub use hop::{Hop, Mac, VlanTags};
 pub use maintenance::{
     BindingOp, BindingRecord, RECORDS_PER_RUN, RecordResult, SweepReport, SweepRequest, SweepTarget,
 };
 pub use outcome::Outcome;
-pub use service::{Affinity, Mode, SERVICES_AT_HAND, Service, ServiceAtHand, ServiceFlags, ServiceKey};
+pub use quic::{AES_ROUND_KEYS, QUIC_ENTRIES, QUIC_ROTATIONS, QuicConfig};
+pub use secret::{EPOCH_SHIFT, SYN_KEYS, Secrets, SegmentKey};
+pub use service::{Mode, SERVICES_AT_HAND, Service, ServiceAtHand, ServiceFlags, ServiceKey};
 pub use settings::{Settings, SettingsFlags};
 
 /// Version of every layout in this module; pinned maps of another version are migrated, never reused.
@@ -103,6 +117,20 @@ pub mod map {
     pub const FLOWS: &str = "FLOWS";
     /// `LruHash<FragmentKey, FragmentRef>`: where the rest of a fragment train goes.
     pub const FRAGMENTS: &str = "FRAGMENTS";
+    /// `Array<AffinityRules>` by service slot.
+    pub const AFFINITIES: &str = "AFFINITIES";
+    /// `Array<Server>`: servers of each service, sorted by mark.
+    pub const SERVERS: &str = "SERVERS";
+    /// `Array<PathRule>`: path rules of each service, longest prefix first.
+    pub const PATHS: &str = "PATHS";
+    /// `Array<QuicConfig>` by service slot and rotation, see [`super::QUIC_ENTRIES`].
+    pub const QUIC: &str = "QUIC";
+    /// `Array<Secrets>`, one entry.
+    pub const SECRETS: &str = "SECRETS";
+    /// `Array<Hold>`: one a CPU, then those that flows share.
+    pub const HOLDS: &str = "HOLDS";
+    /// `Array<u64>` by backend slot: when it last answered a SYN of the balancer's own.
+    pub const ANSWERED: &str = "ANSWERED";
     /// `DevMapHash` by interface index.
     pub const DEVICES: &str = "DEVICES";
     /// `PerCpuArray<Counters>` by service slot.
@@ -132,7 +160,7 @@ pub mod program {
     /// The entry program, attached to interfaces.
     pub const ENTRY: &str = "stickleback";
     /// Tail-called programs by place in `PROGRAMS`.
-    pub const TAIL_CALLS: [(u32, &str); 7] = [
+    pub const TAIL_CALLS: [(u32, &str); 14] = [
         (BIND, "bind"),
         (NAT, "nat"),
         (OPEN, "open"),
@@ -140,6 +168,13 @@ pub mod program {
         (FRAGMENT, "fragment"),
         (ANSWER, "answer"),
         (ESTABLISH, "establish"),
+        (GREET, "greet"),
+        (COLLECT, "collect"),
+        (READ, "read"),
+        (WAIT, "wait"),
+        (CONNECT, "connect"),
+        (TURN, "turn"),
+        (QUIC, "quic"),
     ];
     /// Makes or moves a binding in the direct modes.
     pub const BIND: u32 = 0;
@@ -155,6 +190,26 @@ pub mod program {
     pub const ANSWER: u32 = 5;
     /// Moves a NAT flow that proved itself out of the half-open ring and binds its session.
     pub const ESTABLISH: u32 = 6;
+    /// Answers a client's SYN with a SYN cookie.
+    pub const GREET: u32 = 7;
+    /// Takes a client's segments until its request head is complete.
+    pub const COLLECT: u32 = 8;
+    /// Chooses the backend and sends it a SYN.
+    pub const CONNECT: u32 = 9;
+    /// Turns a backend's segment round: acknowledgement, held bytes, or a SYN to the next backend.
+    pub const TURN: u32 = 10;
+    /// Looks for the session's cookie in a response.
+    pub const LEARN: u32 = 11;
+    /// Looks for another session's cookie in a later request.
+    pub const INSPECT: u32 = 12;
+    /// Finds the backend of a QUIC packet.
+    pub const QUIC: u32 = 13;
+    /// Reads a request once more of it has come.
+    pub const READ: u32 = 14;
+    /// Takes a client's segments while its backend is asked and is sent what is held.
+    pub const WAIT: u32 = 15;
+    /// At the ingress of the stack: appends held bytes to a packet that XDP could not make larger.
+    pub const FILL: &str = "fill";
     /// Run by `lbd` through `BPF_PROG_TEST_RUN`: reclaims expired bindings and flows.
     pub const SWEEP: &str = "sweep";
     /// Run by `lbd` through `BPF_PROG_TEST_RUN`: applies binding records by generation.
@@ -173,6 +228,10 @@ pub mod hand {
     pub const BINDINGS_LIVE: u32 = 4;
     /// What is added to the ticks to get the monotonic clock; set by every run of the sweep, 0 before the first.
     pub const CLOCK: u32 = 5;
+    /// Next hold that flows share.
+    pub const HOLD: u32 = 6;
+    /// Holds that flows own now; kept by claim and release.
+    pub const HOLDS_LIVE: u32 = 7;
     /// Number of hands.
     pub const COUNT: u32 = 8;
 }

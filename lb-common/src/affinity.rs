@@ -1,7 +1,20 @@
 //! Session keys: what of a packet says whose it is.
 
+pub mod bytes;
+pub mod head;
+pub mod pair;
+pub mod path;
+pub mod payload;
+pub mod quic;
+pub mod request;
+pub mod response;
+pub mod route;
+pub mod segment;
 mod siphash;
+pub mod text;
+pub mod ticket;
 
+pub use bytes::{Bytes, Held, Slice, Span};
 pub use siphash::siphash;
 
 use crate::abi::{Addr, FlowKey};
@@ -33,6 +46,18 @@ pub fn connection(key: &FlowKey, secret: &[u64; 2]) -> u64 {
         | (key.destination_port.raw() as u64) << 16
         | (key.protocol as u64) << 32;
     siphash(secret, &[s[0], s[1], d[0], d[1]], tail, 37)
+}
+
+/// The key of a payload segment of `len` bytes, 1 to 64, in memory order; the bytes behind them are zero.
+///
+/// At most eight bytes stand as they are, as a number in network order, so that a switch can match them; more are
+/// hashed.
+#[inline(always)]
+pub fn payload_segment(bytes: &[u64; 8], len: u32, secret: &[u64; 2]) -> u64 {
+    if len <= 8 {
+        return u64::from_be(bytes[0]) >> ((64 - 8 * len) & 63);
+    }
+    siphash::siphash_up_to(secret, bytes, len)
 }
 
 /// Upper and lower half of an address as numbers.

@@ -4,15 +4,17 @@ use crate::maps;
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST, xdp_md},
     helpers::generated::{
-        bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_loop, bpf_xdp_adjust_head, bpf_xdp_adjust_tail,
+        bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_loop, bpf_xdp_adjust_head,
+        bpf_xdp_adjust_meta, bpf_xdp_adjust_tail, bpf_xdp_load_bytes, bpf_xdp_store_bytes,
     },
     programs::XdpContext,
 };
 use core::ffi::c_void;
 use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
 use lb_common::abi::{
-    self, ARENA_CHUNK, Backend, BindingBucket, BindingEvent, Counters, Flow, FlowKey, FlowRef,
-    FragmentKey, FragmentRef, Outcome, Service, ServiceAtHand, ServiceKey, Settings,
+    self, ARENA_CHUNK, AffinityRules, Backend, BindingBucket, BindingEvent, Counters, Filling, Flow,
+    FlowKey, FlowRef, FragmentKey, FragmentRef, Hold, Outcome, PathRule, QuicConfig, Secrets, Server, Service,
+    ServiceAtHand, ServiceKey, Settings,
 };
 use lb_common::datapath::{Env, Insert, Scratch, Verdict};
 
@@ -76,6 +78,37 @@ unsafe impl Env for Kernel {
     fn adjust_tail(&self, delta: i32) -> bool {
         // SAFETY: as above.
         unsafe { bpf_xdp_adjust_tail(self.ctx, delta) == 0 }
+    }
+    #[inline(always)]
+    unsafe fn load(&self, offset: u32, to: *mut u8, len: u32) -> bool {
+        // SAFETY: the caller's bytes are in a map.
+        unsafe { bpf_xdp_load_bytes(self.ctx, offset, to.cast(), len) == 0 }
+    }
+    #[inline(always)]
+    unsafe fn store(&self, offset: u32, from: *const u8, len: u32) -> bool {
+        // SAFETY: the caller's bytes are in a map.
+        unsafe { bpf_xdp_store_bytes(self.ctx, offset, from.cast_mut().cast(), len) == 0 }
+    }
+    #[inline(always)]
+    fn leave_to_fill(&self, filling: &Filling) -> bool {
+        const LEN: usize = size_of::<Filling>();
+        // SAFETY: the context is valid while the program runs.
+        unsafe {
+            if bpf_xdp_adjust_meta(self.ctx, -(LEN as i32)) != 0 {
+                return false;
+            }
+            let meta = (*self.ctx).data_meta as usize as *mut u8;
+            if meta.wrapping_add(LEN) as usize > (*self.ctx).data as usize {
+                return false;
+            }
+            *meta.cast::<Filling>() = *filling;
+        }
+        true
+    }
+    #[inline(always)]
+    fn cpu(&self) -> u32 {
+        // SAFETY: a helper without arguments.
+        unsafe { bpf_get_smp_processor_id() }
     }
     #[inline(always)]
     fn ingress(&self) -> u32 {
@@ -168,6 +201,35 @@ unsafe impl Env for Kernel {
         let chunk = maps::ARENA.get(slot / ARENA_CHUNK as u32)?;
         // SAFETY: the remainder is below the length.
         Some(unsafe { *chunk.0.get_unchecked(slot as usize % ARENA_CHUNK) })
+    }
+
+    #[inline(always)]
+    fn affinity_rules(&self, service_slot: u16) -> Option<&AffinityRules> {
+        maps::AFFINITIES.get(service_slot as u32)
+    }
+    #[inline(always)]
+    fn server(&self, index: u32) -> Option<&Server> {
+        maps::SERVERS.get(index)
+    }
+    #[inline(always)]
+    fn path_rule(&self, index: u32) -> Option<&PathRule> {
+        maps::PATHS.get(index)
+    }
+    #[inline(always)]
+    fn quic_config(&self, index: u32) -> Option<&QuicConfig> {
+        maps::QUIC.get(index)
+    }
+    #[inline(always)]
+    fn secrets(&self) -> Option<&Secrets> {
+        maps::SECRETS.get(0)
+    }
+    #[inline(always)]
+    fn answered(&self, slot: u16) -> Option<*mut u64> {
+        maps::ANSWERED.get_ptr_mut(slot as u32)
+    }
+    #[inline(always)]
+    fn hold(&self, index: u32) -> Option<*mut Hold> {
+        maps::HOLDS.get_ptr_mut(index)
     }
 
     #[inline(always)]

@@ -7,8 +7,9 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use lb_common::abi::{
-    self, ArenaChunk, Backend, BindingBucket, BindingEvent, Counters, Flow, FlowKey, FragmentKey,
-    FragmentRef, Hand, Outcome, Service, ServiceAtHand, ServiceKey, Settings,
+    self, AffinityRules, ArenaChunk, Backend, BindingBucket, BindingEvent, Counters, Flow, FlowKey,
+    FragmentKey, FragmentRef, Hand, Hold, Outcome, PathRule, QuicConfig, Secrets, Server, Service, ServiceAtHand,
+    ServiceKey, Settings,
 };
 use lb_common::datapath::Scratch;
 
@@ -17,6 +18,7 @@ const FLOWS_LEN: usize = (abi::DEFAULT_FLOWS + abi::half_open_len(abi::DEFAULT_F
 const INDEX_LEN: usize = abi::flow_index_len(abi::DEFAULT_FLOWS) as usize;
 const STATUS_LEN: usize = (abi::MAX_BACKENDS / abi::STATUS_PER_WORD) as usize;
 const ARENA_LEN: usize = 1024;
+const HOLDS_LEN: usize = abi::DEFAULT_HOLDS as usize;
 
 #[btf_map]
 pub(crate) static SETTINGS: Array<Settings, 1> = Array::new();
@@ -28,6 +30,20 @@ pub(crate) static BACKENDS: Array<Backend, { abi::MAX_BACKENDS as usize }> = Arr
 pub(crate) static STATUS: Array<u64, STATUS_LEN> = Array::new();
 #[btf_map]
 pub(crate) static ARENA: Array<ArenaChunk, ARENA_LEN> = Array::new();
+#[btf_map]
+pub(crate) static AFFINITIES: Array<AffinityRules, { abi::MAX_SERVICES as usize }> = Array::new();
+#[btf_map]
+pub(crate) static SERVERS: Array<Server, { abi::SERVER_ENTRIES as usize }> = Array::new();
+#[btf_map]
+pub(crate) static PATHS: Array<PathRule, { abi::PATH_ENTRIES as usize }> = Array::new();
+#[btf_map]
+pub(crate) static QUIC: Array<QuicConfig, { abi::QUIC_ENTRIES as usize }> = Array::new();
+#[btf_map]
+pub(crate) static SECRETS: Array<Secrets, 1> = Array::new();
+#[btf_map]
+pub(crate) static HOLDS: Array<Hold, HOLDS_LEN> = Array::new();
+#[btf_map]
+pub(crate) static ANSWERED: Array<u64, { abi::MAX_BACKENDS as usize }> = Array::new();
 #[btf_map]
 pub(crate) static BINDINGS: Array<BindingBucket, BINDINGS_LEN> = Array::new();
 #[btf_map]
@@ -63,4 +79,4 @@ pub(crate) static SERVICES_AT_HAND: PerCpuArray<ServiceAtHand, { abi::SERVICES_A
 #[btf_map]
 pub(crate) static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 #[btf_map]
-pub(crate) static PROGRAMS: ProgramArray<16> = ProgramArray::new();
+pub(crate) static PROGRAMS: ProgramArray<32> = ProgramArray::new();

@@ -1,4 +1,4 @@
-//! Programs for tests and benchmarks: floors, packet restoring, reference work, decapsulation, loss.
+//! Programs for tests and benchmarks: floors, packet restoring, reference work, decapsulation, loss, reading application bytes.
 //!
 //! Never embedded in `lbd`.
 #![no_std]
@@ -12,6 +12,10 @@ mod floor;
 mod frame;
 #[path = "testbed/loss.rs"]
 mod loss;
+#[path = "testbed/question.rs"]
+mod question;
+#[path = "testbed/reading.rs"]
+mod reading;
 #[path = "testbed/reference.rs"]
 mod reference;
 #[path = "testbed/restore.rs"]

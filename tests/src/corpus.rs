@@ -26,7 +26,7 @@ pub use tables::{Change, Tables};
 pub use xdp::Kernel;
 
 /// The areas of the corpus, one file each.
-pub const AREAS: [&str; 17] = [
+pub const AREAS: [&str; 20] = [
     "parse",
     "vlan",
     "service",
@@ -44,4 +44,7 @@ pub const AREAS: [&str; 17] = [
     "icmpnat",
     "fragments",
     "answers",
+    "quic",
+    "quicnat",
+    "payload",
 ];

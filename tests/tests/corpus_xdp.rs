@@ -18,5 +18,5 @@ macro_rules! areas {
 }
 
 areas! {
-    parse vlan service affinity choice bindings limits l2 ipip gue nat snat natlife icmp icmpnat fragments answers
+    parse vlan service affinity choice bindings limits l2 ipip gue nat snat natlife icmp icmpnat fragments answers quic quicnat payload
 }

@@ -16,7 +16,7 @@ pub struct FlowKey {
     pub destination_port: Be16,
     /// IP protocol.
     pub protocol: u8,
-    /// Zero.
+    /// Zero, but in the client's key of a flow that stands beside the one of its 5-tuple, see [`Self::aside`].
     pub pad: [u8; 3],
 }
 
@@ -35,6 +35,16 @@ impl FlowKey {
         let words = [s[0], s[1], s[2], s[3], d[0], d[1], d[2], d[3], ports, (protocol as u32).to_le()];
         // SAFETY: both are forty bytes of integers, and the last word is the protocol followed by zeros.
         unsafe { core::mem::transmute(words) }
+    }
+
+    /// The key under which the 5-tuple's client is found when its packets for one backend stand beside its flow to
+    /// another; `backend` is the slot plus one.
+    ///
+    /// A client's socket may carry connections to several backends, and packets say which.
+    #[inline(always)]
+    pub const fn aside(mut self, backend: u32) -> Self {
+        self.pad = [backend as u8, (backend >> 8) as u8, (backend >> 16) as u8];
+        self
     }
 
     /// The key of the other direction.
@@ -106,6 +116,12 @@ pub enum FlowState {
     Closed = 5,
     /// Claimed by a CPU that is filling it in.
     Claimed = 6,
+    /// Spliced: the client proved its address, its request head is not complete.
+    Collecting = 7,
+    /// Spliced: the backend has not answered the balancer's SYN.
+    Connecting = 8,
+    /// Spliced: the backend answered, held bytes are on their way to it.
+    Releasing = 9,
 }
 
 impl FlowState {
@@ -119,6 +135,9 @@ impl FlowState {
             4 => Self::Closing,
             5 => Self::Closed,
             6 => Self::Claimed,
+            7 => Self::Collecting,
+            8 => Self::Connecting,
+            9 => Self::Releasing,
             _ => Self::Free,
         }
     }
@@ -142,6 +161,12 @@ impl FlowWord {
     pub const DATAGRAM: u64 = 1 << 12;
     /// The reset carried the client's address and ended an established flow; anyone may have forged it.
     pub const DOUBTFUL: u64 = 1 << 13;
+    /// Delayed binding: the balancer answered the client's SYN itself, and sequence numbers are translated.
+    pub const SPLICED: u64 = 1 << 14;
+    /// Spliced: the client sent data since the backend last did; the backend's next data begins a response.
+    pub const ASKED: u64 = 1 << 15;
+    /// Spliced: a SYN came for this 5-tuple; a segment that proves a new connection replaces the flow.
+    pub const REOPENED: u64 = 1 << 16;
 
     /// A word without flags.
     #[inline(always)]
@@ -220,15 +245,49 @@ pub struct Flow {
     pub client_mac: Mac,
     /// Our MAC that its packets came to.
     pub local_mac: Mac,
-    /// Zero.
-    pub pad: u16,
+    /// Spliced: the window field of the client's last segment, as it stood there; kept until a backend answers.
+    pub window: u16,
     /// Interface that its packets came in on.
     pub ifindex: u32,
     /// Tags its packets carried.
     pub tags: VlanTags,
     /// Sequence number of the backend's SYN-ACK, host order: the client's ACK must follow it. Written while the
-    /// flow is half-open.
+    /// flow is half-open. Spliced: what the client's acknowledgements are translated to.
     pub answer: u32,
+    /// Spliced: the sequence number of the balancer's SYN-ACK, a SYN cookie; the client counts from it.
+    pub isn: u32,
+    /// Spliced: sequence number of the first request byte, as the client counts.
+    pub start: u32,
+    /// Spliced: the hold with its bytes, plus 1; 0 = none.
+    pub hold: u32,
+    /// Spliced: the client's window scale; [`Self::NO_SCALE`] = it did not offer one.
+    pub client_scale: u8,
+    /// Spliced: the backend's window scale.
+    pub server_scale: u8,
+    /// Spliced: bits of [`SpliceFlags`].
+    pub splice: u16,
+}
+
+impl Flow {
+    /// No window scaling (RFC 7323 section 2.2).
+    pub const NO_SCALE: u8 = 15;
+}
+
+/// Bits of [`Flow::splice`].
+#[derive(Clone, Copy, Debug)]
+pub struct SpliceFlags;
+
+impl SpliceFlags {
+    /// Client and backend both permitted selective acknowledgements.
+    pub const SACK: u16 = 1 << 0;
+    /// Responses are to be scanned for the session's cookie.
+    pub const LEARN: u16 = 1 << 1;
+    /// Later requests are to be scanned for another session's cookie.
+    pub const INSPECT: u16 = 1 << 2;
+    /// The session's key was read from the request; else the flow follows the fallback.
+    pub const READ: u16 = 1 << 3;
+    /// The session is bound to the backend once that has answered.
+    pub const BIND: u16 = 1 << 4;
 }
 
 /// What names one train of fragments.
@@ -267,4 +326,4 @@ pub struct FragmentRef {
     pub pad: [u8; 7],
 }
 
-super::pod!(FlowKey: 40, FlowRef: 8, Flow: 144, FragmentKey: 40, FragmentRef: 24);
+super::pod!(FlowKey: 40, FlowRef: 8, Flow: 160, FragmentKey: 40, FragmentRef: 24);

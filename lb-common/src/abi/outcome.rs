@@ -41,6 +41,10 @@ outcomes! {
     TooBigSent = 4, "too-big-sent", false;
     /// Hop limit used up, answered with an ICMP error.
     TimeExceededSent = 5, "time-exceeded-sent", false;
+    /// A SYN for a service with delayed binding, answered with a SYN cookie.
+    SynAnswered = 6, "syn-answered", false;
+    /// A segment of an incomplete request head, acknowledged by the balancer.
+    HeadAcknowledged = 7, "head-acknowledged", false;
     /// Headers cut short, lengths that contradict each other, or a sender to answer that cannot be one.
     Malformed = 8, "malformed", true;
     /// More than two VLAN tags or more extension headers than are followed.
@@ -71,6 +75,22 @@ outcomes! {
     Migrating = 21, "migrating", true;
     /// Another CPU changed the flow while the packet was being handled.
     Raced = 22, "raced", true;
+    /// The last segment of a handshake that the balancer answered: it has served its purpose.
+    HandshakeDone = 23, "handshake-done", true;
+    /// A client's segment that is held until the backend can take it.
+    Held = 24, "held", true;
+    /// A backend's segment that was for the balancer itself.
+    Swallowed = 25, "swallowed", true;
+    /// A segment ahead of a connection's first one: its sender sends it again.
+    Early = 26, "early", true;
+    /// A held segment cannot be kept or is not in order: its sender sends it again.
+    NotHeld = 27, "not-held", true;
+    /// A segment turned round towards the backend: acknowledgement, held bytes, or the next try.
+    TurnedRound = 28, "turned-round", false;
+    /// The end of a connection that never asked for anything, or a sign of life of one: answered.
+    IdleAnswered = 29, "idle-answered", false;
+    /// A client's reset of a connection that no backend knows of.
+    GivenUp = 30, "given-up", true;
     /// Counted beside the forwarding: a binding was not made because the table is full.
     BindingsFull = 32, "bindings-full", false;
     /// Counted beside the forwarding: a binding was not made because of the service's rate.
@@ -81,6 +101,38 @@ outcomes! {
     EventLost = 35, "event-lost", false;
     /// Counted beside the forwarding: a half-open flow was evicted by a newer one.
     HalfOpenEvicted = 36, "half-open-evicted", false;
+    /// Counted beside the forwarding: the request had no cookie of that name.
+    NoCookie = 37, "no-cookie", false;
+    /// Counted beside the forwarding: the request head is larger than is looked at; fallback.
+    HeadTooLong = 38, "head-too-long", false;
+    /// Counted beside the forwarding: not HTTP/1; fallback.
+    NotHttp = 39, "not-http", false;
+    /// Counted beside the forwarding: no hold was free; fallback, or the client has to send again.
+    HoldsFull = 40, "holds-full", false;
+    /// Counted beside the forwarding: a sealed segment whose MAC is wrong; fallback.
+    SegmentForged = 41, "segment-forged", false;
+    /// Counted beside the forwarding: a segment that names no server of the service.
+    SegmentUnknown = 42, "segment-unknown", false;
+    /// Counted beside the forwarding: another session's cookie on the connection.
+    Mismatch = 43, "mismatch", false;
+    /// Counted beside the forwarding: a session learnt from a response.
+    Learnt = 44, "learnt", false;
+    /// Counted beside the forwarding: a response head that could not be read to its end.
+    LearnMissed = 45, "learn-missed", false;
+    /// Counted beside the forwarding: a backend refused the balancer's SYN, the next one was tried.
+    BackendRefused = 46, "backend-refused", false;
+    /// Counted beside the forwarding: a backend did not answer the balancer's SYN, the next one was tried.
+    BackendSilent = 47, "backend-silent", false;
+    /// Counted beside the answer: an acknowledgement without a valid SYN cookie.
+    SynCookieWrong = 48, "syn-cookie-wrong", false;
+    /// Counted beside the forwarding: a QUIC connection id without a server of the service; fallback.
+    QuicUnroutable = 49, "quic-unroutable", false;
+    /// Counted beside the forwarding: the server that a packet names is down, the next one was taken.
+    ServerDown = 50, "server-down", false;
+    /// Counted beside the forwarding: the payload ends before the segment does; fallback.
+    PayloadShort = 51, "payload-short", false;
+    /// Counted beside the forwarding: several cookies of that name with different values; the first one counts.
+    CookieTwice = 52, "cookie-twice", false;
 }
 
 impl Outcome {

@@ -51,7 +51,7 @@ pub struct Service {
     pub slot: u16,
     /// A [`Mode`].
     pub mode: u8,
-    /// An [`Affinity`].
+    /// An [`super::Affinity`].
     pub affinity: u8,
     /// First slot of its selection table in the arena.
     pub table: u32,
@@ -146,28 +146,6 @@ impl Mode {
     }
 }
 
-/// How the session key is taken from a packet.
-#[repr(u8)]
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Affinity {
-    /// The 5-tuple: every connection is a session of its own.
-    None = 0,
-    /// The client's address, cut to a prefix.
-    SourceIp = 1,
-}
-
-impl Affinity {
-    /// The affinity with that number.
-    #[inline(always)]
-    pub const fn from_u8(n: u8) -> Option<Self> {
-        Some(match n {
-            0 => Self::None,
-            1 => Self::SourceIp,
-            _ => return None,
-        })
-    }
-}
-
 /// Bits of [`Service::flags`].
 #[derive(Clone, Copy, Debug)]
 pub struct ServiceFlags;
@@ -175,6 +153,8 @@ pub struct ServiceFlags;
 impl ServiceFlags {
     /// `nat` with source NAT from [`Service::source`].
     pub const SNAT: u16 = 1 << 0;
+    /// The balancer answers the client's handshake itself and connects to the backend when it has read the request.
+    pub const SPLICE: u16 = 1 << 1;
 }
 
 super::pod!(ServiceKey: 20, Service: 64, ServiceAtHand: 88);

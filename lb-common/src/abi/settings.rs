@@ -48,6 +48,14 @@ pub struct Settings {
     pub version: u32,
     /// Nanoseconds of a tick of the kernel's coarse clock (its resolution); 0 = ask the clock for every packet.
     pub tick: u32,
+    /// Spliced: how long a request head may take to be complete, in nanoseconds.
+    pub head_timeout: u64,
+    /// Spliced: how long a backend may take to answer, in nanoseconds.
+    pub connect_timeout: u64,
+    /// Holds in all: one for each CPU first, then those that flows share.
+    pub holds: u32,
+    /// Holds of CPUs; the first ones.
+    pub cpu_holds: u32,
     /// Random, so that nobody can choose clients whose bindings collide; stays as it is for as long as the tables do.
     pub seed: u64,
 }
@@ -68,4 +76,4 @@ impl SettingsFlags {
     pub const MIGRATING: u32 = 1 << 3;
 }
 
-super::pod!(Settings: 152);
+super::pod!(Settings: 176);

@@ -10,11 +10,12 @@ use crate::packet::{flag, protocol};
 pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     let (Some(scratch), Some(settings)) = (env.scratch(), env.settings()) else { return Verdict::Drop };
     // SAFETY: this CPU's own scratch.
-    let packet = unsafe { &(*scratch).packet };
+    let scratch = unsafe { &*scratch };
+    let packet = &scratch.packet;
     let Some(service) = choice::service_of(env, settings, packet) else {
         return count::end(env, Outcome::NotOurs);
     };
-    let session = choice::session(service, settings, packet);
+    let session = choice::session_left(service, settings, scratch);
     let key = BindingKey::new(service.id, session);
     let now = env.now();
     let (may_bind, opens) = standing(env, packet);

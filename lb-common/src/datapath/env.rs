@@ -2,8 +2,9 @@
 
 use super::Scratch;
 use crate::abi::{
-    Backend, BindingBucket, BindingEvent, Counters, Flow, FlowKey, FlowRef, FragmentKey, FragmentRef,
-    Outcome, Service, ServiceKey, Settings,
+    AffinityRules, Backend, BindingBucket, BindingEvent, Counters, Filling, Flow, FlowKey, FlowRef,
+    FragmentKey, FragmentRef, Hold, Outcome, PathRule, QuicConfig, Secrets, Server, Service, ServiceKey,
+    Settings,
 };
 
 /// What to do with the packet.
@@ -55,6 +56,20 @@ pub unsafe trait Env {
     fn adjust_head(&self, delta: i32) -> bool;
     /// Moves the end of the frame. Whether it could.
     fn adjust_tail(&self, delta: i32) -> bool;
+    /// Copies `len` bytes of the frame from `offset` on to `to`; whether the frame had them.
+    ///
+    /// # Safety
+    /// `to` points to `len` writable bytes of a map.
+    unsafe fn load(&self, offset: u32, to: *mut u8, len: u32) -> bool;
+    /// Copies `len` bytes from `from` into the frame at `offset`; whether the frame had room.
+    ///
+    /// # Safety
+    /// `from` points to `len` readable bytes of a map.
+    unsafe fn store(&self, offset: u32, from: *const u8, len: u32) -> bool;
+    /// Leaves the frame to the program that appends held bytes and sends; whether it could.
+    fn leave_to_fill(&self, filling: &Filling) -> bool;
+    /// Number of the CPU that the program runs on.
+    fn cpu(&self) -> u32;
     /// Interface that the packet came in on.
     fn ingress(&self) -> u32;
     /// Sends the frame out of an interface, or counts [`Outcome::RedirectFailed`].
@@ -89,6 +104,21 @@ pub unsafe trait Env {
     fn status(&self, word: u32) -> Option<u64>;
     /// A slot of the arena.
     fn arena(&self, slot: u32) -> Option<u16>;
+
+    /// What a service takes its session keys by.
+    fn affinity_rules(&self, service_slot: u16) -> Option<&AffinityRules>;
+    /// An entry of the servers' marks.
+    fn server(&self, index: u32) -> Option<&Server>;
+    /// A path rule.
+    fn path_rule(&self, index: u32) -> Option<&PathRule>;
+    /// A configuration of QUIC connection ids, by [`crate::abi::QUIC_ENTRIES`].
+    fn quic_config(&self, index: u32) -> Option<&QuicConfig>;
+    /// Keys that packets are checked with.
+    fn secrets(&self) -> Option<&Secrets>;
+    /// When a backend last answered a SYN of the balancer's own, nanoseconds of the monotonic clock.
+    fn answered(&self, slot: u16) -> Option<*mut u64>;
+    /// A hold.
+    fn hold(&self, index: u32) -> Option<*mut Hold>;
 
     /// A bucket of the binding table.
     fn binding_bucket(&self, bucket: u32) -> Option<*mut BindingBucket>;

@@ -50,7 +50,7 @@ pub(crate) fn find<E: Env>(env: &E, key: &FlowKey, now: u64) -> Option<Live> {
 
 /// What the entry of a 5-tuple says.
 #[inline(always)]
-fn reference<E: Env>(env: &E, key: &FlowKey) -> Option<FlowRef> {
+pub(crate) fn reference<E: Env>(env: &E, key: &FlowKey) -> Option<FlowRef> {
     // SAFETY: from the environment.
     env.flow_ref(key).map(|cell| FlowRef(unsafe { cell.read_volatile() }))
 }
@@ -140,7 +140,10 @@ pub(crate) fn after_segment(word: FlowWord, from_client: bool, flags: u8) -> Flo
             | FlowState::Opening
             | FlowState::Answered
             | FlowState::Established
-            | FlowState::Closing => {
+            | FlowState::Closing
+            | FlowState::Collecting
+            | FlowState::Connecting
+            | FlowState::Releasing => {
                 word.with_state(if both { FlowState::Closed } else { FlowState::Closing })
             }
         };
@@ -187,6 +190,8 @@ pub(crate) fn lifetime(settings: &Settings, word: FlowWord) -> u64 {
                 settings.tcp_established
             }
         }
+        FlowState::Collecting => settings.head_timeout,
+        FlowState::Connecting | FlowState::Releasing => settings.connect_timeout,
         FlowState::Closing => settings.tcp_closing,
         FlowState::Closed => settings.tcp_reset,
     }
@@ -242,7 +247,10 @@ fn claim<E: Env>(
         | FlowState::Answered
         | FlowState::Established
         | FlowState::Closing
-        | FlowState::Closed => false,
+        | FlowState::Closed
+        | FlowState::Collecting
+        | FlowState::Connecting
+        | FlowState::Releasing => false,
     };
     // SAFETY: from the environment.
     let seen = unsafe { (&raw const (*record).last_seen).read_volatile() };

@@ -127,7 +127,7 @@ fn to_direct<E: Env>(
     packet: &Packet,
     reply: &FlowKey,
 ) -> Verdict {
-    let session = choice::session_of_reply(service, settings, reply);
+    let session = choice::session_of_reply(env, service, settings, reply);
     let bound = binding::find(env, &BindingKey::new(service.id, session), env.now())
         .and_then(|found| binding::backend(env, found.word));
     match bound.or_else(|| choice::choose(env, service, session)) {

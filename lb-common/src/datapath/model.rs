@@ -4,12 +4,15 @@
 
 use super::{Env, Insert, Scratch, Verdict};
 use crate::abi::{
-    Backend, BindingBucket, BindingEvent, Counters, Flow, FlowKey, FlowRef, FragmentKey, FragmentRef,
-    Outcome, QUOTA_ENTRIES, Service, ServiceKey, Settings, binding_buckets, hand,
+    AffinityRules, Backend, BindingBucket, BindingEvent, Counters, Filling, Flow, FlowKey, FlowRef,
+    FragmentKey, FragmentRef, Hold, Outcome, PathRule, QUOTA_ENTRIES, QuicConfig, Secrets, Server, Service,
+    ServiceKey, Settings, binding_buckets, hand,
 };
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
+/// Holds, the first of them the CPU's.
+const HOLDS: u32 = 4;
 /// Bindings that the table is for.
 const BINDINGS: u32 = 64;
 
@@ -43,6 +46,10 @@ pub(super) struct Model<'a> {
     quotas: *mut [u64],
     rate: *mut u64,
     interference: RefCell<Option<(Step, Other<'a>)>>,
+    pub(super) affinities: Vec<AffinityRules>,
+    pub(super) servers: Vec<Server>,
+    pub(super) secrets: Secrets,
+    holds: *mut [Hold],
 }
 
 impl<'a> Model<'a> {
@@ -61,6 +68,10 @@ impl<'a> Model<'a> {
             udp_new: 10 * SECOND,
             udp_established: 120 * SECOND,
             prefix_window: 60,
+            head_timeout: 20 * SECOND,
+            connect_timeout: 20 * SECOND,
+            holds: HOLDS,
+            cpu_holds: 1,
             ..Settings::default()
         };
         let records = vec![Flow::default(); (half_open + flows) as usize].leak();
@@ -78,6 +89,10 @@ impl<'a> Model<'a> {
             quotas: vec![0; QUOTA_ENTRIES as usize].leak(),
             rate: Box::leak(Box::new(0)),
             interference: RefCell::default(),
+            affinities: Vec::new(),
+            servers: Vec::new(),
+            secrets: Secrets::default(),
+            holds: vec![Hold::default(); HOLDS as usize].leak(),
         }
     }
 
@@ -171,6 +186,30 @@ unsafe impl Env for Model<'_> {
     fn adjust_tail(&self, _delta: i32) -> bool {
         false
     }
+    unsafe fn load(&self, offset: u32, to: *mut u8, len: u32) -> bool {
+        let (offset, len) = (offset as usize, len as usize);
+        // SAFETY: leaked memory, inside the frame; the caller's bytes are elsewhere.
+        let fits = len != 0 && offset + len <= self.frame.len();
+        if fits {
+            unsafe { self.data().add(offset).copy_to_nonoverlapping(to, len) };
+        }
+        fits
+    }
+    unsafe fn store(&self, offset: u32, from: *const u8, len: u32) -> bool {
+        let (offset, len) = (offset as usize, len as usize);
+        // SAFETY: as above.
+        let fits = len != 0 && offset + len <= self.frame.len();
+        if fits {
+            unsafe { from.copy_to_nonoverlapping(self.data().add(offset), len) };
+        }
+        fits
+    }
+    fn leave_to_fill(&self, _filling: &Filling) -> bool {
+        false
+    }
+    fn cpu(&self) -> u32 {
+        0
+    }
     fn ingress(&self) -> u32 {
         1
     }
@@ -219,6 +258,27 @@ unsafe impl Env for Model<'_> {
     }
     fn arena(&self, slot: u32) -> Option<u16> {
         self.arena.get(slot as usize).copied()
+    }
+    fn affinity_rules(&self, service_slot: u16) -> Option<&AffinityRules> {
+        self.affinities.get(service_slot as usize)
+    }
+    fn server(&self, index: u32) -> Option<&Server> {
+        self.servers.get(index as usize)
+    }
+    fn path_rule(&self, _index: u32) -> Option<&PathRule> {
+        None
+    }
+    fn quic_config(&self, _index: u32) -> Option<&QuicConfig> {
+        None
+    }
+    fn secrets(&self) -> Option<&Secrets> {
+        Some(&self.secrets)
+    }
+    fn answered(&self, _slot: u16) -> Option<*mut u64> {
+        None
+    }
+    fn hold(&self, index: u32) -> Option<*mut Hold> {
+        ((index as usize) < self.holds.len()).then(|| self.holds.cast::<Hold>().wrapping_add(index as usize))
     }
     fn binding_bucket(&self, bucket: u32) -> Option<*mut BindingBucket> {
         ((bucket as usize) < self.bindings.len())

@@ -5,16 +5,18 @@ mod open;
 mod translate;
 
 pub(crate) use establish::run as establish;
-pub(crate) use open::run as open;
+pub(crate) use open::{run as open, take_port};
 
 use super::binding::Chosen;
 use super::count::Way;
 use super::flow::{self, Live};
-use super::scratch::{Packet, part};
-use super::{Env, Verdict, answer, bind, binding, choice, count, forward, fragment, frame, link, mss, parse};
+use super::scratch::{Packet, Scratch, part, to_service};
+use super::{
+    Env, Verdict, answer, bind, binding, choice, count, forward, fragment, frame, link, mss, parse, splice,
+};
 use crate::abi::{
-    Backend, Be16, BindingKey, FlowKey, FlowState, FlowWord, Outcome, Settings, SettingsFlags, Status,
-    program,
+    Backend, Be16, BindingKey, FlowKey, FlowRef, FlowState, FlowWord, Outcome, Settings, SettingsFlags,
+    Status, program,
 };
 use crate::packet::{Tcp, flag, protocol};
 
@@ -25,13 +27,29 @@ const MAX_AHEAD: u32 = 0xffff;
 pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     let (Some(scratch), Some(settings)) = (env.scratch(), env.settings()) else { return Verdict::Drop };
     // SAFETY: this CPU's own scratch.
-    let (packet, to_service) = unsafe { (&mut (*scratch).packet, (*scratch).to_service != 0) };
+    let (scratch, to_service) = unsafe { (&mut *scratch, (*scratch).to_service) };
     let now = env.now();
-    let Some(live) = flow::find(env, &packet.flow_key(), now) else {
-        return unknown(env, settings, packet, to_service);
+    let mut found = flow::find(env, &scratch.packet.flow_key(), now);
+    if scratch.wanted != 0 && is_for_another(scratch.wanted, found.as_ref()) {
+        let reference = found.map_or(0, |live| live.reference.0);
+        found = flow::by_ref(env, aside(env, scratch, reference), now);
+        if found.is_none() {
+            return env.tail(program::OPEN);
+        }
+    }
+    let Some(live) = found else {
+        return unknown(env, settings, &scratch.packet, to_service);
     };
-    if !to_service && let Err(outcome) = parse::transport(env, packet) {
+    let packet = &mut scratch.packet;
+    if to_service == to_service::NONE
+        && let Err(outcome) = parse::transport(env, packet)
+    {
         return count::end(env, outcome);
+    }
+    if live.word.has(FlowWord::SPLICED | FlowWord::REOPENED)
+        && let Some(verdict) = spliced(env, packet, &live)
+    {
+        return verdict;
     }
     if live.reference.is_reply() {
         from_backend(env, settings, packet, &live, now)
@@ -40,12 +58,49 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     }
 }
 
+/// Whether the flow of a client's packet, if there is one, is not to the backend that the packet is for.
+#[inline(always)]
+fn is_for_another(wanted: u32, found: Option<&Live>) -> bool {
+    found.is_none_or(|live| live.flow().backend as u32 + 1 != wanted && !live.reference.is_reply())
+}
+
+/// The flow beside the one of the 5-tuple, which is for another backend, or the place for it; out of line, for a second key
+/// does not fit on the stack.
+#[inline(never)]
+fn aside<E: Env>(env: &E, scratch: &mut Scratch, other: u64) -> FlowRef {
+    let key = scratch.packet.flow_key().aside(scratch.wanted);
+    let reference = flow::reference(env, &key).unwrap_or_default();
+    // A flow that is of no use gives way.
+    let stays = reference.0 != 0 || is_of_use(env, FlowRef(other));
+    scratch.aside = if stays { scratch.wanted } else { 0 };
+    reference
+}
+
+/// Whether the backend of a flow still serves it.
+#[inline(always)]
+fn is_of_use<E: Env>(env: &E, reference: FlowRef) -> bool {
+    if reference.0 == 0 {
+        return false;
+    }
+    let Some(record) = env.flow(reference.index()) else { return false };
+    // SAFETY: from the environment; recycled meanwhile, it is a flow that was of use.
+    let (slot, generation) = unsafe { ((*record).backend, (*record).backend_generation) };
+    let Some(backend) = env.backend(slot) else { return false };
+    backend.generation == generation && Status::serves(env.status(Status::word(slot)).unwrap_or(0), slot)
+}
+
 /// A packet that belongs to no flow.
 #[inline(always)]
-fn unknown<E: Env>(env: &E, settings: &Settings, packet: &Packet, to_service: bool) -> Verdict {
-    if !to_service {
+fn unknown<E: Env>(env: &E, settings: &Settings, packet: &Packet, to_service: u32) -> Verdict {
+    if to_service == to_service::NONE {
         let replied = settings.flags & SettingsFlags::MIGRATING != 0 && is_from_backend(env, packet);
         return count::end(env, if replied { Outcome::Migrating } else { Outcome::NotOurs });
+    }
+    if to_service == to_service::SPLICED && packet.protocol == protocol::TCP {
+        if bind::opens_tcp(packet.tcp_flags) {
+            return env.tail(program::GREET);
+        }
+        return splice::go_on(env, program::COLLECT, FlowRef::default());
     }
     if packet.protocol != protocol::TCP || bind::opens_tcp(packet.tcp_flags) {
         return env.tail(program::OPEN);
@@ -54,6 +109,34 @@ fn unknown<E: Env>(env: &E, settings: &Settings, packet: &Packet, to_service: bo
         return count::end(env, Outcome::Migrating);
     }
     answer::reset(env, packet, Outcome::Raced)
+}
+
+/// A packet of a spliced flow that is not merely translated.
+#[inline(always)]
+fn spliced<E: Env>(env: &E, packet: &Packet, live: &Live) -> Option<Verdict> {
+    let reply = live.reference.is_reply();
+    if !reply && live.word.has(FlowWord::REOPENED) && splice::is_replaced(env, packet, live) {
+        return Some(splice::go_on(env, program::COLLECT, FlowRef::default()));
+    }
+    if !live.word.has(FlowWord::SPLICED) {
+        return None;
+    }
+    match live.word.state() {
+        FlowState::Collecting | FlowState::Connecting | FlowState::Releasing => {
+            Some(splice::unsettled(env, live))
+        }
+        // The backend did not get the balancer's acknowledgement.
+        FlowState::Established if reply && packet.tcp_flags & flag::SYN != 0 => {
+            Some(splice::unsettled(env, live))
+        }
+        FlowState::Established
+        | FlowState::Closing
+        | FlowState::Closed
+        | FlowState::Opening
+        | FlowState::Answered
+        | FlowState::Free
+        | FlowState::Claimed => None,
+    }
 }
 
 /// Whether a packet may be the reply of a flow that has yet to be copied: untranslated, whoever gets it would reset it.
@@ -75,7 +158,7 @@ fn from_client<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Liv
     let flow = live.flow();
     let tcp = packet.protocol == protocol::TCP;
     let slot = flow.backend;
-    let Some(backend) = owner(env, live) else { return unknown(env, settings, packet, true) };
+    let Some(backend) = owner(env, live) else { return disowned(env, settings, packet, live) };
     if !serves(env, slot) {
         return orphaned(env, packet, live);
     }
@@ -139,9 +222,19 @@ fn proves<E: Env>(env: &E, packet: &Packet, live: &Live) -> bool {
     ahead != 0 && ahead <= MAX_AHEAD
 }
 
+/// A client's packet of a flow whose backend is gone.
+#[inline(always)]
+fn disowned<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live) -> Verdict {
+    let spliced = live.word.has(FlowWord::SPLICED);
+    if spliced {
+        splice::end(env, live);
+    }
+    unknown(env, settings, packet, if spliced { to_service::SPLICED } else { to_service::PLAIN })
+}
+
 /// The backend of a flow, while it owns its slot.
 #[inline(always)]
-fn owner<'a, E: Env>(env: &'a E, live: &Live) -> Option<&'a Backend> {
+pub(crate) fn owner<'a, E: Env>(env: &'a E, live: &Live) -> Option<&'a Backend> {
     let flow = live.flow();
     env.backend(flow.backend).filter(|backend| backend.generation == flow.backend_generation)
 }
@@ -187,7 +280,7 @@ fn touch_binding<E: Env>(env: &E, live: &Live, now: u64) -> u32 {
 
 /// Translates towards the backend and sends.
 #[inline(always)]
-fn to_backend<E: Env>(
+pub(crate) fn to_backend<E: Env>(
     env: &E,
     settings: &Settings,
     packet: &Packet,
@@ -200,6 +293,9 @@ fn to_backend<E: Env>(
         return count::end(env, Outcome::Malformed);
     }
     clamp(env, settings, packet, live);
+    if live.word.has(FlowWord::SPLICED) && packet.part != part::LATER {
+        splice::translate::outbound(env, packet, live);
+    }
     if packet.part == part::FIRST {
         fragment::keep(env, packet, live.reference, (slot, backend));
     }
@@ -233,12 +329,15 @@ fn to_backend<E: Env>(
 
 /// Translates towards the client and sends.
 #[inline(always)]
-fn to_client<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live) -> Verdict {
+pub(crate) fn to_client<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live) -> Verdict {
     let flow = live.flow();
     if forward::age(env, packet).is_none() {
         return count::end(env, Outcome::Malformed);
     }
     clamp(env, settings, packet, live);
+    if live.word.has(FlowWord::SPLICED) && packet.part != part::LATER {
+        splice::translate::inbound(env, packet, live);
+    }
     if packet.part == part::FIRST
         && let Some(backend) = env.backend(flow.backend)
     {
@@ -288,6 +387,17 @@ fn clamp<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live) {
     }
 }
 
+/// Sends a client's segment of a flow that is not established on to its backend.
+#[inline(always)]
+pub(crate) fn forward<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live) -> Verdict {
+    let slot = live.flow().backend;
+    let Some(backend) = owner(env, live) else { return answer::reset(env, packet, Outcome::NoBackend) };
+    if let Some(verdict) = forward::admissible(env, packet, backend, 0) {
+        return verdict;
+    }
+    to_backend(env, settings, packet, live, (slot, backend), false)
+}
+
 /// Sends a later fragment after its first one.
 #[inline(always)]
 pub(crate) fn send_fragment<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live) -> Verdict {
@@ -319,7 +429,6 @@ fn settle<E: Env>(env: &E, live: &Live) -> Verdict {
 mod tests {
     use super::super::model::Model;
     use super::*;
-    use crate::abi::FlowRef;
     use core::net::Ipv4Addr;
 
     #[test]

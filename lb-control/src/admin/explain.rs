@@ -115,10 +115,10 @@ fn service_step(packet: &Packet, service: &ServiceSpec) -> Step {
 }
 
 fn key_step<T, B>(packet: &Packet, scene: &Scene<'_, T, B>) -> Step {
-    use lb_core::pool::AffinitySpec;
-    let because = match scene.service.affinity {
-        AffinitySpec::None => "affinity none: the hash of addresses, ports and protocol".to_owned(),
-        AffinitySpec::SourceIp { v4, v6 } => {
+    use lb_core::pool::Fallback;
+    let because = match scene.service.affinity.fallback() {
+        Fallback::None => "affinity none: the hash of addresses, ports and protocol".to_owned(),
+        Fallback::SourceIp { v4, v6 } => {
             let source = packet.source.ip().to_canonical();
             match source {
                 IpAddr::V4(_) => format!("affinity source-ip: {source} cut to /{v4}"),

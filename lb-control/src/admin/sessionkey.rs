@@ -3,7 +3,7 @@
 use super::error::ApiError;
 use lb_common::abi::{Addr, Be16, FlowKey};
 use lb_common::affinity;
-use lb_core::pool::{AffinitySpec, ServiceSpec};
+use lb_core::pool::{AffinitySpec, Fallback, ServiceSpec};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::explain::Packet;
@@ -35,9 +35,9 @@ pub(super) fn parse(text: &str, service: &ServiceSpec, secret: &[u64; 2]) -> Res
 
 /// The session key of a client's address, where the service keys by it.
 pub(super) fn of_client(client: IpAddr, service: &ServiceSpec, secret: &[u64; 2]) -> Option<u64> {
-    match service.affinity {
-        AffinitySpec::None => None,
-        AffinitySpec::SourceIp { v4, v6 } => {
+    match service.affinity.fallback() {
+        Fallback::None => None,
+        Fallback::SourceIp { v4, v6 } => {
             Some(affinity::source(&Addr::from(client.to_canonical()), v4, v6, secret))
         }
     }
@@ -63,7 +63,7 @@ pub(super) fn flow_key(packet: &Packet) -> FlowKey {
 
 /// The client's address or prefix, where the key holds it.
 pub(super) fn client(session: u64, service: &ServiceSpec) -> Option<String> {
-    let AffinitySpec::SourceIp { v4, v6 } = service.affinity else { return None };
+    let &AffinitySpec::SourceIp { v4, v6 } = &service.affinity else { return None };
     let (address, prefix, whole) = match service.address {
         IpAddr::V4(_) => (IpAddr::V4(Ipv4Addr::from_bits(u32::try_from(session).ok()?)), v4, 32),
         IpAddr::V6(_) if v6 <= 64 => (IpAddr::V6(Ipv6Addr::from_bits(u128::from(session) << 64)), v6, 128),
@@ -94,6 +94,9 @@ mod tests {
             binding_rate: 1,
             source: None,
             mss: None,
+            proxy_protocol: false,
+            syn_data: false,
+            paths: Vec::new(),
             backends: vec![],
         }
     }

@@ -58,8 +58,12 @@ pub(super) async fn run(args: Lbd) -> anyhow::Result<()> {
     Source::hint(&desired);
 
     let options = Options { root: args.pin_root.clone(), attach: args.mode.into(), ..Options::default() };
-    let sizes =
-        Sizes { bindings: desired.node.bindings, flows: desired.node.flows, arena: arena_chunks(&desired)? };
+    let sizes = Sizes {
+        bindings: desired.node.bindings,
+        flows: desired.node.flows,
+        arena: arena_chunks(&desired)?,
+        holds: desired.node.held,
+    };
     let adopted = Xdp::is_left(&options);
     let (plane, migration) = tokio::task::spawn_blocking(move || Xdp::open(options, sizes))
         .await

@@ -9,8 +9,9 @@ use super::{
     Sizes, Traffic, Usage, memory::Memory,
 };
 use lb_common::abi::{
-    ArenaChunk, Backend, Binding, BindingEvent, BindingKey, BindingRecord, Flow, RecordResult, Service,
-    ServiceKey, Settings, SweepReport, SweepRequest,
+    AffinityRules, ArenaChunk, Backend, Binding, BindingEvent, BindingKey, BindingRecord, Flow, FlowKey,
+    PathRule, QuicConfig, RecordResult, Secrets, Server, Service, ServiceKey, Settings, SweepReport,
+    SweepRequest,
 };
 use std::os::fd::BorrowedFd;
 
@@ -146,6 +147,58 @@ impl<D: DataPlane> DataPlane for Chaos<D> {
 
     fn put_arena(&mut self, chunk: u32, content: &ArenaChunk) -> Result<()> {
         self.call(Operation::PutArena, |inner| inner.put_arena(chunk, content))
+    }
+
+    fn affinities(&mut self) -> Result<Vec<(u16, AffinityRules)>> {
+        self.call(Operation::Read, DataPlane::affinities)
+    }
+
+    fn put_affinity(&mut self, slot: u16, rules: &AffinityRules) -> Result<()> {
+        self.call(Operation::PutAffinity, |inner| inner.put_affinity(slot, rules))
+    }
+
+    fn servers(&mut self, start: u32, count: u32) -> Result<Vec<Server>> {
+        self.call(Operation::Read, |inner| inner.servers(start, count))
+    }
+
+    fn put_servers(&mut self, start: u32, servers: &[Server]) -> Result<()> {
+        self.call(Operation::PutServers, |inner| inner.put_servers(start, servers))
+    }
+
+    fn paths(&mut self, start: u32, count: u32) -> Result<Vec<PathRule>> {
+        self.call(Operation::Read, |inner| inner.paths(start, count))
+    }
+
+    fn put_paths(&mut self, start: u32, rules: &[PathRule]) -> Result<()> {
+        self.call(Operation::PutPaths, |inner| inner.put_paths(start, rules))
+    }
+
+    fn quic(&mut self) -> Result<Vec<(u32, QuicConfig)>> {
+        self.call(Operation::Read, DataPlane::quic)
+    }
+
+    fn put_quic(&mut self, place: u32, configuration: &QuicConfig) -> Result<()> {
+        self.call(Operation::PutQuic, |inner| inner.put_quic(place, configuration))
+    }
+
+    fn secrets(&mut self) -> Result<Secrets> {
+        self.call(Operation::Read, DataPlane::secrets)
+    }
+
+    fn put_secrets(&mut self, secrets: &Secrets) -> Result<()> {
+        self.call(Operation::PutSecrets, |inner| inner.put_secrets(secrets))
+    }
+
+    fn has_mark(&mut self, mark: &FlowKey) -> Result<bool> {
+        self.call(Operation::Read, |inner| inner.has_mark(mark))
+    }
+
+    fn put_mark(&mut self, mark: &FlowKey) -> Result<()> {
+        self.call(Operation::PutMark, |inner| inner.put_mark(mark))
+    }
+
+    fn delete_mark(&mut self, mark: &FlowKey) -> Result<()> {
+        self.call(Operation::PutMark, |inner| inner.delete_mark(mark))
     }
 
     fn devices(&mut self) -> Result<Vec<u32>> {

@@ -92,8 +92,8 @@ pub enum Error {
     },
     /// Sizes that no table can have.
     #[error(
-        "cannot make tables for {} bindings and {} flows: both must be from {} to {}",
-        sizes.bindings, sizes.flows, Sizes::SMALLEST, Sizes::LARGEST
+        "cannot make tables for {} bindings and {} flows, which must be from {} to {}, and {} holds, which must be from 1 to {}",
+        sizes.bindings, sizes.flows, Sizes::SMALLEST, Sizes::LARGEST, sizes.holds, Sizes::MOST_HOLDS
     )]
     Sizes {
         /// The sizes asked for.
@@ -198,6 +198,18 @@ operations! {
     PutStatus = "write status";
     /// Writing an arena chunk.
     PutArena = "write arena";
+    /// Writing the rules of an affinity.
+    PutAffinity = "write affinity";
+    /// Writing marks of servers.
+    PutServers = "write servers";
+    /// Writing path rules.
+    PutPaths = "write path rules";
+    /// Writing a configuration of QUIC connection ids.
+    PutQuic = "write QUIC configuration";
+    /// Writing keys.
+    PutSecrets = "write secrets";
+    /// Marking a backend's address, or removing its mark.
+    PutMark = "mark address";
     /// Allowing an interface.
     PutDevice = "write device";
     /// Forbidding an interface.

@@ -5,6 +5,7 @@
 //! the running set, and then every link is moved to the new programs: no packet meets an interface without
 //! a program, and a process killed at any step leaves a set that works.
 
+mod entry;
 mod interface;
 mod layout;
 mod links;
@@ -27,9 +28,10 @@ use super::{
 use aya::maps::MapError;
 use interface::Interface;
 use lb_common::abi::{
-    ArenaChunk, BINDING_PROBES, BINDING_SLOTS, Backend, Binding, BindingBucket, BindingEvent, BindingKey,
-    BindingPath, BindingRecord, BindingSlot, Counters, Flow, FlowState, FlowWord, Outcome, RecordResult,
-    Service, ServiceKey, Settings, SettingsFlags, SweepReport, SweepRequest, hand, map,
+    AffinityRules, ArenaChunk, BINDING_PROBES, BINDING_SLOTS, Backend, Binding, BindingBucket, BindingEvent,
+    BindingKey, BindingPath, BindingRecord, BindingSlot, Counters, Flow, FlowKey, FlowRef, FlowState,
+    FlowWord, Outcome, PathRule, QuicConfig, RecordResult, Secrets, Server, Service, ServiceKey, Settings,
+    SettingsFlags, SweepReport, SweepRequest, hand, map,
 };
 use object::Generation;
 use pins::Pins;
@@ -211,6 +213,79 @@ impl DataPlane for Xdp {
         self.running.tables.arena.set(chunk, content, 0).map_err(|error| fail(io_error(error)))
     }
 
+    fn affinities(&mut self) -> Result<Vec<(u16, AffinityRules)>> {
+        let rows =
+            array::<AffinityRules>(self.running.tables.descriptors.affinities.as_fd(), map::AFFINITIES)?;
+        Ok((0_u16..).zip(rows).filter(|(_, rules)| *rules != AffinityRules::default()).collect())
+    }
+
+    fn put_affinity(&mut self, slot: u16, rules: &AffinityRules) -> Result<()> {
+        entry::put(
+            &mut self.running.tables.affinities,
+            (Operation::PutAffinity, map::AFFINITIES),
+            slot.into(),
+            rules,
+        )
+    }
+
+    fn servers(&mut self, start: u32, count: u32) -> Result<Vec<Server>> {
+        entry::stretch(&self.running.tables.servers, map::SERVERS, start, count)
+    }
+
+    fn put_servers(&mut self, start: u32, servers: &[Server]) -> Result<()> {
+        entry::put_all(
+            &mut self.running.tables.servers,
+            (Operation::PutServers, map::SERVERS),
+            start,
+            servers,
+        )
+    }
+
+    fn paths(&mut self, start: u32, count: u32) -> Result<Vec<PathRule>> {
+        entry::stretch(&self.running.tables.paths, map::PATHS, start, count)
+    }
+
+    fn put_paths(&mut self, start: u32, rules: &[PathRule]) -> Result<()> {
+        entry::put_all(&mut self.running.tables.paths, (Operation::PutPaths, map::PATHS), start, rules)
+    }
+
+    fn quic(&mut self) -> Result<Vec<(u32, QuicConfig)>> {
+        let rows = array::<QuicConfig>(self.running.tables.descriptors.quic.as_fd(), map::QUIC)?;
+        Ok((0..).zip(rows).filter(|(_, configuration)| *configuration != QuicConfig::default()).collect())
+    }
+
+    fn put_quic(&mut self, place: u32, configuration: &QuicConfig) -> Result<()> {
+        entry::put(&mut self.running.tables.quic, (Operation::PutQuic, map::QUIC), place, configuration)
+    }
+
+    fn secrets(&mut self) -> Result<Secrets> {
+        let fail = at(Operation::Read, map::SECRETS, 0);
+        self.running.tables.secrets.get(&0, 0).map_err(|error| fail(io_error(error)))
+    }
+
+    fn put_secrets(&mut self, secrets: &Secrets) -> Result<()> {
+        entry::put(&mut self.running.tables.secrets, (Operation::PutSecrets, map::SECRETS), 0, secrets)
+    }
+
+    fn has_mark(&mut self, mark: &FlowKey) -> Result<bool> {
+        match self.running.tables.flow_index.get(mark, 0) {
+            Ok(_) => Ok(true),
+            Err(MapError::KeyNotFound) => Ok(false),
+            Err(error) => Err(at(Operation::Read, map::FLOW_INDEX, mark)(io_error(error))),
+        }
+    }
+
+    fn put_mark(&mut self, mark: &FlowKey) -> Result<()> {
+        let fail = at(Operation::PutMark, map::FLOW_INDEX, mark);
+        let index = &mut self.running.tables.flow_index;
+        index.insert(mark, FlowRef::default(), 0).map_err(|error| fail(io_error(error)))
+    }
+
+    fn delete_mark(&mut self, mark: &FlowKey) -> Result<()> {
+        let fail = at(Operation::PutMark, map::FLOW_INDEX, mark);
+        absent_is_fine(self.running.tables.flow_index.remove(mark)).map_err(|error| fail(io_error(error)))
+    }
+
     fn devices(&mut self) -> Result<Vec<u32>> {
         let fail = at(Operation::Read, map::DEVICES, "all");
         let devices = self.running.tables.devices.keys();
@@ -301,7 +376,10 @@ impl DataPlane for Xdp {
             | FlowState::Answered
             | FlowState::Established
             | FlowState::Closing
-            | FlowState::Closed => true,
+            | FlowState::Closed
+            | FlowState::Collecting
+            | FlowState::Connecting
+            | FlowState::Releasing => true,
         });
         Ok(Page { rows: used.collect(), next: batch.next.map(Cursor) })
     }
@@ -345,9 +423,13 @@ impl DataPlane for Xdp {
     }
 
     fn usage(&mut self) -> Result<Usage> {
-        let fail = at(Operation::Read, map::HANDS, hand::BINDINGS_LIVE);
-        let bindings = self.running.tables.hands.get(&hand::BINDINGS_LIVE, 0);
-        Ok(Usage { bindings: bindings.map_err(|error| fail(io_error(error)))?.value })
+        let hand = |hand: u32| {
+            let fail = at(Operation::Read, map::HANDS, hand);
+            let value = self.running.tables.hands.get(&hand, 0).map_err(|error| fail(io_error(error)))?.value;
+            // Counted up and down by programs that may be replaced in between.
+            Ok(if (value as i64) < 0 { 0 } else { value })
+        };
+        Ok(Usage { bindings: hand(hand::BINDINGS_LIVE)?, holds: hand(hand::HOLDS_LIVE)? })
     }
 
     fn sweep(&mut self, request: &SweepRequest) -> Result<SweepReport> {

@@ -6,7 +6,7 @@ use super::{
     node::Node,
     sweep::{STRETCH_EVERY, Sweeper},
 };
-use crate::dataplane::{self, DataPlane};
+use crate::dataplane::{self, DataPlane, clock::clocks};
 use lb_common::abi::{BindingEvent, BindingOp, BindingRecord, Outcome};
 use lb_core::pool::Desired;
 use std::{
@@ -70,7 +70,8 @@ pub fn spawn(
         }
         None => Overrides::default(),
     };
-    let node = Node::recover(plane, known)?;
+    let mut node = Node::recover(plane, known)?;
+    node.tick(clocks());
     let (requests, inbox) = mpsc::channel(QUEUE);
     let (events, _) = broadcast::channel(EVENTS);
     let (addresses, addresses_seen) = watch::channel(BTreeSet::new());
@@ -327,6 +328,10 @@ impl Actor {
     }
 
     fn audit(&mut self) {
+        if self.node.tick(clocks()) {
+            tracing::debug!("the keys of SYN cookies are renewed");
+            self.node.follow_world();
+        }
         if self.repair.is_none() {
             let complaint = self.node.audit().err().map(|error| error.to_string());
             if let Some(error) = complaint.as_ref().filter(|_| complaint != self.complaint) {

@@ -11,8 +11,9 @@ use super::{
 };
 use crate::dataplane::{self, DataPlane, Migration, Sizes};
 use lb_core::pool::{
-    Desired,
+    Desired, PoolSpec,
     layout::{Layout, LayoutError, MAX_ARENA_CHUNKS, Plan, ServicePlan},
+    secret::Clocks,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -39,7 +40,9 @@ pub(super) struct Applied {
     pub(super) desired: Desired,
     /// With overrides.
     pub(super) effective: Desired,
-    /// Of the services, in the order of `effective`.
+    /// Its pools.
+    pub(super) pools: Vec<PoolSpec>,
+    /// Where they lie, in their order.
     pub(super) places: Vec<ServicePlan>,
 }
 
@@ -78,8 +81,8 @@ impl Node {
 
     /// Addresses of all backends.
     pub(super) fn addresses(&self) -> BTreeSet<IpAddr> {
-        let services = self.applied.iter().flat_map(|applied| &applied.effective.services);
-        services.flat_map(|service| service.backends.iter().map(|backend| backend.address)).collect()
+        let pools = self.applied.iter().flat_map(|applied| &applied.pools);
+        pools.flat_map(|pool| pool.service.backends.iter().map(|backend| backend.address)).collect()
     }
 
     /// Makes the tables hold what is desired, or leaves them as they were.
@@ -99,6 +102,7 @@ impl Node {
             bindings: effective.node.bindings,
             flows: effective.node.flows,
             arena: self.plane.sizes().arena,
+            holds: effective.node.held,
         };
         let mut report = self.report(&effective, &steps);
         if let Err(error) = self.transact(steps, sizes, &mut report) {
@@ -108,8 +112,9 @@ impl Node {
 
         let places =
             plan.services.iter().map(|place| ServicePlan { contents: None, ..place.clone() }).collect();
+        let pools = effective.pools();
         self.layout = plan.into_layout();
-        self.applied = Some(Applied { desired, effective, places });
+        self.applied = Some(Applied { desired, effective, pools, places });
         self.target = target;
         self.note_ingress();
         Ok(report)
@@ -121,6 +126,13 @@ impl Node {
             Some(way) => self.world.hops.insert(change.address, way),
             None => self.world.hops.remove(&change.address),
         };
+    }
+
+    /// Takes note of what the clocks say; whether it makes a difference to the tables.
+    pub(super) fn tick(&mut self, clocks: Clocks) -> bool {
+        let before = self.world.clocks;
+        self.world.clocks = clocks.after(before);
+        before != self.world.clocks
     }
 
     /// Lets what the world says show in the tables; a failure leaves them to [`repair`](Self::repair).
@@ -228,7 +240,8 @@ impl Node {
                 return;
             }
         };
-        let ingress = attachments.into_iter().map(|attachment| attachment.ifindex).collect();
+        let ingress =
+            attachments.into_iter().map(|attachment| (attachment.ifindex, attachment.mtu)).collect();
         if self.world.ingress != ingress {
             self.world.ingress = ingress;
         }

@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn every_slot_of_both_tables_is_swept_once_a_round() {
-        let sizes = Sizes { bindings: 1 << 20, flows: 1 << 18, arena: 256 };
+        let sizes = Sizes { bindings: 1 << 20, flows: 1 << 18, arena: 256, holds: 64 };
         let capabilities = Capabilities { name: "test", survives: true, bindings: true, flows: true };
         let mut sweeper = Sweeper::new(capabilities);
         let (mut bindings, mut flows) = (0, 0);
@@ -105,7 +105,7 @@ mod tests {
     fn a_table_that_became_smaller_is_started_again() {
         let capabilities = Capabilities { name: "test", survives: true, bindings: true, flows: false };
         let mut sweeper = Sweeper::new(capabilities);
-        let large = Sizes { bindings: 1 << 20, flows: 64, arena: 256 };
+        let large = Sizes { bindings: 1 << 20, flows: 64, arena: 256, holds: 64 };
         for _ in 0..50 {
             let request = sweeper.next(&large);
             sweeper.done(&request, &SweepReport::default(), &large);

@@ -104,7 +104,7 @@ fn bindings_and_flows_move_into_larger_tables() {
         put_flow(&maps, SIZES.half_open() + 2 * place as u32, flow);
     }
 
-    let larger = Sizes { bindings: 8_192, flows: 4_096, arena: 512 };
+    let larger = Sizes { bindings: 8_192, flows: 4_096, arena: 512, holds: 128 };
     let migration = plane.resize(&larger).expect("resized");
     assert_eq!((migration.bindings, migration.bindings_left_out), (3_000, 0));
     assert_eq!((migration.flows, migration.flows_left_out), (499, 0));

@@ -18,13 +18,17 @@ fn desired() -> Desired {
         weight: 100,
         admin: Admin::Enabled,
         vlan: Vlan::Auto,
+        route: None,
+        server_id: None,
     });
     Desired {
         node: NodeSpec {
             interfaces: vec!["lb0".into()],
             bindings: SIZES.bindings,
             flows: SIZES.flows,
+            held: SIZES.holds,
             session_secret: [1; 16],
+            secrets: Default::default(),
             tunnel_v4: None,
             tunnel_v6: None,
             gue_port: 6_080,
@@ -35,6 +39,8 @@ fn desired() -> Desired {
                 tcp_reset: Duration::from_secs(5),
                 udp_new: Duration::from_secs(30),
                 udp_established: Duration::from_secs(120),
+                request_head: Duration::from_secs(20),
+                connect: Duration::from_secs(10),
             },
             limits: Limits { answer_rate: 1_000, prefix_quota: 0, prefix_window: Duration::from_secs(10) },
         },
@@ -50,6 +56,9 @@ fn desired() -> Desired {
             binding_rate: 1_000,
             source: None,
             mss: None,
+            proxy_protocol: false,
+            syn_data: false,
+            paths: Vec::new(),
             backends: backends.collect(),
         }],
     }

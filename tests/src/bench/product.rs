@@ -67,6 +67,10 @@ impl Product {
             udp_established: seconds(180),
             version: 1,
             tick: tick()?,
+            head_timeout: seconds(20),
+            connect_timeout: seconds(20),
+            holds: abi::DEFAULT_HOLDS,
+            cpu_holds: 64,
             seed: 0x5eed_5eed_5eed_5eed,
         };
         let mut product = Self { plan: Plan::new(rig)?, object, programs: None, settings };

@@ -99,6 +99,35 @@ pub struct ServiceData {
     pub table: Vec<u16>,
     /// Backend slots in the order of the member list.
     pub members: Vec<u16>,
+    /// What goes where the affinity cannot be read: `none` or `source-ip`.
+    #[serde(default)]
+    pub fallback: Option<String>,
+    /// Where affinity `payload` reads.
+    #[serde(default)]
+    pub payload: Option<PayloadData>,
+    /// Configurations of connection ids.
+    #[serde(default)]
+    pub quic: Vec<QuicData>,
+}
+
+/// Where a payload's session stands; as many bytes as the mask has.
+#[derive(Deserialize, Clone, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct PayloadData {
+    pub offset: u16,
+    #[serde(deserialize_with = "bytes")]
+    pub mask: Vec<u8>,
+}
+
+/// A configuration of QUIC connection ids; without a key they are plain.
+#[derive(Deserialize, Clone, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct QuicData {
+    pub rotation: u8,
+    pub server: u8,
+    pub nonce: u8,
+    #[serde(default, deserialize_with = "optional_bytes")]
+    pub key: Option<Vec<u8>>,
 }
 
 /// A backend.
@@ -114,6 +143,9 @@ pub struct BackendData {
     pub vlan: VlanData,
     pub status: String,
     pub hop: HopData,
+    /// Its name in connection ids.
+    #[serde(default, deserialize_with = "optional_bytes")]
+    pub server_id: Option<Vec<u8>>,
 }
 
 /// `"keep"`, `"none"` or a number.

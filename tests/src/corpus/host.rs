@@ -8,8 +8,9 @@ use super::tables::{Change, DEVICES, Tables};
 use anyhow::{Result, bail};
 use frame::Frame;
 use lb_common::abi::{
-    Backend, Binding, BindingBucket, BindingEvent, BindingKey, BindingSlot, Counters, Flow, FlowKey, FlowRef,
-    FragmentKey, FragmentRef, Outcome, Service, ServiceKey, Settings, program,
+    AffinityRules, Backend, Binding, BindingBucket, BindingEvent, BindingKey, BindingSlot, Counters, Filling,
+    Flow, FlowKey, FlowRef, FragmentKey, FragmentRef, Hold, Outcome, PathRule, QuicConfig, Secrets, Server,
+    Service, ServiceKey, Settings, program,
 };
 use lb_common::datapath::{self, Env, Insert, Scratch};
 use memory::Memory;
@@ -48,6 +49,7 @@ impl Executor for Host {
             now: self.now,
             redirect: Cell::new(None),
             tail: Cell::new(None),
+            filling: Cell::new(None),
         };
         let mut verdict = datapath::entry(&env);
         for _ in 0..MOST_TAIL_CALLS {
@@ -115,6 +117,7 @@ struct Running<'a> {
     now: u64,
     redirect: Cell<Option<u32>>,
     tail: Cell<Option<u32>>,
+    filling: Cell<Option<Filling>>,
 }
 
 // SAFETY: the frame's pointers are into its buffer, which does not move; map pointers are to cells that live until
@@ -131,6 +134,31 @@ unsafe impl Env for Running<'_> {
     }
     fn adjust_tail(&self, delta: i32) -> bool {
         self.frame.adjust_tail(delta)
+    }
+    unsafe fn load(&self, offset: u32, to: *mut u8, len: u32) -> bool {
+        let (offset, len) = (offset as usize, len as usize);
+        if len == 0 || offset + len > self.data_end() as usize - self.data() as usize {
+            return false;
+        }
+        // SAFETY: inside the frame, and the caller's bytes are elsewhere.
+        unsafe { self.data().add(offset).copy_to_nonoverlapping(to, len) };
+        true
+    }
+    unsafe fn store(&self, offset: u32, from: *const u8, len: u32) -> bool {
+        let (offset, len) = (offset as usize, len as usize);
+        if len == 0 || offset + len > self.data_end() as usize - self.data() as usize {
+            return false;
+        }
+        // SAFETY: inside the frame, and the caller's bytes are elsewhere.
+        unsafe { from.copy_to_nonoverlapping(self.data().add(offset), len) };
+        true
+    }
+    fn leave_to_fill(&self, filling: &Filling) -> bool {
+        self.filling.set(Some(*filling));
+        true
+    }
+    fn cpu(&self) -> u32 {
+        0
     }
     fn ingress(&self) -> u32 {
         self.ifindex
@@ -194,6 +222,28 @@ unsafe impl Env for Running<'_> {
     }
     fn arena(&self, slot: u32) -> Option<u16> {
         Some(self.memory.arena.get(slot as usize).copied().unwrap_or(0))
+    }
+
+    fn affinity_rules(&self, service_slot: u16) -> Option<&AffinityRules> {
+        self.memory.affinities.get(&service_slot)
+    }
+    fn server(&self, index: u32) -> Option<&Server> {
+        self.memory.servers.get(index as usize)
+    }
+    fn path_rule(&self, index: u32) -> Option<&PathRule> {
+        self.memory.path_rules.get(index as usize)
+    }
+    fn quic_config(&self, index: u32) -> Option<&QuicConfig> {
+        self.memory.quic.get(&index)
+    }
+    fn secrets(&self) -> Option<&Secrets> {
+        Some(&self.memory.secrets)
+    }
+    fn answered(&self, slot: u16) -> Option<*mut u64> {
+        self.memory.answered.get(slot.into())
+    }
+    fn hold(&self, index: u32) -> Option<*mut Hold> {
+        self.memory.holds.get(index)
     }
 
     fn binding_bucket(&self, bucket: u32) -> Option<*mut BindingBucket> {

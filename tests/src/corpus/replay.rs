@@ -276,6 +276,8 @@ fn lives(view: &FlowView, settings: &Settings, now: u64) -> bool {
         FlowState::Established => settings.tcp_established,
         FlowState::Closing => settings.tcp_closing,
         FlowState::Closed => settings.tcp_reset,
+        FlowState::Collecting => settings.head_timeout,
+        FlowState::Connecting | FlowState::Releasing => settings.connect_timeout,
     };
     word.nonce() == view.reference.nonce() && view.record.last_seen.saturating_add(lifetime) > now
 }
@@ -293,5 +295,8 @@ const fn state_name(state: FlowState) -> &'static str {
         FlowState::Closing => "closing",
         FlowState::Closed => "closed",
         FlowState::Claimed => "claimed",
+        FlowState::Collecting => "collecting",
+        FlowState::Connecting => "connecting",
+        FlowState::Releasing => "releasing",
     }
 }

@@ -1,11 +1,13 @@
 //! A case's tables as the data plane has them.
 
 use super::case::{BackendData, BindingData, Case, ServiceData, SettingsData, VlanData};
+mod rules;
+
 use anyhow::{Context, Result, bail, ensure};
 use lb_common::abi::{
-    Addr, Affinity, BINDING_PROBES, Backend, Be16, BindingBucket, BindingKey, BindingPath, BindingSlot,
-    BindingWord, Hop, Mac, Mode, SCHEMA_VERSION, Service, ServiceFlags, ServiceKey, Settings, SettingsFlags,
-    Status, VLAN_KEEP, VLAN_NONE, binding_buckets,
+    Addr, Affinity, AffinityRules, BINDING_PROBES, Backend, Be16, BindingBucket, BindingKey, BindingPath,
+    BindingSlot, BindingWord, Hop, Mac, Mode, PathRule, QuicConfig, SCHEMA_VERSION, Secrets, Server, Service,
+    ServiceFlags, ServiceKey, Settings, SettingsFlags, Status, VLAN_KEEP, VLAN_NONE, binding_buckets,
 };
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -34,6 +36,16 @@ pub struct Tables {
     pub arena: Vec<u16>,
     /// Bindings, with nanoseconds from the start until they end.
     pub bindings: Vec<(BindingKey, BindingWord, i64)>,
+    /// What services take their session keys by, by service slot.
+    pub affinities: BTreeMap<u16, AffinityRules>,
+    /// Marks of servers.
+    pub servers: Vec<Server>,
+    /// Path rules.
+    pub path_rules: Vec<PathRule>,
+    /// Configurations of QUIC connection ids, by place in the map.
+    pub quic: BTreeMap<u32, QuicConfig>,
+    /// Keys that packets are checked with.
+    pub secrets: Secrets,
 }
 
 /// What one step changes.
@@ -61,9 +73,15 @@ impl Tables {
             status: BTreeMap::new(),
             arena: Vec::new(),
             bindings: case.bindings.iter().map(binding).collect::<Result<_>>()?,
+            affinities: BTreeMap::new(),
+            servers: Vec::new(),
+            path_rules: Vec::new(),
+            quic: BTreeMap::new(),
+            secrets: Secrets::default(),
         };
         for data in &case.services {
             let service = tables.service(data).with_context(|| format!("service {}", data.id))?;
+            tables.rules(data, &case.backends).with_context(|| format!("rules of service {}", data.id))?;
             tables.services.push((key(data), service));
         }
         for data in &case.backends {
@@ -180,6 +198,8 @@ impl Tables {
             affinity: match data.affinity.as_str() {
                 "none" => Affinity::None,
                 "source-ip" => Affinity::SourceIp,
+                "quic-cid" => Affinity::QuicCid,
+                "payload" => Affinity::Payload,
                 other => bail!("no affinity: {other}"),
             } as u8,
             table,
@@ -245,6 +265,10 @@ fn settings(data: &SettingsData) -> Result<Settings> {
         // Executors with caches and tick clocks put theirs.
         version: 1,
         tick: 0,
+        head_timeout: 20 * SECOND,
+        connect_timeout: 20 * SECOND,
+        holds: 80,
+        cpu_holds: 64,
     })
 }
 

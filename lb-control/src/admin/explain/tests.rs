@@ -38,6 +38,9 @@ fn service(port: u16, protocol: Protocol) -> ServiceSpec {
         binding_rate: 1000,
         source: None,
         mss: None,
+        proxy_protocol: false,
+        syn_data: false,
+        paths: Vec::new(),
         backends: vec![],
     }
 }

@@ -97,8 +97,16 @@ async fn open_flow(
     let key = sessionkey::flow_key(packet);
     let rows = context.reconciler.flows(filter, CLIENT_FLOWS).await?;
     Ok(rows.into_iter().find(|row| row.client == key).and_then(|row| match row.state {
-        FlowState::Opening | FlowState::Answered | FlowState::Established => Some((row.backend?, row.state)),
-        FlowState::Free | FlowState::Closing | FlowState::Closed | FlowState::Claimed => None,
+        FlowState::Opening
+        | FlowState::Answered
+        | FlowState::Established
+        | FlowState::Connecting
+        | FlowState::Releasing => Some((row.backend?, row.state)),
+        FlowState::Free
+        | FlowState::Closing
+        | FlowState::Closed
+        | FlowState::Claimed
+        | FlowState::Collecting => None,
     }))
 }
 

@@ -100,6 +100,9 @@ pub(super) const fn state_name(state: FlowState) -> &'static str {
         FlowState::Closing => "closing",
         FlowState::Closed => "closed",
         FlowState::Claimed => "claimed",
+        FlowState::Collecting => "collecting",
+        FlowState::Connecting => "connecting",
+        FlowState::Releasing => "releasing",
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::admin::explain::{mode_name, protocol_name};
 use crate::admin::row::AdminState;
-use lb_core::pool::{AffinitySpec, BackendSpec, Desired, NodeSpec, ServiceSpec, Vlan};
+use lb_core::pool::{BackendSpec, Desired, Fallback, NodeSpec, ServiceSpec, Vlan};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -145,9 +145,9 @@ impl From<&NodeSpec> for NodeRow {
 
 impl From<&ServiceSpec> for ConfiguredService {
     fn from(spec: &ServiceSpec) -> Self {
-        let (affinity, prefixes) = match spec.affinity {
-            AffinitySpec::None => ("none", None),
-            AffinitySpec::SourceIp { v4, v6 } => ("source-ip", Some((v4, v6))),
+        let prefixes = match spec.affinity.fallback() {
+            Fallback::None => None,
+            Fallback::SourceIp { v4, v6 } => Some((v4, v6)),
         };
         Self {
             name: spec.name.clone(),
@@ -156,7 +156,7 @@ impl From<&ServiceSpec> for ConfiguredService {
             port: spec.port,
             protocol: protocol_name(spec.protocol).to_owned(),
             mode: mode_name(spec.mode).to_owned(),
-            affinity: affinity.to_owned(),
+            affinity: spec.affinity.kind().to_owned(),
             prefix_v4: prefixes.map(|(v4, _)| v4),
             prefix_v6: prefixes.map(|(_, v6)| v6),
             lifetime_seconds: spec.lifetime.as_secs(),

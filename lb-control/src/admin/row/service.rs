@@ -50,7 +50,7 @@ impl From<&ServiceView> for ServiceRow {
             port: spec.port,
             protocol: protocol_name(spec.protocol).to_owned(),
             mode: mode_name(spec.mode).to_owned(),
-            affinity: affinity(spec.affinity, spec.address.is_ipv4()),
+            affinity: affinity(&spec.affinity, spec.address.is_ipv4()),
             lifetime_seconds: spec.lifetime.as_secs(),
             backends: view.backends.len(),
             backends_up: view.backends.iter().filter(|b| b.status == Status::Up).count(),
@@ -60,13 +60,13 @@ impl From<&ServiceView> for ServiceRow {
 }
 
 /// An affinity in a word; the prefix only where it is not the usual one of the service's family.
-fn affinity(affinity: AffinitySpec, ipv4: bool) -> String {
+fn affinity(affinity: &AffinitySpec, ipv4: bool) -> String {
     match (affinity, ipv4) {
-        (AffinitySpec::None, _) => "none".to_owned(),
-        (AffinitySpec::SourceIp { v4: 32, .. }, true) | (AffinitySpec::SourceIp { v6: 64, .. }, false) => {
-            "source-ip".to_owned()
-        }
+        (AffinitySpec::None | AffinitySpec::QuicCid(_) | AffinitySpec::Payload(_), _)
+        | (AffinitySpec::SourceIp { v4: 32, .. }, true)
+        | (AffinitySpec::SourceIp { v6: 64, .. }, false) => affinity.kind().to_owned(),
         (AffinitySpec::SourceIp { v4, .. }, true) => format!("source-ip/{v4}"),
         (AffinitySpec::SourceIp { v6, .. }, false) => format!("source-ip/{v6}"),
+        (AffinitySpec::HttpCookie(cookie), _) => format!("http-cookie {}", cookie.name),
     }
 }

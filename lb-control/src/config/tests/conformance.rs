@@ -65,7 +65,7 @@ fn the_sample_is_valid_and_has_every_key() {
     let text = full_sample();
     let full = parse(&text, "full").unwrap_or_else(|errors| panic!("{errors}"));
     assert_eq!(
-        full.secret,
+        full.secrets.session,
         SecretSource::Given(*b"\0\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f")
     );
     let mut found = BTreeSet::new();

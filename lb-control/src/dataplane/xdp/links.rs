@@ -134,5 +134,6 @@ fn attachment(interface: &Interface) -> Attachment {
         interface: interface.name.clone(),
         ifindex: interface.index,
         mode: interface.attached.unwrap_or(AttachMode::Native),
+        mtu: interface.mtu,
     }
 }

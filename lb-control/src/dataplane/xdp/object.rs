@@ -6,7 +6,7 @@ use super::{
     syscall,
     tables::Tables,
 };
-use crate::dataplane::{Error, Operation, Result, Sizes, clock};
+use crate::dataplane::{Error, Operation, Result, Sizes, clock, cpus};
 use aya::{
     Ebpf, EbpfLoader, TestRun, TestRunOptions,
     programs::{ProgramError, Xdp as XdpProgram},
@@ -80,6 +80,8 @@ impl Generation {
             seed: self.seed,
             half_open: self.sizes.half_open(),
             flows: self.sizes.flows,
+            holds: self.sizes.hold_records(),
+            cpu_holds: cpus(),
             version: self.next_version(),
             tick: clock::tick_ns(),
             ..*settings

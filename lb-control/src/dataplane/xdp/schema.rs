@@ -5,8 +5,8 @@
 
 use super::syscall::decode;
 use lb_common::abi::{
-    ArenaChunk, Backend, Binding, BindingBucket, BindingKey, BindingSlot, Flow, Hand, SCHEMA_VERSION,
-    Service, ServiceKey, Settings, binding_buckets,
+    AffinityRules, ArenaChunk, Backend, Binding, BindingBucket, BindingKey, BindingSlot, Flow, Hand,
+    PathRule, QuicConfig, SCHEMA_VERSION, Secrets, Server, Service, ServiceKey, Settings, binding_buckets,
 };
 
 /// Decoder of a key and its value.
@@ -32,6 +32,16 @@ pub struct Schema {
     pub hand: fn(&[u8]) -> Option<Hand>,
     /// An arena chunk.
     pub arena: fn(&[u8]) -> Option<ArenaChunk>,
+    /// The rules of an affinity.
+    pub affinity: fn(&[u8]) -> Option<AffinityRules>,
+    /// A server's mark.
+    pub server: fn(&[u8]) -> Option<Server>,
+    /// A path rule.
+    pub path: fn(&[u8]) -> Option<PathRule>,
+    /// A configuration of QUIC connection ids.
+    pub quic: fn(&[u8]) -> Option<QuicConfig>,
+    /// The keys that packets are checked with.
+    pub secrets: fn(&[u8]) -> Option<Secrets>,
     /// The bindings in one entry of their table.
     pub bindings: Bindings,
     /// A flow record.
@@ -48,6 +58,11 @@ impl Schema {
         status: decode,
         hand: decode,
         arena: decode,
+        affinity: decode,
+        server: decode,
+        path: decode,
+        quic: decode,
+        secrets: decode,
         bindings: |_, value| {
             let bucket = decode::<BindingBucket>(value).unwrap_or_default();
             bucket.0.iter().filter_map(BindingSlot::binding).collect()
@@ -55,14 +70,11 @@ impl Schema {
         flow: decode,
     };
 
-    /// Version 1: a hash map of bindings, and settings without a seed.
+    /// Version 1: a hash map of bindings; settings and flows without what delayed binding and the seed added.
     pub const V1: Self = Self {
         version: 1,
         settings: |bytes| {
-            const LENGTH: usize = 144;
-            let mut settings = [0; size_of::<Settings>()];
-            settings[..LENGTH].copy_from_slice(bytes.get(..LENGTH)?);
-            let mut settings: Settings = decode(&settings)?;
+            let mut settings: Settings = longer(bytes, 144)?;
             settings.binding_buckets = binding_buckets(settings.binding_capacity);
             Some(settings)
         },
@@ -70,6 +82,7 @@ impl Schema {
             let binding = value.get(..size_of::<Binding>()).and_then(decode);
             decode(key).zip(binding).into_iter().collect()
         },
+        flow: |bytes| longer(bytes, 144),
         ..Self::CURRENT
     };
 
@@ -80,4 +93,11 @@ impl Schema {
     pub(super) fn version_of(settings: &[u8]) -> Option<u32> {
         decode(settings.get(..4)?)
     }
+}
+
+/// A value whose first `length` bytes are known and whose other fields did not exist.
+fn longer<T: aya::Pod>(bytes: &[u8], length: usize) -> Option<T> {
+    let mut value = bytes.get(..length)?.to_vec();
+    value.resize(size_of::<T>(), 0);
+    decode(&value)
 }

@@ -50,7 +50,10 @@ pub(super) fn resize(pins: &Pins, known: &[Schema], sizes: Sizes) -> Result<(Gen
 
 fn check(sizes: &Sizes) -> Result<()> {
     let allowed = Sizes::SMALLEST..=Sizes::LARGEST;
-    let fits = allowed.contains(&sizes.bindings) && allowed.contains(&sizes.flows) && sizes.arena > 0;
+    let fits = allowed.contains(&sizes.bindings)
+        && allowed.contains(&sizes.flows)
+        && sizes.arena > 0
+        && (1..=Sizes::MOST_HOLDS).contains(&sizes.holds);
     if fits { Ok(()) } else { Err(Error::Sizes { sizes: *sizes }) }
 }
 

@@ -6,9 +6,9 @@ use crate::dataplane::{
 };
 use crate::reconcile::ResolvedHop;
 use lb_common::abi::{
-    Addr, ArenaChunk, Backend, Binding, BindingEvent, BindingKey, BindingRecord, Flow, Hop, Mac, Mode,
-    RecordResult, Service, ServiceFlags, ServiceKey, Settings, SettingsFlags, Status, SweepReport,
-    SweepRequest,
+    Addr, AffinityRules, ArenaChunk, Backend, Binding, BindingEvent, BindingKey, BindingRecord, Flow,
+    FlowKey, Hop, Mac, Mode, PathRule, QuicConfig, RecordResult, Secrets, Server, Service, ServiceFlags,
+    ServiceKey, Settings, SettingsFlags, Status, SweepReport, SweepRequest,
 };
 use lb_core::pool::{
     Admin, AffinitySpec, BackendSpec, Limits, NodeSpec, Protocol, ServiceSpec, Timeouts, Vlan,
@@ -21,7 +21,7 @@ use std::{
     time::Duration,
 };
 
-const SIZES: Sizes = Sizes { bindings: 1_024, flows: 1_024, arena: 256 };
+const SIZES: Sizes = Sizes { bindings: 1_024, flows: 1_024, arena: 256, holds: 64 };
 
 /// A chaotic data plane that the test keeps a hand on.
 #[derive(Clone)]
@@ -61,6 +61,19 @@ forward! {
     put_status(word: u32, bits: u64) -> ();
     arena(chunk: u32) -> ArenaChunk;
     put_arena(chunk: u32, content: &ArenaChunk) -> ();
+    affinities() -> Vec<(u16, AffinityRules)>;
+    put_affinity(slot: u16, rules: &AffinityRules) -> ();
+    servers(start: u32, count: u32) -> Vec<Server>;
+    put_servers(start: u32, servers: &[Server]) -> ();
+    paths(start: u32, count: u32) -> Vec<PathRule>;
+    put_paths(start: u32, rules: &[PathRule]) -> ();
+    quic() -> Vec<(u32, QuicConfig)>;
+    put_quic(place: u32, configuration: &QuicConfig) -> ();
+    secrets() -> Secrets;
+    put_secrets(secrets: &Secrets) -> ();
+    has_mark(mark: &FlowKey) -> bool;
+    put_mark(mark: &FlowKey) -> ();
+    delete_mark(mark: &FlowKey) -> ();
     devices() -> Vec<u32>;
     put_device(ifindex: u32) -> ();
     delete_device(ifindex: u32) -> ();
@@ -86,7 +99,9 @@ fn desired(services: Vec<ServiceSpec>) -> Desired {
             interfaces: vec!["eth0".into()],
             bindings: SIZES.bindings,
             flows: SIZES.flows,
+            held: SIZES.holds,
             session_secret: [7; 16],
+            secrets: Default::default(),
             tunnel_v4: None,
             tunnel_v6: None,
             gue_port: 6_080,
@@ -97,6 +112,8 @@ fn desired(services: Vec<ServiceSpec>) -> Desired {
                 tcp_reset: Duration::from_secs(5),
                 udp_new: Duration::from_secs(30),
                 udp_established: Duration::from_secs(120),
+                request_head: Duration::from_secs(20),
+                connect: Duration::from_secs(10),
             },
             limits: Limits { answer_rate: 1_000, prefix_quota: 0, prefix_window: Duration::from_secs(10) },
         },
@@ -117,6 +134,9 @@ fn service(id: u32, mode: Mode, backends: Vec<BackendSpec>) -> ServiceSpec {
         binding_rate: 10_000,
         source: None,
         mss: None,
+        proxy_protocol: false,
+        syn_data: false,
+        paths: Vec::new(),
         backends,
     }
 }
@@ -130,6 +150,8 @@ fn backend(number: u64, weight: u32) -> BackendSpec {
         weight,
         admin: Admin::Enabled,
         vlan: Vlan::Auto,
+        route: None,
+        server_id: None,
     }
 }
 

@@ -1,7 +1,9 @@
 mod model;
 
 use super::slots::BackendSlots;
-use super::{FoundBackend, FoundService, Layout, LayoutError, MIN_ARENA_CHUNKS, NO_TABLE, arena_chunks};
+use super::{
+    FoundBackend, FoundService, Layout, LayoutError, MIN_ARENA_CHUNKS, NO_TABLE, Stretch, arena_chunks,
+};
 use crate::pool::Desired;
 use crate::pool::table::TableError;
 use lb_common::abi::MAX_BACKENDS;
@@ -108,17 +110,19 @@ fn contradictions_in_pinned_maps_are_cleaned_up() {
     let backends = [3, 4, 3].map(|slot| FoundBackend { slot, generation: 9, owner });
     let found = FoundService {
         id: 1,
-        slot: 2,
+        slot: Some(2),
         table: 256 * 250,
         mask: 8_191,
         members: 256 * 250 + 8_192,
         member_count: 1,
         contents: Vec::new(),
+        servers: Stretch::default(),
+        paths: Stretch::default(),
     };
     let services = [
         found.clone(),
         FoundService { id: 2, ..found.clone() },
-        FoundService { id: 3, slot: u16::MAX, ..found },
+        FoundService { id: 3, slot: Some(u16::MAX), ..found },
     ];
     let layout = Layout::recover(backends, services, 256);
     assert_eq!((layout.service(1), layout.service(2), layout.service(3)), (Some(2), None, None));

@@ -3,8 +3,8 @@
 use super::super::tables::{Change, Tables};
 use anyhow::Result;
 use lb_common::abi::{
-    self, Backend, BindingBucket, Counters, Flow, FlowKey, FragmentKey, FragmentRef, Outcome, Service,
-    ServiceKey, Settings, hand,
+    self, AffinityRules, Backend, BindingBucket, Counters, Flow, FlowKey, FragmentKey, FragmentRef, Hold,
+    Outcome, PathRule, QuicConfig, Secrets, Server, Service, ServiceKey, Settings, hand,
 };
 use lb_common::datapath::{Insert, Scratch};
 use std::cell::{Cell, RefCell, UnsafeCell};
@@ -32,6 +32,13 @@ pub(super) struct Memory {
     pub(super) doorkeeper: Cells<u64>,
     pub(super) scratch: Cells<Scratch>,
     pub(super) outcomes: Vec<Cell<u64>>,
+    pub(super) affinities: BTreeMap<u16, AffinityRules>,
+    pub(super) servers: Vec<Server>,
+    pub(super) path_rules: Vec<PathRule>,
+    pub(super) quic: BTreeMap<u32, QuicConfig>,
+    pub(super) secrets: Secrets,
+    pub(super) holds: Cells<Hold>,
+    pub(super) answered: Cells<u64>,
 }
 
 impl Memory {
@@ -57,6 +64,13 @@ impl Memory {
             doorkeeper: Cells::of(abi::DOORKEEPER_ENTRIES),
             scratch: Cells::of(1),
             outcomes: vec![Cell::new(0); Outcome::COUNT as usize],
+            affinities: tables.affinities.clone(),
+            servers: tables.servers.clone(),
+            path_rules: tables.path_rules.clone(),
+            quic: tables.quic.clone(),
+            secrets: tables.secrets,
+            holds: Cells::of(settings.holds),
+            answered: Cells::of(abi::MAX_BACKENDS),
         };
         for (number, bucket) in (0..).zip(tables.binding_table(now)?) {
             memory.bindings.set(number, bucket);

@@ -6,8 +6,9 @@ use aya::maps::{Array, HashMap, MapData, PerCpuArray, ProgramArray, RingBuf, xdp
 use aya::programs::Xdp;
 use aya::{Ebpf, Pod};
 use lb_common::abi::{
-    ARENA_CHUNK, ArenaChunk, Backend, Binding, BindingBucket, BindingKey, BindingSlot, Counters, Flow,
-    FlowKey, FragmentKey, FragmentRef, Hand, Outcome, Service, ServiceKey, Settings, hand, map, program,
+    ARENA_CHUNK, AffinityRules, ArenaChunk, Backend, Binding, BindingBucket, BindingKey, BindingSlot,
+    Counters, Flow, FlowKey, FragmentKey, FragmentRef, Hand, Outcome, QuicConfig, Server, Service,
+    ServiceKey, Settings, hand, map, program,
 };
 use std::borrow::BorrowMut;
 use std::os::fd::{AsFd, AsRawFd};
@@ -21,6 +22,11 @@ pub(super) struct Maps {
     used_backends: Vec<u32>,
     status: Cleared<u64>,
     arena: Cleared<ArenaChunk>,
+    affinities: Array<MapData, AffinityRules>,
+    servers: Array<MapData, Server>,
+    quic: Array<MapData, QuicConfig>,
+    used_affinities: Vec<u32>,
+    used_quic: Vec<u32>,
     bindings: Cleared<BindingBucket>,
     hands: Cleared<Hand>,
     flow_index: HashMap<MapData, FlowKey, u64>,
@@ -66,6 +72,11 @@ impl Maps {
             used_backends: Vec::new(),
             status: Cleared::take(ebpf, map::STATUS)?,
             arena: Cleared::take(ebpf, map::ARENA)?,
+            affinities: taken(ebpf, map::AFFINITIES)?,
+            servers: taken(ebpf, map::SERVERS)?,
+            quic: taken(ebpf, map::QUIC)?,
+            used_affinities: Vec::new(),
+            used_quic: Vec::new(),
             bindings: Cleared::take(ebpf, map::BINDINGS)?,
             hands: Cleared::take(ebpf, map::HANDS)?,
             flow_index: taken(ebpf, map::FLOW_INDEX)?,
@@ -120,10 +131,33 @@ impl Maps {
             chunk[..slots.len()].copy_from_slice(slots);
             self.arena.map.set(place, ArenaChunk(chunk), 0)?;
         }
+        self.install_rules(tables)?;
         self.bindings.fill(&tables.binding_table(now)?)?;
         let live = Hand { value: tables.bindings.len() as u64, pad: [0; 7] };
         self.hands.map.set(hand::BINDINGS_LIVE, live, 0)?;
         self.change(&Change::Services(tables.service_entries()))
+    }
+
+    /// Fills in what services read of payloads.
+    fn install_rules(&mut self, tables: &Tables) -> Result<()> {
+        for slot in self.used_affinities.drain(..) {
+            self.affinities.set(slot, AffinityRules::default(), 0)?;
+        }
+        for place in self.used_quic.drain(..) {
+            self.quic.set(place, QuicConfig::default(), 0)?;
+        }
+        for (slot, rules) in &tables.affinities {
+            self.affinities.set(u32::from(*slot), rules, 0)?;
+            self.used_affinities.push(u32::from(*slot));
+        }
+        for (place, server) in (0..).zip(&tables.servers) {
+            self.servers.set(place, server, 0)?;
+        }
+        for (place, config) in &tables.quic {
+            self.quic.set(*place, config, 0)?;
+            self.used_quic.push(*place);
+        }
+        Ok(())
     }
 
     /// Changes a table.

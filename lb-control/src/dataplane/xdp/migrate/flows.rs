@@ -307,6 +307,8 @@ fn read(source: &Source) -> Result<Vec<(u32, Flow)>> {
 fn is_open(word: u64) -> bool {
     match FlowWord(word).state() {
         FlowState::Free | FlowState::Claimed => false,
+        // What waits in holds is not copied; the client begins anew.
+        FlowState::Collecting | FlowState::Connecting | FlowState::Releasing => false,
         FlowState::Opening
         | FlowState::Answered
         | FlowState::Established

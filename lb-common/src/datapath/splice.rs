@@ -1,0 +1,117 @@
+//! Delayed binding: the backend is chosen by what the client says, once it has said it.
+//!
+//! ```text
+//! greet    client's SYN: answered with a SYN cookie, nothing is kept
+//! collect  client's segments until its request head is complete, and while it waits for its backend
+//! connect  backend chosen, SYN to it
+//! turn     backend's answer: turned round with what waits
+//! learn, inspect   what is read of an established connection
+//! ```
+//! Afterwards packets are translated in place like those of any flow, with sequence numbers, selective acknowledgements
+//! and windows. One packet in, at most one out: whoever has to say something waits for a packet to turn round.
+
+mod collect;
+mod connect;
+mod greet;
+mod hold;
+mod options;
+mod proxy;
+mod read;
+mod release;
+mod segment;
+pub(crate) mod translate;
+mod turn;
+
+pub(crate) use collect::{run as collect, wait};
+pub(crate) use connect::run as connect;
+pub(crate) use greet::run as greet;
+pub(crate) use read::run as read;
+pub(crate) use turn::run as turn;
+
+use super::flow::{self, Live};
+use super::scratch::Packet;
+use super::{Env, Verdict, frame};
+use crate::abi::{FlowRef, FlowState, FlowWord, program};
+use crate::packet::{Tcp, flag};
+use crate::splice::{Proof, SynCookie};
+
+/// What a segment's acknowledgement proves of its sender, if `cookie` is what our SYN-ACK's number was and `isn` its SYN's.
+#[inline(never)]
+pub(crate) fn judge<E: Env>(env: &E, packet: &Packet, cookie: u32, isn: u32) -> Proof {
+    let Some(secrets) = env.secrets() else { return Proof::Wrong };
+    SynCookie(cookie).judge(secrets, env.now(), tuple(packet), isn)
+}
+
+/// Addresses and ports as the cookie covers them.
+#[inline(always)]
+fn tuple(packet: &Packet) -> (&crate::abi::Addr, &crate::abi::Addr, u32) {
+    let ports = packet.source_port.raw() as u32 | (packet.destination_port.raw() as u32) << 16;
+    (&packet.source, &packet.destination, ports)
+}
+
+/// Hands a segment of a flow, or of none, to a program of delayed binding.
+#[inline(always)]
+pub(crate) fn go_on<E: Env>(env: &E, number: u32, flow: FlowRef) -> Verdict {
+    if let Some(scratch) = env.scratch() {
+        // SAFETY: this CPU's own scratch.
+        unsafe {
+            (*scratch).flow = flow;
+            (*scratch).again = super::scratch::again::FIRST;
+        }
+    }
+    env.tail(number)
+}
+
+/// A packet of a spliced flow that is not established: who has to see it.
+#[inline(always)]
+pub(crate) fn unsettled<E: Env>(env: &E, live: &Live) -> Verdict {
+    let number = if live.reference.is_reply() { program::TURN } else { program::COLLECT };
+    go_on(env, number, live.reference)
+}
+
+/// Whether a client's segment belongs to a new connection with the flow's 5-tuple; the flow is over then.
+#[inline(never)]
+pub(crate) fn is_replaced<E: Env>(env: &E, packet: &Packet, live: &Live) -> bool {
+    if packet.tcp_flags & (flag::SYN | flag::ACK | flag::RST) != flag::ACK {
+        return false;
+    }
+    let Some(p) = frame::at(env, packet.l4 as usize, Tcp::LEN) else { return false };
+    // SAFETY: checked for the fixed header.
+    let tcp = unsafe { Tcp::new(p) };
+    let (cookie, isn) = (tcp.acknowledgement().wrapping_sub(1), tcp.sequence().wrapping_sub(1));
+    if cookie == live.flow().isn || judge(env, packet, cookie, isn) != Proof::First {
+        return false;
+    }
+    end(env, live);
+    true
+}
+
+/// Ends a flow, with its hold.
+#[inline(always)]
+pub(crate) fn end<E: Env>(env: &E, live: &Live) {
+    hold::abandon(env, live);
+    let word = flow::word_of(live.record);
+    if word.nonce() == live.reference.nonce() && !matches!(word.state(), FlowState::Free | FlowState::Claimed)
+    {
+        flow::release(env, live.record, live.reference.index(), word);
+    }
+}
+
+/// Changes a flow's state, whatever flags other CPUs set meanwhile; whether it was in `from`.
+#[inline(always)]
+pub(crate) fn step<E: Env>(env: &E, live: &Live, from: FlowState, to: FlowState, flags: u64) -> bool {
+    let mut tries = 0;
+    while tries < 4 {
+        let word = flow::word_of(live.record);
+        if word.nonce() != live.reference.nonce() || word.state() != from {
+            return false;
+        }
+        let next = FlowWord(word.0 | flags).with_state(to);
+        // SAFETY: from the environment.
+        if unsafe { env.exchange(&raw mut (*live.record).word, word.0, next.0) } {
+            return true;
+        }
+        tries += 1;
+    }
+    false
+}
