@@ -47,6 +47,7 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
         return count::end(env, outcome);
     }
     if live.word.has(FlowWord::SPLICED | FlowWord::REOPENED)
+        && to_service != to_service::SETTLED
         && let Some(verdict) = spliced(env, packet, &live)
     {
         return verdict;

@@ -94,14 +94,14 @@ pub struct Scratch {
     pub(crate) hold: u32,
     /// For `establish` and the programs of delayed binding: the flow; zero = none.
     pub(crate) flow: FlowRef,
-    /// For `connect`: one of [`again`].
-    pub(crate) again: u32,
-    /// For `nat` and `open`: the backend slot, plus 1, that the packet itself or its session names; 0 = none.
-    pub(crate) wanted: u32,
     /// For `bind` and `open`: the session key of a service whose affinity reads more than headers.
     pub(crate) session: u64,
+    /// For `nat` and `open`: the backend slot, plus 1, that the packet itself or its session names; 0 = none.
+    pub(crate) wanted: u32,
     /// For `open`: the backend slot, plus 1, whose flow stands beside another one of the same 5-tuple; 0 = it is the only one.
     pub(crate) aside: u32,
+    /// For `connect`: one of [`again`].
+    pub(crate) again: u32,
     pub(crate) pad: u32,
     /// For `quic`: bytes of the payload.
     pub(crate) segment: [u64; MAX_PAYLOAD_SEGMENT / 8],
@@ -117,6 +117,8 @@ pub(crate) mod to_service {
     pub(crate) const PLAIN: u32 = 1;
     /// A service with delayed binding.
     pub(crate) const SPLICED: u32 = 2;
+    /// The packet is of a flow with delayed binding, whose programs have seen it.
+    pub(crate) const SETTLED: u32 = 3;
 
     /// Which kind a service is.
     #[inline(always)]
@@ -126,6 +128,7 @@ pub(crate) mod to_service {
 }
 
 /// Why a SYN to a backend is due.
+#[allow(dead_code, reason = "the programs come with the next change")]
 pub(crate) mod again {
     /// The request has just been read.
     pub(crate) const FIRST: u32 = 0;

@@ -157,15 +157,17 @@ impl Secrets {
         running: &Desired,
         state_dir: &Path,
     ) -> Result<(), SecretError> {
+        let made = |key: &SegmentSecret| key.id == GENERATED_ID;
         self.resolve_with(desired, |source, purpose| match (source, purpose) {
             (SecretSource::Generated, Purpose::Session) => Ok(running.node.session_secret),
             (SecretSource::Generated, Purpose::SynCookie) => Ok(running.node.secrets.syn_cookie),
-            (SecretSource::Generated, Purpose::Segment | Purpose::Quic) => {
-                let mut kept = running.node.secrets.segment.iter();
-                Ok(kept.find(|kept| kept.id == GENERATED_ID).map_or([0; 16], |kept| kept.key))
-            }
+            (SecretSource::Generated, Purpose::Segment | Purpose::Quic) => Ok([0; 16]),
             (SecretSource::Given(_) | SecretSource::File(_), purpose) => source.resolve(purpose, state_dir),
-        })
+        })?;
+        if self.segment.is_empty() && running.node.secrets.segment.iter().all(made) {
+            desired.node.secrets.segment.clone_from(&running.node.secrets.segment);
+        }
+        Ok(())
     }
 
     fn resolve_with(

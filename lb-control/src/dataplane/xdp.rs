@@ -6,6 +6,7 @@
 //! a program, and a process killed at any step leaves a set that works.
 
 mod entry;
+mod fill;
 mod interface;
 mod layout;
 mod links;
@@ -99,7 +100,12 @@ impl Xdp {
 
     /// Removes attachments, maps and pins of a data plane that no process runs.
     pub fn remove(options: &Options) -> Result<()> {
-        if options.root.exists() { Pins::new(&options.root)?.remove_all() } else { Ok(()) }
+        if !options.root.exists() {
+            return Ok(());
+        }
+        let pins = Pins::new(&options.root)?;
+        fill::remove_all(&pins)?;
+        pins.remove_all()
     }
 
     /// Whether a data plane was left to run by an earlier process.
@@ -322,16 +328,21 @@ impl DataPlane for Xdp {
             self.set_redirecting(true)?;
         }
         let attachment = links::attach(&self.pins, &found, self.running.entry()?, self.options.attach);
+        if attachment.is_ok() {
+            fill::put(&self.pins, &found, self.running.fill()?);
+        }
         self.note_redirecting()?;
         attachment
     }
 
     fn detach(&mut self, interface: &str) -> Result<()> {
+        fill::remove(&self.pins, interface);
         self.pins.remove_link(interface)?;
         self.note_redirecting()
     }
 
     fn detach_all(&mut self) -> Result<()> {
+        fill::remove_all(&self.pins)?;
         self.pins.remove_all()
     }
 

@@ -8,7 +8,7 @@ use super::translate;
 use crate::abi::{BindingKey, Flow, FlowState, FlowWord, HoldFlags, Outcome, Settings, SpliceFlags, program};
 use crate::datapath::binding::Client;
 use crate::datapath::flow::{self, Live};
-use crate::datapath::scratch::{Packet, again, part};
+use crate::datapath::scratch::{Packet, again, part, to_service};
 use crate::datapath::{Env, Verdict, answer, binding, choice, count, frame, link, nat};
 use crate::packet::{Tcp, flag};
 use crate::splice::{Attempt, SynCookie, window_to_backend};
@@ -62,7 +62,7 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     }
     match live.word.state() {
         FlowState::Connecting => connecting(env, settings, packet, &live, &said),
-        FlowState::Releasing => releasing(env, settings, packet, &live, &said),
+        FlowState::Releasing => releasing(env, &live, &said),
         FlowState::Established if said.is(flag::SYN | flag::ACK) => {
             bare(env, settings, &live, said.acknowledgement, said.sequence.wrapping_add(1))
         }
@@ -225,11 +225,11 @@ fn bind<E: Env>(env: &E, settings: &Settings, live: &Live) -> bool {
 
 /// A backend's segment while held bytes are on their way to it.
 #[inline(always)]
-fn releasing<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live, said: &Said) -> Verdict {
+fn releasing<E: Env>(env: &E, live: &Live, said: &Said) -> Verdict {
     if said.flags & flag::RST != 0 {
         live.advance(env, false, said.flags);
         hold::abandon(env, live);
-        return translate::to_client(env, settings, packet, live);
+        return translated(env);
     }
     let Some(mut held) = hold::lock(env, live.flow().hold, live.reference) else {
         return count::end(env, Outcome::Swallowed);
@@ -255,7 +255,17 @@ fn releasing<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live,
     } else {
         held.unlock(env);
     }
-    translate::to_client(env, settings, packet, live)
+    translated(env)
+}
+
+/// Leaves the segment to the program that translates.
+#[inline(always)]
+fn translated<E: Env>(env: &E) -> Verdict {
+    if let Some(scratch) = env.scratch() {
+        // SAFETY: this CPU's own scratch.
+        unsafe { (*scratch).to_service = to_service::SETTLED };
+    }
+    env.tail(program::NAT)
 }
 
 /// Nothing is held any more.

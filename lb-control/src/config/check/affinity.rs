@@ -384,7 +384,10 @@ fn server_ids(quic: &QuicSpec, backends: &[LocatedBackend], owner: &Owner<'_>) {
                     id.bytes()[..usize::from(len)].iter().map(|b| format!("{b:02x}")).collect();
                 own.report(
                     Finding::error(at, format!("backend `{}` has the server id {shown}, too", other.name))
-                        .expected(format!("another id of {len} bytes for each backend"))
+                        .expected(match len {
+                            1 => "ids that differ in their last byte".to_owned(),
+                            len => format!("ids that differ in their last {len} bytes"),
+                        })
                         .related(first.clone(), "the other is")
                         .suggest("give one of them another `server-id`, or use a greater `server-id-length`"),
                 );

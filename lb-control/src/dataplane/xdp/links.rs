@@ -39,6 +39,7 @@ pub(super) fn owned(pins: &Pins) -> Result<Vec<Owned>> {
                     "the interface was removed or renamed; forgetting its attachment"
                 );
                 pins.remove_link(&name)?;
+                pins.remove_fill(&name)?;
             }
             Err(source) => return Err(failed(&name, source)),
         }

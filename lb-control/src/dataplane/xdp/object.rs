@@ -9,7 +9,7 @@ use super::{
 use crate::dataplane::{Error, Operation, Result, Sizes, clock, cpus};
 use aya::{
     Ebpf, EbpfLoader, TestRun, TestRunOptions,
-    programs::{ProgramError, Xdp as XdpProgram},
+    programs::{ProgramError, SchedClassifier, Xdp as XdpProgram},
 };
 use lb_common::abi::{
     BindingRecord, RECORDS_PER_RUN, RecordResult, SCHEMA_VERSION, Settings, SettingsFlags, SweepReport,
@@ -60,6 +60,13 @@ impl Generation {
                 .load()
                 .map_err(|source| Error::Load { program: name, source: Box::new(source) })?;
         }
+        let load_error = |source| Error::Load { program: program::FILL, source: Box::new(source) };
+        let fill = object.program_mut(program::FILL);
+        let fill: &mut SchedClassifier = fill
+            .ok_or(Error::Object { kind: "program", name: program::FILL })?
+            .try_into()
+            .map_err(load_error)?;
+        fill.load().map_err(load_error)?;
         for (place, name) in program::TAIL_CALLS {
             let target = xdp(&mut object, name)?.fd().map_err(run_error(name))?;
             tables.programs.set(place, target, 0).map_err(|error| {
@@ -125,9 +132,16 @@ impl Generation {
         self.program_fd(program::ENTRY)
     }
 
+    /// The program at the ingress of the stack.
+    pub(super) fn fill(&self) -> Result<BorrowedFd<'_>> {
+        self.program_fd(program::FILL)
+    }
+
     /// Pins every program.
     pub(super) fn pin_programs(&self, pins: &Pins) -> Result<()> {
-        program_names().try_for_each(|name| pins.put_program(name, self.program_fd(name)?))
+        program_names()
+            .chain([program::FILL])
+            .try_for_each(|name| pins.put_program(name, self.program_fd(name)?))
     }
 
     /// Runs the sweep over a stretch of a table.

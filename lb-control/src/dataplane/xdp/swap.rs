@@ -1,6 +1,7 @@
 //! Puts a new generation of programs in the place of the running one.
 
 use super::{
+    fill,
     layout::TABLES,
     links,
     migrate::{self, FlowCopy, Fresh, Marks},
@@ -77,6 +78,7 @@ fn first(pins: &Pins, sizes: Sizes) -> Result<Generation> {
     write_settings(&mut generation, &settings)?;
     pins.exchange()?;
     links::update_all(pins, generation.entry()?)?;
+    tell(fill::update_all(pins, generation.fill()?));
     finish(pins, &generation);
     Ok(generation)
 }
@@ -128,6 +130,7 @@ fn replace(
 
     // From here on the new programs run: what fails is told, and does not undo them.
     let swapped = Instant::now();
+    tell(generation.fill().and_then(|program| fill::update_all(pins, program)));
     let mut migration = Migration::default();
     loop {
         // What was written before the grace was over is seen by the look that begins after it.

@@ -1,0 +1,88 @@
+//! The same on kernels without links at the ingress: a filter of the `clsact` queueing discipline.
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    tc::{TcAttribute, TcBpfFlags, TcFilterBpfOption, TcHandle, TcMessage, TcOption},
+};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use std::{
+    io,
+    os::fd::{AsRawFd, BorrowedFd},
+};
+
+/// `TC_H_MIN_INGRESS` of `clsact`.
+const INGRESS: TcHandle = TcHandle { major: 0xffff, minor: 0xfff2 };
+/// The filter's own number; its preference is a place that others hardly use.
+const HANDLE: TcHandle = TcHandle { major: 0, minor: 1 };
+/// Its preference.
+const PREFERENCE: u32 = 0x5b11;
+
+/// Puts the program in the place of an earlier one, or there where none was.
+pub(super) fn put(ifindex: u32, program: BorrowedFd<'_>) -> io::Result<()> {
+    let mut discipline = message(ifindex, TcHandle { major: 0xffff, minor: 0 }, TcHandle::CLSACT, 0);
+    discipline.attributes.push(TcAttribute::Kind("clsact".to_owned()));
+    match ask(RouteNetlinkMessage::NewQueueDiscipline(discipline), NLM_F_CREATE | NLM_F_EXCL) {
+        Err(error) if error.raw_os_error() != Some(libc::EEXIST) => return Err(error),
+        _ => {}
+    }
+    let mut filter = filter(ifindex);
+    filter.attributes.push(TcAttribute::Options(vec![
+        TcOption::Bpf(TcFilterBpfOption::ProgFd(program.as_raw_fd().cast_unsigned())),
+        TcOption::Bpf(TcFilterBpfOption::ProgName("stickleback".to_owned())),
+        TcOption::Bpf(TcFilterBpfOption::Flags(TcBpfFlags::DirectAction)),
+    ]));
+    ask(RouteNetlinkMessage::NewTrafficFilter(filter), NLM_F_CREATE)
+}
+
+/// Removes the filter; none is no error. The discipline stays: others may have filters there.
+pub(super) fn remove(ifindex: u32) -> io::Result<()> {
+    match ask(RouteNetlinkMessage::DelTrafficFilter(filter(ifindex)), 0) {
+        Err(error) if is_absent(&error) => Ok(()),
+        other => other,
+    }
+}
+
+/// No such filter, no discipline, or no interface.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL | libc::ENODEV | libc::EOPNOTSUPP))
+}
+
+fn filter(ifindex: u32) -> TcMessage {
+    let every_protocol = (libc::ETH_P_ALL as u16).to_be();
+    let mut filter = message(ifindex, HANDLE, INGRESS, PREFERENCE << 16 | u32::from(every_protocol));
+    filter.attributes.push(TcAttribute::Kind("bpf".to_owned()));
+    filter
+}
+
+fn message(ifindex: u32, handle: TcHandle, parent: TcHandle, info: u32) -> TcMessage {
+    let mut message = TcMessage::default();
+    message.header.index = ifindex.cast_signed();
+    message.header.handle = handle;
+    message.header.parent = parent;
+    message.header.info = info;
+    message
+}
+
+/// Sends a request and waits for its acknowledgement.
+fn ask(request: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(request));
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    socket.send(&bytes, 0)?;
+    let (answer, _) = socket.recv_from_full()?;
+    let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer).map_err(io::Error::other)?;
+    match answer.payload {
+        NetlinkPayload::Error(error) if error.code.is_none() => Ok(()),
+        NetlinkPayload::Error(error) => Err(error.to_io()),
+        other => Err(io::Error::other(format!("unexpected answer to a filter request: {other:?}"))),
+    }
+}
