@@ -15,24 +15,6 @@ pub fn siphash<const N: usize>(secret: &[u64; 2], words: &[u64; N], tail: u64, l
     state.finish(tail, len)
 }
 
-/// Hashes the first `len` bytes of `words`, at most all of them; the bytes behind are zero.
-#[inline(always)]
-pub(super) fn siphash_up_to<const N: usize>(secret: &[u64; 2], words: &[u64; N], len: u32) -> u64 {
-    let mut state = State::new(secret);
-    let whole = (len / 8) as usize;
-    let mut tail = 0;
-    let mut i = 0;
-    while i < N {
-        if i == whole {
-            tail = u64::from_le(words[i]);
-            break;
-        }
-        state.absorb(u64::from_le(words[i]));
-        i += 1;
-    }
-    state.finish(tail, len as u8)
-}
-
 /// A hash under way, for messages whose length the compiler does not know.
 pub(super) struct State([u64; 4]);
 

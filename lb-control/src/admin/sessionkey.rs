@@ -115,7 +115,6 @@ mod tests {
             source: None,
             mss: None,
             proxy_protocol: false,
-            syn_data: false,
             paths: Vec::new(),
             backends: vec![],
         }

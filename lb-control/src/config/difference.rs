@@ -200,7 +200,6 @@ fn compare_service(old: &ServiceSpec, new: &ServiceSpec, differences: &mut Vec<D
     changes.add("source-nat", option(old.source), option(new.source), Effect::Live);
     changes.add("mss", option(old.mss), option(new.mss), Effect::Live);
     changes.add("proxy-protocol", old.proxy_protocol, new.proxy_protocol, Effect::Live);
-    changes.add("syn-data", old.syn_data, new.syn_data, Effect::Live);
     changes.add("path", paths(&old.paths), paths(&new.paths), Effect::RebindsSessions);
     let service = &new.name;
     differences.extend(

@@ -57,7 +57,6 @@ fn desired() -> Desired {
             source: None,
             mss: None,
             proxy_protocol: false,
-            syn_data: false,
             paths: Vec::new(),
             backends: backends.collect(),
         }],

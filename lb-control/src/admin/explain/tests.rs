@@ -39,7 +39,6 @@ fn service(port: u16, protocol: Protocol) -> ServiceSpec {
         source: None,
         mss: None,
         proxy_protocol: false,
-        syn_data: false,
         paths: Vec::new(),
         backends: vec![],
     }

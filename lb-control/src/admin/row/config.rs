@@ -97,8 +97,6 @@ pub struct ConfiguredService {
     pub mss: Option<u16>,
     /// Backends get a PROXY protocol header.
     pub proxy_protocol: bool,
-    /// SYN segments to backends carry the request.
-    pub syn_data: bool,
     /// Pools of requests by their path.
     pub paths: Vec<ConfiguredPath>,
     /// Backends.
@@ -200,7 +198,6 @@ impl From<&ServiceSpec> for ConfiguredService {
             source: spec.source.map(|ip| ip.to_string()),
             mss: spec.mss,
             proxy_protocol: spec.proxy_protocol,
-            syn_data: spec.syn_data,
             paths: spec.paths.iter().map(ConfiguredPath::from).collect(),
             backends: spec.backends.iter().map(ConfiguredBackend::from).collect(),
         }

@@ -137,7 +137,6 @@ fn service(id: u32, mode: Mode, backends: Vec<BackendSpec>) -> ServiceSpec {
         source: None,
         mss: None,
         proxy_protocol: false,
-        syn_data: false,
         paths: Vec::new(),
         backends,
     }

@@ -26,7 +26,6 @@ fn service(protocol: Protocol, affinity: AffinitySpec) -> ServiceSpec {
         source: None,
         mss: None,
         proxy_protocol: false,
-        syn_data: false,
         paths: vec![path("/", "all"), path("/static/", "files")],
         backends: vec![],
     }
