@@ -465,7 +465,8 @@ fn fail_everywhere(from: &Desired, to: &Desired) {
         }
         node.apply(to.clone()).expect("a second attempt works");
         assert_eq!(meaning(&plane), wanted, "call {number}, late: {late}");
-        assert_eq!(plane.lock().inner().mark_count(), meaning(&plane).marks.len());
+        let marks = plane.lock().inner().mark_count();
+        assert_eq!(marks, wanted.marks.len(), "call {number}, late: {late}");
     }
     assert!(calls.len() > 20, "the change takes more than {} calls", calls.len());
 }
