@@ -77,8 +77,6 @@ pub struct AffinityFlags;
 impl AffinityFlags {
     /// Responses are scanned for `Set-Cookie`, and the value bound to their backend.
     pub const LEARN: u16 = 1 << 0;
-    /// The SYN to a backend carries the request (RFC 7413 without a cookie).
-    pub const SYN_DATA: u16 = 1 << 1;
     /// A PROXY protocol header (version 2) goes in front of the first request.
     pub const PROXY: u16 = 1 << 2;
 }

@@ -121,8 +121,6 @@ impl HoldFlags {
     pub const FIN: u32 = 1 << 0;
     /// The method is GET or HEAD: executing it twice does no harm.
     pub const SAFE: u32 = 1 << 1;
-    /// Bytes of the request went to a backend that has not answered.
-    pub const SENT_EARLY: u32 = 1 << 2;
     /// The bytes are a response's, kept for their head.
     pub const RESPONSE: u32 = 1 << 3;
     /// It is known where the request belongs.

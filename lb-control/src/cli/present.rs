@@ -214,6 +214,7 @@ pub(super) fn flows(page: &FlowPage, look: Look) -> String {
         Column("BACKEND ADDRESS", Left),
         Column("SEEN AS", Left),
         Column("STATE", Left),
+        Column("OFFSET", Right),
         Column("IDLE", Right),
     ];
     let mut sheet = Sheet::new(look, &columns);
@@ -227,6 +228,7 @@ pub(super) fn flows(page: &FlowPage, look: Look) -> String {
             plain(&row.backend_address),
             plain(if row.source == row.client { "-" } else { row.source.as_str() }),
             plain(&row.state),
+            plain(row.offset.map_or_else(|| "-".to_owned(), |offset| offset.to_string())),
             plain(span(row.idle_seconds)),
         ]);
     }

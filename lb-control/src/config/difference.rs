@@ -182,12 +182,17 @@ fn compare_service(old: &ServiceSpec, new: &ServiceSpec, differences: &mut Vec<D
     changes.add("id", old.id, new.id, Effect::RebindsSessions);
     changes.add("address", front(old), front(new), Effect::EndsConnections);
     changes.add("mode", mode(old.mode), mode(new.mode), Effect::EndsConnections);
-    changes.add("affinity", affinity(&old.affinity), affinity(&new.affinity), Effect::RebindsSessions);
+    changes.add(
+        "affinity",
+        affinity_words(&old.affinity),
+        affinity_words(&new.affinity),
+        Effect::RebindsSessions,
+    );
     let keys = |spec: &ServiceSpec| {
         let quic = spec.affinity.quic().map(|quic| &quic.configurations);
         quic.into_iter().flatten().map(|entry| (entry.rotation, entry.key)).collect::<Vec<_>>()
     };
-    if affinity(&old.affinity) == affinity(&new.affinity) && keys(old) != keys(new) {
+    if affinity_words(&old.affinity) == affinity_words(&new.affinity) && keys(old) != keys(new) {
         changes.add("quic.key", "(secret)", "(another secret)", Effect::RebindsSessions);
     }
     changes.add("lifetime", spell(old.lifetime), spell(new.lifetime), Effect::Live);
@@ -195,7 +200,6 @@ fn compare_service(old: &ServiceSpec, new: &ServiceSpec, differences: &mut Vec<D
     changes.add("source-nat", option(old.source), option(new.source), Effect::Live);
     changes.add("mss", option(old.mss), option(new.mss), Effect::Live);
     changes.add("proxy-protocol", old.proxy_protocol, new.proxy_protocol, Effect::Live);
-    changes.add("syn-data", old.syn_data, new.syn_data, Effect::Live);
     changes.add("path", paths(&old.paths), paths(&new.paths), Effect::RebindsSessions);
     let service = &new.name;
     differences.extend(
@@ -306,7 +310,8 @@ fn mode(mode: Mode) -> &'static str {
     }
 }
 
-fn affinity(affinity: &AffinitySpec) -> String {
+/// An affinity with its details, in words; keys are not shown.
+pub(crate) fn affinity_words(affinity: &AffinitySpec) -> String {
     let fallback = |fallback: &Fallback| match fallback {
         Fallback::None => String::new(),
         Fallback::SourceIp { v4, v6 } => format!(", fallback source-ip (prefix-v4 {v4}, prefix-v6 {v6})"),
@@ -342,7 +347,7 @@ fn affinity(affinity: &AffinitySpec) -> String {
 }
 
 /// A reading's word in the configuration.
-pub(crate) const fn reading_word(reading: Reading) -> &'static str {
+const fn reading_word(reading: Reading) -> &'static str {
     match reading {
         Reading::Bind => "bind",
         Reading::Route => "route",

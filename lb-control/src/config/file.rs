@@ -202,10 +202,6 @@ pub(super) struct Service {
     /// address (`http-cookie`, or `payload` over TCP, with `source-nat`).
     #[schemars(extend("default" = false))]
     pub(super) proxy_protocol: Field<bool>,
-    /// Whether the SYN to a backend carries the request (`http-cookie`, or `payload` over TCP); backends need
-    /// `net.ipv4.tcp_fastopen` with 0x602 set.
-    #[schemars(extend("default" = false))]
-    pub(super) syn_data: Field<bool>,
     /// Configurations of connection ids (`quic-cid`).
     pub(super) quic: Field<Vec<Field<Quic>>>,
     /// Pools for requests by the beginning of their path (`http-cookie`).

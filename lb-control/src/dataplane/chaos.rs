@@ -35,24 +35,24 @@ pub struct Faults {
 pub struct Chaos<D = Memory> {
     inner: D,
     faults: Faults,
-    calls: u64,
+    calls: Vec<Operation>,
     failed: u64,
 }
 
 impl<D: DataPlane> Chaos<D> {
     /// Wraps a data plane; nothing fails yet.
     pub fn new(inner: D) -> Self {
-        Self { inner, faults: Faults::default(), calls: 0, failed: 0 }
+        Self { inner, faults: Faults::default(), calls: Vec::new(), failed: 0 }
     }
 
     /// Sets what fails from now on; calls are counted from 0 again.
     pub fn set_faults(&mut self, faults: Faults) {
-        (self.faults, self.calls) = (faults, 0);
+        (self.faults, self.calls) = (faults, Vec::new());
     }
 
     /// Calls since the faults were set.
-    pub const fn calls(&self) -> u64 {
-        self.calls
+    pub fn calls(&self) -> &[Operation] {
+        &self.calls
     }
 
     /// Calls that were made to fail, ever.
@@ -66,8 +66,8 @@ impl<D: DataPlane> Chaos<D> {
     }
 
     fn call<T>(&mut self, operation: Operation, work: impl FnOnce(&mut D) -> Result<T>) -> Result<T> {
-        let number = self.calls;
-        self.calls += 1;
+        let number = self.calls.len() as u64;
+        self.calls.push(operation);
         let by_chance = splitmix64(self.faults.seed ^ number) % 1_000 < u64::from(self.faults.per_mille);
         if !(by_chance || self.faults.kinds.contains(&operation) || self.faults.calls.contains(&number)) {
             return work(&mut self.inner);

@@ -71,6 +71,11 @@ impl Memory {
         self.events.push(BindingEvent { session: key.session, service: key.service, kind, word, expires });
     }
 
+    /// How many backends' addresses are marked.
+    pub fn mark_count(&self) -> usize {
+        self.marks.len()
+    }
+
     fn apply(&mut self, record: &BindingRecord, now: u64) -> RecordResult {
         let place = (record.service, record.session);
         let new = BindingWord(record.word);

@@ -1,11 +1,16 @@
 //! The reconciler over the kernel's tables.
 
 use crate::sandbox::{SIZES, Sandbox, output, run};
-use lb_common::abi::{BindingBucket, BindingKey, BindingOp, BindingRecord, BindingWord, Hop, Mac, Mode};
+use lb_common::abi::{
+    Be16, BindingBucket, BindingKey, BindingOp, BindingRecord, BindingWord, FlowKey, Hop, Mac, Mode,
+    OnMismatch, Reading,
+};
+use lb_common::affinity::quic::Layout;
 use lb_control::dataplane::{DataPlane, xdp::Xdp};
 use lb_control::reconcile::{self, HopChange, HopState, ResolvedHop, SessionFilter};
 use lb_core::pool::{
-    Admin, AffinitySpec, BackendSpec, Desired, Limits, NodeSpec, Protocol, ServiceSpec, Timeouts, Vlan,
+    Admin, AffinitySpec, BackendSpec, CookieSpec, Desired, Fallback, Limits, NodeSpec, PathSpec, Protocol,
+    QuicConfiguration, QuicSpec, ServiceSpec, Timeouts, Vlan,
 };
 use std::{net::Ipv4Addr, time::Duration};
 
@@ -57,7 +62,6 @@ fn desired() -> Desired {
             source: None,
             mss: None,
             proxy_protocol: false,
-            syn_data: false,
             paths: Vec::new(),
             backends: backends.collect(),
         }],
@@ -161,6 +165,75 @@ async fn sessions_are_seen_acknowledged_listed_and_deleted() {
     thread.join().expect("it ends");
     assert!(!output("ip link show lb0").contains("prog/xdp"));
     assert!(!sandbox.root.exists());
+}
+
+/// Services whose affinity has rules, servers that packets name, and a pool for a path.
+fn named_servers() -> Desired {
+    let mut state = desired();
+    state.node.secrets.syn_cookie = [3; 16];
+    let mut by_id = state.services[0].clone();
+    let by_cookie = &mut state.services[0];
+    by_cookie.mode = Mode::Nat;
+    by_cookie.affinity = AffinitySpec::HttpCookie(CookieSpec {
+        name: "SESS".into(),
+        reading: Reading::Route,
+        part: Some((b'!', 1)),
+        learn: false,
+        fallback: Fallback::None,
+        on_mismatch: OnMismatch::Count,
+        head_limit: 4_096,
+    });
+    let backends = by_cookie.backends.clone();
+    by_cookie.paths =
+        vec![PathSpec { prefix: "/static/".into(), name: "web/static/".into(), id: 79, backends }];
+    (by_id.name, by_id.id, by_id.protocol) = ("quic".into(), 78, Protocol::Udp);
+    let layout = Layout::new(4, 6).expect("in range");
+    let configurations = vec![QuicConfiguration { rotation: 1, layout, key: Some([9; 16]) }];
+    by_id.affinity = AffinitySpec::QuicCid(QuicSpec { configurations, fallback: Fallback::None });
+    state.services.push(by_id);
+    state
+}
+
+#[tokio::test]
+async fn names_of_servers_stand_in_the_kernel_over_restarts_and_other_sizes() {
+    let sandbox = Sandbox::new();
+    sandbox.veth("lb0", "peer0");
+    let (handle, thread) = reconcile::spawn(Box::new(sandbox.open(SIZES)), None).expect("starts");
+    handle.apply(named_servers()).await.expect("applied");
+    for address in 1..=3 {
+        handle.hop(way(address)).await.expect("taken");
+    }
+    let inputs = handle.explain_inputs("web").await.expect("told");
+    assert_eq!((inputs.servers.len(), inputs.rules.path_count), (3, 1));
+    assert_eq!((inputs.rules.mss_v4, inputs.rules.mss_v6), (1_460, 1_440), "the links' MTU");
+    assert!(inputs.secrets.since_1970 > 0 && inputs.secrets.last_epoch > inputs.secrets.first_epoch);
+    let of_path = handle.explain_inputs("web/static/").await.expect("a path's pool");
+    assert_ne!(of_path.servers, inputs.servers, "servers of its own");
+    assert_eq!((of_path.service.id, of_path.service.slot), (79, inputs.service.slot));
+    assert_eq!(handle.explain_inputs("quic").await.expect("told").servers.len(), 3);
+    drop(handle);
+    thread.join().expect("it ends when nobody needs it");
+
+    // A second life, in tables of other sizes: marks, rules and keys are those of before.
+    let sizes = lb_control::dataplane::Sizes { flows: 2 * SIZES.flows, holds: 2 * SIZES.holds, ..SIZES };
+    let mut plane = sandbox.open(sizes);
+    let mark = FlowKey::mark(Ipv4Addr::new(10, 2, 0, 1).into(), Be16::new(80));
+    assert!(plane.has_mark(&mark).expect("read"), "backends of spliced services stay marked");
+    assert_eq!(plane.quic().expect("read").len(), 1);
+    let settings = plane.settings().expect("read");
+    assert_eq!(settings.holds - settings.cpu_holds, sizes.holds);
+    let (handle, thread) = reconcile::spawn(Box::new(plane), None).expect("starts");
+    let mut same = named_servers();
+    (same.node.flows, same.node.held) = (sizes.flows, sizes.holds);
+    let report = handle.apply(same.clone()).await.expect("applied");
+    assert_eq!(report.writes, 0, "{report:?}");
+    same.services.truncate(0);
+    handle.apply(same).await.expect("applied");
+    drop(handle);
+    thread.join().expect("it ends");
+    let mut plane = sandbox.open(sizes);
+    assert!(!plane.has_mark(&mark).expect("read"));
+    assert!(plane.affinities().expect("read").is_empty() && plane.quic().expect("read").is_empty());
 }
 
 #[tokio::test]

@@ -101,8 +101,6 @@ pub struct ServiceSpec {
     pub mss: Option<u16>,
     /// Whether the first request is preceded by a PROXY protocol header (spliced, with source NAT).
     pub proxy_protocol: bool,
-    /// Whether the SYN to a backend carries the request (spliced).
-    pub syn_data: bool,
     /// Requests that go to pools of their own, by their path (`http-cookie` only).
     pub paths: Vec<PathSpec>,
     /// Backends, by name without repetition.

@@ -59,9 +59,7 @@ pub fn rules(spec: &ServiceSpec, place: &ServicePlan, mss: [u16; 2]) -> Option<A
     };
     if spec.is_spliced() {
         [rules.mss_v4, rules.mss_v6] = mss;
-        let flag = |flag, is_set| if is_set { flag } else { 0 };
-        rules.flags =
-            flag(AffinityFlags::SYN_DATA, spec.syn_data) | flag(AffinityFlags::PROXY, spec.proxy_protocol);
+        rules.flags = if spec.proxy_protocol { AffinityFlags::PROXY } else { 0 };
     }
     match &spec.affinity {
         AffinitySpec::None | AffinitySpec::SourceIp { .. } => return None,
@@ -80,6 +78,8 @@ pub fn rules(spec: &ServiceSpec, place: &ServicePlan, mss: [u16; 2]) -> Option<A
             rules.reading = Reading::Bind as u8;
             rules.offset = payload.offset;
             rules.length = fill(&mut rules.mask, &payload.mask) as u16;
+            // A stream is collected until the segment is there.
+            rules.head_limit = rules.offset + rules.length;
         }
     }
     Some(rules)
@@ -98,19 +98,14 @@ pub fn path_rule(prefix: &str, pool: &ServiceSpec, place: &ServicePlan) -> PathR
 }
 
 /// The MSS that is announced to clients of both families, when the narrowest link of clients and backends has that MTU.
-///
-/// A segment must reach the backend with other options than it came with: 12 bytes more where the SYN carries data.
 pub fn mss(spec: &ServiceSpec, mtu: u16) -> [u16; 2] {
-    let room = if spec.syn_data { OPTIONS } else { 0 };
     let of = |headers: u16, least: u16| {
-        let mss = mtu.saturating_sub(headers + room).clamp(least, MSS_MOST);
+        let mss = mtu.saturating_sub(headers).clamp(least, MSS_MOST);
         spec.mss.map_or(mss, |given| mss.min(given))
     };
     [of(40, MSS_LEAST_V4), of(60, MSS_LEAST_V6)]
 }
 
-/// Options that a SYN to a backend gets in front of data.
-const OPTIONS: u16 = 12;
 /// What every host takes (RFC 9293 section 3.7.1).
 const MSS_LEAST_V4: u16 = 536;
 /// The least IPv6 MTU without headers (RFC 8200 section 5).

@@ -3,8 +3,8 @@
 use super::hold::{self, Held};
 use super::segment::{self, Segment, SynOptions};
 use crate::abi::{
-    Affinity, AffinityRules, Backend, BindingKey, Flow, FlowKey, FlowRef, FlowState, Hold, HoldFlags,
-    MAX_TRIED, Outcome, Said, Service, ServiceFlags, Settings, SpliceFlags, Status,
+    Affinity, AffinityRules, Backend, BindingKey, Flow, FlowKey, FlowRef, FlowState, Hold, MAX_TRIED,
+    Outcome, Said, Service, ServiceFlags, Settings, SpliceFlags, Status,
 };
 use crate::datapath::binding::Chosen;
 use crate::datapath::choice::Tried;
@@ -128,7 +128,7 @@ fn choose<E: Env>(env: &E, pool: &Service, live: &Live, held: &mut Held, why: u3
         return first(env, pool, held.get(), now);
     }
     if why != again::REFUSED {
-        if !is_silent(env, attempt, current, now) || is_bound_to(held.get()) {
+        if !is_silent(env, attempt, current, now) {
             return current as u32;
         }
         let next = next(env, pool, held, current);
@@ -148,12 +148,6 @@ fn is_silent<E: Env>(env: &E, attempt: Attempt, slot: u16, now: u64) -> bool {
     // SAFETY: from the environment.
     let answered = env.answered(slot).map_or(0, |cell| unsafe { cell.read_volatile() });
     attempt.is_silent(now, answered)
-}
-
-/// Whether the silent backend may have executed the request, and another one must not do it again.
-#[inline(always)]
-fn is_bound_to(hold: &Hold) -> bool {
-    hold.flags & (HoldFlags::SENT_EARLY | HoldFlags::SAFE) == HoldFlags::SENT_EARLY
 }
 
 /// The backend that a request belongs to: one that it names, its session's, or the first of the session's order.

@@ -5,7 +5,7 @@ use super::options::{self, SynSays};
 use super::release::{self, Chunk};
 use super::segment::{self, Segment};
 use super::translate;
-use crate::abi::{BindingKey, Flow, FlowState, FlowWord, HoldFlags, Outcome, Settings, SpliceFlags, program};
+use crate::abi::{BindingKey, Flow, FlowState, FlowWord, Outcome, Settings, SpliceFlags, program};
 use crate::datapath::binding::Client;
 use crate::datapath::flow::{self, Live};
 use crate::datapath::scratch::{Packet, again, part, to_service};
@@ -85,15 +85,14 @@ fn connecting<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live
     if number != 0 && held.is_none() {
         return count::end(env, Outcome::Swallowed);
     }
-    // How much of the stream the SYN may have carried, and where the stream begins for the backend.
-    let (early, front) = match &held {
-        Some(held) if held.get().flags & HoldFlags::SENT_EARLY != 0 => (held.get().len, held.get().front),
-        Some(held) => (0, held.get().front),
-        None => (0, 0),
+    // Where the stream begins for the backend.
+    let front = match &held {
+        Some(held) => held.get().front,
+        None => 0,
     };
     let start = live.flow().start.wrapping_sub(front);
     let taken = said.acknowledgement.wrapping_sub(start);
-    let fits = said.flags & flag::ACK != 0 && taken <= early;
+    let fits = said.flags & flag::ACK != 0 && taken == 0;
     let is_answer = said.is(flag::SYN | flag::ACK) && fits;
     if is_answer && flow::word_of(live.record).state() == FlowState::Connecting {
         heard(env, live);
@@ -215,7 +214,7 @@ fn bind<E: Env>(env: &E, settings: &Settings, live: &Live) -> bool {
     let (Some(service), Some(backend)) = (service, nat::owner(env, live)) else { return false };
     let now = env.now();
     let key = BindingKey::new(flow.service, flow.session);
-    match binding::find(env, &key, now) {
+    match binding::find_again(env, &key, now) {
         Some(found) if found.word.backend() == flow.backend => binding::touch(&found, now, service.lifetime),
         _ => {
             let client = Client { address: &client.source, proved: true };

@@ -11,6 +11,8 @@ use utoipa::ToSchema;
 /// A virtual IP, port and protocol with its pool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ServiceRow {
+    /// What requests' paths begin with that go to this pool; absent for a service itself.
+    pub path: Option<String>,
     /// Unique name.
     #[schema(example = "web")]
     pub name: String,
@@ -27,7 +29,8 @@ pub struct ServiceRow {
     /// `nat`, `l2`, `ipip` or `gue`.
     #[schema(example = "nat")]
     pub mode: String,
-    /// `none`, or `source-ip`, with its prefix length unless that is 32 (IPv4) or 64 (IPv6).
+    /// `none`, `quic-cid`, `payload`, `http-cookie` with the cookie's name, or `source-ip` with its prefix length unless
+    /// that is 32 (IPv4) or 64 (IPv6).
     #[schema(example = "source-ip/24")]
     pub affinity: String,
     /// Lifetime of a binding without traffic, in seconds.
@@ -45,6 +48,7 @@ impl From<&ServiceView> for ServiceRow {
         let spec = &view.spec;
         Self {
             name: spec.name.clone(),
+            path: view.prefix.clone(),
             id: spec.id,
             address: spec.address.to_string(),
             port: spec.port,

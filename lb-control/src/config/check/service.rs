@@ -88,7 +88,6 @@ pub(super) fn check(service: &Service, pools: &Pools<'_>, owner: &Owner<'_>) -> 
         source: service.source_nat.get().map(|address| address.0),
         mss: service.mss.get().map(|n| n.narrow()),
         proxy_protocol: service.proxy_protocol.get().copied().unwrap_or_default(),
-        syn_data: service.syn_data.get().copied().unwrap_or_default(),
         paths: paths.iter().map(|path| path.spec.clone()).collect(),
         backends: backends.iter().map(|backend| backend.spec.clone()).collect(),
     };
@@ -100,7 +99,7 @@ pub(super) fn check(service: &Service, pools: &Pools<'_>, owner: &Owner<'_>) -> 
         (spec.mode, mode_span),
         owner,
     );
-    check_splice(service, &spec, owner);
+    check_proxy_protocol(service, &spec, owner);
     let located = LocatedService {
         spec,
         object: owner.object.to_owned(),
@@ -162,23 +161,16 @@ pub(super) fn backends(
     }
 }
 
-/// Keys that only services take whose handshake the balancer answers.
-fn check_splice(service: &Service, spec: &ServiceSpec, owner: &Owner<'_>) {
-    let kinds = "affinity \"http-cookie\", or \"payload\" over TCP";
-    for (key, field) in [("proxy-protocol", &service.proxy_protocol), ("syn-data", &service.syn_data)] {
-        if let Some((true, span)) = field.located()
-            && !spec.is_spliced()
-        {
-            owner.report(
-                Finding::error(span, format!("`{key}` works only with {kinds}"))
-                    .suggest("remove it: only there the balancer itself connects to the backend"),
-            );
-        }
-    }
-    if let Some((true, span)) = service.proxy_protocol.located()
-        && spec.is_spliced()
-        && service.source_nat.span().is_none()
-    {
+/// The PROXY protocol needs a handshake of the balancer's own, and a client that the backend does not see.
+fn check_proxy_protocol(service: &Service, spec: &ServiceSpec, owner: &Owner<'_>) {
+    let Some((true, span)) = service.proxy_protocol.located() else { return };
+    if !spec.is_spliced() {
+        let kinds = "affinity \"http-cookie\", or \"payload\" over TCP";
+        owner.report(
+            Finding::error(span, format!("`proxy-protocol` works only with {kinds}"))
+                .suggest("remove it: only there the balancer itself connects to the backend"),
+        );
+    } else if service.source_nat.span().is_none() {
         owner.report(
             Finding::error(span, "`proxy-protocol` works only with `source-nat`").suggest(
                 "add `source-nat`, or remove `proxy-protocol`: without it backends see the client's address anyway",

@@ -239,7 +239,7 @@ fn the_schema_takes_the_sample_and_refuses_what_the_reader_refuses() {
     refused("rotation = 0", "rotation = 7");
     refused("length = 4", "length = 65");
     refused("nonce-length = 6", "");
-    refused("syn-data = false", "syn-data = \"no\"");
+    refused("proxy-protocol = false", "proxy-protocol = \"no\"");
 }
 
 #[test]
