@@ -24,7 +24,7 @@ use std::{
 /// What the object is called in messages.
 pub(super) const NAME: &str = "the eBPF object";
 
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/stickleback.bpf.o"));
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/stickleback.bpf.o"));
 
 /// Smallest input of a maintenance program.
 const SHORTEST_INPUT: usize = 64;

@@ -86,3 +86,41 @@ fn ask(request: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
         other => Err(io::Error::other(format!("unexpected answer to a filter request: {other:?}"))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aya::{EbpfLoader, programs::SchedClassifier};
+    use std::os::fd::AsFd;
+
+    /// Index of the loopback interface, the first one of every network namespace.
+    const LOOPBACK: u32 = 1;
+
+    fn filters() -> usize {
+        let shown = std::process::Command::new("tc").args(["filter", "show", "dev", "lo", "ingress"]).output();
+        String::from_utf8_lossy(&shown.expect("tc").stdout).matches("stickleback").count()
+    }
+
+    #[test]
+    #[ignore = "needs root: it makes a network namespace and loads a program"]
+    fn a_filter_is_put_once_and_removed() {
+        // SAFETY: only this thread moves to the new namespace, which goes with it.
+        assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0);
+        let mut loader = EbpfLoader::new();
+        for table in ["BINDINGS", "FLOWS", "FLOW_INDEX", "HOLDS", "ARENA"] {
+            loader.map_max_entries(table, 64);
+        }
+        let mut object = loader.load(super::super::super::object::OBJECT).expect("the object");
+        let program = object.program_mut("fill").expect("the program");
+        let program: &mut SchedClassifier = program.try_into().expect("its kind");
+        program.load().expect("it loads");
+        let program = program.fd().expect("loaded").as_fd();
+        remove(LOOPBACK).expect("none is no error");
+        put(LOOPBACK, program).expect("it is put");
+        put(LOOPBACK, program).expect("it is put in its own place");
+        assert_eq!(filters(), 1);
+        remove(LOOPBACK).expect("it is removed");
+        assert_eq!(filters(), 0);
+        remove(LOOPBACK).expect("it is gone");
+    }
+}
