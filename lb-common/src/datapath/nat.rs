@@ -104,6 +104,9 @@ fn unknown<E: Env>(env: &E, settings: &Settings, packet: &Packet, to_service: u3
         if bind::opens_tcp(packet.tcp_flags) {
             return env.tail(program::GREET);
         }
+        if splice::ends_handshake(env, packet) {
+            return count::end(env, Outcome::HandshakeDone);
+        }
         return splice::go_on(env, program::COLLECT, FlowRef::default());
     }
     if packet.protocol != protocol::TCP || bind::opens_tcp(packet.tcp_flags) {

@@ -31,7 +31,7 @@ pub(crate) use read::run as read;
 pub(crate) use turn::run as turn;
 
 use super::flow::{self, Live};
-use super::scratch::Packet;
+use super::scratch::{Packet, part};
 use super::{Env, Verdict, frame};
 use crate::abi::{FlowRef, FlowState, FlowWord, program};
 use crate::packet::{Tcp, flag};
@@ -69,6 +69,20 @@ pub(crate) fn go_on<E: Env>(env: &E, number: u32, flow: FlowRef) -> Verdict {
 pub(crate) fn unsettled<E: Env>(env: &E, live: &Live) -> Verdict {
     let number = if live.reference.is_reply() { program::TURN } else { program::COLLECT };
     go_on(env, number, live.reference)
+}
+
+/// Whether a segment without a flow is nothing but the proof of a handshake: the most frequent one, so that no other
+/// program need see it.
+#[inline(always)]
+pub(crate) fn ends_handshake<E: Env>(env: &E, packet: &Packet) -> bool {
+    if packet.tcp_flags != flag::ACK || packet.part != part::WHOLE {
+        return false;
+    }
+    let Some(p) = frame::at(env, packet.l4 as usize, Tcp::LEN) else { return false };
+    // SAFETY: checked for the fixed header.
+    let tcp = unsafe { Tcp::new(p) };
+    let (cookie, isn) = (tcp.acknowledgement().wrapping_sub(1), tcp.sequence().wrapping_sub(1));
+    packet.l4_len() == tcp.header_len() && judge(env, packet, cookie, isn) == Proof::First
 }
 
 /// Whether a client's segment belongs to a new connection with the flow's 5-tuple; the flow is over then.
