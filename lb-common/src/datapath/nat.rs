@@ -163,9 +163,8 @@ fn spliced<E: Env>(env: &E, packet: &Packet, live: &Live) -> Option<Verdict> {
         FlowState::Closed if reply && packet.tcp_flags & flag::SYN != 0 => {
             Some(answer::reset(env, packet, Outcome::Swallowed))
         }
-        FlowState::Established
-        | FlowState::Closing
-        | FlowState::Closed
+        FlowState::Established | FlowState::Closing => splice::readers(env, packet, live),
+        FlowState::Closed
         | FlowState::Opening
         | FlowState::Answered
         | FlowState::Free
@@ -188,7 +187,13 @@ fn is_from_backend<E: Env>(env: &E, packet: &Packet) -> bool {
 }
 
 #[inline(always)]
-fn from_client<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live, now: u64) -> Verdict {
+pub(crate) fn from_client<E: Env>(
+    env: &E,
+    settings: &Settings,
+    packet: &Packet,
+    live: &Live,
+    now: u64,
+) -> Verdict {
     let flow = live.flow();
     let tcp = packet.protocol == protocol::TCP;
     let slot = flow.backend;
@@ -215,7 +220,13 @@ fn from_client<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Liv
 }
 
 #[inline(always)]
-fn from_backend<E: Env>(env: &E, settings: &Settings, packet: &mut Packet, live: &Live, now: u64) -> Verdict {
+pub(crate) fn from_backend<E: Env>(
+    env: &E,
+    settings: &Settings,
+    packet: &mut Packet,
+    live: &Live,
+    now: u64,
+) -> Verdict {
     if packet.hop_limit <= 1 {
         // Told as if the VIP were the hop that met it: the backend sent towards it.
         packet.destination = live.flow().client.destination;

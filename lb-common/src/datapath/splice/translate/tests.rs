@@ -38,8 +38,7 @@ fn translated(flow: &Flow, segment: &[u8], to_backend: bool) -> Vec<u8> {
         word: FlowWord::new(1, FlowState::Established).with(FlowWord::SPLICED),
     };
     let packet = Packet { l4: L4 as u16, tcp_flags: segment[13], ..Packet::default() };
-    let done =
-        if to_backend { outbound(&model, &packet, &live) } else { inbound(&model, &packet, &live) };
+    let done = if to_backend { outbound(&model, &packet, &live) } else { inbound(&model, &packet, &live) };
     assert!(done.is_some());
     let out = model.frame().split_off(L4);
     assert_eq!(ones_sum(&out), ones_sum(segment), "the checksum follows: {segment:x?} to {out:x?}");
@@ -143,7 +142,8 @@ fn blocks_are_moved_wherever_they_stand() {
 #[test]
 fn what_is_no_option_stays() {
     let mut dice = Dice(9);
-    for options in [&[SACK, 1, 9, 9][..], &[SACK, 60, 1, 2], &[END, SACK, 10, 1], &[8, 0, SACK, 10], &[SACK]] {
+    for options in [&[SACK, 1, 9, 9][..], &[SACK, 60, 1, 2], &[END, SACK, 10, 1], &[8, 0, SACK, 10], &[SACK]]
+    {
         let flow = record(&mut dice, 7, 7, SpliceFlags::SACK);
         let sent = segment(&mut dice, flag::ACK, options);
         same_but(&translated(&flow, &sent, true), &sent, &[8..12]);
