@@ -7,7 +7,9 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use lb_common::abi::{
-    self, AffinityRules, ArenaChunk, Backend, BindingEvent, Counters, Flow, FlowKey, FragmentKey, FragmentRef, Hand, Hold, Outcome, PathRule, QuicConfig, Secrets, Server, Service, ServiceAtHand, ServiceKey, Settings, BindingBucket,
+    self, AffinityRules, ArenaChunk, Backend, BindingBucket, BindingEvent, Counters, Flow, FlowKey,
+    FragmentKey, FragmentRef, Hand, Hold, Outcome, PathRule, QuicConfig, Secrets, Server, Service,
+    ServiceAtHand, ServiceKey, Settings,
 };
 use lb_common::datapath::Scratch;
 

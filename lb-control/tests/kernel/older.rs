@@ -1,7 +1,7 @@
 //! Pinned maps as older versions made them.
 
 use crate::sandbox::{SIZES, Sandbox, bindings};
-use lb_common::abi::{BindingWord, SCHEMA_VERSION, map};
+use lb_common::abi::{BindingWord, FlowState, FlowWord, SCHEMA_VERSION, map};
 use lb_control::dataplane::DataPlane as _;
 use std::{
     ffi::CString,
@@ -77,16 +77,32 @@ fn make_version_1(maps: &Path, sessions: impl Iterator<Item = (u64, BindingWord,
     let older = create(ARRAY, 4, 144, 1);
     put(&older, &[0; 4], &settings[..144]);
     pin(&older, &maps.join(map::SETTINGS));
+    for newer in [map::AFFINITIES, map::SERVERS, map::PATHS, map::QUIC, map::SECRETS, map::HOLDS] {
+        fs::remove_file(maps.join(newer)).expect("removed");
+    }
+    // A flow's record had 144 bytes; this one is established, and used just now.
+    let flows = create(ARRAY, 4, 144, SIZES.flow_records());
+    let mut flow = [0; 144];
+    flow[..8].copy_from_slice(&FlowWord::new(77, FlowState::Established).0.to_ne_bytes());
+    flow[8..16].copy_from_slice(&monotonic().to_ne_bytes());
+    flow[96..104].copy_from_slice(&0x5e55_u64.to_ne_bytes());
+    put(&flows, &(SIZES.half_open() + 3).to_ne_bytes(), &flow);
+    pin(&flows, &maps.join(map::FLOWS));
+}
+
+/// Now, by the clock of the programs.
+fn monotonic() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a valid pointer.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    now.tv_sec as u64 * 1_000_000_000
 }
 
 #[test]
 fn bindings_of_version_1_are_bound_in_this_one() {
     let sandbox = Sandbox::new();
     drop(sandbox.open(SIZES));
-    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: a valid pointer.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
-    let now = now.tv_sec as u64 * 1_000_000_000;
+    let now = monotonic();
     let flags =
         |session: u64| if session.is_multiple_of(2) { BindingWord::PINNED } else { BindingWord::UNSYNCED };
     let word = |session: u64| BindingWord::new(session as u16, 7, session as u32).with(flags(session));
@@ -107,5 +123,7 @@ fn bindings_of_version_1_are_bound_in_this_one() {
         assert_eq!(plane.binding(&key).expect("read"), Some(binding));
     }
     assert_eq!(plane.usage().expect("read").bindings, 400);
+    let flows = plane.flows(None, 1 << 20).expect("read").rows;
+    assert_eq!(flows.iter().map(|flow| flow.session).collect::<Vec<_>>(), [0x5e55]);
     assert!(!sandbox.root.join("maps/BINDING_RING").exists());
 }

@@ -10,7 +10,9 @@ use aya_ebpf::{
 };
 use core::ffi::c_void;
 use lb_common::affinity::{
-    Bytes, head::Progress, pair, path, payload, request, response, route, segment, text,
+    Bytes,
+    head::Progress,
+    pair, path, payload, request, response, route, segment, text,
     ticket::{self, Kind, Ticket},
 };
 

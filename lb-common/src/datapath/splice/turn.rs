@@ -215,7 +215,7 @@ fn bind<E: Env>(env: &E, settings: &Settings, live: &Live) -> bool {
     let (Some(service), Some(backend)) = (service, nat::owner(env, live)) else { return false };
     let now = env.now();
     let key = BindingKey::new(flow.service, flow.session);
-    match binding::find(env, &key, now) {
+    match binding::find_again(env, &key, now) {
         Some(found) if found.word.backend() == flow.backend => binding::touch(&found, now, service.lifetime),
         _ => {
             let client = Client { address: &client.source, proved: true };

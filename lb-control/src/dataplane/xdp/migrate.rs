@@ -89,8 +89,8 @@ pub(super) fn copy_tables(source: &Source, target: &mut Tables, fresh: &Fresh<'_
                 hand::NONCE => hand.value + NONCE_GAP,
                 // A hand that jumped back would meet places that are all in use.
                 hand::HALF_OPEN | hand::FLOW => hand.value,
-                hand::HOLDS_LIVE if !fresh.is(map::HOLDS) => hand.value,
                 hand::BINDINGS_LIVE if !fresh.is(map::BINDINGS) => hand.value,
+                hand::HOLDS_LIVE if !fresh.is(map::HOLDS) => hand.value,
                 _ => continue,
             };
             put_hand(target, place, value)?;
@@ -107,7 +107,8 @@ fn copy_array<T: aya::Pod + Default + PartialEq>(
     entry: fn(&[u8]) -> Option<T>,
     target: &mut Array<MapData, T>,
 ) -> Result<()> {
-    if !fresh.is(name) {
+    // Older versions have not all of them.
+    if !fresh.is(name) || !source.has(name) {
         return Ok(());
     }
     source.map(name)?.walk(|key, value| {

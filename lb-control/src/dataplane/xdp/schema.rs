@@ -70,14 +70,11 @@ impl Schema {
         flow: decode,
     };
 
-    /// Version 1: a hash map of bindings, and settings without a seed.
+    /// Version 1: a hash map of bindings; settings and flows without what delayed binding and the seed added.
     pub const V1: Self = Self {
         version: 1,
         settings: |bytes| {
-            const LENGTH: usize = 144;
-            let mut settings = [0; size_of::<Settings>()];
-            settings[..LENGTH].copy_from_slice(bytes.get(..LENGTH)?);
-            let mut settings: Settings = decode(&settings)?;
+            let mut settings: Settings = longer(bytes, 144)?;
             settings.binding_buckets = binding_buckets(settings.binding_capacity);
             Some(settings)
         },
@@ -85,6 +82,7 @@ impl Schema {
             let binding = value.get(..size_of::<Binding>()).and_then(decode);
             decode(key).zip(binding).into_iter().collect()
         },
+        flow: |bytes| longer(bytes, 144),
         ..Self::CURRENT
     };
 
@@ -95,4 +93,11 @@ impl Schema {
     pub(super) fn version_of(settings: &[u8]) -> Option<u32> {
         decode(settings.get(..4)?)
     }
+}
+
+/// A value whose first `length` bytes are known and whose other fields did not exist.
+fn longer<T: aya::Pod>(bytes: &[u8], length: usize) -> Option<T> {
+    let mut value = bytes.get(..length)?.to_vec();
+    value.resize(size_of::<T>(), 0);
+    decode(&value)
 }

@@ -85,6 +85,11 @@ impl Source {
         self.directory = directory;
     }
 
+    /// Whether there is such a map.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.directory.join(name).exists()
+    }
+
     /// Opens one of the maps.
     pub(super) fn map(&self, name: &'static str) -> Result<RawMap> {
         RawMap::open(&self.directory, name)

@@ -89,7 +89,11 @@ fn spliced(source: &Source) -> Result<HashSet<u32>> {
         .map(map::SERVICES)?
         .walk(|key, value| note((source.schema.service)(key, value).map(|(_, row)| row)))?;
     // Rules that no service leads to any more name pools without backends.
-    source.map(map::PATHS)?.walk(|_, value| note((source.schema.path)(value).map(|rule| rule.service)))?;
+    if source.has(map::PATHS) {
+        source
+            .map(map::PATHS)?
+            .walk(|_, value| note((source.schema.path)(value).map(|rule| rule.service)))?;
+    }
     Ok(ids)
 }
 
