@@ -128,7 +128,6 @@ pub(crate) mod to_service {
 }
 
 /// Why a SYN to a backend is due.
-#[allow(dead_code, reason = "the programs come with the next change")]
 pub(crate) mod again {
     /// The request has just been read.
     pub(crate) const FIRST: u32 = 0;

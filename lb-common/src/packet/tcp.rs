@@ -59,11 +59,6 @@ impl Tcp {
     pub(crate) fn window(self) -> u16 {
         Be16(self.read(14)).host()
     }
-    /// The checksum field.
-    #[inline(always)]
-    pub(crate) fn checksum(self) -> u16 {
-        self.read(Self::CHECKSUM)
-    }
     /// Replaces the sequence number; answers the change for the checksum.
     #[inline(always)]
     pub(crate) fn set_sequence(self, sequence: u32) -> Sum {

@@ -3,8 +3,8 @@
 use super::super::answer::{ip_len, resize, write_ip_at};
 use super::super::flow::Live;
 use super::super::scratch::Packet;
-use super::super::{Env, Verdict, frame, link};
-use crate::abi::{Addr, Be16, Mac, Settings, VLAN_KEEP, VLAN_NONE, VlanTags};
+use super::super::{Env, frame, link, nat};
+use crate::abi::{Addr, Be16, Mac, VLAN_KEEP, VLAN_NONE, VlanTags};
 use crate::packet::{Ethernet, Sum, Tcp, TcpHeader, ethertype, flag, protocol, put};
 use crate::splice::{OPTIONS, option};
 
@@ -154,19 +154,13 @@ fn write_back<E: Env>(env: &E, packet: &Packet, segment: &Segment) -> u32 {
     write(env, &ends, segment, 0, Sum::ZERO).unwrap_or(0)
 }
 
-/// Sends what was written for the flow's backend.
-#[inline(always)]
-pub(crate) fn send_to_backend<E: Env>(env: &E, settings: &Settings, live: &Live) -> Verdict {
-    let ifindex = env.backend(live.flow().backend).map_or(0, |backend| backend.hop.ifindex);
-    link::transmit(env, settings, ifindex)
-}
-
 /// The flow's side towards its backend.
 #[inline(always)]
 fn backend_ends<'a, E: Env>(env: &E, live: &'a Live) -> Option<Ends<'a>> {
     let flow = live.flow();
     let server = &flow.server;
-    let backend = env.backend(flow.backend)?;
+    // Another backend may have its slot by now.
+    let backend = nat::owner(env, live)?;
     if !link::is_resolved(&backend.hop) {
         return None;
     }

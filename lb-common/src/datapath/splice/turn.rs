@@ -62,7 +62,7 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     }
     match live.word.state() {
         FlowState::Connecting => connecting(env, settings, packet, &live, &said),
-        FlowState::Releasing => releasing(env, &live, &said),
+        FlowState::Releasing => releasing(env, packet, &live, &said),
         FlowState::Established if said.is(flag::SYN | flag::ACK) => {
             bare(env, settings, &live, said.acknowledgement, said.sequence.wrapping_add(1))
         }
@@ -94,6 +94,9 @@ fn connecting<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live
     let start = live.flow().start.wrapping_sub(front);
     let taken = said.acknowledgement.wrapping_sub(start);
     let fits = said.flags & flag::ACK != 0 && taken <= early;
+    // Another CPU may have gone on to the next backend since the flow was found.
+    let server = &live.flow().server;
+    let fits = fits && server.source_port == packet.source_port && server.source.0[3] == packet.source.0[3];
     let is_answer = said.is(flag::SYN | flag::ACK) && fits;
     if is_answer && flow::word_of(live.record).state() == FlowState::Connecting {
         heard(env, live);
@@ -216,7 +219,12 @@ fn bind<E: Env>(env: &E, settings: &Settings, live: &Live) -> bool {
     let now = env.now();
     let key = BindingKey::new(flow.service, flow.session);
     match binding::find_again(env, &key, now) {
-        Some(found) if found.word.backend() == flow.backend => binding::touch(&found, now, service.lifetime),
+        Some(found)
+            if found.word.backend() == flow.backend
+                && found.word.slot_generation() == flow.backend_generation =>
+        {
+            binding::touch(&found, now, service.lifetime);
+        }
         _ => {
             let client = Client { address: &client.source, proved: true };
             binding::bind(env, service, &key, (flow.backend, backend), client, now);
@@ -227,14 +235,20 @@ fn bind<E: Env>(env: &E, settings: &Settings, live: &Live) -> bool {
 
 /// A backend's segment while held bytes are on their way to it.
 #[inline(always)]
-fn releasing<E: Env>(env: &E, live: &Live, said: &Said) -> Verdict {
+fn releasing<E: Env>(env: &E, packet: &Packet, live: &Live, said: &Said) -> Verdict {
     if said.flags & flag::RST != 0 {
         live.advance(env, false, said.flags);
         hold::abandon(env, live);
         return translated(env);
     }
-    let Some(mut held) = hold::lock(env, live.flow().hold, live.reference) else {
-        return count::end(env, Outcome::Swallowed);
+    let number = live.flow().hold;
+    let Some(mut held) = hold::lock(env, number, live.reference) else {
+        if !hold::is_lost(env, number, live.reference) {
+            return count::end(env, Outcome::Swallowed);
+        }
+        // Bytes that only the hold had are gone, and the connection with them: the client is told with its next segment.
+        live.advance(env, false, flag::RST);
+        return answer::reset(env, packet, Outcome::Swallowed);
     };
     if said.flags & flag::ACK != 0 {
         release::acknowledge(&mut held, said.acknowledgement, live.flow());
