@@ -269,7 +269,9 @@ pub struct Flow {
     /// Spliced: the window field of the client's last segment, as it stood there; kept until a backend answers.
     pub window: u16,
     /// Zero.
-    pub pad: [u16; 3],
+    pub pad: u16,
+    /// With [`FlowWord::REOPENED`]: the initial sequence number of the latest SYN for this 5-tuple.
+    pub syn: u32,
 }
 
 impl Flow {

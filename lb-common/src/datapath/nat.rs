@@ -11,6 +11,7 @@ use super::binding::Chosen;
 use super::count::Way;
 use super::flow::{self, Live};
 use super::scratch::{Packet, Scratch, part, to_service};
+use super::splice::Anew;
 use super::{
     Env, Verdict, answer, bind, binding, choice, count, forward, fragment, frame, link, mss, parse, splice,
 };
@@ -104,6 +105,9 @@ fn unknown<E: Env>(env: &E, settings: &Settings, packet: &Packet, to_service: u3
         if bind::opens_tcp(packet.tcp_flags) {
             return env.tail(program::GREET);
         }
+        if splice::ends_handshake(env, packet) {
+            return count::end(env, Outcome::HandshakeDone);
+        }
         return splice::go_on(env, program::COLLECT, FlowRef::default());
     }
     if packet.protocol != protocol::TCP || bind::opens_tcp(packet.tcp_flags) {
@@ -117,13 +121,15 @@ fn unknown<E: Env>(env: &E, settings: &Settings, packet: &Packet, to_service: u3
 
 /// A packet to no service and of no flow: not ours, but for the late answer of a backend to a SYN of the balancer's.
 ///
-/// The client's connection is with another backend by then, and nobody else would tell this one.
+/// The client's connection is with another backend by then. Where the backend answers a source-NAT address, no host
+/// would tell it so; elsewhere the packet goes on, for it may belong to a connection that is none of the balancer's.
 #[inline(always)]
 fn stray<E: Env>(env: &E, packet: &Packet) -> Verdict {
     if packet.protocol != protocol::TCP || packet.part != part::WHOLE || !answers_syn(env, packet) {
         return count::end(env, Outcome::NotOurs);
     }
-    if packet.l4_len() < Tcp::LEN || !is_from_backend(env, packet) {
+    let ours = FlowKey::mark(packet.destination, Be16::new(0));
+    if packet.l4_len() < Tcp::LEN || !is_from_backend(env, packet) || env.flow_ref(&ours).is_none() {
         return count::end(env, Outcome::NotOurs);
     }
     answer::reset(env, packet, Outcome::NotOurs)
@@ -142,8 +148,12 @@ fn answers_syn<E: Env>(env: &E, packet: &Packet) -> bool {
 #[inline(always)]
 fn spliced<E: Env>(env: &E, packet: &Packet, live: &Live) -> Option<Verdict> {
     let reply = live.reference.is_reply();
-    if !reply && live.word.has(FlowWord::REOPENED) && splice::is_replaced(env, packet, live) {
-        return Some(splice::go_on(env, program::COLLECT, FlowRef::default()));
+    if !reply && live.word.has(FlowWord::REOPENED) {
+        match splice::is_replaced(env, packet, live) {
+            Anew::No => {}
+            Anew::Wait => return Some(count::end(env, Outcome::Early)),
+            Anew::Yes => return Some(splice::go_on(env, program::COLLECT, FlowRef::default())),
+        }
     }
     if !live.word.has(FlowWord::SPLICED) {
         return None;

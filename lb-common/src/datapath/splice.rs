@@ -75,21 +75,64 @@ pub(crate) fn unsettled<E: Env>(env: &E, live: &Live) -> Verdict {
     go_on(env, number, live.reference)
 }
 
-/// Whether a client's segment belongs to a new connection with the flow's 5-tuple; the flow is over then.
-#[inline(never)]
-pub(crate) fn is_replaced<E: Env>(env: &E, packet: &Packet, live: &Live) -> bool {
-    if packet.tcp_flags & (flag::SYN | flag::ACK | flag::RST) != flag::ACK {
+/// Whether a segment without a flow is nothing but the proof of a handshake: the most frequent one, so that no other
+/// program need see it.
+#[inline(always)]
+pub(crate) fn ends_handshake<E: Env>(env: &E, packet: &Packet) -> bool {
+    if packet.tcp_flags != flag::ACK || packet.part != part::WHOLE {
         return false;
     }
     let Some(p) = frame::at(env, packet.l4 as usize, Tcp::LEN) else { return false };
     // SAFETY: checked for the fixed header.
     let tcp = unsafe { Tcp::new(p) };
     let (cookie, isn) = (tcp.acknowledgement().wrapping_sub(1), tcp.sequence().wrapping_sub(1));
-    if cookie == live.flow().isn || judge(env, packet, cookie, isn) != Proof::First {
-        return false;
+    packet.l4_len() == tcp.header_len() && judge(env, packet, cookie, isn) == Proof::First
+}
+
+/// What a client's segment on a flow means for which a SYN came.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Anew {
+    /// It belongs to the flow.
+    No,
+    /// It may belong to a new connection, but the flow is in use.
+    Wait,
+    /// It belongs to a new connection; the flow is over.
+    Yes,
+}
+
+/// A flow that talks is left alone by what claims to be its successor until it has been quiet this long (ns).
+const QUIET: u64 = 1 << 30;
+
+/// Whether a client's segment belongs to a new connection with the flow's 5-tuple.
+///
+/// Anybody can send a SYN, and a cookie has few bits to guess. So only what follows that SYN is looked at, and a flow that
+/// talks gets one guess a second: guesses count as its traffic, and a client that lost its state falls silent long enough
+/// between its own retransmissions.
+#[inline(never)]
+pub(crate) fn is_replaced<E: Env>(env: &E, packet: &Packet, live: &Live) -> Anew {
+    if packet.tcp_flags & (flag::SYN | flag::ACK | flag::RST) != flag::ACK {
+        return Anew::No;
+    }
+    let Some(p) = frame::at(env, packet.l4 as usize, Tcp::LEN) else { return Anew::No };
+    // SAFETY: checked for the fixed header.
+    let tcp = unsafe { Tcp::new(p) };
+    let (cookie, isn) = (tcp.acknowledgement().wrapping_sub(1), tcp.sequence().wrapping_sub(1));
+    let flow = live.flow();
+    if isn != flow.syn || cookie == flow.isn {
+        return Anew::No;
+    }
+    let now = env.now();
+    let talks = matches!(live.word.state(), FlowState::Established | FlowState::Releasing);
+    if talks && now.wrapping_sub(flow.last_seen) < QUIET {
+        live.touch(now);
+        return Anew::Wait;
+    }
+    if judge(env, packet, cookie, isn) != Proof::First {
+        live.touch(now);
+        return Anew::No;
     }
     end(env, live);
-    true
+    Anew::Yes
 }
 
 /// Whether client and backend talk to each other.

@@ -113,6 +113,10 @@ impl Image {
                 image.backends.insert(place.slot, row);
                 if service.is_spliced() {
                     image.marks.insert(FlowKey::mark(row.address, row.port));
+                    // What comes for a source-NAT address is for the balancer alone.
+                    if let Some(source) = service.source {
+                        image.marks.insert(FlowKey::mark(source.into(), Be16::default()));
+                    }
                 }
                 let healthy = world.healthy(&service.name, &backend.name).unwrap_or(true);
                 let status = status::effective(backend.admin, backend.weight, healthy);

@@ -1,7 +1,9 @@
 //! What a measured frame looks like and how its flows differ: shared by the programs and the benchmark.
 
 /// Bytes of a template's head.
-pub const HEAD: usize = 128;
+pub const HEAD: usize = 1_536;
+/// Bytes of it that are restored word by word.
+pub const WORDS: usize = 128;
 
 /// A pristine frame head that `restore` writes back before every run.
 #[repr(C)]
@@ -21,6 +23,8 @@ pub struct Template {
     pub random: u32,
     /// State of the sequence or of the random numbers.
     pub state: u64,
+    /// Bytes behind [`WORDS`] that are restored too, for programs that make the frame shorter; 0 = none.
+    pub rest: u64,
     /// The head.
     pub head: [u8; HEAD],
 }

@@ -3,6 +3,7 @@
 mod cases;
 mod plan;
 mod quic;
+mod splice;
 
 pub use cases::{NAMES, cases};
 pub use plan::{Plan, PlannedService};
@@ -18,6 +19,8 @@ use lb_common::abi::{
     Settings, SettingsFlags, SweepTarget, map, program as names,
 };
 
+/// Chunks of selection tables.
+const ARENA: u32 = 8_192;
 /// Slots in one sweep.
 const SWEEP_STRETCH: u32 = 8_192;
 
@@ -33,7 +36,7 @@ pub struct Product {
 impl Product {
     /// Loads the object with tables of the size a full run needs, and fills in services and backends.
     pub fn load(rig: &Rig, quick: bool) -> Result<Self> {
-        let (bindings, flows) = if quick { (5 << 16, 9 << 14) } else { (5 << 18, 9 << 17) };
+        let (bindings, flows) = if quick { (5 << 16, 9 << 14) } else { (5 << 18, 9 << 18) };
         Self::with_sizes(rig, bindings, flows)
     }
 
@@ -44,6 +47,7 @@ impl Product {
             .map_max_entries(map::BINDINGS, abi::binding_buckets(bindings))
             .map_max_entries(map::FLOWS, flows + abi::half_open_len(flows))
             .map_max_entries(map::FLOW_INDEX, abi::flow_index_len(flows))
+            .map_max_entries(map::ARENA, ARENA)
             .load_file(&path)
             .with_context(|| format!("loading {}", path.display()))?;
         let settings = Settings {
@@ -69,7 +73,8 @@ impl Product {
             version: 1,
             tick: tick()?,
             head_timeout: seconds(20),
-            connect_timeout: seconds(20),
+            // Each request of a measurement finds the flow of the one before expired.
+            connect_timeout: 0,
             holds: abi::DEFAULT_HOLDS,
             cpu_holds: 64,
             seed: 0x5eed_5eed_5eed_5eed,
@@ -222,6 +227,7 @@ impl Product {
             }
         }
         self.fill_rules()?;
+        splice::fill(self)?;
         let map = self.object.map_mut(map::SERVICES).context("the product has no map SERVICES")?;
         let mut services = HashMap::<_, ServiceKey, Service>::try_from(map)?;
         for planned in &plan.services {

@@ -45,12 +45,10 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     let chosen = choose(env, pool, &live, &mut held, why, now);
     if chosen == NONE {
         held.free(env);
+        // What is told comes from the record, so that is given back last.
+        let told = if why == again::REFUSED { refused(env, settings, &live) } else { Verdict::Tail };
         super::end(env, &live);
-        return if why == again::REFUSED {
-            refused(env, settings, &live)
-        } else {
-            answer::no_backend(env, packet)
-        };
+        return if told == Verdict::Tail { answer::no_backend(env, packet) } else { told };
     }
     let slot = chosen as u16;
     let attempt = Attempt(live.flow().answer);
@@ -61,6 +59,8 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
                 note(&live, pool, rules, held.get());
             }
             if is_new && !assign(env, settings, service, &live, slot) {
+                // SAFETY: from the environment, and the hold is locked.
+                unsafe { (*live.record).answer = Attempt::REFUSED.0 };
                 Err(Outcome::PortsExhausted)
             } else {
                 let attempt = if is_new { Attempt::new(now) } else { attempt.repeated() };
@@ -127,19 +127,29 @@ fn choose<E: Env>(env: &E, pool: &Service, live: &Live, held: &mut Held, why: u3
     if attempt == Attempt::NONE {
         return first(env, pool, held.get(), now);
     }
-    if why != again::REFUSED {
+    if why != again::REFUSED && is_there(env, live) {
         if !is_silent(env, attempt, current, now) {
             return current as u32;
         }
         let next = next(env, pool, held, current);
         if next == NONE {
+            // All were asked once; the next time they are asked again, for packets may have been lost.
+            held.get_mut().tried_count = 0;
             return current as u32;
         }
         env.count(Outcome::BackendSilent);
         return next;
     }
-    env.count(Outcome::BackendRefused);
+    env.count(if why == again::REFUSED { Outcome::BackendRefused } else { Outcome::BackendSilent });
     next(env, pool, held, current)
+}
+
+/// Whether the backend that was sent the SYN still is that backend, and serves.
+#[inline(always)]
+fn is_there<E: Env>(env: &E, live: &Live) -> bool {
+    let slot = live.flow().backend;
+    nat::owner(env, live).is_some()
+        && env.status(Status::word(slot)).is_some_and(|word| Status::serves(word, slot))
 }
 
 /// Whether the backend's silence can no longer be a lost packet.

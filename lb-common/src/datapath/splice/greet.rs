@@ -26,7 +26,6 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     if !is_answerable(env, &packet.source) {
         return count::end(env, Outcome::Malformed);
     }
-    reopen(env, packet);
     match answer(env, packet, rules) {
         Some(()) => send_back(env, settings, Outcome::SynAnswered),
         None => count::end(env, Outcome::NoRoom),
@@ -35,13 +34,15 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
 
 /// Notes in the flow of the same 5-tuple that its client may be about to begin anew.
 ///
-/// Anybody can send a SYN, so nothing else changes: a segment that proves the new handshake does that.
+/// Anybody can send a SYN, so nothing else changes: a segment that follows it and proves the new handshake does that.
 #[inline(always)]
-fn reopen<E: Env>(env: &E, packet: &Packet) {
+fn reopen<E: Env>(env: &E, packet: &Packet, isn: u32) {
     if let Some(live) = flow::find(env, &packet.flow_key(), env.now())
         && live.word.state() != FlowState::Claimed
         && !live.reference.is_reply()
     {
+        // SAFETY: from the environment. In a recycled record it means nothing: new flows have no such flag.
+        unsafe { (&raw mut (*live.record).syn).write_volatile(isn) };
         live.change(env, live.word.with(FlowWord::REOPENED));
     }
 }
@@ -62,6 +63,7 @@ fn answer<E: Env>(env: &E, packet: &Packet, rules: &AffinityRules) -> Option<()>
     // SAFETY: checked for the fixed header.
     let tcp = unsafe { Tcp::new(p) };
     let (isn, header) = (tcp.sequence(), tcp.header_len());
+    reopen(env, packet, isn);
     let offer = Offer::new(v4, says.mss(), says.scale(), says.sack());
     let cookie = SynCookie::new(secrets, epoch(secrets, env.now()), super::tuple(packet), offer, isn);
     let mss = announced(rules, v4);

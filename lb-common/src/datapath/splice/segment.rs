@@ -3,7 +3,7 @@
 use super::super::answer::{ip_len, resize, write_ip_at};
 use super::super::flow::Live;
 use super::super::scratch::Packet;
-use super::super::{Env, frame, link};
+use super::super::{Env, frame, link, nat};
 use crate::abi::{Addr, Be16, Mac, VLAN_KEEP, VLAN_NONE, VlanTags};
 use crate::packet::{Ethernet, Sum, Tcp, TcpHeader, ethertype, flag, protocol, put};
 use crate::splice::{OPTIONS, option};
@@ -159,7 +159,8 @@ fn write_back<E: Env>(env: &E, packet: &Packet, segment: &Segment) -> u32 {
 fn backend_ends<'a, E: Env>(env: &E, live: &'a Live) -> Option<Ends<'a>> {
     let flow = live.flow();
     let server = &flow.server;
-    let backend = env.backend(flow.backend)?;
+    // Another backend may have its slot by now.
+    let backend = nat::owner(env, live)?;
     if !link::is_resolved(&backend.hop) {
         return None;
     }

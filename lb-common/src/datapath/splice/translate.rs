@@ -5,8 +5,8 @@
 
 use super::super::flow::Live;
 use super::super::scratch::Packet;
-use super::super::{Env, Verdict, count, forward, frame, nat};
-use crate::abi::{Flow, Outcome, Settings, SpliceFlags};
+use super::super::{Env, frame};
+use crate::abi::{Flow, SpliceFlags};
 use crate::packet::{Sum, Tcp, flag, get, put, unknown_zero};
 use crate::splice::{window_to_backend, window_to_client};
 
@@ -18,16 +18,6 @@ const SACK: u8 = 5;
 const MAX_OPTIONS: u32 = 40;
 /// Edges of blocks in one option at most.
 const MAX_EDGES: u32 = 8;
-
-/// Translates a client's segment of a flow that has a backend, and sends it there.
-#[inline(always)]
-pub(crate) fn to_backend<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live) -> Verdict {
-    let Some(backend) = nat::owner(env, live) else { return count::end(env, Outcome::Raced) };
-    if let Some(verdict) = forward::admissible(env, packet, backend, 0) {
-        return verdict;
-    }
-    nat::to_backend(env, settings, packet, live, (live.flow().backend, backend), false)
-}
 
 /// A client's segment, for its backend.
 #[inline(always)]

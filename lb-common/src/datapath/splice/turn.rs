@@ -62,7 +62,7 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     }
     match live.word.state() {
         FlowState::Connecting => connecting(env, settings, packet, &live, &said),
-        FlowState::Releasing => releasing(env, &live, &said),
+        FlowState::Releasing => releasing(env, packet, &live, &said),
         FlowState::Established if said.is(flag::SYN | flag::ACK) => {
             bare(env, settings, &live, said.acknowledgement, said.sequence.wrapping_add(1))
         }
@@ -91,12 +91,14 @@ fn connecting<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live
         None => 0,
     };
     let start = live.flow().start.wrapping_sub(front);
-    let taken = said.acknowledgement.wrapping_sub(start);
-    let fits = said.flags & flag::ACK != 0 && taken == 0;
+    let fits = said.flags & flag::ACK != 0 && said.acknowledgement == start;
+    // Another CPU may have gone on to the next backend since the flow was found.
+    let server = &live.flow().server;
+    let fits = fits && server.source_port == packet.source_port && server.source.0[3] == packet.source.0[3];
     let is_answer = said.is(flag::SYN | flag::ACK) && fits;
     if is_answer && flow::word_of(live.record).state() == FlowState::Connecting {
         heard(env, live);
-        return accepted(env, settings, packet, live, (said, taken), held);
+        return accepted(env, settings, packet, live, said, held);
     }
     if let Some(held) = held {
         held.unlock(env);
@@ -149,7 +151,7 @@ fn accepted<E: Env>(
     settings: &Settings,
     packet: &Packet,
     live: &Live,
-    (said, taken): (&Said, u32),
+    said: &Said,
     held: Option<Held>,
 ) -> Verdict {
     let says = options::read(env, packet);
@@ -169,8 +171,8 @@ fn accepted<E: Env>(
     };
     let hold = held.get_mut();
     hold.mss = mss;
-    hold.acknowledged = taken;
-    hold.sent = taken;
+    hold.acknowledged = 0;
+    hold.sent = 0;
     let end = hold.front.wrapping_add(hold.len);
     let chunk = release::next(env, &held, release::room(&held, mtu(env, live), v4));
     let last = chunk.from.wrapping_add(chunk.len) >= end && !release::kept(&held);
@@ -215,7 +217,12 @@ fn bind<E: Env>(env: &E, settings: &Settings, live: &Live) -> bool {
     let now = env.now();
     let key = BindingKey::new(flow.service, flow.session);
     match binding::find_again(env, &key, now) {
-        Some(found) if found.word.backend() == flow.backend => binding::touch(&found, now, service.lifetime),
+        Some(found)
+            if found.word.backend() == flow.backend
+                && found.word.slot_generation() == flow.backend_generation =>
+        {
+            binding::touch(&found, now, service.lifetime);
+        }
         _ => {
             let client = Client { address: &client.source, proved: true };
             binding::bind(env, service, &key, (flow.backend, backend), client, now);
@@ -226,14 +233,20 @@ fn bind<E: Env>(env: &E, settings: &Settings, live: &Live) -> bool {
 
 /// A backend's segment while held bytes are on their way to it.
 #[inline(always)]
-fn releasing<E: Env>(env: &E, live: &Live, said: &Said) -> Verdict {
+fn releasing<E: Env>(env: &E, packet: &Packet, live: &Live, said: &Said) -> Verdict {
     if said.flags & flag::RST != 0 {
         live.advance(env, false, said.flags);
         hold::abandon(env, live);
         return translated(env);
     }
-    let Some(mut held) = hold::lock(env, live.flow().hold, live.reference) else {
-        return count::end(env, Outcome::Swallowed);
+    let number = live.flow().hold;
+    let Some(mut held) = hold::lock(env, number, live.reference) else {
+        if !hold::is_lost(env, number, live.reference) {
+            return count::end(env, Outcome::Swallowed);
+        }
+        // Bytes that only the hold had are gone, and the connection with them: the client is told with its next segment.
+        live.advance(env, false, flag::RST);
+        return answer::reset(env, packet, Outcome::Swallowed);
     };
     if said.flags & flag::ACK != 0 {
         release::acknowledge(&mut held, said.acknowledgement, live.flow());

@@ -75,6 +75,7 @@ impl Plan {
             outline("quic", v4(8), Mode::Ipip, false),
             outline("quic-nat", v4(9), Mode::Nat, false),
             outline("payload", v4(10), Mode::Ipip, false),
+            Outline { backends: 1, ..outline("splice", v4(11), Mode::Nat, false) },
         ];
         let mut plan = Self::default();
         for (slot, outline) in outlines.into_iter().enumerate() {
@@ -147,6 +148,7 @@ impl Plan {
             },
         });
         self.services.iter_mut().for_each(super::quic::arrange);
+        self.services.iter_mut().for_each(super::splice::arrange);
         Ok(())
     }
 }

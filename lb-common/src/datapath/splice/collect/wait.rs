@@ -7,7 +7,7 @@ use super::{Arrived, Place, Way, acknowledge, append, end, give_up, go_on, missi
 use crate::abi::{FlowState, HoldFlags, Outcome, program};
 use crate::datapath::flow::{self, Live};
 use crate::datapath::scratch::again;
-use crate::datapath::{Env, Verdict, count};
+use crate::datapath::{Env, Verdict, count, forward, nat};
 use crate::packet::flag;
 use crate::splice::window_to_backend;
 
@@ -105,7 +105,7 @@ fn releasing<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived, live: &Live) -> 
     if segment.has(flag::RST) {
         held.free(env);
         live.advance(env, true, segment.flags);
-        return translate::to_backend(env, way.settings, way.packet, live);
+        return pass_on(env, way, live);
     }
     let place = Place::of(held.get(), segment);
     let before = held.get().start.wrapping_add(held.get().len);
@@ -127,7 +127,17 @@ fn releasing<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived, live: &Live) -> 
     }
     held.unlock(env);
     live.advance(env, true, segment.flags);
-    translate::to_backend(env, way.settings, way.packet, live)
+    pass_on(env, way, live)
+}
+
+/// Sends a segment on to the flow's backend.
+#[inline(always)]
+fn pass_on<E: Env>(env: &E, way: &Way<'_>, live: &Live) -> Verdict {
+    let Some(backend) = nat::owner(env, live) else { return count::end(env, Outcome::Raced) };
+    if let Some(verdict) = forward::admissible(env, way.packet, backend, 0) {
+        return verdict;
+    }
+    nat::to_backend(env, way.settings, way.packet, live, (live.flow().backend, backend), false)
 }
 
 /// Sends what the backend has not acknowledged again, in the place of what the client sent again.
