@@ -18,5 +18,7 @@ macro_rules! areas {
 }
 
 areas! {
-    parse vlan service affinity choice bindings limits l2 ipip gue nat snat natlife icmp icmpnat fragments answers quic quicnat payload
+    parse vlan service affinity choice bindings limits l2 ipip gue nat snat natlife icmp icmpnat fragments answers
+    quic quicnat payload greet collect scan reading
+    connect splice around learn
 }

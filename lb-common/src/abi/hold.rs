@@ -190,6 +190,4 @@ impl Filling {
     pub const MAGIC: u32 = 0x5b_f1_11_5b;
 }
 
-super::pod!(Filling: 24);
-const _: () =
-    assert!(size_of::<Hold>() == 8 * 3 + 4 * 6 + 32 + 8 + 8 + 8 + 32 + HOLD_FRONT + HOLD_LEN + HOLD_SLACK);
+super::pod!(Filling: 24, Hold: 8 * 3 + 4 * 6 + 32 + 8 + 8 + 8 + 32 + HOLD_FRONT + HOLD_LEN + HOLD_SLACK);

@@ -4,13 +4,14 @@ mod frame;
 mod memory;
 
 use super::executor::{Executor, FlowView, Ran, Verdict};
+use super::fill::fill;
 use super::tables::{Change, DEVICES, Tables, mtu};
 use anyhow::{Result, bail};
 use frame::Frame;
 use lb_common::abi::{
     AffinityRules, Backend, Binding, BindingBucket, BindingEvent, BindingKey, BindingSlot, Counters, Filling,
-    Flow, FlowKey, FlowRef, FragmentKey, FragmentRef, Hold, Outcome, PathRule, QuicConfig, Secrets, Server,
-    Service, ServiceKey, Settings, program,
+    Flow, FlowKey, FlowRef, FragmentKey, FragmentRef, Hold, HoldWord, Outcome, PathRule, QuicConfig, Secrets,
+    Server, Service, ServiceKey, Settings, program,
 };
 use lb_common::datapath::{self, Env, Insert, Scratch};
 use memory::Memory;
@@ -20,16 +21,29 @@ use std::time::Duration;
 /// Tail calls the kernel allows in one run.
 const MOST_TAIL_CALLS: usize = 33;
 
+/// Room behind the frames of veth interfaces: what their buffers are rounded up by.
+const TIGHT: usize = 54;
+/// As much as the page has.
+const ROOMY: usize = 4096;
+
 /// Maps and a clock of its own.
 pub struct Host {
     memory: Memory,
     now: u64,
+    growth: usize,
+}
+
+impl Host {
+    /// Whether frames have next to no room behind them, as on veth interfaces.
+    pub fn cannot_grow(&mut self, tight: bool) {
+        self.growth = if tight { TIGHT } else { ROOMY };
+    }
 }
 
 impl Default for Host {
     fn default() -> Self {
         // A clock that has been running for a while, in the middle of every window of time.
-        Self { memory: Memory::default(), now: (1 << 49) + (1 << 29) }
+        Self { memory: Memory::default(), now: (1 << 49) + (1 << 29), growth: ROOMY }
     }
 }
 
@@ -44,7 +58,7 @@ impl Executor for Host {
     fn run(&mut self, frame: &[u8], ifindex: u32) -> Result<Ran> {
         let env = Running {
             memory: &self.memory,
-            frame: Frame::new(frame)?,
+            frame: Frame::new(frame, self.growth)?,
             ifindex,
             now: self.now,
             redirect: Cell::new(None),
@@ -63,9 +77,13 @@ impl Executor for Host {
             datapath::Verdict::Redirect => Verdict::Redirect(env.redirect.get()),
             datapath::Verdict::Tail => bail!("more tail calls than the kernel allows"),
         };
-        let frame = env.frame.bytes();
+        let (frame, filling) = (env.frame.bytes(), env.filling.get());
         self.memory.forget_deleted();
-        Ok(Ran { verdict, frame })
+        let (Verdict::Pass, Some(filling)) = (verdict, filling) else { return Ok(Ran { verdict, frame }) };
+        let mut hold = self.memory.holds.value(filling.hold);
+        let ran = fill(frame, &filling, &mut hold);
+        self.memory.holds.set(filling.hold, hold);
+        Ok(ran)
     }
 
     fn advance(&mut self, by: Duration) -> Result<()> {
@@ -98,6 +116,11 @@ impl Executor for Host {
         let buckets = 0..self.memory.settings.binding_buckets;
         let slots = buckets.flat_map(|bucket| self.memory.bindings.value(bucket).0);
         Ok(slots.filter_map(|slot| BindingSlot::binding(&slot)).collect())
+    }
+
+    fn hold_words(&self) -> Result<Vec<HoldWord>> {
+        let settings = &self.memory.settings;
+        Ok((settings.cpu_holds..settings.holds).map(|i| HoldWord(self.memory.holds.value(i).word)).collect())
     }
 
     fn flows(&self) -> Result<Vec<FlowView>> {

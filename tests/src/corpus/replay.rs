@@ -6,7 +6,9 @@ use super::dissect::dissect;
 use super::executor::{Executor, FlowView, Verdict};
 use super::tables::{Tables, ip};
 use anyhow::{Context, Result, ensure};
-use lb_common::abi::{BindingKey, BindingWord, Counters, FlowKey, FlowState, FlowWord, Outcome, Settings};
+use lb_common::abi::{
+    BindingKey, BindingWord, Counters, FlowKey, FlowState, FlowWord, HoldWord, Outcome, Settings,
+};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -70,11 +72,21 @@ pub fn replay<E: Executor>(executor: &mut E, case: &Case, area: &Area) -> Result
             }
             Step::Expiry(expected) => found.extend(expiry(executor, expected)?.map(at)),
             Step::Flows(expected) => {
-                let (live, mut odd) = live_flows(executor, &tables.settings)?;
+                let (mut live, mut odd) = live_flows(executor, &tables.settings)?;
+                if expected.iter().all(|flow| flow.offset.is_none()) {
+                    live.iter_mut().for_each(|flow| flow.offset = None);
+                }
                 if live != *expected {
                     odd.push(format!("flows\n    expected {expected:?}\n    found    {live:?}"));
                 }
                 found.extend(odd.into_iter().map(at));
+            }
+            Step::Holds(expected) => {
+                let owned = executor.hold_words()?.into_iter().filter(|word| word.has(HoldWord::TAKEN));
+                let count = owned.count();
+                if count != *expected {
+                    found.push(at(format!("{count} holds are owned, expected {expected}")));
+                }
             }
         }
     }
@@ -249,20 +261,34 @@ pub fn live_flows<E: Executor>(executor: &E, settings: &Settings) -> Result<(Vec
             odd.push(format!("flow record {index} is found by two keys of one direction"));
         }
     }
-    if clients.keys().ne(replies.keys()) {
+    let connected =
+        clients.iter().filter(|(_, view)| state(view) != FlowState::Collecting).map(|(index, _)| index);
+    if connected.ne(replies.keys()) {
         odd.push(format!("flow records by client {:?}, by backend {:?}", clients.keys(), replies.keys()));
     }
     let mut live: Vec<FlowData> = clients
         .values()
         .map(|view| FlowData {
             client: tuple(&view.record.client),
-            server: tuple(&view.record.server),
-            state: state_name(FlowWord(view.record.word).state()).to_owned(),
-            backend: view.record.backend,
+            server: (state(view) != FlowState::Collecting).then(|| tuple(&view.record.server)),
+            state: state_name(state(view)).to_owned(),
+            backend: if state(view) == FlowState::Collecting { 0 } else { view.record.backend },
+            offset: offset(view),
         })
         .collect();
     live.sort();
     Ok((live, odd))
+}
+
+const fn state(view: &FlowView) -> FlowState {
+    FlowWord(view.record.word).state()
+}
+
+/// What is added to the acknowledgements of a spliced client.
+fn offset(view: &FlowView) -> Option<u32> {
+    let answered = matches!(state(view), FlowState::Releasing | FlowState::Established | FlowState::Closing);
+    let spliced = FlowWord(view.record.word).has(FlowWord::SPLICED);
+    (spliced && answered).then(|| view.record.answer.wrapping_sub(view.record.isn))
 }
 
 fn lives(view: &FlowView, settings: &Settings, now: u64) -> bool {

@@ -1,13 +1,13 @@
 //! A case's tables as the data plane has them.
 
 use super::case::{BackendData, BindingData, Case, ServiceData, SettingsData, VlanData};
-mod rules;
-
+use super::rules::{RulesData, SecretsData, ServerData, words};
 use anyhow::{Context, Result, bail, ensure};
 use lb_common::abi::{
     Addr, Affinity, AffinityRules, BINDING_PROBES, Backend, Be16, BindingBucket, BindingKey, BindingPath,
-    BindingSlot, BindingWord, Hop, Mac, Mode, PathRule, QuicConfig, SCHEMA_VERSION, Secrets, Server, Service,
-    ServiceFlags, ServiceKey, Settings, SettingsFlags, Status, VLAN_KEEP, VLAN_NONE, binding_buckets,
+    BindingSlot, BindingWord, FlowKey, Hop, Mac, Mode, PathRule, QuicConfig, SCHEMA_VERSION, Secrets, Server,
+    Service, ServiceFlags, ServiceKey, Settings, SettingsFlags, Status, VLAN_KEEP, VLAN_NONE,
+    binding_buckets,
 };
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -17,6 +17,10 @@ use std::net::IpAddr;
 const SEED: u64 = 0x0123_4567_89ab_cdef;
 const SECOND: u64 = 1_000_000_000;
 
+/// Holds of CPUs, as many as a test machine may have.
+pub(super) const CPU_HOLDS: u32 = 64;
+/// Holds at most.
+pub(super) const MOST_HOLDS: u32 = CPU_HOLDS + 16;
 /// Interfaces that packets can be redirected to.
 pub(super) const DEVICES: [u32; 3] = [11, 12, 13];
 
@@ -50,7 +54,7 @@ pub struct Tables {
     /// Configurations of QUIC connection ids, by place in the map.
     pub quic: BTreeMap<u32, QuicConfig>,
     /// Keys that packets are checked with.
-    pub secrets: Secrets,
+    secrets: SecretsData,
 }
 
 /// What one step changes.
@@ -82,12 +86,12 @@ impl Tables {
             servers: Vec::new(),
             path_rules: Vec::new(),
             quic: BTreeMap::new(),
-            secrets: Secrets::default(),
+            secrets: data.secrets,
         };
         for data in &case.services {
             let service = tables.service(data).with_context(|| format!("service {}", data.id))?;
-            tables.rules(data, &case.backends).with_context(|| format!("rules of service {}", data.id))?;
             tables.services.push((key(data), service));
+            tables.affinity_rules(data, &service).with_context(|| format!("rules of service {}", data.id))?;
         }
         for data in &case.backends {
             tables
@@ -156,6 +160,28 @@ impl Tables {
         self.services.iter().any(|(key, _)| key.protocol != 6)
     }
 
+    /// Whether some service may hold bytes.
+    pub fn has_holds(&self) -> bool {
+        self.services.iter().any(|(_, service)| service.flags & ServiceFlags::SPLICE != 0)
+    }
+
+    /// Keys that packets are checked with, when the programs' clock shows `now`.
+    pub fn secrets(&self, now: u64) -> Result<Secrets> {
+        self.secrets.entry(now)
+    }
+
+    /// Keys that mark the backends of services with delayed binding in the flow index, as `lbd` keeps them there.
+    pub fn marks(&self) -> Vec<FlowKey> {
+        let spliced: Vec<u32> = self
+            .services
+            .iter()
+            .filter(|(_, s)| s.flags & ServiceFlags::SPLICE != 0)
+            .map(|(_, s)| s.id)
+            .collect();
+        let backends = self.backends.values().filter(|backend| spliced.contains(&backend.service));
+        backends.map(|backend| FlowKey::mark(backend.address, backend.port)).collect()
+    }
+
     /// Takes a service away.
     pub fn remove_service(&mut self, id: u32) -> Change {
         self.services.retain(|(_, service)| service.id != id);
@@ -203,6 +229,7 @@ impl Tables {
             affinity: match data.affinity.as_str() {
                 "none" => Affinity::None,
                 "source-ip" => Affinity::SourceIp,
+                "http-cookie" => Affinity::HttpCookie,
                 "quic-cid" => Affinity::QuicCid,
                 "payload" => Affinity::Payload,
                 other => bail!("no affinity: {other}"),
@@ -213,13 +240,40 @@ impl Tables {
             member_count: u32::try_from(data.members.len())?,
             prefix_v4: data.prefix_v4,
             prefix_v6: data.prefix_v6,
-            flags: if data.source.is_some() { ServiceFlags::SNAT } else { 0 },
+            flags: service_flags(data),
             binding_rate: data.binding_rate,
             lifetime: data.lifetime * SECOND,
             source: data.source.map_or(Addr::NONE, Addr::from),
             mss: data.mss,
             ..Service::default()
         })
+    }
+
+    /// Fills in what a service takes its session keys by.
+    fn affinity_rules(&mut self, data: &ServiceData, service: &Service) -> Result<()> {
+        if let Some(rules) = &data.rules {
+            let (servers, paths) =
+                (u32::try_from(self.servers.len())?, u32::try_from(self.path_rules.len())?);
+            self.affinities.insert(data.slot, rules.entry(servers, paths)?);
+            self.servers.extend(rules.servers());
+            self.paths(rules, service)?;
+        }
+        for config in &data.quic {
+            let (place, entry) = config.entry(data.slot)?;
+            self.quic.insert(place, entry);
+        }
+        Ok(())
+    }
+
+    fn paths(&mut self, rules: &RulesData, service: &Service) -> Result<()> {
+        for path in &rules.paths {
+            let table = self.append(&path.table)?;
+            let members = self.append(&path.members)?;
+            let servers = u32::try_from(self.servers.len())?;
+            self.servers.extend(path.servers.iter().map(ServerData::entry));
+            self.path_rules.push(path.entry(service, (table, members, servers))?);
+        }
+        Ok(())
     }
 
     fn append(&mut self, slots: &[u16]) -> Result<u32> {
@@ -229,11 +283,19 @@ impl Tables {
     }
 }
 
+fn service_flags(data: &ServiceData) -> u16 {
+    let snat = if data.source.is_some() { ServiceFlags::SNAT } else { 0 };
+    let read_late = matches!(data.affinity.as_str(), "http-cookie" | "payload");
+    let spliced = data.mode == "nat" && data.protocol == 6 && read_late;
+    snat | if spliced { ServiceFlags::SPLICE } else { 0 }
+}
+
 fn key(data: &ServiceData) -> ServiceKey {
     ServiceKey::service(data.address.into(), Be16::new(data.port), data.protocol)
 }
 
 fn settings(data: &SettingsData) -> Result<Settings> {
+    ensure!(data.holds <= MOST_HOLDS - CPU_HOLDS, "{} holds", data.holds);
     let mut flags = 0;
     for flag in &data.flags {
         flags |= match flag.as_str() {
@@ -244,8 +306,6 @@ fn settings(data: &SettingsData) -> Result<Settings> {
             other => bail!("no flag of the settings: {other}"),
         };
     }
-    ensure!(data.secret.len() == 16, "a secret of {} bytes", data.secret.len());
-    let word = |at: usize| -> Result<u64> { Ok(u64::from_le_bytes(data.secret[at..at + 8].try_into()?)) };
     Ok(Settings {
         schema: SCHEMA_VERSION,
         flags,
@@ -254,7 +314,7 @@ fn settings(data: &SettingsData) -> Result<Settings> {
         seed: SEED,
         half_open: data.half_open,
         flows: data.flows,
-        session_secret: [word(0)?, word(8)?],
+        session_secret: words(&data.secret)?,
         tunnel_v4: data.tunnel_v4.into(),
         tunnel_v6: data.tunnel_v6.into(),
         gue_port: data.gue_port.into(),
@@ -270,10 +330,10 @@ fn settings(data: &SettingsData) -> Result<Settings> {
         // Executors with caches and tick clocks put theirs.
         version: 1,
         tick: 0,
-        head_timeout: 20 * SECOND,
-        connect_timeout: 20 * SECOND,
-        holds: 80,
-        cpu_holds: 64,
+        head_timeout: data.head_timeout * SECOND,
+        connect_timeout: data.connect_timeout * SECOND,
+        holds: CPU_HOLDS + data.holds,
+        cpu_holds: CPU_HOLDS,
     })
 }
 

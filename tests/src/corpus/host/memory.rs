@@ -45,6 +45,7 @@ impl Memory {
     /// The maps as a case begins.
     pub(super) fn of(tables: &Tables, now: u64) -> Result<Self> {
         let settings = tables.settings;
+        let secrets = tables.secrets(now)?;
         let memory = Self {
             settings,
             services: tables.service_entries().into_iter().collect(),
@@ -68,7 +69,7 @@ impl Memory {
             servers: tables.servers.clone(),
             path_rules: tables.path_rules.clone(),
             quic: tables.quic.clone(),
-            secrets: tables.secrets,
+            secrets,
             holds: Cells::of(settings.holds),
             answered: Cells::of(abi::MAX_BACKENDS),
         };
@@ -76,6 +77,9 @@ impl Memory {
             memory.bindings.set(number, bucket);
         }
         memory.hands.set(hand::BINDINGS_LIVE, tables.bindings.len() as u64);
+        for mark in tables.marks() {
+            memory.flow_index.insert(mark, 0, true);
+        }
         Ok(memory)
     }
 
@@ -118,7 +122,8 @@ impl<T: Copy + Default> Cells<T> {
         self.get(index).map_or_else(T::default, |cell| unsafe { cell.read() })
     }
 
-    fn set(&self, index: u32, value: T) {
+    /// Overwrites it.
+    pub(super) fn set(&self, index: u32, value: T) {
         if let Some(cell) = self.get(index) {
             // SAFETY: as above.
             unsafe { cell.write(value) };

@@ -7,8 +7,8 @@ use aya::programs::Xdp;
 use aya::{Ebpf, Pod};
 use lb_common::abi::{
     ARENA_CHUNK, AffinityRules, ArenaChunk, Backend, Binding, BindingBucket, BindingKey, BindingSlot,
-    Counters, Flow, FlowKey, FragmentKey, FragmentRef, Hand, Outcome, QuicConfig, Server, Service,
-    ServiceKey, Settings, hand, map, program,
+    Counters, Flow, FlowKey, FragmentKey, FragmentRef, Hand, Hold, Outcome, PathRule, QuicConfig, Secrets,
+    Server, Service, ServiceKey, Settings, hand, map, program,
 };
 use std::borrow::BorrowMut;
 use std::os::fd::{AsFd, AsRawFd};
@@ -22,11 +22,6 @@ pub(super) struct Maps {
     used_backends: Vec<u32>,
     status: Cleared<u64>,
     arena: Cleared<ArenaChunk>,
-    affinities: Array<MapData, AffinityRules>,
-    servers: Array<MapData, Server>,
-    quic: Array<MapData, QuicConfig>,
-    used_affinities: Vec<u32>,
-    used_quic: Vec<u32>,
     bindings: Cleared<BindingBucket>,
     hands: Cleared<Hand>,
     flow_index: HashMap<MapData, FlowKey, u64>,
@@ -40,6 +35,16 @@ pub(super) struct Maps {
     doorkeeper: Cleared<u64>,
     wrote_quotas: bool,
     wrote_doorkeeper: bool,
+    affinities: Array<MapData, AffinityRules>,
+    used_affinities: Vec<u32>,
+    servers: Array<MapData, Server>,
+    path_rules: Array<MapData, PathRule>,
+    quic: Array<MapData, QuicConfig>,
+    used_quic: Vec<u32>,
+    secrets: Array<MapData, Secrets>,
+    answered: Cleared<u64>,
+    holds: Cleared<Hold>,
+    wrote_holds: bool,
     events: RingBuf<MapData>,
     /// Held so that the tail calls go on.
     _programs: ProgramArray<MapData>,
@@ -72,11 +77,6 @@ impl Maps {
             used_backends: Vec::new(),
             status: Cleared::take(ebpf, map::STATUS)?,
             arena: Cleared::take(ebpf, map::ARENA)?,
-            affinities: taken(ebpf, map::AFFINITIES)?,
-            servers: taken(ebpf, map::SERVERS)?,
-            quic: taken(ebpf, map::QUIC)?,
-            used_affinities: Vec::new(),
-            used_quic: Vec::new(),
             bindings: Cleared::take(ebpf, map::BINDINGS)?,
             hands: Cleared::take(ebpf, map::HANDS)?,
             flow_index: taken(ebpf, map::FLOW_INDEX)?,
@@ -90,6 +90,16 @@ impl Maps {
             doorkeeper: Cleared::take(ebpf, map::DOORKEEPER)?,
             wrote_quotas: false,
             wrote_doorkeeper: false,
+            affinities: taken(ebpf, map::AFFINITIES)?,
+            used_affinities: Vec::new(),
+            servers: taken(ebpf, map::SERVERS)?,
+            path_rules: taken(ebpf, map::PATHS)?,
+            quic: taken(ebpf, map::QUIC)?,
+            used_quic: Vec::new(),
+            secrets: taken(ebpf, map::SECRETS)?,
+            answered: Cleared::take(ebpf, map::ANSWERED)?,
+            holds: Cleared::take(ebpf, map::HOLDS)?,
+            wrote_holds: false,
             events: taken(ebpf, map::EVENTS)?,
             _programs: programs,
             _devices: devices,
@@ -113,7 +123,15 @@ impl Maps {
         if std::mem::replace(&mut self.wrote_doorkeeper, tables.has_datagrams()) {
             self.doorkeeper.clear()?;
         }
+        if std::mem::replace(&mut self.wrote_holds, tables.has_holds()) {
+            self.holds.clear()?;
+            self.answered.clear()?;
+        }
         while self.events.next().is_some() {}
+        self.install_rules(tables, now)?;
+        for mark in tables.marks() {
+            self.flow_index.insert(mark, 0, 0)?;
+        }
         self.current =
             Settings { version: self.current.version, tick: clock_resolution()?, ..tables.settings };
         for slot in self.used_backends.drain(..) {
@@ -131,15 +149,15 @@ impl Maps {
             chunk[..slots.len()].copy_from_slice(slots);
             self.arena.map.set(place, ArenaChunk(chunk), 0)?;
         }
-        self.install_rules(tables)?;
         self.bindings.fill(&tables.binding_table(now)?)?;
         let live = Hand { value: tables.bindings.len() as u64, pad: [0; 7] };
         self.hands.map.set(hand::BINDINGS_LIVE, live, 0)?;
         self.change(&Change::Services(tables.service_entries()))
     }
 
-    /// Fills in what services read of payloads.
-    fn install_rules(&mut self, tables: &Tables) -> Result<()> {
+    /// What session keys are taken by.
+    fn install_rules(&mut self, tables: &Tables, now: u64) -> Result<()> {
+        self.secrets.set(0, tables.secrets(now)?, 0)?;
         for slot in self.used_affinities.drain(..) {
             self.affinities.set(slot, AffinityRules::default(), 0)?;
         }
@@ -150,14 +168,28 @@ impl Maps {
             self.affinities.set(u32::from(*slot), rules, 0)?;
             self.used_affinities.push(u32::from(*slot));
         }
+        // Rules say which of these are theirs; what an earlier case left behind them is nobody's.
         for (place, server) in (0..).zip(&tables.servers) {
             self.servers.set(place, server, 0)?;
+        }
+        for (place, rule) in (0..).zip(&tables.path_rules) {
+            self.path_rules.set(place, rule, 0)?;
         }
         for (place, config) in &tables.quic {
             self.quic.set(*place, config, 0)?;
             self.used_quic.push(*place);
         }
         Ok(())
+    }
+
+    /// A hold.
+    pub(super) fn hold(&self, index: u32) -> Result<Hold> {
+        self.holds.map.get(&index, 0).with_context(|| format!("hold {index}"))
+    }
+
+    /// Writes a hold.
+    pub(super) fn set_hold(&mut self, index: u32, hold: &Hold) -> Result<()> {
+        self.holds.map.set(index, hold, 0).with_context(|| format!("hold {index}"))
     }
 
     /// Changes a table.
@@ -311,3 +343,4 @@ impl<V: Pod> Cleared<V> {
 }
 
 const _: () = assert!(size_of::<BindingBucket>().is_multiple_of(8) && size_of::<Flow>().is_multiple_of(8));
+const _: () = assert!(size_of::<Hold>().is_multiple_of(8));
