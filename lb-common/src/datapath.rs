@@ -45,6 +45,7 @@ mod splice;
 pub use env::{Env, Insert, Verdict};
 pub use maintenance::{apply, sweep};
 pub use scratch::Scratch;
+pub use splice::filled;
 
 use crate::abi::program;
 

@@ -9,7 +9,8 @@ use aya_ebpf::{
     helpers::generated::{bpf_redirect, bpf_skb_change_tail, bpf_skb_store_bytes},
 };
 use core::intrinsics::{AtomicOrdering, atomic_cxchg};
-use lb_common::abi::{Filling, HOLD_FRONT, HOLD_LEN, HOLD_SLACK, Hold, HoldWord, Outcome};
+use lb_common::abi::{Filling, Hold, HoldWord, Outcome};
+use lb_common::datapath::filled;
 
 /// `TCX_NEXT`, in older kernels `TC_ACT_UNSPEC`: the next program decides.
 const NEXT: i32 = -1;
@@ -65,11 +66,7 @@ fn is_owner(hold: *mut Hold, nonce: u32) -> bool {
 fn append(skb: *mut __sk_buff, hold: *mut Hold, filling: &Filling) -> bool {
     // SAFETY: the context is valid, and so is the map value.
     let (end, front) = unsafe { ((*skb).len, (*hold).front) };
-    let place = (HOLD_FRONT as u32).wrapping_sub(front).wrapping_add(filling.from as u32) as usize;
-    let len = filling.len as u32;
-    if place >= HOLD_FRONT + HOLD_LEN || len == 0 || len > HOLD_SLACK as u32 {
-        return false;
-    }
+    let Some((place, len)) = filled(filling, front) else { return false };
     // SAFETY: front, stream and slack stand behind each other, so that the slack's length can be read from any place.
     unsafe {
         let bytes = (&raw const (*hold).head).cast::<u8>().add(place);

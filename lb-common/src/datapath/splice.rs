@@ -12,6 +12,7 @@
 
 mod collect;
 mod connect;
+mod fill;
 mod greet;
 mod hold;
 mod options;
@@ -24,6 +25,7 @@ mod turn;
 
 pub(crate) use collect::{run as collect, wait};
 pub(crate) use connect::run as connect;
+pub use fill::filled;
 pub(crate) use greet::run as greet;
 pub(crate) use read::run as read;
 pub(crate) use turn::run as turn;

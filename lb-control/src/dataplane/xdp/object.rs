@@ -139,7 +139,9 @@ impl Generation {
 
     /// Pins every program.
     pub(super) fn pin_programs(&self, pins: &Pins) -> Result<()> {
-        program_names().chain([program::FILL]).try_for_each(|name| pins.put_program(name, self.program_fd(name)?))
+        program_names()
+            .chain([program::FILL])
+            .try_for_each(|name| pins.put_program(name, self.program_fd(name)?))
     }
 
     /// Runs the sweep over a stretch of a table.

@@ -173,8 +173,7 @@ pub(super) fn link(program: BorrowedFd<'_>, ifindex: u32, mode: LinkMode) -> io:
 
 /// Attaches a program at the ingress of the stack, behind those that are there.
 pub(super) fn link_ingress(program: BorrowedFd<'_>, ifindex: u32) -> io::Result<OwnedFd> {
-    let mut attr =
-        LinkCreateAttr { program: raw(program), ifindex, attach_type: BPF_TCX_INGRESS, flags: 0 };
+    let mut attr = LinkCreateAttr { program: raw(program), ifindex, attach_type: BPF_TCX_INGRESS, flags: 0 };
     // SAFETY: no pointers.
     new_fd(unsafe { bpf(LINK_CREATE, &mut attr) }?)
 }

@@ -1,0 +1,204 @@
+//! Delayed binding: requests that come in pieces, with bodies, one behind the other, or not at all as they should.
+//!
+//! Times are asserted well below a retransmission time-out of 200 ms: nothing may wait for one.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use std::net::{IpAddr, SocketAddr};
+use stickleback_tests::topology::{Arms, Balancer, Namespace, Site, server, server::in_url};
+
+const COOKIE: &str = r#"affinity = { kind = "http-cookie", cookie = "SESS" }"#;
+const PIECES: &str = include_str!("pieces.py");
+/// Longest a request may take, in milliseconds.
+const PROMPT: u64 = 150;
+
+/// A site with a service that reads the cookie SESS.
+struct Spliced {
+    balancer: Balancer,
+    site: Site,
+    vip: SocketAddr,
+}
+
+/// What a client got.
+struct Got {
+    answer: String,
+    error: String,
+    ms: u64,
+}
+
+impl Spliced {
+    fn new(arms: Arms, v6: bool, lines: &str) -> Result<Self> {
+        let site = Site::new(arms, 3)?;
+        let vip: IpAddr = if v6 { "fd99::1".parse()? } else { "10.99.0.1".parse()? };
+        let vip = SocketAddr::new(vip, 80);
+        let balancer = site.balance(&[site.service("web", vip, "nat", v6).with(lines)])?;
+        std::fs::write(site.directory().join("pieces.py"), PIECES)?;
+        let spliced = Self { balancer, site, vip };
+        // Neighbours are resolved, and no test waits for that.
+        for n in 0..12 {
+            spliced.curl(&format!("-H 'Cookie: SESS=first{n}'"), "whoami")?;
+        }
+        Ok(spliced)
+    }
+
+    fn curl(&self, options: &str, path: &str) -> Result<String> {
+        let host = in_url(self.vip.ip());
+        self.site.client.sh(&format!("curl -sf --noproxy '*' --max-time 5 {options} http://{host}/{path}"))
+    }
+
+    /// The backend of a session, as curl meets it.
+    fn owner(&self, session: &str) -> Result<String> {
+        backend(&self.curl(&format!("-H 'Cookie: SESS={session}'"), "whoami")?)
+    }
+
+    fn pieces(&self, options: &str, pieces: &[&str]) -> Result<Got> {
+        let script = self.site.directory().join("pieces.py");
+        let quoted: Vec<String> = pieces.iter().map(|piece| format!("'{piece}'")).collect();
+        let line = format!(
+            "python3 {} {} {} '{options}' {}",
+            script.display(),
+            self.vip.ip(),
+            self.vip.port(),
+            quoted.join(" ")
+        );
+        let printed = self.site.client.sh(&line)?;
+        let got: Value = serde_json::from_str(&printed).with_context(|| printed.clone())?;
+        let text = |name: &str| got[name].as_str().unwrap_or_default().to_owned();
+        Ok(Got { answer: text("answer"), error: text("error"), ms: got["ms"].as_u64().unwrap_or(u64::MAX) })
+    }
+
+    /// Segments that the clients sent again.
+    fn retransmitted(&self) -> Result<u64> {
+        retransmitted(&self.site.client)
+    }
+
+    fn outcome(&self, name: &str) -> Result<u64> {
+        let stats = self.balancer.ask(&["status"])?;
+        stats
+            .pointer(&format!("/outcomes/{name}"))
+            .and_then(Value::as_u64)
+            .with_context(|| format!("{name} in {stats}"))
+    }
+}
+
+impl Got {
+    /// It came whole, from the session's backend, and at once.
+    fn is_from(&self, owner: &str) -> Result<()> {
+        ensure!(self.error.is_empty(), "{}", self.error);
+        ensure!(self.answer.starts_with("HTTP/1.1 200"), "{}", self.answer);
+        ensure!(backend(&self.answer)? == owner, "not {owner}: {}", self.answer);
+        self.is_prompt()
+    }
+
+    fn is_prompt(&self) -> Result<()> {
+        ensure!(self.ms < PROMPT, "it took {} ms", self.ms);
+        Ok(())
+    }
+}
+
+/// The backend's name in an answer.
+fn backend(answer: &str) -> Result<String> {
+    let (_, rest) = answer.split_once(r#""backend":""#).with_context(|| format!("no backend in {answer}"))?;
+    Ok(rest.split('"').next().unwrap_or_default().to_owned())
+}
+
+fn retransmitted(namespace: &Namespace) -> Result<u64> {
+    let table = namespace.sh("cat /proc/net/snmp")?;
+    let mut lines = table.lines().filter_map(|line| line.strip_prefix("Tcp: "));
+    let (names, values) = (lines.next().context("no names")?, lines.next().context("no values")?);
+    let mut pairs = names.split(' ').zip(values.split(' '));
+    let (_, value) = pairs.find(|(name, _)| *name == "RetransSegs").context("no RetransSegs")?;
+    Ok(value.parse()?)
+}
+
+/// Heads in pieces, with and without Nagle's algorithm, and what follows a request.
+fn in_pieces(spliced: &Spliced) -> Result<()> {
+    let owner = spliced.owner("pieces")?;
+    let before = spliced.retransmitted()?;
+    let end = r#"b"\r\nHost: x\r\nConnection: close\r\n\r\n""#;
+    let whole = spliced.pieces("", &[r#"b"GET /whoami HTTP/1.1\r\nCookie: SESS=pieces""#, end])?;
+    whole.is_from(&owner).context("two pieces")?;
+    let three = [r#"b"GET /whoami HT""#, r#"b"TP/1.1\r\nCookie: SESS=pie""#, r#"b"ces""#, end];
+    spliced.pieces("", &three)?.is_from(&owner).context("pieces that Nagle's algorithm holds back")?;
+    let text = "GET /whoami HTTP/1.1\r\nCookie: SESS=pieces\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let bytes: Vec<String> = text.bytes().map(|byte| format!("b\"\\x{byte:02x}\"")).collect();
+    let bytes: Vec<&str> = bytes.iter().map(String::as_str).collect();
+    spliced.pieces("nodelay", &bytes)?.is_from(&owner).context("byte by byte")?;
+    let twice = [
+        r#"b"GET /whoami HTTP/1.1\r\nCookie: SESS=pieces\r\nHost: x\r\n\r\n""#,
+        r#"b"GET /whoami HTTP/1.1\r\nCookie: SESS=pieces\r\nHost: x\r\nConnection: close\r\n\r\n""#,
+    ];
+    for options in ["", "nodelay"] {
+        let got = spliced.pieces(options, &twice)?;
+        got.is_from(&owner).context("pipelined")?;
+        ensure!(got.answer.matches(&format!("\"backend\":\"{owner}\"")).count() == 2, "{}", got.answer);
+    }
+    let shut = [r#"b"GET /whoami HTTP/1.1\r\nCookie: SESS=pieces\r\nHost: x\r\nConnection: close\r\n\r\n""#];
+    spliced.pieces("shut", &shut)?.is_from(&owner).context("FIN behind the request")?;
+    let after = spliced.retransmitted()?;
+    ensure!(after == before, "{} segments were sent again", after - before);
+    Ok(())
+}
+
+/// Bodies of many sizes arrive whole and at once.
+fn bodies(spliced: &Spliced) -> Result<()> {
+    let owner = spliced.owner("body")?;
+    for bytes in [1_u64 << 3, 1_448, 2_920, 8_192, 65_536, 1 << 20] {
+        let sent = spliced.site.directory().join("sent");
+        server::file(&sent, bytes)?;
+        let before = spliced.retransmitted()?;
+        let name = format!("body{bytes}");
+        let options = format!(
+            "-H 'Cookie: SESS=body' -H 'Expect:' -o /dev/null -w '%{{time_total}}' -T {}",
+            sent.display()
+        );
+        let took: f64 = spliced.curl(&options, &format!("put/{name}"))?.parse()?;
+        let received = spliced.site.received(&owner, &name);
+        ensure!(std::fs::read(&received)? == std::fs::read(&sent)?, "{bytes} bytes came as others");
+        ensure!(took < PROMPT as f64 / 1000.0, "{bytes} bytes took {took} s");
+        let again = spliced.retransmitted()? - before;
+        ensure!(again == 0, "{bytes} bytes: {again} segments were sent again");
+    }
+    Ok(())
+}
+
+#[test]
+fn namespace_splice_pieces_v4() -> Result<()> {
+    in_pieces(&Spliced::new(Arms::Two, false, COOKIE)?)
+}
+
+#[test]
+fn namespace_splice_pieces_v6() -> Result<()> {
+    in_pieces(&Spliced::new(Arms::One, true, COOKIE)?)
+}
+
+#[test]
+fn namespace_splice_bodies_v4() -> Result<()> {
+    bodies(&Spliced::new(Arms::Two, false, COOKIE)?)
+}
+
+#[test]
+fn namespace_splice_bodies_v6() -> Result<()> {
+    bodies(&Spliced::new(Arms::Two, true, COOKIE)?)
+}
+
+/// What is no request, or no head that is looked at to its end, follows the fallback: it is served, and counted.
+#[test]
+fn namespace_splice_unreadable() -> Result<()> {
+    let spliced = Spliced::new(Arms::Two, false, COOKIE)?;
+    let counted = |name: &str| spliced.outcome(name);
+    let before = counted("head-too-long")?;
+    let long = [r#"b"GET /whoami HTTP/1.1\r\nHost: x\r\nX: ""#, r#"b"x"*1000000"#, r#"b"\r\n\r\n""#];
+    let got = spliced.pieces("", &long)?;
+    ensure!(got.answer.starts_with("HTTP/1.1 400"), "{} {}", got.error, got.answer);
+    ensure!(counted("head-too-long")? > before, "it was not counted");
+    let before = counted("not-http")?;
+    let got = spliced.pieces("", &[r#"b"\x16\x03\x01\x00\xff binary""#, r#"b"\n\n""#])?;
+    ensure!(got.answer.starts_with("HTTP/1.1 400"), "{} {}", got.error, got.answer);
+    got.is_prompt()?;
+    ensure!(counted("not-http")? > before, "it was not counted");
+    // Half a head and no more: the backend decides what to say.
+    let got = spliced.pieces("shut", &[r#"b"GET /whoami HTTP/1.1\r\nHo""#])?;
+    got.is_prompt()?;
+    Ok(())
+}
