@@ -169,6 +169,13 @@ unsafe impl Env for Kernel {
     }
     #[inline(always)]
     fn repeat<F: FnMut(u32) -> bool>(&self, count: u32, mut step: F) {
+        let mut count = count;
+        // The kernel compares the whole register, whose upper half the compiler leaves as it happens to be: what looks like
+        // too many rounds is none. Moving the lower half clears the upper one.
+        // SAFETY: moves a register to itself.
+        unsafe {
+            core::arch::asm!("{0} = {0}", inlateout(wreg) count, options(nomem, nostack, preserves_flags))
+        };
         // SAFETY: the closure lives until the loop is over, and the trampoline has the callback's signature.
         unsafe {
             bpf_loop(count, trampoline::<F> as *mut c_void, (&raw mut step).cast(), 0);
