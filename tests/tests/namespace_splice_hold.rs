@@ -73,11 +73,10 @@ impl Spliced {
     }
 
     fn outcome(&self, name: &str) -> Result<u64> {
-        let stats = self.balancer.ask(&["status"])?;
-        stats
-            .pointer(&format!("/outcomes/{name}"))
-            .and_then(Value::as_u64)
-            .with_context(|| format!("{name} in {stats}"))
+        let status = self.balancer.ask(&["status"])?;
+        let outcomes = status["outcomes"].as_array().context("no outcomes")?;
+        let found = outcomes.iter().find(|outcome| outcome["name"] == name);
+        Ok(found.and_then(|outcome| outcome["count"].as_u64()).unwrap_or(0))
     }
 }
 
@@ -123,7 +122,10 @@ fn in_pieces(spliced: &Spliced) -> Result<()> {
     let text = "GET /whoami HTTP/1.1\r\nCookie: SESS=pieces\r\nHost: x\r\nConnection: close\r\n\r\n";
     let bytes: Vec<String> = text.bytes().map(|byte| format!("b\"\\x{byte:02x}\"")).collect();
     let bytes: Vec<&str> = bytes.iter().map(String::as_str).collect();
-    spliced.pieces("nodelay", &bytes)?.is_from(&owner).context("byte by byte")?;
+    spliced.pieces("nodelay", &bytes)?.is_from(&owner).with_context(|| {
+        let table = spliced.site.client.sh("nstat -a | grep -i tcp").unwrap_or_default();
+        format!("byte by byte\n{}\n{table}", spliced.balancer.ask(&["status"]).unwrap_or_default()["outcomes"])
+    })?;
     let twice = [
         r#"b"GET /whoami HTTP/1.1\r\nCookie: SESS=pieces\r\nHost: x\r\n\r\n""#,
         r#"b"GET /whoami HTTP/1.1\r\nCookie: SESS=pieces\r\nHost: x\r\nConnection: close\r\n\r\n""#,
@@ -199,6 +201,6 @@ fn namespace_splice_unreadable() -> Result<()> {
     ensure!(counted("not-http")? > before, "it was not counted");
     // Half a head and no more: the backend decides what to say.
     let got = spliced.pieces("shut", &[r#"b"GET /whoami HTTP/1.1\r\nHo""#])?;
-    got.is_prompt()?;
+    got.is_prompt().context("half a head")?;
     Ok(())
 }

@@ -78,6 +78,10 @@ pub(crate) fn acknowledge(held: &mut Held, acknowledgement: u32, flow: &Flow) {
     let start = flow.start;
     let hold = held.get_mut();
     let position = acknowledgement.wrapping_sub(start.wrapping_sub(hold.front));
+    let end = hold.front.wrapping_add(hold.len);
+    // A FIN has a number, too.
+    let ended = hold.flags & HoldFlags::FIN != 0 && position == end.wrapping_add(1);
+    let position = if ended { end } else { position };
     if position > hold.acknowledged && position <= hold.sent {
         hold.acknowledged = position;
     }

@@ -41,7 +41,8 @@ pub(crate) struct SynOptions {
 
 /// Writes the headers of a segment from the flow's client to its backend, for `payload` bytes whose sum is `sum`.
 ///
-/// Answers where the payload goes. Without one the frame ends there; with one, whoever puts it in sets the frame's length.
+/// Answers where the payload goes. Without one the frame ends there; with one, whoever puts it in looks at the frame's
+/// length: where it could not be made as long, it is left as it was.
 #[inline(always)]
 pub(crate) fn to_backend<E: Env>(
     env: &E,
@@ -191,6 +192,13 @@ fn write<E: Env>(env: &E, ends: &Ends<'_>, segment: &Segment, payload: u16, sum:
     Some(l4 + Tcp::LEN as u32)
 }
 
+/// Makes the frame so long, at its end or else at its beginning: all that was in it is written over.
+#[inline(always)]
+fn make_room<E: Env>(env: &E, len: usize) -> bool {
+    let growth = len as i32 - frame::len(env) as i32;
+    growth == 0 || env.adjust_tail(growth) || growth > 0 && env.adjust_head(-growth)
+}
+
 /// Writes all headers but TCP options, whose sum `sum` includes; answers where the TCP header is.
 #[inline(always)]
 fn write_sized<E: Env>(
@@ -206,7 +214,8 @@ fn write_sized<E: Env>(
     let l3 = link::header_len(tag_count);
     let l4 = l3 + ip_len(v4);
     let len = l4 + header as usize;
-    if payload == 0 || frame::len(env) < len {
+    // A payload that there is no room for is left to the program that can make some.
+    if !make_room(env, len + payload as usize) && (payload == 0 || frame::len(env) < len) {
         resize(env, len)?;
     }
     if !link::write(env, &ends.to, &ends.from, (&ends.tags, tag_count), v4) {

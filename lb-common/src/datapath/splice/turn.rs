@@ -273,7 +273,9 @@ fn translated<E: Env>(env: &E) -> Verdict {
 fn settle<E: Env>(env: &E, live: &Live) {
     // SAFETY: from the environment, and the hold is locked.
     unsafe { (*live.record).hold = 0 };
-    super::step(env, live, FlowState::Releasing, FlowState::Established, 0);
+    let ended = flow::word_of(live.record).has(FlowWord::FIN_CLIENT);
+    let next = if ended { FlowState::Closing } else { FlowState::Established };
+    super::step(env, live, FlowState::Releasing, next, 0);
 }
 
 /// Sends held bytes.
@@ -281,6 +283,9 @@ fn settle<E: Env>(env: &E, live: &Live) {
 fn send<E: Env>(env: &E, live: &Live, held: Held, chunk: &Chunk, last: bool) -> Verdict {
     let Some(settings) = env.settings() else { return Verdict::Drop };
     let flow = live.flow();
+    if chunk.fin && !last {
+        super::step(env, live, FlowState::Releasing, FlowState::Releasing, FlowWord::FIN_CLIENT);
+    }
     let segment = Segment {
         sequence: release::sequence(&held, chunk, flow),
         // Only what the client itself has: what it lost on the way the backend has to send again.
