@@ -11,10 +11,11 @@ use std::path::Path;
 /// Answers UDP datagrams from the address that they came to.
 const ECHO: &str = include_str!("server/echo.py");
 
-/// Starts nginx on ports 80 and 8080 of every address.
+/// Starts nginx on ports 80 and 8080 of every address, and for HTTP/2 without TLS on port 8082.
 ///
-/// `/whoami` names the backend and the client it sees, `/files/` serves what lies in `files`, and `PUT /put/NAME`
-/// stores a body in `directory/put`.
+/// `/whoami` names the backend, the client and the cookie SESS that it sees (below other paths, too), `/login` sets
+/// the cookie to a value of its own, `/files/` serves what lies in `files`, and `PUT /put/NAME` stores a body in
+/// `directory/put`. `X-Backend` names the backend in every other answer.
 pub fn web(namespace: &Namespace, name: &str, directory: &Path, files: &Path) -> Result<Process> {
     let home = directory.join(name);
     std::fs::create_dir_all(home.join("put"))?;
@@ -44,9 +45,17 @@ http {{
         listen 8080 backlog=4096;
         listen [::]:80 backlog=4096;
         listen [::]:8080 backlog=4096;
-        location = /whoami {{
+        listen 8082 http2 backlog=4096;
+        listen [::]:8082 http2 backlog=4096;
+        add_header X-Backend {name} always;
+        location ~ /whoami$ {{
             default_type application/json;
-            return 200 '{{"backend":"{name}","client":"$remote_addr"}}\n';
+            return 200 '{{"backend":"{name}","client":"$remote_addr","session":"$cookie_SESS"}}\n';
+        }}
+        location = /login {{
+            add_header Set-Cookie "SESS=$request_id; Path=/; HttpOnly";
+            default_type application/json;
+            return 200 '{{"backend":"{name}","session":"$request_id"}}\n';
         }}
         location /files/ {{ alias {files}/; }}
         location /put/ {{ alias {home_text}/put/; dav_methods PUT; }}
