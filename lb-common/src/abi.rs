@@ -160,7 +160,7 @@ pub mod program {
     /// The entry program, attached to interfaces.
     pub const ENTRY: &str = "stickleback";
     /// Tail-called programs by place in `PROGRAMS`.
-    pub const TAIL_CALLS: [(u32, &str); 14] = [
+    pub const TAIL_CALLS: [(u32, &str); 16] = [
         (BIND, "bind"),
         (NAT, "nat"),
         (OPEN, "open"),
@@ -174,6 +174,8 @@ pub mod program {
         (WAIT, "wait"),
         (CONNECT, "connect"),
         (TURN, "turn"),
+        (LEARN, "learn"),
+        (INSPECT, "inspect"),
         (QUIC, "quic"),
     ];
     /// Makes or moves a binding in the direct modes.

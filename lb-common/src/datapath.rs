@@ -73,6 +73,8 @@ pub fn tail<E: Env>(env: &E, number: u32) -> Verdict {
         program::WAIT => splice::wait(env),
         program::CONNECT => splice::connect(env),
         program::TURN => splice::turn(env),
+        program::LEARN => splice::learn(env),
+        program::INSPECT => splice::inspect(env),
         program::QUIC => quic::run(env),
         _ => answer::run(env),
     }

@@ -68,6 +68,8 @@ tail_programs! {
     wait = program::WAIT;
     connect = program::CONNECT;
     turn = program::TURN;
+    learn = program::LEARN;
+    inspect = program::INSPECT;
     quic = program::QUIC;
 }
 

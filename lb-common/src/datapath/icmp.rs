@@ -4,7 +4,9 @@ use super::count::Way;
 use super::flow::{self, Live};
 use super::scratch::{Packet, part};
 use super::{Env, Verdict, answer, binding, choice, count, forward, frame, link, parse, splice};
-use crate::abi::{Addr, BindingKey, FlowKey, FlowWord, Mode, Outcome, Service, ServiceKey, Settings, SettingsFlags};
+use crate::abi::{
+    Addr, BindingKey, FlowKey, FlowWord, Mode, Outcome, Service, ServiceKey, Settings, SettingsFlags,
+};
 use crate::packet::{Icmp, Ipv4, Ipv6, Sum, Tcp, Udp, get, icmp4, icmp6, protocol, put};
 
 /// TTL and hop limit of echo answers.

@@ -153,12 +153,15 @@ fn spliced<E: Env>(env: &E, packet: &Packet, live: &Live) -> Option<Verdict> {
             Some(splice::unsettled(env, live))
         }
         // The backend did not get the balancer's acknowledgement.
-        FlowState::Established if reply && packet.tcp_flags & flag::SYN != 0 => {
+        FlowState::Established | FlowState::Closing if reply && packet.tcp_flags & flag::SYN != 0 => {
             Some(splice::unsettled(env, live))
         }
-        FlowState::Established
-        | FlowState::Closing
-        | FlowState::Closed
+        // The client reset the connection before its backend had answered.
+        FlowState::Closed if reply && packet.tcp_flags & flag::SYN != 0 => {
+            Some(answer::reset(env, packet, Outcome::Swallowed))
+        }
+        FlowState::Established | FlowState::Closing => splice::readers(env, packet, live),
+        FlowState::Closed
         | FlowState::Opening
         | FlowState::Answered
         | FlowState::Free
@@ -181,7 +184,13 @@ fn is_from_backend<E: Env>(env: &E, packet: &Packet) -> bool {
 }
 
 #[inline(always)]
-fn from_client<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live, now: u64) -> Verdict {
+pub(crate) fn from_client<E: Env>(
+    env: &E,
+    settings: &Settings,
+    packet: &Packet,
+    live: &Live,
+    now: u64,
+) -> Verdict {
     let flow = live.flow();
     let tcp = packet.protocol == protocol::TCP;
     let slot = flow.backend;
@@ -208,7 +217,13 @@ fn from_client<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Liv
 }
 
 #[inline(always)]
-fn from_backend<E: Env>(env: &E, settings: &Settings, packet: &mut Packet, live: &Live, now: u64) -> Verdict {
+pub(crate) fn from_backend<E: Env>(
+    env: &E,
+    settings: &Settings,
+    packet: &mut Packet,
+    live: &Live,
+    now: u64,
+) -> Verdict {
     if packet.hop_limit <= 1 {
         // Told as if the VIP were the hop that met it: the backend sent towards it.
         packet.destination = live.flow().client.destination;

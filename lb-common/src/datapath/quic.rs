@@ -35,20 +35,27 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
             return answer::no_backend(env, &scratch.packet);
         };
         scratch.session = session;
-        return send(env, settings, service, scratch, Some(chosen));
+        return send(env, settings, service, scratch, wanted(Some(chosen)));
     }
     let Some(session) = segment::session(env, settings, rules, scratch) else {
         env.count(Outcome::PayloadShort);
         return fallback(env, settings, service, rules, scratch);
     };
     scratch.session = session;
-    let bound = bound(env, service, session);
-    let chosen = if bound.is_none() && service.mode == Mode::Nat as u8 {
-        choice::choose(env, service, session)
-    } else {
-        bound
-    };
-    send(env, settings, service, scratch, chosen)
+    let mut slot = bound(env, service, session);
+    if slot == 0 && service.mode == Mode::Nat as u8 {
+        slot = wanted(choice::choose(env, service, session));
+    }
+    send(env, settings, service, scratch, slot)
+}
+
+/// A backend's slot plus one; 0 = none. An option of a pair would leave bytes undefined, which the verifier refuses.
+#[inline(always)]
+fn wanted(chosen: Option<Chosen<'_>>) -> u32 {
+    match chosen {
+        Some((slot, _)) => slot as u32 + 1,
+        None => 0,
+    }
 }
 
 /// The payload of a datagram whose header has been checked: offset and length, inside the packet.
@@ -73,14 +80,16 @@ fn serving<'a, E: Env>(env: &'a E, service: &Service, session: u64, slot: u16) -
     choice::choose(env, service, session)
 }
 
-/// The backend that a session is bound to.
+/// The backend that a session is bound to, as [`wanted`] has it.
 #[inline(always)]
-fn bound<'a, E: Env>(env: &'a E, service: &Service, session: u64) -> Option<Chosen<'a>> {
+fn bound<E: Env>(env: &E, service: &Service, session: u64) -> u32 {
     let now = env.now();
-    let found = binding::find(env, &BindingKey::new(service.id, session), now)?;
-    let chosen = binding::backend(env, found.word)?;
+    let Some(found) = binding::find_again(env, &BindingKey::new(service.id, session), now) else { return 0 };
+    if binding::backend(env, found.word).is_none() {
+        return 0;
+    }
     binding::touch(&found, now, service.lifetime);
-    Some(chosen)
+    found.word.backend() as u32 + 1
 }
 
 /// Leaves a datagram that cannot be read to the programs that know 5-tuples and addresses.
@@ -106,15 +115,20 @@ fn send<E: Env>(
     settings: &Settings,
     service: &Service,
     scratch: &mut Scratch,
-    chosen: Option<Chosen<'_>>,
+    wanted: u32,
 ) -> Verdict {
     if service.mode == Mode::Nat as u8 {
-        scratch.wanted = chosen.map_or(0, |(slot, _)| slot as u32 + 1);
+        scratch.wanted = wanted;
         scratch.aside = 0;
         scratch.to_service = 1;
         return env.tail(program::NAT);
     }
-    let Some(chosen) = chosen else { return env.tail(program::BIND) };
+    if wanted == 0 {
+        return env.tail(program::BIND);
+    }
+    let slot = wanted.wrapping_sub(1) as u16;
+    let Some(backend) = env.backend(slot) else { return env.tail(program::BIND) };
+    let chosen = (slot, backend);
     let packet = &scratch.packet;
     if packet.part == part::FIRST {
         fragment::keep(env, packet, FlowRef::default(), chosen);

@@ -15,6 +15,8 @@ mod connect;
 mod fill;
 mod greet;
 mod hold;
+mod inspect;
+mod learn;
 mod options;
 mod proxy;
 mod read;
@@ -27,13 +29,15 @@ pub(crate) use collect::{run as collect, wait};
 pub(crate) use connect::run as connect;
 pub use fill::filled;
 pub(crate) use greet::run as greet;
+pub(crate) use inspect::run as inspect;
+pub(crate) use learn::run as learn;
 pub(crate) use read::run as read;
 pub(crate) use turn::run as turn;
 
 use super::flow::{self, Live};
-use super::scratch::Packet;
+use super::scratch::{Packet, part};
 use super::{Env, Verdict, frame};
-use crate::abi::{FlowRef, FlowState, FlowWord, program};
+use crate::abi::{FlowRef, FlowState, FlowWord, SpliceFlags, program};
 use crate::packet::{Tcp, flag};
 use crate::splice::{Proof, SynCookie};
 
@@ -103,6 +107,34 @@ pub(crate) fn end<E: Env>(env: &E, live: &Live) {
     {
         flow::release(env, live.record, live.reference.index(), word);
     }
+}
+
+/// A segment with data on an established connection: whether it has to be read, see `learn` and `inspect`.
+#[inline(always)]
+pub(crate) fn readers<E: Env>(env: &E, packet: &Packet, live: &Live) -> Option<Verdict> {
+    let (reply, asked) = (live.reference.is_reply(), live.word.has(FlowWord::ASKED));
+    let flags = live.flow().splice;
+    // Of each direction only the first data after data of the other matters.
+    if reply != asked
+        || flags & (SpliceFlags::LEARN | SpliceFlags::INSPECT) == 0
+        || packet.part != part::WHOLE
+    {
+        return None;
+    }
+    let p = frame::at(env, packet.l4 as usize, Tcp::LEN)?;
+    // SAFETY: checked for the fixed header.
+    if packet.l4_len() <= unsafe { Tcp::new(p) }.header_len() {
+        return None;
+    }
+    if reply && flags & SpliceFlags::LEARN != 0 {
+        return Some(go_on(env, program::LEARN, live.reference));
+    }
+    let word = if reply { live.word.without(FlowWord::ASKED) } else { live.word.with(FlowWord::ASKED) };
+    live.change(env, word);
+    if reply || flags & SpliceFlags::INSPECT == 0 {
+        return None;
+    }
+    Some(go_on(env, program::INSPECT, live.reference))
 }
 
 /// Changes a flow's state, whatever flags other CPUs set meanwhile; whether it was in `from`.

@@ -11,16 +11,21 @@ use std::path::Path;
 /// Answers UDP datagrams from the address that they came to.
 const ECHO: &str = include_str!("server/echo.py");
 
+/// Bytes of a header that makes a response's head longer than two segments.
+const LONG: usize = 3_400;
+
 /// Starts nginx on ports 80 and 8080 of every address, and for HTTP/2 without TLS on port 8082.
 ///
 /// `/whoami` names the backend, the client and the cookie SESS that it sees (below other paths, too), `/login` sets
-/// the cookie to a value of its own, `/files/` serves what lies in `files`, and `PUT /put/NAME` stores a body in
-/// `directory/put`. `X-Backend` names the backend in every other answer.
+/// the cookie to a value of its own, `/set?session=S` sets it to S, `/long-set` does so at the end of a long head,
+/// `/files/` serves what lies in `files`, and `PUT /put/NAME` stores a body in `directory/put`. `X-Backend` names the
+/// backend in the answers that have no text of their own.
 pub fn web(namespace: &Namespace, name: &str, directory: &Path, files: &Path) -> Result<Process> {
     let home = directory.join(name);
     std::fs::create_dir_all(home.join("put"))?;
     let configuration = home.join("nginx.conf");
     let (home_text, files) = (home.display(), files.display());
+    let long = "x".repeat(LONG);
     let text = format!(
         r#"user root;
 daemon off;
@@ -59,6 +64,17 @@ http {{
         }}
         location /files/ {{ alias {files}/; }}
         location /put/ {{ alias {home_text}/put/; dav_methods PUT; }}
+        location = /set {{
+            default_type application/json;
+            add_header Set-Cookie "SESS=$arg_session; Path=/; HttpOnly";
+            return 200 '{{"backend":"{name}","client":"$remote_addr"}}\n';
+        }}
+        location = /long-set {{
+            default_type application/json;
+            add_header X-Long "{long}";
+            add_header Set-Cookie "SESS=$arg_session; Path=/; HttpOnly";
+            return 200 '{{"backend":"{name}","client":"$remote_addr"}}\n';
+        }}
     }}
 }}
 "#

@@ -158,3 +158,6 @@ fn blanked<E: Env>(env: &E, l4: usize, at: usize, len: usize) -> Sum {
     });
     change
 }
+
+#[cfg(test)]
+mod tests;

@@ -66,11 +66,12 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
         FlowState::Established if said.is(flag::SYN | flag::ACK) => {
             bare(env, settings, &live, said.acknowledgement, said.sequence.wrapping_add(1))
         }
-        FlowState::Established | FlowState::Collecting => count::end(env, Outcome::Swallowed),
+        FlowState::Established | FlowState::Closing | FlowState::Collecting => {
+            count::end(env, Outcome::Swallowed)
+        }
         FlowState::Free
         | FlowState::Opening
         | FlowState::Answered
-        | FlowState::Closing
         | FlowState::Closed
         | FlowState::Claimed => count::end(env, Outcome::Raced),
     }
@@ -155,7 +156,8 @@ fn accepted<E: Env>(
     let says = options::read(env, packet);
     learn(live, said.sequence, says);
     let bound = bind(env, settings, live);
-    let flags = if bound { FlowWord::BOUND } else { 0 };
+    // What comes next from the backend is its response.
+    let flags = FlowWord::ASKED | if bound { FlowWord::BOUND } else { 0 };
     let Some(mut held) = held else {
         super::step(env, live, FlowState::Connecting, FlowState::Established, flags);
         return bare(env, settings, live, said.acknowledgement, said.sequence.wrapping_add(1));

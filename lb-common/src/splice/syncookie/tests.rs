@@ -103,7 +103,7 @@ fn numbers(mut x: u64) -> impl Iterator<Item = u32> {
 #[test]
 fn who_guesses_hits_one_of_four_million() {
     let secrets = secrets();
-    let tries = 40_000_000_u32;
+    let tries = 10_000_000_u32;
     let mut hits = 0;
     for (i, guess) in (0..tries).zip(numbers(1)) {
         // Epoch and offer as an attacker would choose them: valid.
@@ -111,8 +111,8 @@ fn who_guesses_hits_one_of_four_million() {
         let cookie = SynCookie(epoch << EPOCH | 0x6f << OFFER | guess >> 10);
         hits += (cookie.judge(&secrets, NOW, tuple(&v4(i)), guess) == Proof::First) as u32;
     }
-    // 9.5 are to be expected.
-    assert!((1..=25).contains(&hits), "{hits} of {tries}");
+    // 2.4 are to be expected.
+    assert!((1..=9).contains(&hits), "{hits} of {tries}");
 }
 
 #[test]

@@ -3,7 +3,10 @@
 use super::super::hold::{self, Held};
 use super::super::proxy;
 use super::{Arrived, Way, append, go_on, note};
-use crate::abi::{AffinityFlags, FlowKey, FlowRef, FlowState, FlowWord, Outcome, Service, program};
+use crate::abi::{
+    AffinityFlags, AffinityRules, FlowKey, FlowRef, FlowState, FlowWord, Outcome, Reading, Service,
+    SpliceFlags, program,
+};
 use crate::datapath::flow::{self, Live, Room};
 use crate::datapath::scratch::again;
 use crate::datapath::{Env, Insert, Verdict, answer, count, frame};
@@ -123,8 +126,17 @@ fn fill<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived, live: &Live, held: &H
     record.hold = if held.number > way.settings.cpu_holds { held.number } else { 0 };
     record.client_scale = SynCookie(isn).offer().scale();
     record.server_scale = 0;
-    record.splice = 0;
+    record.splice = readers(way.rules);
     true
+}
+
+/// What is read of the connection later on: cookies whose values are bound.
+#[inline(always)]
+const fn readers(rules: &AffinityRules) -> u16 {
+    if rules.name_len == 0 || rules.reading != Reading::Bind as u8 {
+        return 0;
+    }
+    SpliceFlags::INSPECT | if rules.flags & AffinityFlags::LEARN != 0 { SpliceFlags::LEARN } else { 0 }
 }
 
 /// Makes the flow findable from the client's side.
