@@ -2,6 +2,8 @@
 
 use super::{COOKIE, Shop};
 use anyhow::{Context, Result, ensure};
+use aya::maps::{Array, MapData};
+use lb_common::abi::{Hand, hand, map};
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -19,6 +21,13 @@ fn link_address(namespace: &Namespace, interface: &str) -> Result<[u8; 6]> {
     let text = text.split_whitespace().nth(2).with_context(|| format!("no address in {text}"))?;
     let bytes: Vec<u8> = text.split(':').map(|byte| u8::from_str_radix(byte, 16)).collect::<Result<_, _>>()?;
     bytes.try_into().ok().with_context(|| format!("{text} is no link address"))
+}
+
+/// How far the data plane has gone round one of its rings, or how many it has numbered.
+fn went(shop: &Shop, place: u32) -> Result<u64> {
+    let path = shop.balancer.pins().join("maps").join(map::HANDS);
+    let data = MapData::from_pin(&path).with_context(|| format!("opening {}", path.display()))?;
+    Ok(Array::<_, Hand>::try_from(aya::maps::Map::Array(data))?.get(&place, 0)?.value)
 }
 
 /// Sends frames out of an interface as they are.
@@ -91,7 +100,10 @@ fn namespace_cookie_flood() -> Result<()> {
     };
     let mut sender = Sender::new(&shop.site.client, "eth0")?;
     let answered = |shop: &Shop| shop.outcome("syn-answered");
-    let (before, bindings) = (answered(&shop)?, shop.used("bindings")?);
+    let state = || -> Result<[u64; 3]> {
+        Ok([shop.used("BINDINGS")?, went(&shop, hand::NONCE)?, went(&shop, hand::HOLD)?])
+    };
+    let (before, [bindings, flows, holds]) = (answered(&shop)?, state()?);
     let load = Load::start(&shop.site.client, &plan.clone().kept_alive())?;
     let short = Load::start(&shop.site.client, &plan)?;
     let begun = Instant::now();
@@ -127,14 +139,17 @@ fn namespace_cookie_flood() -> Result<()> {
         load.requests
     );
     ensure!(short.longest < Duration::from_secs(5), "a request took {:?}", short.longest);
-    let after = shop.used("bindings")?;
-    ensure!(after <= bindings + 1, "{bindings} bindings before, {after} after it");
+    let [bindings_after, flows_after, holds_after] = state()?;
+    ensure!(bindings_after <= bindings + 1, "{bindings} bindings before, {bindings_after} after it");
     let sessions = shop.balancer.ask(&["sessions", "list", "--limit", "100000"])?.to_string();
     ensure!(!sessions.contains("198.1"), "a forged client has a session: {sessions}");
-    // Those of the requests, which are closing, and no others.
-    let flows = shop.used("flows")?;
-    ensure!(flows < 4 * (short.requests + load.requests + quiet.requests) + 200, "{flows} flows");
-    ensure!(flows < FLOOD / 20, "{flows} flows");
+    // A flow and a hold for each connection that asked for something, and for nobody else.
+    let connections = short.requests + plan.clients.len() as u64;
+    let (made, held) = (flows_after - flows, holds_after - holds);
+    println!("{connections} connections: {made} flows, {held} holds looked at");
+    ensure!(made <= 3 * connections + 100, "{made} flows for {connections} connections");
+    ensure!(held <= 3 * connections + 100, "{held} holds for {connections} connections");
+    ensure!(went(&shop, hand::HOLDS_LIVE)? == 0, "holds were not given back");
     for name in ["holds-full", "flows-full", "half-open-evicted", "bindings-full"] {
         ensure!(shop.outcome(name)? == 0, "{name} was counted");
     }

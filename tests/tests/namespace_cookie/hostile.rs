@@ -53,6 +53,7 @@ fn namespace_cookie_segments() -> Result<()> {
     ensure!(answers.len() >= 8, "only {} answers", answers.len());
     let mut wrong = Vec::new();
     for answer in &answers {
+        println!("{answer}");
         if answer["case"] == "none" {
             continue;
         }

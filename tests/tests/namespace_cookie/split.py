@@ -38,7 +38,7 @@ def work():
             told = ask(place) | {"error": None}
         except (OSError, ValueError) as failure:
             told = {"error": repr(failure)}
-        print(json.dumps(told | {"place": place}), flush=True)
+        sys.stdout.write(json.dumps(told | {"place": place}) + "\n")
 
 
 workers = [threading.Thread(target=work) for _ in range(6)]
