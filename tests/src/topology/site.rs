@@ -70,7 +70,8 @@ impl Site {
         let (client, lb) = (topology.namespace("client")?, topology.namespace("lb")?);
         lb.set("ipv4/conf/all/forwarding=1")?;
         lb.set("ipv6/conf/all/forwarding=1")?;
-        let mut site = Self { client, lb, backends: Vec::new(), servers: Vec::new(), arms, switch: None, topology };
+        let mut site =
+            Self { client, lb, backends: Vec::new(), servers: Vec::new(), arms, switch: None, topology };
         for n in 1..=backends {
             let name = format!("be{n}");
             let namespace = site.topology.namespace(&name)?;

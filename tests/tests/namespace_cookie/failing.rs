@@ -44,7 +44,8 @@ fn fails_over(how: &str, counted: &str, within: Duration) -> Result<()> {
     load.reach(100)?;
     let after = load.finish()?;
     after.flawless(100)?;
-    let moved = after.sessions.iter().filter(|(client, backend)| report.sessions[*client] != **backend).count();
+    let moved =
+        after.sessions.iter().filter(|(client, backend)| report.sessions[*client] != **backend).count();
     ensure!(moved == 0, "{moved} sessions moved again");
     Ok(())
 }

@@ -14,12 +14,15 @@ use stickleback_tests::topology::{Arms, Load, LoadPlan, Namespace};
 const FLOOD: u64 = 1_000_000;
 /// Frames that one system call sends.
 const BATCH: usize = 64;
+/// Forged clients.
+const FORGED: u32 = 1 << 15;
 
 /// The link address of an interface.
 fn link_address(namespace: &Namespace, interface: &str) -> Result<[u8; 6]> {
     let text = namespace.sh(&format!("ip -br link show {interface}"))?;
     let text = text.split_whitespace().nth(2).with_context(|| format!("no address in {text}"))?;
-    let bytes: Vec<u8> = text.split(':').map(|byte| u8::from_str_radix(byte, 16)).collect::<Result<_, _>>()?;
+    let bytes: Vec<u8> =
+        text.split(':').map(|byte| u8::from_str_radix(byte, 16)).collect::<Result<_, _>>()?;
     bytes.try_into().ok().with_context(|| format!("{text} is no link address"))
 }
 
@@ -88,7 +91,7 @@ impl Sender {
 fn namespace_cookie_flood() -> Result<()> {
     let shop = Shop::new(Arms::Two, false, COOKIE)?;
     let plan = LoadPlan::new(shop.vip, shop.site.clients(false, 40)).with_cookie("SESS");
-    let plan = LoadPlan { threads: 2, ..plan };
+    let plan = LoadPlan { threads: 2, pause: Duration::from_millis(5), ..plan };
     let quiet = Load::start(&shop.site.client, &plan)?;
     quiet.reach(100)?;
     let quiet = quiet.finish()?;
@@ -98,6 +101,14 @@ fn namespace_cookie_flood() -> Result<()> {
         destination: link_address(&shop.site.lb, "l0")?,
         source: link_address(&shop.site.client, "eth0")?,
     };
+    // RFC 2544's addresses: nobody has them, and answers to them end at the client.
+    let frames: Vec<Vec<u8>> = (0..FORGED)
+        .map(|n| {
+            let [_, a, b, c] = n.to_be_bytes();
+            let from = SocketAddr::from(([198, 18 + a, b, c], 1_024 + (n % 60_000) as u16));
+            tcp(link, from, shop.vip, flag::SYN, 0)
+        })
+        .collect();
     let mut sender = Sender::new(&shop.site.client, "eth0")?;
     let answered = |shop: &Shop| shop.outcome("syn-answered");
     let state = || -> Result<[u64; 3]> {
@@ -110,16 +121,10 @@ fn namespace_cookie_flood() -> Result<()> {
     let mut sent = 0;
     while answered(&shop)? - before < FLOOD {
         ensure!(begun.elapsed() < Duration::from_secs(60), "{sent} SYNs sent, not all answered in a minute");
-        for _ in 0..1_000 {
-            // RFC 2544's addresses: nobody has them, and answers to them end at the client.
-            let frames: Vec<Vec<u8>> = (sent..sent + BATCH as u64)
-                .map(|n| {
-                    let [_, a, b, c] = ((n as u32) & 0x1_ffff).to_be_bytes();
-                    let from = SocketAddr::from(([198, 18 + a, b, c], 1_024 + (n % 60_000) as u16));
-                    tcp(link, from, shop.vip, flag::SYN, 0)
-                })
-                .collect();
-            sent += sender.send(&frames)? as u64;
+        for _ in 0..4 {
+            for batch in frames.chunks(BATCH) {
+                sent += sender.send(batch)? as u64;
+            }
         }
     }
     let took = begun.elapsed();

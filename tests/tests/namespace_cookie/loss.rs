@@ -91,7 +91,8 @@ fn through_bad_cables(plan: &Plan) -> Result<()> {
 }
 
 fn small(rate: f64, v6: bool) -> Result<()> {
-    let plan = Plan { rate, v6, sessions: 24, connections: 2, bytes: 30_000, patience: Duration::from_secs(40) };
+    let plan =
+        Plan { rate, v6, sessions: 24, connections: 2, bytes: 30_000, patience: Duration::from_secs(40) };
     through_bad_cables(&plan)
 }
 

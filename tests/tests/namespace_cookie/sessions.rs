@@ -92,7 +92,8 @@ fn namespace_cookie_routes() -> Result<()> {
     let shop = Shop::new(Arms::Two, false, lines)?;
     for n in 0..9 {
         let route = format!("be{}", n % 3 + 1);
-        let served = shop.backend(&format!("-H 'Cookie: JSESSIONID=0123456789ABCDEF{n}!{route}'"), "whoami")?;
+        let served =
+            shop.backend(&format!("-H 'Cookie: JSESSIONID=0123456789ABCDEF{n}!{route}'"), "whoami")?;
         ensure!(served == route, "{route} was named, {served} answered");
     }
     let before = shop.outcome("segment-unknown")?;
