@@ -1,11 +1,15 @@
-//! Programs for tests and benchmarks: floors, packet restoring, reference work, decapsulation, loss, reading application bytes.
+//! Programs for tests and benchmarks: floors, packet restoring, reference work, decapsulation, loss, bad cables, reading application bytes.
 //!
 //! Never embedded in `lbd`.
 #![no_std]
 #![no_main]
+#![feature(core_intrinsics)]
+#![allow(internal_features)]
 
 #[path = "testbed/decap.rs"]
 mod decap;
+#[path = "testbed/fault.rs"]
+mod fault;
 #[path = "testbed/floor.rs"]
 mod floor;
 #[path = "testbed/frame.rs"]

@@ -88,6 +88,34 @@ pub struct Loss {
     pub dropped: u64,
 }
 
+/// What a bad cable does to TCP segments, and what it has done.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Fault {
+    /// Lost, out of 2^32.
+    pub lose: u32,
+    /// Sent twice, out of 2^32.
+    pub double: u32,
+    /// Sent behind the next one, out of 2^32.
+    pub swap: u32,
+    /// Length of the segment that waits.
+    pub len: u32,
+    /// State of the random numbers; at the start the seed.
+    pub random: u64,
+    /// Whether a segment waits: 0 no, 1 somebody is at it, 2 yes.
+    pub state: u64,
+    /// Segments seen.
+    pub seen: u64,
+    /// Lost.
+    pub lost: u64,
+    /// Sent twice.
+    pub doubled: u64,
+    /// Made wait for the next one.
+    pub swapped: u64,
+    /// The segment that waits.
+    pub frame: [u8; 2_048],
+}
+
 /// Places in the `DECAP` counters.
 pub mod decap {
     /// Not a tunnel packet: passed as it came.

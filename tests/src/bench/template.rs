@@ -15,10 +15,13 @@ unsafe impl aya::Pod for ReferenceReal {}
 unsafe impl aya::Pod for ReferenceFlow {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Loss {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Fault {}
 
 const _: () = assert!(size_of::<Template>() == 40 + HEAD);
 const _: () = assert!(size_of::<ReferenceReal>() == 24);
 const _: () = assert!(size_of::<Loss>() == 24);
+const _: () = assert!(size_of::<Fault>() == 64 + 2_048);
 
 /// Offset in a frame of the word that tells IPv4 clients apart.
 pub const SOURCE_V4: u32 = 26;

@@ -98,7 +98,6 @@ impl RulesData {
         for flag in &self.flags {
             flags |= match flag.as_str() {
                 "learn" => AffinityFlags::LEARN,
-                "syn-data" => AffinityFlags::SYN_DATA,
                 "proxy" => AffinityFlags::PROXY,
                 other => bail!("no flag of affinity rules: {other}"),
             };

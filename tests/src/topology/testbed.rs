@@ -1,11 +1,13 @@
-//! The testbed's XDP programs on interfaces of a topology: decapsulation, loss, plain passing.
+//! The testbed's programs on interfaces of a topology: decapsulation, loss, bad cables, plain passing.
 
 use super::Namespace;
 use crate::bench::rig::{object, program};
-use crate::bench::template::{Loss, decap};
+use crate::bench::template::{Fault, Loss, decap};
 use anyhow::{Context, Result};
 use aya::maps::{Array, PerCpuArray};
+use aya::programs::tc::TcAttachOptions;
 use aya::programs::xdp::XdpMode;
+use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
 use aya::{Ebpf, EbpfLoader};
 
 /// A program of the testbed on one interface; taken off when dropped.
@@ -38,6 +40,13 @@ impl Testbed {
         Ok(counts)
     }
 
+    /// Passes everything, one frame after the other as they were sent: without GRO.
+    pub fn pass(namespace: &Namespace, interface: &str) -> Result<Self> {
+        let attached = Self::attach(namespace, interface, "pass")?;
+        namespace.sh(&format!("ethtool -K {interface} gro off >/dev/null"))?;
+        Ok(attached)
+    }
+
     fn attach(namespace: &Namespace, interface: &str, name: &str) -> Result<Self> {
         let path = object("testbed")?;
         let mut object =
@@ -49,5 +58,68 @@ impl Testbed {
                 .with_context(|| format!("attaching {name} to {interface} in {}", namespace.name()))
         })?;
         Ok(Self { object })
+    }
+}
+
+/// How bad a cable is.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Faults {
+    /// Share of TCP segments that are lost.
+    pub lose: f64,
+    /// Share that arrives twice.
+    pub double: f64,
+    /// Share that arrives behind its successor.
+    pub swap: f64,
+    /// Where the random numbers begin.
+    pub seed: u64,
+}
+
+/// A cable that loses, doubles and swaps what an interface sends; taken off when dropped.
+pub struct BadCable {
+    object: Ebpf,
+}
+
+impl BadCable {
+    /// Makes what the interface sends go through a bad cable.
+    pub fn new(namespace: &Namespace, interface: &str, faults: Faults) -> Result<Self> {
+        let path = object("testbed")?;
+        let mut object =
+            EbpfLoader::new().load_file(&path).with_context(|| format!("loading {}", path.display()))?;
+        let rate = |share: f64| (share * f64::from(u32::MAX)) as u32;
+        let fault = Fault {
+            lose: rate(faults.lose),
+            double: rate(faults.double),
+            swap: rate(faults.swap),
+            len: 0,
+            random: faults.seed,
+            state: 0,
+            seen: 0,
+            lost: 0,
+            doubled: 0,
+            swapped: 0,
+            frame: [0; 2_048],
+        };
+        let map = object.map_mut("FAULT").context("testbed has no map FAULT")?;
+        Array::try_from(map)?.set(0, fault, 0)?;
+        let program: &mut SchedClassifier =
+            object.program_mut("bad_cable").context("testbed has no program bad_cable")?.try_into()?;
+        program.load()?;
+        namespace.inside(|| {
+            program
+                .attach_with_options(
+                    interface,
+                    TcAttachType::Egress,
+                    TcAttachOptions::TcxOrder(LinkOrder::default()),
+                )
+                .with_context(|| format!("attaching bad_cable to {interface} in {}", namespace.name()))
+        })?;
+        Ok(Self { object })
+    }
+
+    /// Segments seen, lost, doubled and swapped so far.
+    pub fn done(&self) -> Result<[u64; 4]> {
+        let map = Array::<_, Fault>::try_from(self.object.map("FAULT").context("testbed has no map FAULT")?)?;
+        let fault = map.get(&0, 0)?;
+        Ok([fault.seen, fault.lost, fault.doubled, fault.swapped])
     }
 }
