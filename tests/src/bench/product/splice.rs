@@ -93,10 +93,12 @@ pub(super) fn template(rig: &mut Rig, product: &Product, what: &str, many: &str)
 /// A segment of one of many joined connections.
 fn joined(rig: &Rig, product: &Product, what: &str, many: &str) -> Result<Template> {
     let (link, vip, client) = (rig.link(), address(product, "splice")?, client(false));
+    let records = product.settings.flows;
+    let room = 1 << (records - PLACES.min(records / 2)).ilog2();
     let count = match many {
         "1-flow" => 1,
-        "32k-flows" => flows(product).min(1 << 15),
-        _ => flows(product).min(1 << 20),
+        "32k-flows" => flows(product).min(room).min(1 << 15),
+        _ => flows(product).min(room).min(1 << 20),
     };
     let backend = join(rig, product, count)?;
     let (frame, at) = if what == "established-back" {
