@@ -331,21 +331,28 @@ fn orphaned<E: Env>(env: &E, packet: &Packet, live: &Live) -> Verdict {
 /// Notes the packet in the flow and, from time to time, in its session's binding.
 #[inline(always)]
 fn refresh<E: Env>(env: &E, live: &Live, now: u64) {
+    let seen = live.flow().last_seen;
     if live.touch(now) && live.word.has(FlowWord::BOUND) {
-        touch_binding(env, live, now);
+        touch_binding(env, live, seen, now);
     }
 }
 
+/// Extends the session's binding, if the clock has passed a multiple of a part of its lifetime since the flow's last packet.
+///
+/// The binding is far away when there are many, so most packets leave it alone.
 #[inline(never)]
-fn touch_binding<E: Env>(env: &E, live: &Live, now: u64) -> u32 {
+fn touch_binding<E: Env>(env: &E, live: &Live, seen: u64, now: u64) -> u32 {
     let flow = live.flow();
     let client = &flow.client;
     let Some(settings) = env.settings() else { return 0 };
     let service =
         choice::service_again(env, settings, &client.destination, client.destination_port, client.protocol);
-    if let Some(service) = service
-        && let Some(found) = binding::find(env, &BindingKey::new(flow.service, flow.session), now)
-    {
+    let Some(service) = service else { return 0 };
+    let part = (service.lifetime / binding::TOUCH_PART).max(1);
+    if seen / part == now / part {
+        return 0;
+    }
+    if let Some(found) = binding::find(env, &BindingKey::new(flow.service, flow.session), now) {
         binding::touch(&found, now, service.lifetime);
         return 1;
     }
