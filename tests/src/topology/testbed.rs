@@ -24,9 +24,26 @@ impl Testbed {
     /// Of every `period` packets that the interface receives, drops the first `lost`.
     pub fn lose(namespace: &Namespace, interface: &str, lost: u32, period: u32) -> Result<Self> {
         let mut attached = Self::attach(namespace, interface, "drop_some")?;
-        let map = attached.object.map_mut("LOSS").context("testbed has no map LOSS")?;
-        Array::try_from(map)?.set(0, Loss { period, lost, seen: 0, dropped: 0 }, 0)?;
+        attached.set_loss(Loss { period, lost, seen: 0, dropped: 0 })?;
         Ok(attached)
+    }
+
+    /// Of [`Self::lose`]: of the packets from now on drops the one with this number, counted from 0, and no other.
+    pub fn lose_only(&mut self, number: u32) -> Result<()> {
+        // What stands in front of it belongs to a period that is about to end.
+        let seen = u64::from(u32::MAX - number);
+        self.set_loss(Loss { period: u32::MAX, lost: 1, seen, dropped: 0 })
+    }
+
+    /// Of [`Self::lose`]: how many packets were dropped since it was last set.
+    pub fn lost(&self) -> Result<u64> {
+        let map = Array::<_, Loss>::try_from(self.object.map("LOSS").context("testbed has no map LOSS")?)?;
+        Ok(map.get(&0, 0)?.dropped)
+    }
+
+    fn set_loss(&mut self, loss: Loss) -> Result<()> {
+        let map = self.object.map_mut("LOSS").context("testbed has no map LOSS")?;
+        Ok(Array::try_from(map)?.set(0, loss, 0)?)
     }
 
     /// What was taken off so far, by the places of [`decap`].
