@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use stickleback_tests::topology::{Arms, Load, LoadPlan, config};
 
 /// Lets a backend's kernel treat new connections to the web server this way; connections that are there go on.
-fn treat(shop: &Shop, backend: &str, how: &str) -> Result<()> {
+pub(super) fn treat(shop: &Shop, backend: &str, how: &str) -> Result<()> {
     let backend = shop.site.backends.iter().find(|b| b.name == backend).context("no such backend")?;
     let rules = format!(
         "nft add table inet f
