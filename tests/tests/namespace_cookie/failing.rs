@@ -84,7 +84,7 @@ fn namespace_cookie_survives_lbd() -> Result<()> {
     for _ in 0..2 {
         shop.balancer.reload(&config::text(&shop.site.node(), &[service.clone(), second.clone()]))?;
         short.go_on(60)?;
-        shop.balancer.reload(&config::text(&shop.site.node(), &[service.clone()]))?;
+        shop.balancer.reload(&config::text(&shop.site.node(), std::slice::from_ref(&service)))?;
         short.go_on(60)?;
     }
     kept.go_on(60)?;

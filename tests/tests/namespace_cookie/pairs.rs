@@ -55,11 +55,11 @@ fn shop() -> Result<Shop> {
 fn namespace_cookie_pairs() -> Result<()> {
     let shop = shop()?;
     let names = ["be1", "be2", "be3"];
-    for primary in 0..3 {
+    for (primary, name) in names.into_iter().enumerate() {
         for secondary in (0..3).filter(|other| *other != primary) {
             for secret in SECRETS {
                 let served = shop.backend(&cookie(&issued(primary, secondary, secret)?), "whoami")?;
-                ensure!(served == names[primary], "{} is the primary, {served} answered", names[primary]);
+                ensure!(served == name, "{name} is the primary, {served} answered");
             }
         }
     }
