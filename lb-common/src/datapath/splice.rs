@@ -17,6 +17,7 @@ mod greet;
 mod hold;
 mod inspect;
 mod learn;
+mod narrow;
 mod options;
 mod proxy;
 mod read;
@@ -31,13 +32,14 @@ pub use fill::filled;
 pub(crate) use greet::run as greet;
 pub(crate) use inspect::run as inspect;
 pub(crate) use learn::run as learn;
+pub(crate) use narrow::run as narrow;
 pub(crate) use read::run as read;
 pub(crate) use turn::run as turn;
 
 use super::flow::{self, Live};
 use super::scratch::{Packet, part};
-use super::{Env, Verdict, frame};
-use crate::abi::{FlowRef, FlowState, FlowWord, SpliceFlags, program};
+use super::{Env, Verdict, count, frame};
+use crate::abi::{FlowRef, FlowState, FlowWord, Outcome, SpliceFlags, program};
 use crate::packet::{Tcp, flag};
 use crate::splice::{Proof, SynCookie};
 
@@ -68,11 +70,13 @@ pub(crate) fn go_on<E: Env>(env: &E, number: u32, flow: FlowRef) -> Verdict {
     env.tail(number)
 }
 
-/// A packet of a spliced flow that is not established: who has to see it.
+/// A segment of a flow that is not established, or of none; what is not whole is of no use there.
 #[inline(always)]
-pub(crate) fn unsettled<E: Env>(env: &E, live: &Live) -> Verdict {
-    let number = if live.reference.is_reply() { program::TURN } else { program::COLLECT };
-    go_on(env, number, live.reference)
+pub(crate) fn unsettled<E: Env>(env: &E, packet: &Packet, number: u32, flow: FlowRef) -> Verdict {
+    if packet.part != part::WHOLE {
+        return count::end(env, Outcome::Fragment);
+    }
+    go_on(env, number, flow)
 }
 
 /// Whether a segment without a flow is nothing but the proof of a handshake: the most frequent one, so that no other
@@ -139,6 +143,13 @@ pub(crate) fn is_replaced<E: Env>(env: &E, packet: &Packet, live: &Live) -> Anew
 #[inline(always)]
 pub(crate) fn is_joined(word: FlowWord) -> bool {
     matches!(word.state(), FlowState::Established | FlowState::Closing | FlowState::Closed)
+}
+
+/// Closes a flow and gives its hold back.
+#[inline(always)]
+pub(crate) fn close<E: Env>(env: &E, live: &Live) {
+    hold::abandon(env, live);
+    live.change(env, live.word.with(FlowWord::RESET).with_state(FlowState::Closed));
 }
 
 /// Ends a flow, with its hold.

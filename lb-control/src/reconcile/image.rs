@@ -75,6 +75,16 @@ impl World {
         hops.chain(ingress).filter(|&mtu| mtu > 0).min().unwrap_or(USUAL_MTU)
     }
 
+    /// The mark of a source-NAT address that is the balancer's alone.
+    ///
+    /// What comes for one that this host itself connects from may be meant for the host, health checks above all, and
+    /// the host resets what is not.
+    fn source_mark(&self, service: &ServiceSpec) -> Option<FlowKey> {
+        let source =
+            service.source.filter(|&source| self.hops.values().all(|way| way.source != Some(source)))?;
+        Some(FlowKey::mark(source.into(), Be16::default()))
+    }
+
     fn tunnel_source(&self, desired: &Desired, v4: bool) -> Addr {
         let spec = &desired.node;
         let given = if v4 { spec.tunnel_v4.map(Addr::from) } else { spec.tunnel_v6.map(Addr::from) };
@@ -113,10 +123,7 @@ impl Image {
                 image.backends.insert(place.slot, row);
                 if service.is_spliced() {
                     image.marks.insert(FlowKey::mark(row.address, row.port));
-                    // What comes for a source-NAT address is for the balancer alone.
-                    if let Some(source) = service.source {
-                        image.marks.insert(FlowKey::mark(source.into(), Be16::default()));
-                    }
+                    image.marks.extend(world.source_mark(service));
                 }
                 let healthy = world.healthy(&service.name, &backend.name).unwrap_or(true);
                 let status = status::effective(backend.admin, backend.weight, healthy);

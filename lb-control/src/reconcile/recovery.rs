@@ -3,8 +3,8 @@
 use super::image::{Image, World, own};
 use crate::dataplane::{DataPlane, Result};
 use lb_common::abi::{
-    ARENA_CHUNK, Addr, AffinityRules, Backend, FlowKey, Mac, PATH_ENTRIES, PathRule, SERVER_ENTRIES, Server,
-    Service, ServiceKey,
+    ARENA_CHUNK, Addr, AffinityRules, Backend, Be16, FlowKey, Mac, PATH_ENTRIES, PathRule, SERVER_ENTRIES,
+    Server, Service, ServiceFlags, ServiceKey,
 };
 use lb_core::pool::{
     layout::{FoundBackend, FoundService, Layout, Stretch},
@@ -28,7 +28,10 @@ pub(super) fn image(plane: &mut dyn DataPlane) -> Result<Image> {
         ..Image::default()
     };
     let owned = image.backends.values().filter(|backend| backend.address != Addr::NONE);
-    let marks: HashSet<FlowKey> = owned.map(|row| FlowKey::mark(row.address, row.port)).collect();
+    let sources = image.services.values().filter(|row| row.flags & ServiceFlags::SNAT != 0);
+    let sources = sources.map(|row| FlowKey::mark(row.source, Be16::default()));
+    let marks: HashSet<FlowKey> =
+        owned.map(|row| FlowKey::mark(row.address, row.port)).chain(sources).collect();
     for mark in marks {
         if plane.has_mark(&mark)? {
             image.marks.insert(mark);

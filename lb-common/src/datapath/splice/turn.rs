@@ -8,7 +8,7 @@ use super::translate;
 use crate::abi::{BindingKey, Flow, FlowState, FlowWord, Outcome, Settings, SpliceFlags, program};
 use crate::datapath::binding::Client;
 use crate::datapath::flow::{self, Live};
-use crate::datapath::scratch::{Packet, again, part, to_service};
+use crate::datapath::scratch::{Packet, again, to_service};
 use crate::datapath::{Env, Verdict, answer, binding, choice, count, frame, link, nat};
 use crate::packet::{Tcp, flag};
 use crate::splice::{Attempt, SynCookie, window_to_backend};
@@ -57,9 +57,6 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     let (Some(live), Some(said)) = (flow::by_ref(env, reference, now), Said::read(env, packet)) else {
         return count::end(env, Outcome::Raced);
     };
-    if packet.part != part::WHOLE {
-        return count::end(env, Outcome::Fragment);
-    }
     match live.word.state() {
         FlowState::Connecting => connecting(env, settings, packet, &live, &said),
         FlowState::Releasing => releasing(env, packet, &live, &said),

@@ -95,6 +95,8 @@ forward! {
     events(limit: usize) -> Vec<BindingEvent>;
 }
 
+mod marks;
+
 fn desired(services: Vec<ServiceSpec>) -> Desired {
     Desired {
         node: NodeSpec {
