@@ -261,18 +261,18 @@ pub fn live_flows<E: Executor>(executor: &E, settings: &Settings) -> Result<(Vec
             odd.push(format!("flow record {index} is found by two keys of one direction"));
         }
     }
-    let connected =
-        clients.iter().filter(|(_, view)| state(view) != FlowState::Collecting).map(|(index, _)| index);
+    let connected = clients.iter().filter(|(_, view)| has_server(view)).map(|(index, _)| index);
     if connected.ne(replies.keys()) {
-        odd.push(format!("flow records by client {:?}, by backend {:?}", clients.keys(), replies.keys()));
+        let clients: Vec<_> = clients.iter().map(|(index, view)| (index, state_name(state(view)))).collect();
+        odd.push(format!("flow records by client {clients:?}, by backend {:?}", replies.keys()));
     }
     let mut live: Vec<FlowData> = clients
         .values()
         .map(|view| FlowData {
             client: tuple(&view.record.client),
-            server: (state(view) != FlowState::Collecting).then(|| tuple(&view.record.server)),
+            server: has_server(view).then(|| tuple(&view.record.server)),
             state: state_name(state(view)).to_owned(),
-            backend: if state(view) == FlowState::Collecting { 0 } else { view.record.backend },
+            backend: if has_server(view) { view.record.backend } else { 0 },
             offset: offset(view),
         })
         .collect();
@@ -282,6 +282,11 @@ pub fn live_flows<E: Executor>(executor: &E, settings: &Settings) -> Result<(Vec
 
 const fn state(view: &FlowView) -> FlowState {
     FlowWord(view.record.word).state()
+}
+
+/// Whether a backend was chosen: not while a head is collected, and never when its client gave up before it was complete.
+fn has_server(view: &FlowView) -> bool {
+    state(view) != FlowState::Collecting && view.record.server != FlowKey::default()
 }
 
 /// What is added to the acknowledgements of a spliced client.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use stickleback_tests::topology::{Arms, Load, LoadPlan, config};
 
 /// Lets a backend's kernel treat new connections to the web server this way; connections that are there go on.
-fn treat(shop: &Shop, backend: &str, how: &str) -> Result<()> {
+pub(super) fn treat(shop: &Shop, backend: &str, how: &str) -> Result<()> {
     let backend = shop.site.backends.iter().find(|b| b.name == backend).context("no such backend")?;
     let rules = format!(
         "nft add table inet f
@@ -84,7 +84,7 @@ fn namespace_cookie_survives_lbd() -> Result<()> {
     for _ in 0..2 {
         shop.balancer.reload(&config::text(&shop.site.node(), &[service.clone(), second.clone()]))?;
         short.go_on(60)?;
-        shop.balancer.reload(&config::text(&shop.site.node(), &[service.clone()]))?;
+        shop.balancer.reload(&config::text(&shop.site.node(), std::slice::from_ref(&service)))?;
         short.go_on(60)?;
     }
     kept.go_on(60)?;
