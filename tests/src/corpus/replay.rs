@@ -9,15 +9,24 @@ use anyhow::{Context, Result, ensure};
 use lb_common::abi::{
     BindingKey, BindingWord, Counters, FlowKey, FlowState, FlowWord, HoldWord, Outcome, Settings,
 };
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::Duration;
+
+/// Windows of limits are this power of two of nanoseconds long.
+const WINDOW: u32 = 30;
 
 /// Runs every case of an area; fails with all that went wrong.
 pub fn run_area<E: Executor>(executor: &mut E, name: &str) -> Result<()> {
     let area = Area::read(name)?;
     let mut failed = Vec::new();
-    for case in &area.cases {
-        match replay(executor, case, &area) {
+    // Those with tables of one size in a row: others have to be made anew.
+    let mut cases: Vec<&Case> = area.cases.iter().collect();
+    cases.sort_by_key(|case| {
+        ["binding_capacity", "flows", "half_open"].map(|size| case.settings.get(size).and_then(Value::as_u64))
+    });
+    for case in cases {
+        match replay_in_time(executor, case, &area) {
             Ok(found) if found.is_empty() => {}
             Ok(found) => failed.push(format!("{}: {}\n{}", case.name, case.description, found.join("\n"))),
             Err(error) => failed.push(format!("{}: {error:#}", case.name)),
@@ -32,6 +41,21 @@ pub fn run_area<E: Executor>(executor: &mut E, name: &str) -> Result<()> {
         failed.join("\n\n")
     );
     Ok(())
+}
+
+/// Runs one case; again when a window of time in which limits count ended in the middle of it, as on a busy machine.
+fn replay_in_time<E: Executor>(executor: &mut E, case: &Case, area: &Area) -> Result<Vec<String>> {
+    const TRIES: usize = 5;
+    let mut found = Vec::new();
+    for _ in 0..TRIES {
+        let window = executor.now() >> WINDOW;
+        found = replay(executor, case, area)?;
+        let stepped = case.steps.iter().any(|step| matches!(step, Step::Advance(_)));
+        if found.is_empty() || stepped || executor.now() >> WINDOW == window {
+            break;
+        }
+    }
+    Ok(found)
 }
 
 /// Runs one case; answers what differed.
