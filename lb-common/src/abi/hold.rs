@@ -71,6 +71,15 @@ pub struct Hold {
     pub bytes: [u8; HOLD_LEN + HOLD_SLACK],
 }
 
+impl Hold {
+    /// The number that comes next, as the client counts.
+    #[inline(always)]
+    pub const fn next(&self) -> u32 {
+        let fin = self.flags & HoldFlags::FIN != 0;
+        self.start.wrapping_add(self.len).wrapping_add(fin as u32)
+    }
+}
+
 impl Default for Hold {
     fn default() -> Self {
         // SAFETY: integers and arrays of them; all zero is a hold that nobody owns.
@@ -125,6 +134,8 @@ impl HoldFlags {
     pub const RESPONSE: u32 = 1 << 3;
     /// It is known where the request belongs.
     pub const READ: u32 = 1 << 4;
+    /// What the backend has not acknowledged was sent again, and still is not acknowledged.
+    pub const AGAIN: u32 = 1 << 5;
 }
 
 /// Owner and lock of a hold in one exchangeable word.

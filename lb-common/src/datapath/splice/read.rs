@@ -3,12 +3,13 @@
 use super::collect::{self, Way};
 use super::hold::{self, Held};
 use crate::abi::{
-    Affinity, AffinityRules, HOLD_LEN, Hold, HoldFlags, MAX_PATH_RULES, Named, Outcome, Reading, Said,
-    Service, program,
+    Affinity, AffinityRules, FlowState, HOLD_LEN, Hold, HoldFlags, MAX_PATH_RULES, Named, Outcome, Reading,
+    Said, Service, program,
 };
 use crate::affinity::head::{Head, Method, Progress};
 use crate::affinity::ticket::{self, Check, Kind, Ticket};
 use crate::affinity::{self, Bytes, Span, pair, path, payload, request, route, segment, text};
+use crate::datapath::scratch::again;
 use crate::datapath::{Env, Verdict, choice, count, flow};
 
 #[inline(always)]
@@ -29,7 +30,10 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
         return count::end(env, Outcome::NotHeld);
     };
     if held.get().flags & HoldFlags::READ != 0 {
-        // Another CPU has read it to its end in between.
+        // It has been read to its end before; where nobody connected, that did not come to pass.
+        if live.word.state() == FlowState::Collecting {
+            return collect::go_on(env, &live, held, again::FIRST, program::CONNECT);
+        }
         held.unlock(env);
         return count::end(env, Outcome::Held);
     }
@@ -155,13 +159,14 @@ fn complete<E: Env, B: Bytes>(
 /// A segment that names servers. Each step is out of line for the sake of the stack.
 #[inline(always)]
 fn named<E: Env>(env: &E, service: &Service, rules: &AffinityRules, hold: &mut Hold, part: &Span) {
+    let servers = servers(env, rules, hold);
     let (mut places, mut count) = ([0; 2], 0);
     if rules.reading == Reading::Pair as u8 {
         let sealed = sealed(env, service, hold, part, Kind::Pair);
         if sealed == FORGED {
             return;
         }
-        let pair = pair_of(env, rules, hold);
+        let pair = pair_of(env, servers, hold);
         if pair != NONE {
             let (smaller, larger) = (pair as u32, (pair >> 32) as u32);
             places = if sealed == GENUINE_TURNED { [larger, smaller] } else { [smaller, larger] };
@@ -175,7 +180,7 @@ fn named<E: Env>(env: &E, service: &Service, rules: &AffinityRules, hold: &mut H
         } else {
             mark(env, hold, part);
         }
-        let place = route_of(env, rules, hold);
+        let place = route_of(env, servers, hold);
         if place != NONE {
             places[0] = place as u32;
             count = 1;
@@ -184,7 +189,7 @@ fn named<E: Env>(env: &E, service: &Service, rules: &AffinityRules, hold: &mut H
     let mut i = 0;
     while i < 2 {
         if i < count
-            && let Some(server) = env.server(rules.servers.wrapping_add(places[i as usize]))
+            && let Some(server) = env.server(servers.first.wrapping_add(places[i as usize]))
         {
             hold.named[i as usize] = Named { slot: server.backend, generation: server.generation };
         }
@@ -195,6 +200,22 @@ fn named<E: Env>(env: &E, service: &Service, rules: &AffinityRules, hold: &mut H
         env.count(Outcome::SegmentUnknown);
     } else {
         hold.said = Said::Servers as u32;
+    }
+}
+
+/// The servers that a segment may name.
+#[derive(Clone, Copy)]
+struct Servers {
+    first: u32,
+    count: u32,
+}
+
+/// Those of the pool that the request chose.
+#[inline(always)]
+fn servers<E: Env>(env: &E, rules: &AffinityRules, hold: &Hold) -> Servers {
+    match env.path_rule(rules.paths.wrapping_add(hold.path).wrapping_sub(1)) {
+        Some(rule) if hold.path != 0 => Servers { first: rule.servers, count: rule.server_count as u32 },
+        Some(_) | None => Servers { first: rules.servers, count: rules.server_count },
     }
 }
 
@@ -241,9 +262,9 @@ fn mark<E: Env>(env: &E, hold: &mut Hold, part: &Span) {
 
 /// Place of the server with the mark noted, or [`NONE`].
 #[inline(never)]
-fn route_of<E: Env>(env: &E, rules: &AffinityRules, hold: &Hold) -> u64 {
-    let mark = |i: u32| env.server(rules.servers.wrapping_add(i)).map(|server| server.mark);
-    match route::find(&bytes(env, hold), hold.progress[NUMBER], rules.server_count, mark) {
+fn route_of<E: Env>(env: &E, servers: Servers, hold: &Hold) -> u64 {
+    let mark = |i: u32| env.server(servers.first.wrapping_add(i)).map(|server| server.mark);
+    match route::find(&bytes(env, hold), hold.progress[NUMBER], servers.count, mark) {
         Some(place) => place as u64,
         None => NONE,
     }
@@ -251,8 +272,8 @@ fn route_of<E: Env>(env: &E, rules: &AffinityRules, hold: &Hold) -> u64 {
 
 /// Places of the two servers with the sum noted, that of the smaller number in the lower half, or [`NONE`].
 #[inline(never)]
-fn pair_of<E: Env>(env: &E, rules: &AffinityRules, hold: &Hold) -> u64 {
-    let mark = |i: u32| env.server(rules.servers.wrapping_add(i)).map(|server| server.mark);
-    let pair = pair::find(&bytes(env, hold), hold.progress[NUMBER], rules.server_count, mark);
+fn pair_of<E: Env>(env: &E, servers: Servers, hold: &Hold) -> u64 {
+    let mark = |i: u32| env.server(servers.first.wrapping_add(i)).map(|server| server.mark);
+    let pair = pair::find(&bytes(env, hold), hold.progress[NUMBER], servers.count, mark);
     if pair.matches == 1 { pair.smaller as u64 | (pair.larger as u64) << 32 } else { NONE }
 }
