@@ -128,8 +128,6 @@ pub struct HoldFlags;
 impl HoldFlags {
     /// The client's FIN follows the last byte.
     pub const FIN: u32 = 1 << 0;
-    /// The method is GET or HEAD: executing it twice does no harm.
-    pub const SAFE: u32 = 1 << 1;
     /// The bytes are a response's, kept for their head.
     pub const RESPONSE: u32 = 1 << 3;
     /// It is known where the request belongs.

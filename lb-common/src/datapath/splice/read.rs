@@ -6,7 +6,7 @@ use crate::abi::{
     Affinity, AffinityRules, FlowState, HOLD_LEN, Hold, HoldFlags, MAX_PATH_RULES, Named, Outcome, Reading,
     Said, Service, program,
 };
-use crate::affinity::head::{Head, Method, Progress};
+use crate::affinity::head::{Head, Progress};
 use crate::affinity::ticket::{self, Check, Kind, Ticket};
 use crate::affinity::{self, Bytes, Span, pair, path, payload, request, route, segment, text};
 use crate::datapath::scratch::again;
@@ -43,7 +43,7 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
             return collect::own(env, &way, &live, held);
         }
         // No more will come, or there is no room for it: what is there is all that there is to go by.
-        cut_short(env, &way, service, &mut held);
+        cut_short(env, &way, service, &mut held, is_last);
     }
     let hold = held.get_mut();
     hold.flags |= HoldFlags::READ;
@@ -87,18 +87,25 @@ fn scan<E: Env>(env: &E, way: &Way<'_>, service: &Service, held: &mut Held) -> b
     true
 }
 
-/// Decides by what is there: no more will come.
+/// Decides by what is there: no more will come. That no hold was free has been counted.
 #[inline(always)]
-fn cut_short<E: Env>(env: &E, way: &Way<'_>, service: &Service, held: &mut Held) {
-    let payload = service.affinity == Affinity::Payload as u8;
-    let outcome = if payload { Outcome::PayloadShort } else { Outcome::NotHttp };
-    fall_back(env, way, service, held.get_mut(), outcome);
+fn cut_short<E: Env>(env: &E, way: &Way<'_>, service: &Service, held: &mut Held, is_last: bool) {
+    if is_last {
+        let payload = service.affinity == Affinity::Payload as u8;
+        env.count(if payload { Outcome::PayloadShort } else { Outcome::NotHttp });
+    }
+    follow_fallback(way, service, held.get_mut());
 }
 
 /// Nothing that can be used: the key is that of the client's address or of the connection.
 #[inline(always)]
 fn fall_back<E: Env>(env: &E, way: &Way<'_>, service: &Service, hold: &mut Hold, outcome: Outcome) {
     env.count(outcome);
+    follow_fallback(way, service, hold);
+}
+
+#[inline(always)]
+fn follow_fallback(way: &Way<'_>, service: &Service, hold: &mut Hold) {
     hold.said = Said::Nothing as u32;
     hold.session = fallback(way, service);
 }
@@ -124,10 +131,6 @@ fn complete<E: Env, B: Bytes>(
     progress: &Progress,
     hold: &mut Hold,
 ) {
-    match progress.method() {
-        Method::Get | Method::Head => hold.flags |= HoldFlags::SAFE,
-        Method::Other => {}
-    }
     let rules = way.rules;
     let count = if rules.path_count < MAX_PATH_RULES { rules.path_count } else { MAX_PATH_RULES };
     if count != 0

@@ -116,7 +116,8 @@ fn holds_are_one_flow_s_until_their_time_is_over() {
     let claim = |nonce, now| hold::claim(&model, flow(nonce), now + 100, now);
     let numbers: Vec<u32> = (1..=shared)
         .map(|nonce| {
-            let held = claim(nonce, 1).unwrap();
+            let mut held = claim(nonce, 1).unwrap();
+            held.get_mut().flags = HoldFlags::READ;
             let number = held.number;
             held.unlock(&model);
             number
