@@ -92,7 +92,7 @@ def fill(pool):
     """Owner of each slot, by server number."""
     weights = counting_weights(pool)
     n, total, least = len(weights), sum(weights.values()), min(weights.values())
-    units = max(8192, 24 * n)
+    units = max(16384, 24 * n)
     points = power_of_two(units)
     slots = max(
         points,
@@ -112,7 +112,7 @@ def fill(pool):
         active = [server for server in active if server.quota > 0]
         if not active:
             return table
-        price = sum(server.weight * server.ahead for server in active) // len(active)
+        price = sum(server.weight * server.ahead for server in active) // len(active) * 8
         for server in active:
             server.credit += server.weight * server.ahead
             while server.credit >= price and server.quota > 0:

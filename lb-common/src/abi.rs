@@ -26,13 +26,17 @@ pub use affinity::{
     MAX_PAYLOAD_SEGMENT, OnMismatch, PATH_ENTRIES, PathRule, Reading, SERVER_ENTRIES, Server,
 };
 pub use backend::{ARENA_CHUNK, ArenaChunk, Backend, STATUS_PER_WORD, Status, VLAN_KEEP, VLAN_NONE};
-pub use binding::{Binding, BindingKey, BindingWord};
+pub use binding::{
+    BINDING_PROBES, BINDING_SLOTS, Binding, BindingBucket, BindingKey, BindingPath, BindingSlot, BindingWord,
+    SlotState,
+};
 pub use counters::{Counters, Hand, Quota, TokenBucket};
 pub use endian::{Be16, Be32};
 pub use event::{BindingEvent, BindingEventKind};
 pub use flow::{Flow, FlowKey, FlowRef, FlowState, FlowWord, FragmentKey, FragmentRef, SpliceFlags};
 pub use hold::{
-    DEFAULT_HOLDS, Filling, HOLD_FRONT, HOLD_LEN, HOLD_SLACK, Hold, HoldFlags, HoldWord, MAX_TRIED,
+    DEFAULT_HOLDS, Filling, HOLD_FRONT, HOLD_LEN, HOLD_SLACK, Hold, HoldFlags, HoldWord, MAX_TRIED, Named,
+    Said,
 };
 pub use hop::{Hop, Mac, VlanTags};
 pub use maintenance::{
@@ -72,12 +76,12 @@ pub const FRAGMENT_ENTRIES: u32 = 16_384;
 /// Bytes of the ring that carries [`BindingEvent`]s to `lbd`.
 pub const EVENT_RING_BYTES: u32 = 1 << 20;
 
-/// Number of ring slots that hold keys for a binding table of `capacity` entries.
+/// Number of buckets of a binding table for `capacity` bindings.
 ///
-/// A quarter more than the table, so that an insert into a table that is not full finds a free slot
-/// within a few probes.
-pub const fn binding_ring_len(capacity: u32) -> u32 {
-    capacity + capacity / 4
+/// Half as many slots again as bindings, so that in a table that is not full all but one key in a million find
+/// room on their path.
+pub const fn binding_buckets(capacity: u32) -> u32 {
+    (capacity + capacity / 2).div_ceil(BINDING_SLOTS)
 }
 
 /// Number of half-open flow records beside `capacity` established ones.
@@ -103,10 +107,8 @@ pub mod map {
     pub const STATUS: &str = "STATUS";
     /// `Array<ArenaChunk>`: selection tables and member lists of all services.
     pub const ARENA: &str = "ARENA";
-    /// `Hash<BindingKey, Binding>`.
+    /// `Array<BindingBucket>`: where a binding is in it, [`super::BindingPath`] says.
     pub const BINDINGS: &str = "BINDINGS";
-    /// `Array<BindingKey>`: where inserts look for expired bindings.
-    pub const BINDING_RING: &str = "BINDING_RING";
     /// `Array<Hand>`: the clock hands of the rings, see [`super::hand`].
     pub const HANDS: &str = "HANDS";
     /// `Hash<FlowKey, FlowRef>`: both directions of every flow.
@@ -127,6 +129,8 @@ pub mod map {
     pub const SECRETS: &str = "SECRETS";
     /// `Array<Hold>`: one a CPU, then those that flows share.
     pub const HOLDS: &str = "HOLDS";
+    /// `Array<u64>` by backend slot: when it last answered a SYN of the balancer's own.
+    pub const ANSWERED: &str = "ANSWERED";
     /// `DevMapHash` by interface index.
     pub const DEVICES: &str = "DEVICES";
     /// `PerCpuArray<Counters>` by service slot.
@@ -156,7 +160,7 @@ pub mod program {
     /// The entry program, attached to interfaces.
     pub const ENTRY: &str = "stickleback";
     /// Tail-called programs by place in `PROGRAMS`.
-    pub const TAIL_CALLS: [(u32, &str); 7] = [
+    pub const TAIL_CALLS: [(u32, &str); 16] = [
         (BIND, "bind"),
         (NAT, "nat"),
         (OPEN, "open"),
@@ -164,6 +168,15 @@ pub mod program {
         (FRAGMENT, "fragment"),
         (ANSWER, "answer"),
         (ESTABLISH, "establish"),
+        (GREET, "greet"),
+        (COLLECT, "collect"),
+        (READ, "read"),
+        (WAIT, "wait"),
+        (CONNECT, "connect"),
+        (TURN, "turn"),
+        (LEARN, "learn"),
+        (INSPECT, "inspect"),
+        (QUIC, "quic"),
     ];
     /// Makes or moves a binding in the direct modes.
     pub const BIND: u32 = 0;
@@ -193,6 +206,10 @@ pub mod program {
     pub const INSPECT: u32 = 12;
     /// Finds the backend of a QUIC packet.
     pub const QUIC: u32 = 13;
+    /// Reads a request once more of it has come.
+    pub const READ: u32 = 14;
+    /// Takes a client's segments while its backend is asked and is sent what is held.
+    pub const WAIT: u32 = 15;
     /// At the ingress of the stack: appends held bytes to a packet that XDP could not make larger.
     pub const FILL: &str = "fill";
     /// Run by `lbd` through `BPF_PROG_TEST_RUN`: reclaims expired bindings and flows.
@@ -203,8 +220,6 @@ pub mod program {
 
 /// Places in [`map::HANDS`].
 pub mod hand {
-    /// Next slot of the binding ring.
-    pub const BINDING: u32 = 0;
     /// Next half-open flow record.
     pub const HALF_OPEN: u32 = 1;
     /// Next established flow record.
@@ -217,6 +232,8 @@ pub mod hand {
     pub const CLOCK: u32 = 5;
     /// Next hold that flows share.
     pub const HOLD: u32 = 6;
+    /// Holds that flows own now; kept by claim and release.
+    pub const HOLDS_LIVE: u32 = 7;
     /// Number of hands.
     pub const COUNT: u32 = 8;
 }

@@ -1,7 +1,20 @@
 //! Session keys: what of a packet says whose it is.
 
+pub mod bytes;
+pub mod head;
+pub mod pair;
+pub mod path;
+pub mod payload;
+pub mod quic;
+pub mod request;
+pub mod response;
+pub mod route;
+pub mod segment;
 mod siphash;
+pub mod text;
+pub mod ticket;
 
+pub use bytes::{Bytes, Held, Slice, Span};
 pub use siphash::siphash;
 
 use crate::abi::{Addr, FlowKey};

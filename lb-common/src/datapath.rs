@@ -9,6 +9,7 @@
 //!   ├─ nat        packet of a known flow ───────────> out
 //!   │    ├─ open       first packet of a flow ──────> out
 //!   │    └─ establish  both sides proved themselves > out
+//!   ├─ quic       datagrams that name their server or session > out, bind, nat
 //!   ├─ icmp       ping, errors about our packets ──> out
 //!   ├─ fragment   first fragments and the rest ────> out
 //!   └─ answer     resets and ICMP errors of our own > out
@@ -37,11 +38,14 @@ mod model;
 mod mss;
 mod nat;
 mod parse;
+mod quic;
 mod scratch;
+mod splice;
 
 pub use env::{Env, Insert, Verdict};
 pub use maintenance::{apply, sweep};
 pub use scratch::Scratch;
+pub use splice::filled;
 
 use crate::abi::program;
 
@@ -63,6 +67,15 @@ pub fn tail<E: Env>(env: &E, number: u32) -> Verdict {
         program::ESTABLISH => nat::establish(env),
         program::ICMP => icmp::run(env),
         program::FRAGMENT => fragment::run(env),
+        program::GREET => splice::greet(env),
+        program::COLLECT => splice::collect(env),
+        program::READ => splice::read(env),
+        program::WAIT => splice::wait(env),
+        program::CONNECT => splice::connect(env),
+        program::TURN => splice::turn(env),
+        program::LEARN => splice::learn(env),
+        program::INSPECT => splice::inspect(env),
+        program::QUIC => quic::run(env),
         _ => answer::run(env),
     }
 }

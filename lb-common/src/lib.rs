@@ -11,3 +11,4 @@ pub mod affinity;
 pub mod datapath;
 mod packet;
 pub mod select;
+pub mod splice;

@@ -9,6 +9,7 @@ mod icmp;
 mod ipv4;
 mod ipv6;
 mod memory;
+pub(crate) mod quic;
 mod tcp;
 mod udp;
 mod view;
@@ -19,7 +20,7 @@ pub(crate) use icmp::{Icmp, icmp4, icmp6};
 pub(crate) use ipv4::{Ipv4, Ipv4Header};
 pub(crate) use ipv6::{Ipv6, Ipv6Header, extension};
 pub(crate) use memory::{get, opaque, opaque_offset, put, unknown_zero};
-pub(crate) use tcp::{Reset, Tcp, flag};
+pub(crate) use tcp::{Tcp, TcpHeader, flag};
 pub(crate) use udp::Udp;
 
 /// IP protocol numbers.

@@ -16,9 +16,10 @@ mod secret;
 mod value;
 
 pub use command::{Report, check_file, diff_files, diff_running};
+pub(crate) use difference::affinity_words;
 pub use difference::{Change, Difference, Effect, difference};
 pub use problem::{ConfigErrors, Position, Problem, Related, Severity};
-pub use secret::{SecretError, SecretSource};
+pub use secret::{Purpose, QuicKeyFile, SecretError, SecretSource, Secrets};
 
 use core::net::SocketAddr;
 use document::Findings;
@@ -33,11 +34,11 @@ pub const SAMPLE: &str = include_str!("../lb.sample.toml");
 pub struct Configuration {
     /// What concerns the daemon only.
     pub daemon: DaemonSpec,
-    /// Where the session secret comes from.
-    pub secret: SecretSource,
+    /// Where the secrets come from.
+    pub secrets: Secrets,
     /// What works but is unlikely to be meant.
     pub warnings: Vec<Problem>,
-    /// Its secret is zero.
+    /// Its secrets are zero.
     unsealed: Desired,
 }
 
@@ -57,16 +58,26 @@ pub struct DaemonSpec {
 }
 
 impl Configuration {
-    /// What the node should do, with a secret that the caller has.
+    /// What the node should do, with a session secret that the caller has; all others are zero.
     pub fn desired(&self, secret: [u8; 16]) -> Desired {
         let mut desired = self.unsealed.clone();
         desired.node.session_secret = secret;
         desired
     }
 
-    /// What the node should do, with the secret from where the file says; makes and keeps one when it says nothing.
-    pub fn resolve(&self) -> Result<Desired, SecretError> {
-        Ok(self.desired(self.secret.resolve(&self.daemon.state_dir)?))
+    /// What the node should do, with the secrets from where the file says; makes those that it says nothing of, and
+    /// keeps them in `state_dir`.
+    pub fn resolve(&self, state_dir: &Path) -> Result<Desired, SecretError> {
+        let mut desired = self.unsealed.clone();
+        self.secrets.resolve(&mut desired, state_dir)?;
+        Ok(desired)
+    }
+
+    /// What the node should do, with the secrets that run where the file says nothing of them.
+    pub fn resolve_beside(&self, running: &Desired) -> Result<Desired, SecretError> {
+        let mut desired = self.unsealed.clone();
+        self.secrets.resolve_beside(&mut desired, running, &self.daemon.state_dir)?;
+        Ok(desired)
     }
 }
 
@@ -95,8 +106,8 @@ pub fn parse(text: &str, file: &str) -> Result<Configuration, ConfigErrors> {
     let refused = findings.iter().any(problem::Finding::is_error);
     let problems = problem::locate(file, text, findings);
     match checked {
-        Some(check::Checked { desired, daemon, secret }) if !refused => {
-            Ok(Configuration { daemon, secret, warnings: problems, unsealed: desired })
+        Some(check::Checked { desired, daemon, secrets }) if !refused => {
+            Ok(Configuration { daemon, secrets, warnings: problems, unsealed: desired })
         }
         _ => Err(ConfigErrors::new(file, problems)),
     }

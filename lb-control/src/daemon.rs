@@ -8,6 +8,7 @@ mod configuration;
 mod notify;
 mod privilege;
 mod run;
+mod target;
 mod way;
 
 use args::Lbd;

@@ -11,11 +11,12 @@ mod sizes;
 pub mod xdp;
 
 pub use error::{Error, InterfaceError, Operation};
-pub use sizes::Sizes;
+pub use sizes::{Sizes, cpus};
 
 use lb_common::abi::{
-    ArenaChunk, Backend, Binding, BindingEvent, BindingKey, BindingRecord, Counters, Flow, RecordResult,
-    Service, ServiceKey, Settings, SweepReport, SweepRequest,
+    AffinityRules, ArenaChunk, Backend, Binding, BindingEvent, BindingKey, BindingRecord, Counters, Flow,
+    FlowKey, PathRule, QuicConfig, RecordResult, Secrets, Server, Service, ServiceKey, Settings, SweepReport,
+    SweepRequest,
 };
 use std::os::fd::BorrowedFd;
 
@@ -62,10 +63,37 @@ pub trait DataPlane: Send {
     /// Writes a status word.
     fn put_status(&mut self, word: u32, bits: u64) -> Result<()>;
 
-    /// A chunk of the arena of selection tables.
-    fn arena(&mut self, chunk: u32) -> Result<ArenaChunk>;
-    /// Writes a chunk of the arena.
-    fn put_arena(&mut self, chunk: u32, content: &ArenaChunk) -> Result<()>;
+    /// Chunks of the arena of selection tables, from that one on.
+    fn arena(&mut self, start: u32, count: u32) -> Result<Vec<ArenaChunk>>;
+    /// Writes chunks of the arena, from that one on.
+    fn put_arena(&mut self, start: u32, chunks: &[ArenaChunk]) -> Result<()>;
+
+    /// The rules of services whose affinity has some, by service slot.
+    fn affinities(&mut self) -> Result<Vec<(u16, AffinityRules)>>;
+    /// Writes the rules of a service slot; all zero = none.
+    fn put_affinity(&mut self, slot: u16, rules: &AffinityRules) -> Result<()>;
+    /// Marks of servers from that place on.
+    fn servers(&mut self, start: u32, count: u32) -> Result<Vec<Server>>;
+    /// Writes marks of servers from that place on.
+    fn put_servers(&mut self, start: u32, servers: &[Server]) -> Result<()>;
+    /// Path rules from that place on.
+    fn paths(&mut self, start: u32, count: u32) -> Result<Vec<PathRule>>;
+    /// Writes path rules from that place on.
+    fn put_paths(&mut self, start: u32, rules: &[PathRule]) -> Result<()>;
+    /// Configurations of QUIC connection ids that are in use, by [`QuicConfig::place`].
+    fn quic(&mut self) -> Result<Vec<(u32, QuicConfig)>>;
+    /// Writes a configuration of QUIC connection ids; all zero = none.
+    fn put_quic(&mut self, place: u32, configuration: &QuicConfig) -> Result<()>;
+    /// The keys that packets are checked with.
+    fn secrets(&mut self) -> Result<Secrets>;
+    /// Writes the keys that packets are checked with.
+    fn put_secrets(&mut self, secrets: &Secrets) -> Result<()>;
+    /// Whether a backend's address stands in the flow index for good, see [`FlowKey::mark`].
+    fn has_mark(&mut self, mark: &FlowKey) -> Result<bool>;
+    /// Marks a backend's address.
+    fn put_mark(&mut self, mark: &FlowKey) -> Result<()>;
+    /// Removes the mark of a backend's address; one that is not there is no error.
+    fn delete_mark(&mut self, mark: &FlowKey) -> Result<()>;
 
     /// Interfaces that packets may be sent to.
     fn devices(&mut self) -> Result<Vec<u32>>;
@@ -144,6 +172,8 @@ pub struct Attachment {
     pub ifindex: u32,
     /// Where in its receive path.
     pub mode: AttachMode,
+    /// Its MTU.
+    pub mtu: u32,
 }
 
 /// Where in an interface's receive path the program runs.
@@ -178,6 +208,8 @@ pub enum CounterSlot {
 pub struct Usage {
     /// Bindings that live, as insert and reclaim count them.
     pub bindings: u64,
+    /// Holds that connections own, as claim and release count them.
+    pub holds: u64,
 }
 
 /// What a change of table sizes or of the schema did.

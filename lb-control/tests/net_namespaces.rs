@@ -2,11 +2,13 @@
 
 #[path = "net_namespaces/lab.rs"]
 mod lab;
+#[path = "net_namespaces/program.rs"]
+mod program;
 
 use std::time::{Duration, Instant};
 
 use lab::{Lab, mac};
-use lb_control::net::interface::{InterfaceError, Mode};
+use lb_control::net::interface::{InterfaceError, Mode, takes_redirects};
 
 /// What the product promises is 100 ms; machines under test may be slow, so the figure is printed and
 /// the bound is loose.
@@ -251,7 +253,7 @@ fn interface_facts_and_preparation() {
 #[test]
 fn programs_on_an_interface_are_found() {
     let lab = Lab::new("programs");
-    let program = lab::pass_program("t_net_pass");
+    let program = program::pass_program("t_net_pass");
     for (mode, option) in [(Mode::Native, "xdpdrv"), (Mode::Skb, "xdpgeneric")] {
         lab.ip_with_mounts(&["link", "set", "lb0", option, "pinned", program.path()]);
         let found = lab.interface("lb0").expect("lb0 exists").xdp;
@@ -260,6 +262,20 @@ fn programs_on_an_interface_are_found() {
         assert!(found[0].to_string().contains("t_net_pass"));
         lab.ip(&["link", "set", "lb0", option, "off"]);
         assert_eq!(lab.interface("lb0").expect("lb0 exists").xdp, []);
+    }
+}
+
+#[test]
+fn a_veth_takes_frames_when_its_other_end_has_gro() {
+    let lab = Lab::new("redirect");
+    let takes = || lab.inside(|| takes_redirects(lab.index("lb0"))).expect("the kernel answers");
+    if takes().is_none() {
+        // Kernels before 6.3 do not tell.
+        return;
+    }
+    for (gro, expected) in [("on", true), ("off", false)] {
+        lab.exec("be0", &["ethtool", "-K", "be0", "gro", gro]);
+        assert_eq!(takes(), Some(expected), "GRO {gro} on the other end");
     }
 }
 

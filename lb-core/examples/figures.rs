@@ -6,8 +6,8 @@ use lb_core::pool::identity::mix;
 use lb_core::pool::table::{Selection, Share};
 use std::time::{Duration, Instant};
 
-/// Servers in a pool before one is added; 81, 163, 327, 655: the size doubles, 341: units begin to split.
-const COUNTS: [u64; 18] = [1, 2, 3, 5, 10, 20, 50, 81, 100, 163, 250, 327, 341, 342, 409, 655, 1000, 4000];
+/// Servers in a pool before one is added; 163, 327, 655: the size doubles, 682: units begin to split.
+const COUNTS: [u64; 17] = [1, 2, 3, 5, 10, 20, 50, 81, 100, 163, 250, 327, 341, 409, 655, 1000, 4000];
 
 fn main() {
     println!("one server added: sessions moved beyond the ideal share, mean and worst, in % of all");

@@ -4,17 +4,18 @@ use crate::maps;
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST, xdp_md},
     helpers::generated::{
-        bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_loop, bpf_xdp_adjust_head,
-        bpf_xdp_adjust_meta, bpf_xdp_adjust_tail, bpf_xdp_load_bytes, bpf_xdp_store_bytes,
+        bpf_check_mtu, bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_loop,
+        bpf_xdp_adjust_head, bpf_xdp_adjust_meta, bpf_xdp_adjust_tail, bpf_xdp_load_bytes,
+        bpf_xdp_store_bytes,
     },
     programs::XdpContext,
 };
 use core::ffi::c_void;
 use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
 use lb_common::abi::{
-    self, ARENA_CHUNK, AffinityRules, Backend, Binding, BindingEvent, BindingKey, Counters, Filling, Flow,
-    FlowKey, FlowRef, FragmentKey, FragmentRef, Hold, Outcome, PathRule, QuicConfig, Secrets, Server,
-    Service, ServiceAtHand, ServiceKey, Settings,
+    self, ARENA_CHUNK, AffinityRules, Backend, BindingBucket, BindingEvent, Counters, Filling, Flow, FlowKey,
+    FlowRef, FragmentKey, FragmentRef, Hold, Outcome, PathRule, QuicConfig, Secrets, Server, Service,
+    ServiceAtHand, ServiceKey, Settings,
 };
 use lb_common::datapath::{Env, Insert, Scratch, Verdict};
 
@@ -116,6 +117,13 @@ unsafe impl Env for Kernel {
         unsafe { (*self.ctx).ingress_ifindex }
     }
     #[inline(always)]
+    fn ingress_mtu(&self) -> u32 {
+        let mut mtu = 0;
+        // SAFETY: as above. Interface 0 is the one that the packet came in on; whether the packet fits there is of no interest.
+        unsafe { bpf_check_mtu(self.ctx.cast(), 0, &raw mut mtu, 0, 0) };
+        mtu
+    }
+    #[inline(always)]
     fn redirect(&self, ifindex: u32) -> Verdict {
         if maps::DEVICES.redirect(ifindex, 0).is_ok() {
             return Verdict::Redirect;
@@ -164,6 +172,13 @@ unsafe impl Env for Kernel {
     }
     #[inline(always)]
     fn repeat<F: FnMut(u32) -> bool>(&self, count: u32, mut step: F) {
+        let mut count = count;
+        // The kernel compares the whole register, whose upper half the compiler leaves as it happens to be: what looks like
+        // too many rounds is none. Moving the lower half clears the upper one.
+        // SAFETY: moves a register to itself.
+        unsafe {
+            core::arch::asm!("{0} = {0}", inlateout(wreg) count, options(nomem, nostack, preserves_flags))
+        };
         // SAFETY: the closure lives until the loop is over, and the trampoline has the callback's signature.
         unsafe {
             bpf_loop(count, trampoline::<F> as *mut c_void, (&raw mut step).cast(), 0);
@@ -224,25 +239,17 @@ unsafe impl Env for Kernel {
         maps::SECRETS.get(0)
     }
     #[inline(always)]
+    fn answered(&self, slot: u16) -> Option<*mut u64> {
+        maps::ANSWERED.get_ptr_mut(slot as u32)
+    }
+    #[inline(always)]
     fn hold(&self, index: u32) -> Option<*mut Hold> {
         maps::HOLDS.get_ptr_mut(index)
     }
 
     #[inline(always)]
-    fn binding(&self, key: &BindingKey) -> Option<*mut Binding> {
-        maps::BINDINGS.get_ptr_mut(key)
-    }
-    #[inline(always)]
-    fn insert_binding(&self, key: &BindingKey, binding: &Binding) -> Insert {
-        inserted(maps::BINDINGS.insert(key, binding, BPF_NOEXIST as u64))
-    }
-    #[inline(always)]
-    fn delete_binding(&self, key: &BindingKey) -> bool {
-        maps::BINDINGS.remove(key).is_ok()
-    }
-    #[inline(always)]
-    fn binding_ring(&self, slot: u32) -> Option<*mut BindingKey> {
-        maps::BINDING_RING.get_ptr_mut(slot)
+    fn binding_bucket(&self, bucket: u32) -> Option<*mut BindingBucket> {
+        maps::BINDINGS.get_ptr_mut(bucket)
     }
     #[inline(always)]
     fn hand(&self, hand: u32) -> Option<*mut u64> {

@@ -5,15 +5,21 @@
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics)]
+#![feature(asm_experimental_arch)]
 #![expect(
     internal_features,
     reason = "the target has 64-bit atomics but core offers them only as intrinsics"
 )]
 
+mod fill;
 mod kernel;
 mod maps;
 
-use aya_ebpf::{bindings::xdp_action::XDP_PASS, macros::xdp, programs::XdpContext};
+use aya_ebpf::{
+    bindings::xdp_action::XDP_PASS,
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
 use kernel::Kernel;
 use lb_common::abi::program;
 use lb_common::datapath;
@@ -56,6 +62,21 @@ tail_programs! {
     icmp = program::ICMP;
     fragment = program::FRAGMENT;
     answer = program::ANSWER;
+    greet = program::GREET;
+    collect = program::COLLECT;
+    read = program::READ;
+    wait = program::WAIT;
+    connect = program::CONNECT;
+    turn = program::TURN;
+    learn = program::LEARN;
+    inspect = program::INSPECT;
+    quic = program::QUIC;
+}
+
+/// Attached at the ingress of the stack: appends held bytes.
+#[classifier]
+pub fn fill(ctx: TcContext) -> i32 {
+    fill::run(ctx.skb.skb)
 }
 
 /// Run by `lbd`: reclaims what has expired.

@@ -7,14 +7,13 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use lb_common::abi::{
-    self, AffinityRules, ArenaChunk, Backend, Binding, BindingEvent, BindingKey, Counters, Flow, FlowKey,
+    self, AffinityRules, ArenaChunk, Backend, BindingBucket, BindingEvent, Counters, Flow, FlowKey,
     FragmentKey, FragmentRef, Hand, Hold, Outcome, PathRule, QuicConfig, Secrets, Server, Service,
     ServiceAtHand, ServiceKey, Settings,
 };
 use lb_common::datapath::Scratch;
 
-const BINDINGS_LEN: usize = abi::DEFAULT_BINDINGS as usize;
-const RING_LEN: usize = abi::binding_ring_len(abi::DEFAULT_BINDINGS) as usize;
+const BINDINGS_LEN: usize = abi::binding_buckets(abi::DEFAULT_BINDINGS) as usize;
 const FLOWS_LEN: usize = (abi::DEFAULT_FLOWS + abi::half_open_len(abi::DEFAULT_FLOWS)) as usize;
 const INDEX_LEN: usize = abi::flow_index_len(abi::DEFAULT_FLOWS) as usize;
 const STATUS_LEN: usize = (abi::MAX_BACKENDS / abi::STATUS_PER_WORD) as usize;
@@ -44,9 +43,9 @@ pub(crate) static SECRETS: Array<Secrets, 1> = Array::new();
 #[btf_map]
 pub(crate) static HOLDS: Array<Hold, HOLDS_LEN> = Array::new();
 #[btf_map]
-pub(crate) static BINDINGS: HashMap<BindingKey, Binding, BINDINGS_LEN> = HashMap::new();
+pub(crate) static ANSWERED: Array<u64, { abi::MAX_BACKENDS as usize }> = Array::new();
 #[btf_map]
-pub(crate) static BINDING_RING: Array<BindingKey, RING_LEN> = Array::new();
+pub(crate) static BINDINGS: Array<BindingBucket, BINDINGS_LEN> = Array::new();
 #[btf_map]
 pub(crate) static HANDS: Array<Hand, { abi::hand::COUNT as usize }> = Array::new();
 #[btf_map]

@@ -7,10 +7,12 @@ mod case;
 mod checksum;
 mod dissect;
 mod executor;
+mod fill;
 mod host;
 mod mutate;
 mod netns;
 mod replay;
+mod rules;
 mod tables;
 mod xdp;
 
@@ -26,7 +28,7 @@ pub use tables::{Change, Tables};
 pub use xdp::Kernel;
 
 /// The areas of the corpus, one file each.
-pub const AREAS: [&str; 17] = [
+pub const AREAS: [&str; 28] = [
     "parse",
     "vlan",
     "service",
@@ -44,4 +46,15 @@ pub const AREAS: [&str; 17] = [
     "icmpnat",
     "fragments",
     "answers",
+    "quic",
+    "quicnat",
+    "payload",
+    "greet",
+    "collect",
+    "scan",
+    "reading",
+    "connect",
+    "splice",
+    "around",
+    "learn",
 ];

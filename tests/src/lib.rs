@@ -2,4 +2,5 @@
 
 pub mod bench;
 pub mod corpus;
+pub mod model;
 pub mod topology;

@@ -18,8 +18,8 @@ pub use config::{BackendConfig, NodeConfig, ServiceConfig};
 pub use load::{Load, LoadPlan, LoadReport};
 pub use namespace::Namespace;
 pub use process::Process;
-pub use site::{Arms, Site};
-pub use testbed::Testbed;
+pub use site::{Arms, Site, SiteBackend};
+pub use testbed::{BadCable, Faults, Testbed, Vlan};
 
 use anyhow::{Context, Result, ensure};
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ const NAMESPACES: &str = "/run/netns";
 /// The BPF file system.
 const BPF: &str = "/sys/fs/bpf";
 /// Patience with a command that should be instant.
-pub const SOON: Duration = Duration::from_secs(10);
+pub const SOON: Duration = Duration::from_secs(30);
 
 /// The namespaces, files and pins of one test.
 #[derive(Debug)]

@@ -3,6 +3,8 @@
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+use stickleback_tests::topology::process::eventually;
 use stickleback_tests::topology::{
     Arms, BackendConfig, Balancer, Load, LoadPlan, NodeConfig, ServiceConfig, Site, config, load,
 };
@@ -250,4 +252,36 @@ fn namespace_unreachable_backend_is_skipped() -> Result<()> {
     let sending = Load::start(&site.client, &LoadPlan::new(vip(false), site.clients(false, 60)))?;
     sending.reach(300)?;
     sending.finish()?.flawless(300)
+}
+
+/// A veth whose other end has neither GRO nor a program loses what is redirected to it; `lbd` says so.
+#[test]
+fn namespace_interfaces_that_take_no_frames_are_named() -> Result<()> {
+    let site = Site::new(Arms::Two, 2)?;
+    let mut balancer = site.balance(&[web(&site)])?;
+    site.serves(vip(false))?;
+    let warnings = |balancer: &Balancer| -> Result<String> {
+        let status = balancer.ask(&["status"])?;
+        Ok(status["warnings"]
+            .as_array()
+            .context("no list of warnings")?
+            .iter()
+            .map(ToString::to_string)
+            .collect())
+    };
+    std::thread::sleep(Duration::from_secs(3));
+    ensure!(warnings(&balancer)?.is_empty(), "warned of sound interfaces: {}", warnings(&balancer)?);
+    site.backends[1].namespace.sh("ethtool -K eth0 gro off")?;
+    balancer.kill();
+    balancer.restart()?;
+    eventually(Duration::from_secs(10), || {
+        let said = warnings(&balancer)?;
+        ensure!(said.contains("interface l2") && said.contains("gro on"), "not named: {said}");
+        ensure!(!said.contains("interface l1") && !said.contains("interface l0"), "others are named: {said}");
+        Ok(())
+    })?;
+    let table = balancer.ctl(&["status"])?;
+    ensure!(table.contains("WARNING: interface l2"), "not in the table: {table}");
+    ensure!(balancer.log().contains("interface l2"), "not in the log: {}", balancer.log());
+    Ok(())
 }

@@ -1,8 +1,9 @@
 //! Full tables and floods.
 
 use anyhow::{Context, Result, ensure};
-use aya::maps::{HashMap, MapData};
-use lb_common::abi::{Binding, BindingKey, map};
+use aya::maps::{Array, MapData};
+use lb_common::abi::{BindingBucket, BindingKey, BindingSlot, map};
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::thread::sleep;
 use std::time::Duration;
@@ -21,14 +22,16 @@ fn vip() -> SocketAddr {
 fn bound(balancer: &Balancer, clients: &[IpAddr]) -> Result<usize> {
     let path = balancer.pins().join("maps").join(map::BINDINGS);
     let data = MapData::from_pin(&path).with_context(|| format!("opening {}", path.display()))?;
-    let bindings = HashMap::<_, BindingKey, Binding>::try_from(aya::maps::Map::HashMap(data))?;
-    let mut count = 0;
-    for client in clients {
-        let IpAddr::V4(client) = client else { continue };
-        let key = BindingKey::new(ID, u64::from(u32::from(*client)));
-        count += usize::from(bindings.get(&key, 0).is_ok());
+    let buckets = Array::<_, BindingBucket>::try_from(aya::maps::Map::Array(data))?;
+    let mut bound = HashSet::new();
+    for bucket in buckets.iter() {
+        bound.extend(bucket?.0.iter().filter_map(BindingSlot::binding).map(|(key, _)| key));
     }
-    Ok(count)
+    let keys = clients.iter().filter_map(|client| match client {
+        IpAddr::V4(client) => Some(BindingKey::new(ID, u64::from(u32::from(*client)))),
+        IpAddr::V6(_) => None,
+    });
+    Ok(keys.filter(|key| bound.contains(key)).count())
 }
 
 /// With `lbd` away and ten times as many clients as bindings fit, everybody is served, and new clients are bound.

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
-use crate::progress::say;
+use crate::progress::{read, say};
 use crate::{build, setup, workspace};
 
 /// Options of `cargo xtask run`.
@@ -34,7 +34,8 @@ enum Mode {
 pub(crate) fn task(arguments: &Arguments) -> Result<()> {
     setup::for_attaching()?;
     for name in &arguments.iface {
-        if !PathBuf::from("/sys/class/net").join(name).exists() {
+        // Not /sys, which may show another network namespace's.
+        if read(Command::new("ip").args(["-oneline", "link", "show", "dev", name])).is_err() {
             bail!("there is no network interface `{name}`; `ip -brief link` lists them");
         }
     }

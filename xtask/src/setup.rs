@@ -2,8 +2,10 @@
 //!
 //! Every other command calls the part it needs first; when all is there that takes some milliseconds.
 
+pub(crate) mod fuzzer;
 pub(crate) mod kernel;
 mod packages;
+mod python;
 pub(crate) mod toolchain;
 
 use anyhow::{Result, bail};
@@ -16,7 +18,7 @@ use packages::Purpose;
 pub(crate) fn everything() -> Result<()> {
     for_build()?;
     for_lint()?;
-    for_namespaces()?;
+    for_tests()?;
     say("everything is there");
     Ok(())
 }
@@ -41,6 +43,12 @@ pub(crate) fn for_namespaces() -> Result<()> {
     kernel::check()?;
     packages::require(&[Purpose::Sandbox])?;
     kernel::mount_bpffs()
+}
+
+/// What the tests need beyond that: protocol stacks of other makes.
+pub(crate) fn for_tests() -> Result<()> {
+    for_namespaces()?;
+    python::require()
 }
 
 /// What attaching to a network interface needs.

@@ -77,8 +77,6 @@ pub struct AffinityFlags;
 impl AffinityFlags {
     /// Responses are scanned for `Set-Cookie`, and the value bound to their backend.
     pub const LEARN: u16 = 1 << 0;
-    /// The SYN to a backend carries the request (RFC 7413 without a cookie).
-    pub const SYN_DATA: u16 = 1 << 1;
     /// A PROXY protocol header (version 2) goes in front of the first request.
     pub const PROXY: u16 = 1 << 2;
 }
@@ -158,10 +156,14 @@ pub struct PathRule {
     pub service: Service,
     /// The prefix, zeros behind it.
     pub prefix: [u8; MAX_PATH_PREFIX],
+    /// First entry of the pool's servers in [`super::map::SERVERS`].
+    pub servers: u32,
+    /// Number of them.
+    pub server_count: u16,
     /// Bytes of the prefix.
     pub len: u8,
     /// Zero.
-    pub pad: [u8; 7],
+    pub pad: u8,
 }
 
 impl Default for PathRule {

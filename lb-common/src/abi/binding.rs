@@ -12,22 +12,46 @@ pub struct BindingKey {
     pub pad: u32,
 }
 
-/// A binding; 24 bytes, because there may be millions.
-///
-/// `word` changes by compare-exchange only; `expires` is also written in place by every packet that moves
-/// it noticeably. The kernel recycles hash elements while a reader holds them, so `tag` says whose it is.
+/// A binding as it is listed and copied.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Binding {
+    /// A [`BindingWord`], its [content](BindingWord::content) only.
+    pub word: u64,
+    /// When it ends, in nanoseconds of the monotonic clock; past = absent.
+    pub expires: u64,
+}
+
+/// One slot of the table.
+///
+/// `word` says whether a binding is in it, and changes by compare-exchange only. Who claimed a slot writes the other
+/// fields; `expires` is also written in place by every packet that moves it noticeably. A reader compares session and
+/// service again after it read the word.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct BindingSlot {
+    /// [`BindingKey::session`].
+    pub session: u64,
     /// A [`BindingWord`].
     pub word: u64,
     /// When it ends, in nanoseconds of the monotonic clock; past = absent.
     pub expires: u64,
-    /// Its slot in the binding ring.
-    pub ring: u32,
-    /// [`BindingKey::tag`] of its key.
-    pub tag: u32,
+    /// [`BindingKey::service`].
+    pub service: u32,
+    /// In a bucket's first slot: bindings whose path passed this bucket before they found room. Changed by additions to
+    /// the eight bytes that begin with `service`.
+    pub passed: u32,
 }
+
+/// Slots that are read together: two cache lines.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct BindingBucket(pub [BindingSlot; BINDING_SLOTS as usize]);
+
+/// Slots of a bucket.
+pub const BINDING_SLOTS: u32 = 4;
+/// Buckets that a binding may be in.
+pub const BINDING_PROBES: u32 = 16;
 
 impl BindingKey {
     /// A key.
@@ -35,13 +59,64 @@ impl BindingKey {
     pub const fn new(service: u32, session: u64) -> Self {
         Self { session, service, pad: 0 }
     }
+}
 
-    /// A short mark of the key, kept in the value.
+/// The buckets that a binding may be in, one after the other.
+///
+/// It is in the first one that had room when it was made; all before that have counted it in [`BindingSlot::passed`].
+/// Fibonacci hashing (Knuth 6.4): steps of about the golden section's part of the table meet no bucket again soon.
+#[derive(Clone, Copy, Debug)]
+pub struct BindingPath {
+    start: u32,
+    step: u32,
+    buckets: u32,
+}
+
+impl BindingPath {
+    /// The path of a key in a table of so many buckets.
     #[inline(always)]
-    pub const fn tag(&self) -> u32 {
-        let mixed = (self.session ^ ((self.service as u64) << 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        (mixed >> 32) as u32
+    pub const fn new(key: &BindingKey, seed: u64, buckets: u32) -> Self {
+        let mut hash = key.session ^ (key.service as u64).rotate_left(32) ^ seed;
+        hash = hash.wrapping_mul(0xff51_afd7_ed55_8ccd);
+        hash ^= hash >> 32;
+        hash = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        Self { start: (hash >> 32) as u32, step: 0x9e37_79b9 ^ (hash as u32 & 0x00ff_ffff), buckets }
     }
+    /// Its `n`th bucket.
+    #[inline(always)]
+    pub const fn bucket(&self, n: u32) -> u32 {
+        let at = self.start.wrapping_add(self.step.wrapping_mul(n));
+        ((at as u64 * self.buckets as u64) >> 32) as u32
+    }
+}
+
+impl BindingSlot {
+    /// Whose the slot is, or was.
+    pub const fn key(&self) -> BindingKey {
+        BindingKey::new(self.service, self.session)
+    }
+
+    /// The binding in it.
+    pub fn binding(&self) -> Option<(BindingKey, Binding)> {
+        let word = BindingWord(self.word);
+        match word.slot_state() {
+            SlotState::Live => Some((self.key(), Binding { word: word.content().0, expires: self.expires })),
+            SlotState::Free | SlotState::Claimed | SlotState::Pending => None,
+        }
+    }
+}
+
+/// What a slot's word says about the slot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SlotState {
+    /// Nothing is in it.
+    Free,
+    /// A binding, expired or not.
+    Live,
+    /// A CPU claimed it and is changing the other fields.
+    Claimed,
+    /// They are written, and the CPU is looking whether another one makes the same binding.
+    Pending,
 }
 
 /// Backend slot, slot generation, binding generation and flags in one exchangeable word.
@@ -52,10 +127,14 @@ pub struct BindingWord(pub u64);
 impl BindingWord {
     /// `lbd` has not acknowledged this state yet.
     pub const UNSYNCED: u64 = 1 << 56;
-    /// Being deleted: absent to every reader.
+    /// The slot is claimed: absent to every reader.
     pub const DEAD: u64 = 1 << 57;
     /// Set by an administrator: not moved while its backend serves.
     pub const PINNED: u64 = 1 << 58;
+    /// A binding is in the slot; together with `DEAD`: is about to be.
+    const LIVE: u64 = 1 << 59;
+    /// Changes with each binding that a slot is given to, so that no exchange that was meant for one succeeds for another.
+    const NONCE: u64 = 0xf << 60;
     /// Generations are 24 bits and wrap.
     pub const GENERATION_MASK: u32 = 0x00ff_ffff;
 
@@ -98,6 +177,41 @@ impl BindingWord {
     pub const fn without(self, flag: u64) -> Self {
         Self(self.0 & !flag)
     }
+    /// What it says about the binding, without what it says about the slot.
+    #[inline(always)]
+    pub const fn content(self) -> Self {
+        Self(self.0 & !(Self::DEAD | Self::LIVE | Self::NONCE))
+    }
+    /// What it says about the slot.
+    #[inline(always)]
+    pub const fn slot_state(self) -> SlotState {
+        match (self.has(Self::LIVE), self.has(Self::DEAD)) {
+            (false, false) => SlotState::Free,
+            (true, false) => SlotState::Live,
+            (false, true) => SlotState::Claimed,
+            (true, true) => SlotState::Pending,
+        }
+    }
+    /// The word of the same slot with this content.
+    #[inline(always)]
+    pub const fn with_content(self, content: Self) -> Self {
+        Self(content.content().0 | Self::LIVE | self.0 & Self::NONCE)
+    }
+    /// The word of the same slot when it is free.
+    #[inline(always)]
+    pub const fn freed(self) -> Self {
+        Self(self.0 & Self::NONCE)
+    }
+    /// The word of the same slot when it is claimed for another binding.
+    #[inline(always)]
+    pub const fn claimed(self) -> Self {
+        Self((self.0 & Self::NONCE).wrapping_add(1 << 60) | Self::DEAD)
+    }
+    /// The word of the same slot when the fields of the binding that it was claimed for are written.
+    #[inline(always)]
+    pub const fn pending(self) -> Self {
+        Self(self.freed().0 | Self::DEAD | Self::LIVE)
+    }
 }
 
 impl core::fmt::Debug for BindingWord {
@@ -113,4 +227,4 @@ impl core::fmt::Debug for BindingWord {
     }
 }
 
-super::pod!(BindingKey: 16, Binding: 24);
+super::pod!(BindingKey: 16, Binding: 16, BindingSlot: 32, BindingBucket: 128);

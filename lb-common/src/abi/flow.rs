@@ -16,7 +16,7 @@ pub struct FlowKey {
     pub destination_port: Be16,
     /// IP protocol.
     pub protocol: u8,
-    /// Zero.
+    /// Zero, but in the client's key of a flow that stands beside the one of its 5-tuple, see [`Self::aside`].
     pub pad: [u8; 3],
 }
 
@@ -35,6 +35,16 @@ impl FlowKey {
         let words = [s[0], s[1], s[2], s[3], d[0], d[1], d[2], d[3], ports, (protocol as u32).to_le()];
         // SAFETY: both are forty bytes of integers, and the last word is the protocol followed by zeros.
         unsafe { core::mem::transmute(words) }
+    }
+
+    /// The key under which the 5-tuple's client is found when its packets for one backend stand beside its flow to
+    /// another; `backend` is the slot plus one.
+    ///
+    /// A client's socket may carry connections to several backends, and packets say which.
+    #[inline(always)]
+    pub const fn aside(mut self, backend: u32) -> Self {
+        self.pad = [backend as u8, (backend >> 8) as u8, (backend >> 16) as u8];
+        self
     }
 
     /// The key of the other direction.
@@ -235,8 +245,8 @@ pub struct Flow {
     pub client_mac: Mac,
     /// Our MAC that its packets came to.
     pub local_mac: Mac,
-    /// Zero.
-    pub pad: u16,
+    /// Largest IP packet that the client's link takes, as it was when the flow was opened; 0 = not known.
+    pub client_mtu: u16,
     /// Interface that its packets came in on.
     pub ifindex: u32,
     /// Tags its packets carried.
@@ -256,6 +266,12 @@ pub struct Flow {
     pub server_scale: u8,
     /// Spliced: bits of [`SpliceFlags`].
     pub splice: u16,
+    /// Spliced: the window field of the client's last segment, as it stood there; kept until a backend answers.
+    pub window: u16,
+    /// Spliced: when a segment last claimed with a wrong cookie to begin a connection anew, in units of 2^29 ns.
+    pub guessed: u16,
+    /// With [`FlowWord::REOPENED`]: the initial sequence number of the latest SYN for this 5-tuple.
+    pub syn: u32,
 }
 
 impl Flow {
@@ -276,6 +292,8 @@ impl SpliceFlags {
     pub const INSPECT: u16 = 1 << 2;
     /// The session's key was read from the request; else the flow follows the fallback.
     pub const READ: u16 = 1 << 3;
+    /// The session is bound to the backend once that has answered.
+    pub const BIND: u16 = 1 << 4;
 }
 
 /// What names one train of fragments.
@@ -314,4 +332,4 @@ pub struct FragmentRef {
     pub pad: [u8; 7],
 }
 
-super::pod!(FlowKey: 40, FlowRef: 8, Flow: 160, FragmentKey: 40, FragmentRef: 24);
+super::pod!(FlowKey: 40, FlowRef: 8, Flow: 168, FragmentKey: 40, FragmentRef: 24);

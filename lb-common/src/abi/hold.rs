@@ -32,9 +32,10 @@ pub struct Hold {
     pub len: u32,
     /// Bytes that were acknowledged to the client and that only this hold has.
     pub owned: u32,
-    /// Bytes that were sent to the backend.
+    /// Position behind the last byte that was sent to the backend. Positions count from the first byte of the PROXY
+    /// protocol header, `front` bytes before the stream.
     pub sent: u32,
-    /// Bytes that the backend acknowledged.
+    /// Position behind the last byte that the backend acknowledged.
     pub acknowledged: u32,
     /// Bits of [`HoldFlags`].
     pub flags: u32,
@@ -48,10 +49,35 @@ pub struct Hold {
     pub tried_count: u32,
     /// Bytes of the PROXY protocol header; it ends where the stream begins.
     pub front: u32,
+    /// A [`Said`].
+    pub said: u32,
+    /// The path rule that the request chose, plus 1 (counted from the service's first); 0 = none.
+    pub path: u32,
+    /// What the request names, if [`Self::said`] says so: primary and secondary.
+    pub named: [Named; 2],
+    /// The window field of the client's last segment, as it came.
+    pub window: u16,
+    /// The backend's MSS; 0 before it answered.
+    pub mss: u16,
+    /// What the client acknowledged last, as it counts.
+    pub answered: u32,
+    /// Folded one's-complement sum of the first `len` bytes, words as they lie in memory.
+    pub sum: u32,
+    /// Number of backends that the request names; the first ones of `named`.
+    pub named_count: u32,
     /// Room for the PROXY protocol header.
     pub head: [u8; HOLD_FRONT],
     /// The bytes.
     pub bytes: [u8; HOLD_LEN + HOLD_SLACK],
+}
+
+impl Hold {
+    /// The number that comes next, as the client counts.
+    #[inline(always)]
+    pub const fn next(&self) -> u32 {
+        let fin = self.flags & HoldFlags::FIN != 0;
+        self.start.wrapping_add(self.len).wrapping_add(fin as u32)
+    }
 }
 
 impl Default for Hold {
@@ -61,6 +87,40 @@ impl Default for Hold {
     }
 }
 
+/// What a request says of where it belongs.
+#[repr(u32)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Said {
+    /// Nothing that can be used: it follows the fallback.
+    Nothing = 0,
+    /// A session key, see [`Hold::session`].
+    Key = 1,
+    /// Backends, see [`Hold::named`]; the key is that of the fallback, for when none of them serves.
+    Servers = 2,
+}
+
+impl Said {
+    /// The meaning of a number; unknown ones mean nothing.
+    #[inline(always)]
+    pub const fn from_u32(n: u32) -> Self {
+        match n {
+            1 => Self::Key,
+            2 => Self::Servers,
+            _ => Self::Nothing,
+        }
+    }
+}
+
+/// A backend that a request names.
+#[repr(C, align(4))]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Named {
+    /// Its slot.
+    pub slot: u16,
+    /// [`super::Backend::generation`] of the slot.
+    pub generation: u16,
+}
+
 /// Bits of [`Hold::flags`].
 #[derive(Clone, Copy, Debug)]
 pub struct HoldFlags;
@@ -68,12 +128,12 @@ pub struct HoldFlags;
 impl HoldFlags {
     /// The client's FIN follows the last byte.
     pub const FIN: u32 = 1 << 0;
-    /// The method is GET or HEAD: executing it twice does no harm.
-    pub const SAFE: u32 = 1 << 1;
-    /// Bytes of the request went to a backend that has not answered.
-    pub const SENT_EARLY: u32 = 1 << 2;
     /// The bytes are a response's, kept for their head.
     pub const RESPONSE: u32 = 1 << 3;
+    /// It is known where the request belongs.
+    pub const READ: u32 = 1 << 4;
+    /// What the backend has not acknowledged was sent again, and still is not acknowledged.
+    pub const AGAIN: u32 = 1 << 5;
 }
 
 /// Owner and lock of a hold in one exchangeable word.
@@ -130,6 +190,8 @@ pub struct Filling {
     pub len: u16,
     /// Interface to send to.
     pub ifindex: u32,
+    /// 1 = the hold is free afterwards.
+    pub last: u32,
 }
 
 impl Filling {
@@ -137,6 +199,4 @@ impl Filling {
     pub const MAGIC: u32 = 0x5b_f1_11_5b;
 }
 
-super::pod!(Filling: 20);
-const _: () =
-    assert!(size_of::<Hold>() == 8 * 3 + 4 * 6 + 32 + 8 + 8 + 8 + HOLD_FRONT + HOLD_LEN + HOLD_SLACK);
+super::pod!(Filling: 24, Hold: 8 * 3 + 4 * 6 + 32 + 8 + 8 + 8 + 32 + HOLD_FRONT + HOLD_LEN + HOLD_SLACK);

@@ -1,6 +1,6 @@
 //! What `lbd` asks of the maintenance programs, through the data of `BPF_PROG_TEST_RUN`.
 
-/// Which ring the sweep walks.
+/// Which table the sweep walks.
 #[repr(u32)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum SweepTarget {
@@ -10,13 +10,13 @@ pub enum SweepTarget {
     Flows = 2,
 }
 
-/// A stretch of a ring to sweep; the program's input.
+/// A stretch of a table to sweep; the program's input.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct SweepRequest {
     /// A [`SweepTarget`].
     pub target: u32,
-    /// First ring slot.
+    /// First slot.
     pub start: u32,
     /// Number of slots, at most 65,536 a run.
     pub count: u32,
@@ -48,7 +48,7 @@ pub enum BindingOp {
     Delete = 2,
     /// Clear the unsynced flag when the word is still the record's.
     Acknowledge = 3,
-    /// Insert when absent, ring slot included: migration of a table.
+    /// Insert when absent: migration of a table.
     Copy = 4,
 }
 

@@ -87,6 +87,10 @@ outcomes! {
     NotHeld = 27, "not-held", true;
     /// A segment turned round towards the backend: acknowledgement, held bytes, or the next try.
     TurnedRound = 28, "turned-round", false;
+    /// The end of a connection that never asked for anything, or a sign of life of one: answered.
+    IdleAnswered = 29, "idle-answered", false;
+    /// A client's reset of a connection that no backend knows of.
+    GivenUp = 30, "given-up", true;
     /// Counted beside the forwarding: a binding was not made because the table is full.
     BindingsFull = 32, "bindings-full", false;
     /// Counted beside the forwarding: a binding was not made because of the service's rate.

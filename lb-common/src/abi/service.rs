@@ -153,6 +153,8 @@ pub struct ServiceFlags;
 impl ServiceFlags {
     /// `nat` with source NAT from [`Service::source`].
     pub const SNAT: u16 = 1 << 0;
+    /// The balancer answers the client's handshake itself and connects to the backend when it has read the request.
+    pub const SPLICE: u16 = 1 << 1;
 }
 
 super::pod!(ServiceKey: 20, Service: 64, ServiceAtHand: 88);

@@ -12,8 +12,8 @@ pub struct Settings {
     pub flags: u32,
     /// Bindings the table may hold.
     pub binding_capacity: u32,
-    /// Slots of the binding ring.
-    pub binding_ring: u32,
+    /// Buckets of the binding table.
+    pub binding_buckets: u32,
     /// Half-open flow records.
     pub half_open: u32,
     /// Established flow records; they follow the half-open ones.
@@ -56,6 +56,8 @@ pub struct Settings {
     pub holds: u32,
     /// Holds of CPUs; the first ones.
     pub cpu_holds: u32,
+    /// Random, so that nobody can choose clients whose bindings collide; stays as it is for as long as the tables do.
+    pub seed: u64,
 }
 
 /// Bits of [`Settings::flags`].
@@ -74,4 +76,4 @@ impl SettingsFlags {
     pub const MIGRATING: u32 = 1 << 3;
 }
 
-super::pod!(Settings: 168);
+super::pod!(Settings: 176);

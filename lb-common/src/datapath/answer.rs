@@ -4,7 +4,8 @@ use super::scratch::{Packet, part};
 use super::{Env, Verdict, count, frame, limits, link};
 use crate::abi::{Addr, Outcome, ServiceKey, Settings, program};
 use crate::packet::{
-    Ethernet, Icmp, Ipv4, Ipv4Header, Ipv6, Ipv6Header, Reset, Sum, Tcp, flag, get, icmp4, icmp6, protocol,
+    Ethernet, Icmp, Ipv4, Ipv4Header, Ipv6, Ipv6Header, Sum, Tcp, TcpHeader, flag, get, icmp4, icmp6,
+    protocol,
 };
 
 /// Kinds of answers in [`super::Scratch::answer`].
@@ -53,7 +54,7 @@ pub(crate) fn time_exceeded<E: Env>(env: &E, packet: &Packet) -> Verdict {
     request(env, kind::TIME_EXCEEDED, 0)
 }
 
-/// The packet is larger than `mtu`, which is what the way to the backend has room for.
+/// The packet is larger than `mtu`, which is what the way to the backend, or to the client, has room for.
 #[inline(always)]
 pub(crate) fn too_big<E: Env>(env: &E, packet: &Packet, mtu: u32) -> Verdict {
     if !may_be_told(packet) {
@@ -148,20 +149,24 @@ fn send_reset<E: Env>(env: &E, packet: &Packet) -> Option<()> {
     let payload = (packet.l4_len() as u32).wrapping_sub(tcp.header_len() as u32);
     let controls = (flags & flag::SYN != 0) as u32 + (flags & flag::FIN != 0) as u32;
     let reset = if flags & flag::ACK != 0 {
-        Reset {
+        TcpHeader {
             source_port: packet.destination_port,
             destination_port: packet.source_port,
             sequence: tcp.acknowledgement(),
             acknowledgement: 0,
+            window: 0,
             flags: flag::RST,
+            len: Tcp::LEN as u8,
         }
     } else {
-        Reset {
+        TcpHeader {
             source_port: packet.destination_port,
             destination_port: packet.source_port,
             sequence: 0,
             acknowledgement: tcp.sequence().wrapping_add(payload).wrapping_add(controls),
+            window: 0,
             flags: flag::RST | flag::ACK,
+            len: Tcp::LEN as u8,
         }
     };
     turn_round(env)?;
@@ -171,7 +176,7 @@ fn send_reset<E: Env>(env: &E, packet: &Packet) -> Option<()> {
     let pseudo = write_ip(env, packet, Tcp::LEN as u16, protocol::TCP)?;
     let p = frame::at(env, l3 + header, Tcp::LEN)?;
     // SAFETY: checked for the fixed header.
-    unsafe { Tcp::new(p) }.write_reset(&reset, pseudo);
+    unsafe { Tcp::new(p) }.write_header(&reset, pseudo);
     Some(())
 }
 
@@ -202,8 +207,9 @@ fn send_error<E: Env>(env: &E, packet: &Packet, kind: u8, code: u8, rest: u32) -
     Some(())
 }
 
+/// Length of a plain IP header.
 #[inline(always)]
-const fn ip_len(v4: bool) -> usize {
+pub(crate) const fn ip_len(v4: bool) -> usize {
     if v4 { Ipv4::LEN } else { Ipv6::LEN }
 }
 
@@ -220,7 +226,7 @@ pub(crate) fn turn_round<E: Env>(env: &E) -> Option<()> {
 
 /// Gives the frame a length.
 #[inline(always)]
-fn resize<E: Env>(env: &E, len: usize) -> Option<()> {
+pub(crate) fn resize<E: Env>(env: &E, len: usize) -> Option<()> {
     let delta = len as i32 - frame::len(env) as i32;
     (delta == 0 || env.adjust_tail(delta)).then_some(())
 }
@@ -228,10 +234,21 @@ fn resize<E: Env>(env: &E, len: usize) -> Option<()> {
 /// Writes the IP header of an answer from the packet's destination; answers the sum of its pseudo-header.
 #[inline(always)]
 fn write_ip<E: Env>(env: &E, packet: &Packet, payload: u16, protocol: u8) -> Option<Sum> {
-    let (from, to): (&Addr, &Addr) = (&packet.destination, &packet.source);
+    write_ip_at(env, packet.l3 as usize, (&packet.destination, &packet.source), payload, protocol)
+}
+
+/// Writes a plain IP header at an offset; answers the sum of its pseudo-header.
+#[inline(always)]
+pub(crate) fn write_ip_at<E: Env>(
+    env: &E,
+    l3: usize,
+    (from, to): (&Addr, &Addr),
+    payload: u16,
+    protocol: u8,
+) -> Option<Sum> {
     let lengths = Sum::ZERO.add16(payload.to_be()).add16((protocol as u16).to_be());
-    if packet.is_v4() {
-        let p = frame::at(env, packet.l3 as usize, Ipv4::LEN)?;
+    if from.is_v4() {
+        let p = frame::at(env, l3, Ipv4::LEN)?;
         // SAFETY: checked for the fixed header.
         unsafe { Ipv4::new(p) }.write_header(&Ipv4Header {
             tos: 0,
@@ -243,7 +260,7 @@ fn write_ip<E: Env>(env: &E, packet: &Packet, payload: u16, protocol: u8) -> Opt
         });
         Some(lengths.add32(from.v4_word()).add32(to.v4_word()))
     } else {
-        let p = frame::at(env, packet.l3 as usize, Ipv6::LEN)?;
+        let p = frame::at(env, l3, Ipv6::LEN)?;
         // SAFETY: checked for the fixed header.
         unsafe { Ipv6::new(p) }.write_header(&Ipv6Header {
             traffic_class: 0,

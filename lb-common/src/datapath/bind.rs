@@ -10,15 +10,16 @@ use crate::packet::{flag, protocol};
 pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     let (Some(scratch), Some(settings)) = (env.scratch(), env.settings()) else { return Verdict::Drop };
     // SAFETY: this CPU's own scratch.
-    let packet = unsafe { &(*scratch).packet };
+    let scratch = unsafe { &*scratch };
+    let packet = &scratch.packet;
     let Some(service) = choice::service_of(env, settings, packet) else {
         return count::end(env, Outcome::NotOurs);
     };
-    let session = choice::session(service, settings, packet);
+    let session = choice::session_left(service, settings, scratch);
     let key = BindingKey::new(service.id, session);
     let now = env.now();
     let (may_bind, opens) = standing(env, packet);
-    let found = binding::find(env, &key, now);
+    let found = binding::find_again(env, &key, now);
     let bound = found.and_then(|found| {
         let chosen = binding::backend(env, found.word)?;
         binding::touch(&found, now, service.lifetime);

@@ -1,17 +1,15 @@
-//! The binding table: look-up, insert with reclaim, moving a session.
+//! Bindings: following one, making one, moving a session.
+
+pub(crate) mod table;
 
 use super::{Env, Insert, limits};
 use crate::abi::{
-    Addr, Backend, Binding, BindingEvent, BindingEventKind, BindingKey, BindingWord, Outcome, Service,
-    Status, hand,
+    Addr, Backend, BindingEvent, BindingEventKind, BindingKey, BindingSlot, BindingWord, Outcome, Service,
+    SlotState, Status,
 };
 
-/// Ring slots an insert looks at for one to reuse.
-const RING_PROBES: u32 = 16;
-/// An expired entry is reclaimed this much later (ns), so that nobody is still about to revive it.
-const GRACE: u64 = 1_000_000_000;
 /// The expiry is written when it moves by more than this part of the lifetime.
-const TOUCH_PART: u64 = 16;
+pub(crate) const TOUCH_PART: u64 = 16;
 /// A new binding lives no longer than this (ns) when nothing proves that its client is real; its next packet makes it
 /// a whole lifetime. Forged packets that come once thus take no room for long.
 const UNPROVED: u64 = 30_000_000_000;
@@ -27,7 +25,7 @@ pub(crate) struct Client<'a> {
 /// A live binding, as it was when it was read.
 #[derive(Clone, Copy)]
 pub(crate) struct Found {
-    cell: *mut Binding,
+    slot: *mut BindingSlot,
     pub(crate) word: BindingWord,
     pub(crate) expires: u64,
 }
@@ -38,19 +36,26 @@ pub(crate) type Chosen<'a> = (u16, &'a Backend);
 /// Finds the binding of a key, if it lives.
 #[inline(always)]
 pub(crate) fn find<E: Env>(env: &E, key: &BindingKey, now: u64) -> Option<Found> {
-    let cell = env.binding(key)?;
-    // SAFETY: from the environment; other CPUs write, so every field is read once.
-    let (word, expires, tag) = unsafe {
-        (
-            BindingWord((&raw const (*cell).word).read_volatile()),
-            (&raw const (*cell).expires).read_volatile(),
-            (&raw const (*cell).tag).read_volatile(),
-        )
-    };
-    if tag != key.tag() || expires <= now || word.has(BindingWord::DEAD) {
-        return None;
+    let found = read(table::find(env, key)?, key)?;
+    if found.expires <= now { None } else { Some(found) }
+}
+
+/// The same, out of line: for the programs where size counts more than a call.
+#[inline(always)]
+pub(crate) fn find_again<E: Env>(env: &E, key: &BindingKey, now: u64) -> Option<Found> {
+    at(env, key, table::seek(env, key)).filter(|found| found.expires > now)
+}
+
+/// What is in a slot, if it is still that key's.
+#[inline(always)]
+fn read(slot: *mut BindingSlot, key: &BindingKey) -> Option<Found> {
+    let (word, expires) = (table::word_of(slot), table::expiry_of(slot));
+    // Other CPUs write: who claims a slot changes its word before and after the key.
+    if word.slot_state() == SlotState::Live && table::is_of(slot, key) {
+        Some(Found { slot, word, expires })
+    } else {
+        None
     }
-    Some(Found { cell, word, expires })
 }
 
 /// The backend of a binding, if it still owns its slot and serves bound sessions.
@@ -71,10 +76,16 @@ pub(crate) fn backend<E: Env>(env: &E, word: BindingWord) -> Option<Chosen<'_>> 
 pub(crate) fn touch(found: &Found, now: u64, lifetime: u64) {
     let expires = now.wrapping_add(lifetime);
     if expires.wrapping_sub(found.expires) > lifetime / TOUCH_PART {
-        // SAFETY: from the environment. Should the entry have been recycled, a stranger's binding lives longer by at
-        // most one lifetime, which is harmless.
-        unsafe { (&raw mut (*found.cell).expires).write_volatile(expires) }
+        extend(found, expires);
     }
+}
+
+/// Lets a binding end later. Should the slot be another one's by now, a stranger's lives longer by at most one lifetime,
+/// which is harmless.
+#[inline(always)]
+pub(crate) fn extend(found: &Found, expires: u64) {
+    // SAFETY: from the environment.
+    unsafe { (&raw mut (*found.slot).expires).write_volatile(expires) }
 }
 
 /// Binds a session to a backend, or moves it there.
@@ -87,17 +98,22 @@ pub(crate) fn bind<E: Env>(
     client: Client<'_>,
     now: u64,
 ) {
-    match env.binding(key) {
-        Some(cell) => renew(env, service, key, cell, (slot, backend), client, now),
-        None => {
+    match table::seek(env, key) {
+        table::BUSY => {}
+        table::ABSENT => {
             if !limits::may_bind(env, service, limits::prefix(client.address), now) {
                 return;
             }
             let expires = now.wrapping_add(first_lifetime(service, client));
             let word = BindingWord::new(slot, backend.generation, 0).with(BindingWord::UNSYNCED);
-            if insert(env, key, word, expires, now) {
+            if insert(env, key, word, expires, now) == Insert::Done {
                 super::count::bound(env, service.slot, slot);
                 tell(env, key, BindingEventKind::Made, word, expires);
+            }
+        }
+        number => {
+            if let Some(found) = at(env, key, number) {
+                renew(env, service, key, &found, (slot, backend), client, now);
             }
         }
     }
@@ -109,7 +125,7 @@ fn first_lifetime(service: &Service, client: Client<'_>) -> u64 {
     if client.proved || service.lifetime < UNPROVED { service.lifetime } else { UNPROVED }
 }
 
-/// Gives an existing entry another backend: the session moved, or the binding had expired.
+/// Gives an existing binding another backend: the session moved, or the binding had expired.
 ///
 /// Where it had expired, the new one is a new binding in every respect but the room it takes.
 #[inline(always)]
@@ -117,24 +133,13 @@ fn renew<E: Env>(
     env: &E,
     service: &Service,
     key: &BindingKey,
-    cell: *mut Binding,
+    old: &Found,
     (slot, backend): Chosen<'_>,
     client: Client<'_>,
     now: u64,
 ) {
-    // SAFETY: from the environment.
-    let (old, old_expires, tag) = unsafe {
-        (
-            BindingWord((&raw const (*cell).word).read_volatile()),
-            (&raw const (*cell).expires).read_volatile(),
-            (&raw const (*cell).tag).read_volatile(),
-        )
-    };
-    if tag != key.tag() || old.has(BindingWord::DEAD) {
-        return;
-    }
-    let moved = old_expires > now;
-    if moved && old.backend() == slot && old.slot_generation() == backend.generation {
+    let moved = old.expires > now;
+    if moved && old.word.backend() == slot && old.word.slot_generation() == backend.generation {
         return;
     }
     if !moved && !limits::may_bind(env, service, limits::prefix(client.address), now) {
@@ -142,12 +147,9 @@ fn renew<E: Env>(
     }
     let lifetime = if moved { service.lifetime } else { first_lifetime(service, client) };
     let expires = now.wrapping_add(lifetime);
-    let generation = if moved { old.generation().wrapping_add(1) } else { 0 };
+    let generation = if moved { old.word.generation().wrapping_add(1) } else { 0 };
     let word = BindingWord::new(slot, backend.generation, generation).with(BindingWord::UNSYNCED);
-    // SAFETY: from the environment.
-    if unsafe { env.exchange(&raw mut (*cell).word, old.0, word.0) } {
-        // SAFETY: from the environment.
-        unsafe { (&raw mut (*cell).expires).write_volatile(expires) }
+    if replace(env, old, word, expires) {
         let kind = if moved {
             BindingEventKind::Moved
         } else {
@@ -158,81 +160,41 @@ fn renew<E: Env>(
     }
 }
 
-/// Inserts a key that is absent, taking over the ring slot of an expired one. Whether it is in.
-#[inline(always)]
-pub(crate) fn insert<E: Env>(env: &E, key: &BindingKey, word: BindingWord, expires: u64, now: u64) -> bool {
-    let Some(ring) = free_ring_slot(env, now) else {
-        env.count(Outcome::BindingsFull);
-        return false;
-    };
-    let Some(place) = env.binding_ring(ring) else { return false };
-    // SAFETY: from the environment. Another CPU can be here only if it went round the whole ring since the slot was
-    // found; the entry that loses its slot then lives until its key is used again.
-    unsafe { place.write_volatile(*key) };
-    let binding = Binding { word: word.0, expires, ring, tag: key.tag() };
-    match env.insert_binding(key, &binding) {
-        Insert::Done => {
-            live(env, 1);
-            true
-        }
-        Insert::Taken => false,
-        Insert::Full => {
-            env.count(Outcome::BindingsFull);
-            false
-        }
-    }
-}
-
-/// Deletes an entry that has been expired for a while. Whether its ring slot is free.
+/// Gives a binding another word and expiry; whether nobody else changed it meanwhile.
 ///
-/// The entry is marked dead first and the expiry looked at again, so that a session revived at that moment stays.
+/// The expiry goes first, so that nobody reclaims an expired slot that has its new word already. In the slot of a stranger
+/// it does no harm.
 #[inline(always)]
-pub(crate) fn reclaim<E: Env>(env: &E, key: &BindingKey, ring: u32, now: u64) -> bool {
-    let Some(cell) = env.binding(key) else { return true };
-    // SAFETY: from the environment.
-    let (word, expires, own) = unsafe {
-        (
-            BindingWord((&raw const (*cell).word).read_volatile()),
-            (&raw const (*cell).expires).read_volatile(),
-            (&raw const (*cell).ring).read_volatile(),
-        )
-    };
-    if own != ring {
-        return true;
-    }
-    if expires.wrapping_add(GRACE) > now || word.has(BindingWord::DEAD) {
-        return false;
-    }
-    delete(env, key, cell, word, |expires| expires <= now)
+pub(crate) fn replace<E: Env>(env: &E, old: &Found, content: BindingWord, expires: u64) -> bool {
+    extend(old, expires);
+    change(env, old, content)
 }
 
-/// Marks an entry dead, asks again, and deletes it.
+/// Gives a binding another word; whether nobody else changed it meanwhile.
 #[inline(always)]
-pub(crate) fn delete<E: Env>(
-    env: &E,
-    key: &BindingKey,
-    cell: *mut Binding,
-    word: BindingWord,
-    still: impl Fn(u64) -> bool,
-) -> bool {
+pub(crate) fn change<E: Env>(env: &E, old: &Found, content: BindingWord) -> bool {
     // SAFETY: from the environment.
-    unsafe {
-        if !env.exchange(&raw mut (*cell).word, word.0, word.with(BindingWord::DEAD).0) {
-            return false;
-        }
-        if !still((&raw const (*cell).expires).read_volatile()) {
-            env.exchange(&raw mut (*cell).word, word.with(BindingWord::DEAD).0, word.0);
-            return false;
-        }
+    unsafe { env.exchange(&raw mut (*old.slot).word, old.word.0, old.word.with_content(content).0) }
+}
+
+/// Puts a binding in that is absent; a full table is counted.
+#[inline(always)]
+pub(crate) fn insert<E: Env>(env: &E, key: &BindingKey, word: BindingWord, expires: u64, now: u64) -> Insert {
+    let inserted = table::put(env, key, word, expires, now);
+    if inserted == Insert::Full {
+        env.count(Outcome::BindingsFull);
     }
-    if env.delete_binding(key) {
-        live(env, u64::MAX);
-    }
-    true
+    inserted
+}
+
+/// The slot of a key with what is in it, expired or not; `None` while it is claimed.
+#[inline(always)]
+pub(crate) fn at<E: Env>(env: &E, key: &BindingKey, number: u32) -> Option<Found> {
+    read(table::slot(env, number)?, key)
 }
 
 /// Tells `lbd` of a binding; a lost event is found again by the unsynced flag.
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn tell<E: Env>(
     env: &E,
     key: &BindingKey,
@@ -240,42 +202,14 @@ pub(crate) fn tell<E: Env>(
     word: BindingWord,
     expires: u64,
 ) {
-    let event =
-        BindingEvent { session: key.session, service: key.service, kind: kind as u32, word: word.0, expires };
+    let event = BindingEvent {
+        session: key.session,
+        service: key.service,
+        kind: kind as u32,
+        word: word.content().0,
+        expires,
+    };
     if !env.tell(&event) {
         env.count(Outcome::EventLost);
-    }
-}
-
-/// A ring slot whose key is gone or can go.
-#[inline(always)]
-fn free_ring_slot<E: Env>(env: &E, now: u64) -> Option<u32> {
-    let len = env.settings()?.binding_ring;
-    if len == 0 {
-        return None;
-    }
-    let hand = env.hand(hand::BINDING)?;
-    let mut free = None;
-    env.repeat(RING_PROBES, |_| {
-        // SAFETY: from the environment.
-        let slot = unsafe { env.add(hand, 1) } as u32 % len;
-        let Some(place) = env.binding_ring(slot) else { return true };
-        // SAFETY: from the environment.
-        let key = unsafe { place.read_volatile() };
-        if key.service == 0 || reclaim(env, &key, slot, now) {
-            free = Some(slot);
-            return true;
-        }
-        false
-    });
-    free
-}
-
-/// Keeps the number of live bindings.
-#[inline(always)]
-fn live<E: Env>(env: &E, change: u64) {
-    if let Some(cell) = env.hand(hand::BINDINGS_LIVE) {
-        // SAFETY: from the environment.
-        unsafe { env.add(cell, change) };
     }
 }

@@ -2,9 +2,10 @@
 
 use super::Env;
 use super::binding::Chosen;
-use super::scratch::Packet;
+use super::scratch::{Packet, Scratch};
 use crate::abi::{Addr, Affinity, Be16, FlowKey, Service, ServiceKey, Settings, SettingsFlags, Status};
 use crate::affinity;
+use crate::packet::protocol;
 use crate::select::{PROBES, Probes};
 
 /// What a session wants of a backend.
@@ -56,26 +57,66 @@ pub(crate) fn service_of<'a, E: Env>(
     service_again(env, settings, &packet.destination, packet.destination_port, packet.protocol)
 }
 
-/// The same, out of line: for the programs whose stack is short.
-#[inline(never)]
-pub(crate) fn session_again(service: &Service, settings: &Settings, packet: &Packet) -> u64 {
-    session(service, settings, packet)
+/// Whether a datagram has to be read behind its headers to know whose it is.
+#[inline(always)]
+pub(crate) fn reads_payload(service: &Service, packet: &Packet) -> bool {
+    service.affinity > Affinity::SourceIp as u8 && packet.protocol == protocol::UDP
 }
 
-/// The session key of a packet from a client.
+/// The session key that an earlier program has read, or that addresses and ports say; out of line, for stacks are short.
+#[inline(never)]
+pub(crate) fn session_left(service: &Service, settings: &Settings, scratch: &Scratch) -> u64 {
+    if reads_payload(service, &scratch.packet) {
+        scratch.session
+    } else {
+        session(service, settings, &scratch.packet)
+    }
+}
+
+/// The session key of a packet from a client, as far as addresses and ports say.
 #[inline(always)]
 pub(crate) fn session(service: &Service, settings: &Settings, packet: &Packet) -> u64 {
-    if service.affinity == Affinity::SourceIp as u8 {
+    session_by(service.affinity, service, settings, packet)
+}
+
+/// The same by a given affinity, one that knows addresses and ports only.
+#[inline(always)]
+pub(crate) fn session_by(affinity: u8, service: &Service, settings: &Settings, packet: &Packet) -> u64 {
+    if affinity == Affinity::SourceIp as u8 {
         affinity::source(&packet.source, service.prefix_v4, service.prefix_v6, &settings.session_secret)
     } else {
         affinity::connection(&packet.flow_key(), &settings.session_secret)
     }
 }
 
-/// The session key that a packet of the other direction belongs to.
+/// The same, of the client's direction of a flow.
 #[inline(always)]
-pub(crate) fn session_of_reply(service: &Service, settings: &Settings, reply: &FlowKey) -> u64 {
-    if service.affinity == Affinity::SourceIp as u8 {
+pub(crate) fn session_of_client(
+    affinity: u8,
+    service: &Service,
+    settings: &Settings,
+    client: &FlowKey,
+) -> u64 {
+    if affinity == Affinity::SourceIp as u8 {
+        affinity::source(&client.source, service.prefix_v4, service.prefix_v6, &settings.session_secret)
+    } else {
+        affinity::connection(client, &settings.session_secret)
+    }
+}
+
+/// The session key that a packet of the other direction belongs to, as far as addresses and ports say.
+#[inline(always)]
+pub(crate) fn session_of_reply<E: Env>(
+    env: &E,
+    service: &Service,
+    settings: &Settings,
+    reply: &FlowKey,
+) -> u64 {
+    let mut kind = service.affinity;
+    if kind > Affinity::SourceIp as u8 {
+        kind = env.affinity_rules(service.slot).map_or(Affinity::None as u8, |rules| rules.fallback);
+    }
+    if kind == Affinity::SourceIp as u8 {
         affinity::source(&reply.destination, service.prefix_v4, service.prefix_v6, &settings.session_secret)
     } else {
         affinity::connection(&reply.reversed(), &settings.session_secret)
@@ -109,12 +150,66 @@ pub(crate) fn choose<'a, E: Env>(env: &'a E, service: &Service, session: u64) ->
     Some((slot, env.backend(slot)?))
 }
 
+/// The first backend in the session's order that is none of four and takes new sessions, else the first that serves.
+#[inline(always)]
+pub(crate) fn next<'a, E: Env>(
+    env: &'a E,
+    service: &Service,
+    session: u64,
+    tried: Tried,
+) -> Option<Chosen<'a>> {
+    let mut found = walk_past(env, service, session, Want::Accepts, tried);
+    if found == NONE {
+        found = walk_past(env, service, session, Want::Serves, tried);
+    }
+    if found == NONE {
+        return None;
+    }
+    let slot = found as u16;
+    Some((slot, env.backend(slot)?))
+}
+
+/// Up to four backends that are out of the question, in one word; at least one.
+#[derive(Clone, Copy)]
+pub(crate) struct Tried(u64);
+
+impl Tried {
+    /// Only this one.
+    #[inline(always)]
+    pub(crate) const fn one(slot: u16) -> Self {
+        Self(slot as u64 * 0x0001_0001_0001_0001)
+    }
+    /// With another one in place `i`, 0..=3.
+    #[inline(always)]
+    pub(crate) const fn with(self, i: u32, slot: u16) -> Self {
+        let shift = (i & 3) * 16;
+        Self(self.0 & !(0xffff << shift) | (slot as u64) << shift)
+    }
+    #[inline(always)]
+    pub(crate) const fn has(self, slot: u16) -> bool {
+        let t = self.0;
+        t as u16 == slot || (t >> 16) as u16 == slot || (t >> 32) as u16 == slot || (t >> 48) as u16 == slot
+    }
+}
+
 /// No backend; backend slots are 16 bits.
 const NONE: u32 = u32::MAX;
 
 /// The kernel's twin of [`crate::select::choose`].
 #[inline(never)]
 fn walk<E: Env>(env: &E, service: &Service, session: u64, want: Want) -> u32 {
+    first_of(env, service, session, |slot| takes(env, slot, want))
+}
+
+/// [`walk`] past those that were tried.
+#[inline(never)]
+fn walk_past<E: Env>(env: &E, service: &Service, session: u64, want: Want, tried: Tried) -> u32 {
+    first_of(env, service, session, |slot| !tried.has(slot) && takes(env, slot, want))
+}
+
+/// The first backend in the session's order that fits.
+#[inline(always)]
+fn first_of<E: Env>(env: &E, service: &Service, session: u64, fits: impl Fn(u16) -> bool) -> u32 {
     let count = service.member_count;
     // Without members there is no table, and its place in the arena may be another service's.
     if count == 0 {
@@ -124,7 +219,7 @@ fn walk<E: Env>(env: &E, service: &Service, session: u64, want: Want) -> u32 {
     let mut i = 0;
     while i < PROBES {
         if let Some(slot) = env.arena(service.table.wrapping_add(probes.value(i) & service.table_mask))
-            && takes(env, slot, want)
+            && fits(slot)
         {
             return slot as u32;
         }
@@ -137,7 +232,7 @@ fn walk<E: Env>(env: &E, service: &Service, session: u64, want: Want) -> u32 {
         let place = start.wrapping_add(i);
         let place = if place >= count { place.wrapping_sub(count) } else { place };
         match env.arena(members.wrapping_add(place)) {
-            Some(slot) if takes(env, slot, want) => {
+            Some(slot) if fits(slot) => {
                 found = slot as u32;
                 true
             }

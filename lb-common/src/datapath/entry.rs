@@ -1,8 +1,8 @@
 //! The entry program: parse, find the service, and send bound sessions of the direct modes on their way.
 
-use super::scratch::{Packet, part};
+use super::scratch::{Packet, part, to_service};
 use super::{Env, Verdict, bind, binding, choice, count, forward, parse};
-use crate::abi::{BindingKey, Mode, Outcome, SettingsFlags, program};
+use crate::abi::{BindingKey, Mode, Outcome, ServiceFlags, SettingsFlags, program};
 use crate::packet::protocol;
 
 #[inline(always)]
@@ -37,13 +37,20 @@ fn transport<E: Env>(env: &E, packet: &mut Packet) -> Verdict {
         if settings.flags & SettingsFlags::NAT == 0 {
             return count::end(env, Outcome::NotOurs);
         }
-        return to_nat(env, false);
+        return to_nat(env, to_service::NONE);
     };
     if let Err(outcome) = parse::transport(env, packet) {
         return count::end(env, outcome);
     }
+    if choice::reads_payload(service, packet) {
+        return env.tail(program::QUIC);
+    }
     if service.mode == Mode::Nat as u8 {
-        return to_nat(env, true);
+        let spliced = service.flags & ServiceFlags::SPLICE != 0;
+        if spliced && packet.protocol == protocol::TCP && bind::opens_tcp(packet.tcp_flags) {
+            return env.tail(program::GREET);
+        }
+        return to_nat(env, to_service::of(service));
     }
     let session = choice::session(service, settings, packet);
     let now = env.now();
@@ -73,10 +80,14 @@ fn transport<E: Env>(env: &E, packet: &mut Packet) -> Verdict {
 
 /// Leaves the packet to the program that knows flows.
 #[inline(always)]
-pub(crate) fn to_nat<E: Env>(env: &E, to_service: bool) -> Verdict {
+pub(crate) fn to_nat<E: Env>(env: &E, to_service: u32) -> Verdict {
     if let Some(scratch) = env.scratch() {
         // SAFETY: this CPU's own scratch.
-        unsafe { (*scratch).to_service = to_service as u32 };
+        unsafe {
+            (*scratch).to_service = to_service;
+            (*scratch).wanted = 0;
+            (*scratch).aside = 0;
+        }
     }
     env.tail(program::NAT)
 }

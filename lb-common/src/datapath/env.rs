@@ -2,7 +2,7 @@
 
 use super::Scratch;
 use crate::abi::{
-    AffinityRules, Backend, Binding, BindingEvent, BindingKey, Counters, Filling, Flow, FlowKey, FlowRef,
+    AffinityRules, Backend, BindingBucket, BindingEvent, Counters, Filling, Flow, FlowKey, FlowRef,
     FragmentKey, FragmentRef, Hold, Outcome, PathRule, QuicConfig, Secrets, Server, Service, ServiceKey,
     Settings,
 };
@@ -72,6 +72,8 @@ pub unsafe trait Env {
     fn cpu(&self) -> u32;
     /// Interface that the packet came in on.
     fn ingress(&self) -> u32;
+    /// MTU of the interface that the packet came in on; 0 = not known.
+    fn ingress_mtu(&self) -> u32;
     /// Sends the frame out of an interface, or counts [`Outcome::RedirectFailed`].
     fn redirect(&self, ifindex: u32) -> Verdict;
     /// Goes on with a program of [`crate::abi::program::TAIL_CALLS`], or counts [`Outcome::TailCall`].
@@ -115,17 +117,13 @@ pub unsafe trait Env {
     fn quic_config(&self, index: u32) -> Option<&QuicConfig>;
     /// Keys that packets are checked with.
     fn secrets(&self) -> Option<&Secrets>;
+    /// When a backend last answered a SYN of the balancer's own, nanoseconds of the monotonic clock.
+    fn answered(&self, slot: u16) -> Option<*mut u64>;
     /// A hold.
     fn hold(&self, index: u32) -> Option<*mut Hold>;
 
-    /// The binding of a key, expired or not.
-    fn binding(&self, key: &BindingKey) -> Option<*mut Binding>;
-    /// Inserts a binding that is not there.
-    fn insert_binding(&self, key: &BindingKey, binding: &Binding) -> Insert;
-    /// Deletes a binding; whether it was there.
-    fn delete_binding(&self, key: &BindingKey) -> bool;
-    /// A slot of the binding ring.
-    fn binding_ring(&self, slot: u32) -> Option<*mut BindingKey>;
+    /// A bucket of the binding table.
+    fn binding_bucket(&self, bucket: u32) -> Option<*mut BindingBucket>;
     /// A hand of [`crate::abi::hand`].
     fn hand(&self, hand: u32) -> Option<*mut u64>;
 

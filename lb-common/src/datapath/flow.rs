@@ -50,7 +50,7 @@ pub(crate) fn find<E: Env>(env: &E, key: &FlowKey, now: u64) -> Option<Live> {
 
 /// What the entry of a 5-tuple says.
 #[inline(always)]
-fn reference<E: Env>(env: &E, key: &FlowKey) -> Option<FlowRef> {
+pub(crate) fn reference<E: Env>(env: &E, key: &FlowKey) -> Option<FlowRef> {
     // SAFETY: from the environment.
     env.flow_ref(key).map(|cell| FlowRef(unsafe { cell.read_volatile() }))
 }
@@ -121,6 +121,10 @@ impl Live {
 /// The state after a TCP segment.
 #[inline(always)]
 pub(crate) fn after_segment(word: FlowWord, from_client: bool, flags: u8) -> FlowWord {
+    if matches!(word.state(), FlowState::Collecting | FlowState::Connecting | FlowState::Releasing) {
+        // Those who hold its bytes say when it ends.
+        return word;
+    }
     if flags & flag::RST != 0 {
         let doubtful = from_client
             && (word.has(FlowWord::DOUBTFUL)

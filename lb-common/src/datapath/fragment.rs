@@ -1,7 +1,7 @@
 //! Fragments: the first one decides, the rest follows.
 
 use super::binding::Chosen;
-use super::scratch::{Packet, part};
+use super::scratch::{Packet, part, to_service};
 use super::{Env, Verdict, binding, choice, count, entry, flow, forward, nat, parse};
 use crate::abi::{
     Affinity, BindingKey, BindingWord, FlowRef, FragmentKey, FragmentRef, Mode, Outcome, Service, ServiceKey,
@@ -51,12 +51,19 @@ fn first<E: Env>(env: &E, settings: &Settings, packet: &mut Packet) -> Verdict {
         if settings.flags & SettingsFlags::NAT == 0 {
             return count::end(env, Outcome::NotOurs);
         }
-        return entry::to_nat(env, false);
+        return entry::to_nat(env, to_service::NONE);
     };
     if let Err(outcome) = parse::transport(env, packet) {
         return count::end(env, outcome);
     }
-    if service.mode == Mode::Nat as u8 { entry::to_nat(env, true) } else { env.tail(program::BIND) }
+    if choice::reads_payload(service, packet) {
+        return env.tail(program::QUIC);
+    }
+    if service.mode == Mode::Nat as u8 {
+        entry::to_nat(env, to_service::of(service))
+    } else {
+        env.tail(program::BIND)
+    }
 }
 
 /// A later fragment takes the first one's decision.

@@ -28,5 +28,6 @@ pub(crate) fn at<E: Env>(env: &E, offset: usize, len: usize) -> Option<*mut u8> 
 /// Length of the frame.
 #[inline(always)]
 pub(crate) fn len<E: Env>(env: &E) -> usize {
-    (env.data_end() as usize).wrapping_sub(env.data() as usize)
+    // Copies: the difference is taken in 32 bits, and what is a number from then on must not be the pointer itself.
+    (opaque(env.data_end()) as usize).wrapping_sub(opaque(env.data()) as usize)
 }

@@ -3,8 +3,10 @@
 use super::count::Way;
 use super::flow::{self, Live};
 use super::scratch::{Packet, part};
-use super::{Env, Verdict, answer, binding, choice, count, forward, frame, link, parse};
-use crate::abi::{Addr, BindingKey, FlowKey, Mode, Outcome, Service, ServiceKey, Settings, SettingsFlags};
+use super::{Env, Verdict, answer, binding, choice, count, forward, frame, link, parse, splice};
+use crate::abi::{
+    Addr, BindingKey, FlowKey, FlowWord, Mode, Outcome, Service, ServiceKey, Settings, SettingsFlags,
+};
 use crate::packet::{Icmp, Ipv4, Ipv6, Sum, Tcp, Udp, get, icmp4, icmp6, protocol, put};
 
 /// TTL and hop limit of echo answers.
@@ -127,7 +129,7 @@ fn to_direct<E: Env>(
     packet: &Packet,
     reply: &FlowKey,
 ) -> Verdict {
-    let session = choice::session_of_reply(service, settings, reply);
+    let session = choice::session_of_reply(env, service, settings, reply);
     let bound = binding::find(env, &BindingKey::new(service.id, session), env.now())
         .and_then(|found| binding::backend(env, found.word));
     match bound.or_else(|| choice::choose(env, service, session)) {
@@ -146,6 +148,9 @@ fn to_backend<E: Env>(
     live: &Live,
 ) -> Verdict {
     let flow = live.flow();
+    if live.word.has(FlowWord::SPLICED) && !splice::is_joined(live.word) {
+        return count::end(env, Outcome::IcmpIgnored);
+    }
     let (server, slot, service_slot) = (&flow.server, flow.backend, flow.service_slot);
     let Some(backend) = env.backend(slot).filter(|b| b.generation == flow.backend_generation) else {
         return count::end(env, Outcome::IcmpIgnored);
@@ -155,6 +160,9 @@ fn to_backend<E: Env>(
     }
     if rewrite(env, packet, quoted, server, &server.source).is_none() {
         return count::end(env, Outcome::Malformed);
+    }
+    if live.word.has(FlowWord::SPLICED) {
+        renumber(env, packet, quoted, live);
     }
     if !live.is_same() {
         return count::end(env, Outcome::Raced);
@@ -183,10 +191,16 @@ fn about_forwarded<E: Env>(env: &E, settings: &Settings, packet: &Packet) -> Ver
         return count::end(env, Outcome::HopLimit);
     }
     let flow = live.flow();
+    if live.word.has(FlowWord::SPLICED) && !splice::is_joined(live.word) {
+        return splice::narrow(env, packet, &quoted, &live);
+    }
     let (client, slot, service_slot) = (&flow.client, flow.backend, flow.service_slot);
     let (mac, local, tags, ifindex) = (flow.client_mac, flow.local_mac, flow.tags, flow.ifindex);
     if rewrite(env, packet, &quoted, client, &client.source).is_none() {
         return count::end(env, Outcome::Malformed);
+    }
+    if live.word.has(FlowWord::SPLICED) {
+        renumber(env, packet, &quoted, &live);
     }
     if !live.is_same() {
         return count::end(env, Outcome::Raced);
@@ -212,6 +226,51 @@ fn quoted<E: Env>(env: &E, packet: &Packet) -> Option<Packet> {
 fn reframe<E: Env>(env: &E, packet: &Packet, tag_count: usize) -> bool {
     let growth = link::header_len(tag_count) as i32 - packet.l3 as i32;
     growth == 0 || env.adjust_head(-growth)
+}
+
+/// Gives the quoted segment of a spliced flow the numbers that it had when its sender sent it, as far as they are quoted.
+///
+/// A backend's segment was quoted with the sequence number that its client counts in; a client's, with the
+/// acknowledgement that its backend counts in.
+#[inline(never)]
+fn renumber<E: Env>(env: &E, packet: &Packet, quoted: &Packet, live: &Live) -> u32 {
+    let end = packet.l3 as usize + packet.length as usize;
+    let l4 = quoted.l4 as usize;
+    let offset = splice::translate::offset(live.flow());
+    let mut message = if live.reference.is_reply() {
+        add(env, l4 + 8, end, offset.wrapping_neg())
+    } else {
+        add(env, l4 + 4, end, offset)
+    };
+    if l4 + Tcp::CHECKSUM + 2 <= end
+        && let Some(p) = frame::at(env, l4 + Tcp::CHECKSUM, 2)
+    {
+        // SAFETY: checked for two bytes.
+        let old: u16 = unsafe { get(p) };
+        let new = Sum::of_field(old).plus(message).field();
+        // SAFETY: checked for two bytes.
+        unsafe { put(p, new) };
+        message = message.replace16(old, new);
+    }
+    let Some(p) = frame::at(env, packet.l4 as usize, Icmp::LEN) else { return 0 };
+    // SAFETY: checked for the header.
+    unsafe { Icmp::new(p) }.changed(message);
+    1
+}
+
+/// Adds to the number at an offset, if it ends before `end`; answers the change of the sum.
+#[inline(always)]
+fn add<E: Env>(env: &E, offset: usize, end: usize, n: u32) -> Sum {
+    if offset + 4 > end {
+        return Sum::ZERO;
+    }
+    let Some(p) = frame::at(env, offset, 4) else { return Sum::ZERO };
+    // SAFETY: checked for four bytes.
+    let old: u32 = unsafe { get(p) };
+    let new = u32::from_be(old).wrapping_add(n).to_be();
+    // SAFETY: checked for four bytes.
+    unsafe { put(p, new) };
+    Sum::ZERO.replace32(old, new)
 }
 
 /// Sends the message to `destination` and makes the quoted packet one that carries `key`.

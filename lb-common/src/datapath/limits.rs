@@ -10,7 +10,7 @@ const SECOND_SHIFT: u32 = 30;
 const SECOND: u64 = 1_000_000_000;
 
 /// Whether a new binding is allowed, by the service's rate and the source prefix's quota; counts a refusal.
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn may_bind<E: Env>(env: &E, service: &Service, prefix: u32, now: u64) -> bool {
     let Some(settings) = env.settings() else { return false };
     // The prefix first: one prefix over its quota must not use up the rate of all.

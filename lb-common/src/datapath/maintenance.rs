@@ -1,17 +1,17 @@
 //! The programs that `lbd` runs itself, with a request in place of a packet.
 
-use super::binding;
-use super::{Env, Verdict, flow, frame};
+use super::binding::{self, table};
+use super::{Env, Insert, Verdict, flow, frame};
 use crate::abi::{
-    BindingEventKind, BindingKey, BindingOp, BindingRecord, BindingWord, FlowState, RECORDS_PER_RUN,
-    RecordResult, SweepReport, SweepRequest, SweepTarget,
+    BINDING_SLOTS, BindingEventKind, BindingKey, BindingOp, BindingRecord, BindingWord, FlowState,
+    RECORDS_PER_RUN, RecordResult, SlotState, SweepReport, SweepRequest, SweepTarget,
 };
 use crate::packet::{get, put};
 
-/// Most ring slots in one run.
+/// Most slots in one run.
 const SWEEP_MAX: u32 = 65_536;
 
-/// What became of one ring slot.
+/// What became of one slot.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Swept {
     Empty,
@@ -21,7 +21,7 @@ enum Swept {
     Reclaimed,
 }
 
-/// Deletes what has expired in a stretch of a ring, and tells `lbd` again of bindings it has not acknowledged.
+/// Deletes what has expired in a stretch of a table, and tells `lbd` again of bindings it has not acknowledged.
 ///
 /// Everything is looked at again at the moment of deletion. The frame holds a [`SweepRequest`] and then a
 /// [`SweepReport`].
@@ -34,7 +34,8 @@ pub fn sweep<E: Env>(env: &E) -> Verdict {
     let Some(settings) = env.settings() else { return Verdict::Drop };
     env.set_clock();
     let bindings = request.target == SweepTarget::Bindings as u32;
-    let len = if bindings { settings.binding_ring } else { settings.half_open + settings.flows };
+    let len =
+        if bindings { settings.binding_buckets * BINDING_SLOTS } else { settings.half_open + settings.flows };
     let start = request.start;
     let left = len.saturating_sub(start);
     let count = if request.count < left { request.count } else { left };
@@ -67,29 +68,17 @@ pub fn sweep<E: Env>(env: &E) -> Verdict {
 }
 
 #[inline(always)]
-fn sweep_binding<E: Env>(env: &E, slot: u32, now: u64) -> Swept {
-    let Some(place) = env.binding_ring(slot) else { return Swept::Empty };
-    // SAFETY: from the environment.
-    let key = unsafe { place.read_volatile() };
-    if key.service == 0 {
-        return Swept::Empty;
-    }
-    let Some(cell) = env.binding(&key) else { return Swept::Empty };
-    // SAFETY: from the environment.
-    let (word, expires, ring) = unsafe {
-        (
-            BindingWord((&raw const (*cell).word).read_volatile()),
-            (&raw const (*cell).expires).read_volatile(),
-            (&raw const (*cell).ring).read_volatile(),
-        )
-    };
-    if ring != slot {
+fn sweep_binding<E: Env>(env: &E, number: u32, now: u64) -> Swept {
+    let Some(slot) = table::slot(env, number) else { return Swept::Empty };
+    let key = table::key_of(slot);
+    let (word, expires) = (table::word_of(slot), table::expiry_of(slot));
+    if word.slot_state() != SlotState::Live {
         return Swept::Empty;
     }
     if expires <= now {
-        return if binding::reclaim(env, &key, slot, now) { Swept::Reclaimed } else { Swept::Empty };
+        return if table::reclaim(env, number, now) { Swept::Reclaimed } else { Swept::Empty };
     }
-    if word.has(BindingWord::UNSYNCED) {
+    if word.has(BindingWord::UNSYNCED) && table::is_of(slot, &key) {
         binding::tell(env, &key, BindingEventKind::Found, word, expires);
         return Swept::Told;
     }
@@ -142,18 +131,17 @@ pub fn apply<E: Env>(env: &E) -> Verdict {
 #[inline(always)]
 fn apply_one<E: Env>(env: &E, record: &BindingRecord, now: u64) -> RecordResult {
     let key = BindingKey::new(record.service, record.session);
-    let word = BindingWord(record.word);
+    let word = BindingWord(record.word).content();
+    let expires = now.wrapping_add(record.lifetime);
+    let number = table::seek(env, &key);
     if record.op == BindingOp::Put as u8 {
-        put_binding(env, &key, word, now.wrapping_add(record.lifetime), now)
+        put_binding(env, &key, number, word, expires, now)
     } else if record.op == BindingOp::Copy as u8 {
-        match env.binding(&key) {
-            Some(_) => RecordResult::Superseded,
-            None => insert(env, &key, word, now.wrapping_add(record.lifetime), now),
-        }
+        if number == table::ABSENT { insert(env, &key, word, expires, now) } else { RecordResult::Superseded }
     } else if record.op == BindingOp::Delete as u8 {
-        delete(env, &key, word)
+        delete(env, &key, number, word)
     } else if record.op == BindingOp::Acknowledge as u8 {
-        acknowledge(env, &key, word)
+        acknowledge(env, &key, number, word)
     } else {
         RecordResult::Invalid
     }
@@ -161,52 +149,48 @@ fn apply_one<E: Env>(env: &E, record: &BindingRecord, now: u64) -> RecordResult 
 
 /// Inserts, or replaces what is expired or of an older generation; the same generation keeps the later expiry.
 #[inline(always)]
-fn put_binding<E: Env>(env: &E, key: &BindingKey, word: BindingWord, expires: u64, now: u64) -> RecordResult {
-    let Some(cell) = env.binding(key) else { return insert(env, key, word, expires, now) };
-    // SAFETY: from the environment.
-    let (old, old_expires) = unsafe {
-        (BindingWord((&raw const (*cell).word).read_volatile()), (&raw const (*cell).expires).read_volatile())
-    };
-    // Whoever marked it dead is about to delete it, whatever it says by then.
-    if old.has(BindingWord::DEAD) {
-        return RecordResult::Superseded;
+fn put_binding<E: Env>(
+    env: &E,
+    key: &BindingKey,
+    number: u32,
+    word: BindingWord,
+    expires: u64,
+    now: u64,
+) -> RecordResult {
+    if number == table::ABSENT {
+        return insert(env, key, word, expires, now);
     }
-    if old_expires > now && !newer(word.generation(), old.generation()) {
-        let same = word.generation() == old.generation() && word.backend() == old.backend();
-        if same && expires > old_expires {
-            // SAFETY: from the environment.
-            unsafe { (&raw mut (*cell).expires).write_volatile(expires) };
+    // Whoever claimed the slot is changing it, whatever it says by then.
+    let Some(old) = binding::at(env, key, number) else { return RecordResult::Superseded };
+    if old.expires > now && !newer(word.generation(), old.word.generation()) {
+        let same = word.generation() == old.word.generation() && word.backend() == old.word.backend();
+        if same && expires > old.expires {
+            binding::extend(&old, expires);
         }
         return if same { RecordResult::Applied } else { RecordResult::Superseded };
     }
-    // SAFETY: from the environment.
-    unsafe {
-        if !env.exchange(&raw mut (*cell).word, old.0, word.without(BindingWord::DEAD).0) {
-            return RecordResult::Superseded;
-        }
-        (&raw mut (*cell).expires).write_volatile(expires);
-    }
-    RecordResult::Applied
+    if binding::replace(env, &old, word, expires) { RecordResult::Applied } else { RecordResult::Superseded }
 }
 
 #[inline(always)]
 fn insert<E: Env>(env: &E, key: &BindingKey, word: BindingWord, expires: u64, now: u64) -> RecordResult {
-    if key.service != 0 && binding::insert(env, key, word, expires, now) {
-        RecordResult::Applied
-    } else {
-        RecordResult::Full
+    if key.service == 0 {
+        return RecordResult::Invalid;
+    }
+    match binding::insert(env, key, word, expires, now) {
+        Insert::Done => RecordResult::Applied,
+        Insert::Taken => RecordResult::Superseded,
+        Insert::Full => RecordResult::Full,
     }
 }
 
 #[inline(always)]
-fn delete<E: Env>(env: &E, key: &BindingKey, word: BindingWord) -> RecordResult {
-    let Some(cell) = env.binding(key) else { return RecordResult::Absent };
-    // SAFETY: from the environment.
-    let old = BindingWord(unsafe { (&raw const (*cell).word).read_volatile() });
-    if newer(old.generation(), word.generation()) {
-        return RecordResult::Superseded;
+fn delete<E: Env>(env: &E, key: &BindingKey, number: u32, word: BindingWord) -> RecordResult {
+    if number == table::ABSENT {
+        return RecordResult::Absent;
     }
-    if binding::delete(env, key, cell, old, |_| true) {
+    let Some(old) = binding::at(env, key, number) else { return RecordResult::Superseded };
+    if !newer(old.word.generation(), word.generation()) && table::remove(env, key, number, old.word) {
         RecordResult::Applied
     } else {
         RecordResult::Superseded
@@ -214,12 +198,17 @@ fn delete<E: Env>(env: &E, key: &BindingKey, word: BindingWord) -> RecordResult 
 }
 
 #[inline(always)]
-fn acknowledge<E: Env>(env: &E, key: &BindingKey, word: BindingWord) -> RecordResult {
-    let Some(cell) = env.binding(key) else { return RecordResult::Absent };
-    let word = word.with(BindingWord::UNSYNCED);
-    // SAFETY: from the environment.
-    let done = unsafe { env.exchange(&raw mut (*cell).word, word.0, word.without(BindingWord::UNSYNCED).0) };
-    if done { RecordResult::Applied } else { RecordResult::Superseded }
+fn acknowledge<E: Env>(env: &E, key: &BindingKey, number: u32, word: BindingWord) -> RecordResult {
+    if number == table::ABSENT {
+        return RecordResult::Absent;
+    }
+    let Some(old) = binding::at(env, key, number) else { return RecordResult::Superseded };
+    let is_told = old.word.content() == word.with(BindingWord::UNSYNCED);
+    if is_told && binding::change(env, &old, word.without(BindingWord::UNSYNCED)) {
+        RecordResult::Applied
+    } else {
+        RecordResult::Superseded
+    }
 }
 
 /// Whether generation `a` comes after `b`; generations are 24 bits and wrap (RFC 1982).

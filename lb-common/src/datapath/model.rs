@@ -4,17 +4,17 @@
 
 use super::{Env, Insert, Scratch, Verdict};
 use crate::abi::{
-    AffinityRules, Backend, Binding, BindingEvent, BindingKey, Counters, Filling, Flow, FlowKey, FlowRef,
+    AffinityRules, Backend, BindingBucket, BindingEvent, Counters, Filling, Flow, FlowKey, FlowRef,
     FragmentKey, FragmentRef, Hold, Outcome, PathRule, QUOTA_ENTRIES, QuicConfig, Secrets, Server, Service,
-    ServiceKey, Settings, hand,
+    ServiceKey, Settings, binding_buckets, hand,
 };
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
 /// Holds, the first of them the CPU's.
 const HOLDS: u32 = 4;
-/// Slots of the binding ring.
-const BINDING_RING: u32 = 16;
+/// Bindings that the table is for.
+const BINDINGS: u32 = 64;
 
 /// What is about to be done when another CPU interferes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,8 +40,7 @@ pub(super) struct Model<'a> {
     backend: Backend,
     frame: *mut [u8],
     index: RefCell<HashMap<FlowKey, *mut u64>>,
-    bindings: RefCell<HashMap<BindingKey, *mut Binding>>,
-    ring: *mut [BindingKey],
+    bindings: *mut [BindingBucket],
     records: *mut [Flow],
     hands: *mut [u64],
     quotas: *mut [u64],
@@ -60,7 +59,8 @@ impl<'a> Model<'a> {
         let settings = Settings {
             half_open,
             flows,
-            binding_ring: BINDING_RING,
+            binding_capacity: BINDINGS,
+            binding_buckets: binding_buckets(BINDINGS),
             tcp_half_open: 10 * SECOND,
             tcp_established: 600 * SECOND,
             tcp_closing: 60 * SECOND,
@@ -83,8 +83,7 @@ impl<'a> Model<'a> {
             backend: Backend::default(),
             frame: &mut [],
             index: RefCell::default(),
-            bindings: RefCell::default(),
-            ring: vec![BindingKey::default(); BINDING_RING as usize].leak(),
+            bindings: vec![BindingBucket::default(); binding_buckets(BINDINGS) as usize].leak(),
             records,
             hands: vec![0; hand::COUNT as usize].leak(),
             quotas: vec![0; QUOTA_ENTRIES as usize].leak(),
@@ -95,6 +94,15 @@ impl<'a> Model<'a> {
             secrets: Secrets::default(),
             holds: vec![Hold::default(); HOLDS as usize].leak(),
         }
+    }
+
+    /// A binding table of another size.
+    pub(super) fn with_bindings(capacity: u32) -> Self {
+        let mut model = Self::new(0, 0);
+        model.settings.binding_capacity = capacity;
+        model.settings.binding_buckets = binding_buckets(capacity);
+        model.bindings = vec![BindingBucket::default(); binding_buckets(capacity) as usize].leak();
+        model
     }
 
     /// Lets another CPU do something right before `step`.
@@ -205,6 +213,9 @@ unsafe impl Env for Model<'_> {
     fn ingress(&self) -> u32 {
         1
     }
+    fn ingress_mtu(&self) -> u32 {
+        0
+    }
     fn redirect(&self, _ifindex: u32) -> Verdict {
         Verdict::Redirect
     }
@@ -266,25 +277,15 @@ unsafe impl Env for Model<'_> {
     fn secrets(&self) -> Option<&Secrets> {
         Some(&self.secrets)
     }
+    fn answered(&self, _slot: u16) -> Option<*mut u64> {
+        None
+    }
     fn hold(&self, index: u32) -> Option<*mut Hold> {
         ((index as usize) < self.holds.len()).then(|| self.holds.cast::<Hold>().wrapping_add(index as usize))
     }
-    fn binding(&self, key: &BindingKey) -> Option<*mut Binding> {
-        self.bindings.borrow().get(key).copied()
-    }
-    fn insert_binding(&self, key: &BindingKey, binding: &Binding) -> Insert {
-        let mut bindings = self.bindings.borrow_mut();
-        if bindings.contains_key(key) {
-            return Insert::Taken;
-        }
-        bindings.insert(*key, Box::leak(Box::new(*binding)));
-        Insert::Done
-    }
-    fn delete_binding(&self, key: &BindingKey) -> bool {
-        self.bindings.borrow_mut().remove(key).is_some()
-    }
-    fn binding_ring(&self, slot: u32) -> Option<*mut BindingKey> {
-        (slot < BINDING_RING).then(|| self.ring.cast::<BindingKey>().wrapping_add(slot as usize))
+    fn binding_bucket(&self, bucket: u32) -> Option<*mut BindingBucket> {
+        ((bucket as usize) < self.bindings.len())
+            .then(|| self.bindings.cast::<BindingBucket>().wrapping_add(bucket as usize))
     }
     fn hand(&self, hand: u32) -> Option<*mut u64> {
         (hand < hand::COUNT).then(|| self.hands.cast::<u64>().wrapping_add(hand as usize))

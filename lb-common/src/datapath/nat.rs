@@ -5,16 +5,19 @@ mod open;
 mod translate;
 
 pub(crate) use establish::run as establish;
-pub(crate) use open::run as open;
+pub(crate) use open::{client_mtu, run as open, take_port};
 
 use super::binding::Chosen;
 use super::count::Way;
 use super::flow::{self, Live};
-use super::scratch::{Packet, part};
-use super::{Env, Verdict, answer, bind, binding, choice, count, forward, fragment, frame, link, mss, parse};
+use super::scratch::{Packet, Scratch, part, to_service};
+use super::splice::Anew;
+use super::{
+    Env, Verdict, answer, bind, binding, choice, count, forward, fragment, frame, link, mss, parse, splice,
+};
 use crate::abi::{
-    Backend, Be16, BindingKey, FlowKey, FlowState, FlowWord, Outcome, Settings, SettingsFlags, Status,
-    program,
+    Backend, Be16, BindingKey, FlowKey, FlowRef, FlowState, FlowWord, Outcome, Settings, SettingsFlags,
+    Status, program,
 };
 use crate::packet::{Tcp, flag, protocol};
 
@@ -25,13 +28,30 @@ const MAX_AHEAD: u32 = 0xffff;
 pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     let (Some(scratch), Some(settings)) = (env.scratch(), env.settings()) else { return Verdict::Drop };
     // SAFETY: this CPU's own scratch.
-    let (packet, to_service) = unsafe { (&mut (*scratch).packet, (*scratch).to_service != 0) };
+    let (scratch, to_service) = unsafe { (&mut *scratch, (*scratch).to_service) };
     let now = env.now();
-    let Some(live) = flow::find(env, &packet.flow_key(), now) else {
-        return unknown(env, settings, packet, to_service);
+    let mut found = flow::find(env, &scratch.packet.flow_key(), now);
+    if scratch.wanted != 0 && is_for_another(scratch.wanted, found.as_ref()) {
+        let reference = found.map_or(0, |live| live.reference.0);
+        found = flow::by_ref(env, aside(env, scratch, reference), now);
+        if found.is_none() {
+            return env.tail(program::OPEN);
+        }
+    }
+    let Some(live) = found else {
+        return unknown(env, settings, &scratch.packet, to_service);
     };
-    if !to_service && let Err(outcome) = parse::transport(env, packet) {
+    let packet = &mut scratch.packet;
+    if to_service == to_service::NONE
+        && let Err(outcome) = parse::transport(env, packet)
+    {
         return count::end(env, outcome);
+    }
+    if live.word.has(FlowWord::SPLICED | FlowWord::REOPENED)
+        && to_service != to_service::SETTLED
+        && let Some(verdict) = spliced(env, packet, &live)
+    {
+        return verdict;
     }
     if live.reference.is_reply() {
         from_backend(env, settings, packet, &live, now)
@@ -40,12 +60,55 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     }
 }
 
+/// Whether the flow of a client's packet, if there is one, is not to the backend that the packet is for.
+#[inline(always)]
+fn is_for_another(wanted: u32, found: Option<&Live>) -> bool {
+    found.is_none_or(|live| live.flow().backend as u32 + 1 != wanted && !live.reference.is_reply())
+}
+
+/// The flow beside the one of the 5-tuple, which is for another backend, or the place for it; out of line, for a second key
+/// does not fit on the stack.
+#[inline(never)]
+fn aside<E: Env>(env: &E, scratch: &mut Scratch, other: u64) -> FlowRef {
+    let key = scratch.packet.flow_key().aside(scratch.wanted);
+    let reference = flow::reference(env, &key).unwrap_or_default();
+    // A flow that is of no use gives way.
+    let stays = reference.0 != 0 || is_of_use(env, FlowRef(other));
+    scratch.aside = if stays { scratch.wanted } else { 0 };
+    reference
+}
+
+/// Whether the backend of a flow still serves it.
+#[inline(always)]
+fn is_of_use<E: Env>(env: &E, reference: FlowRef) -> bool {
+    if reference.0 == 0 {
+        return false;
+    }
+    let Some(record) = env.flow(reference.index()) else { return false };
+    // SAFETY: from the environment; recycled meanwhile, it is a flow that was of use.
+    let (slot, generation) = unsafe { ((*record).backend, (*record).backend_generation) };
+    let Some(backend) = env.backend(slot) else { return false };
+    backend.generation == generation && Status::serves(env.status(Status::word(slot)).unwrap_or(0), slot)
+}
+
 /// A packet that belongs to no flow.
 #[inline(always)]
-fn unknown<E: Env>(env: &E, settings: &Settings, packet: &Packet, to_service: bool) -> Verdict {
-    if !to_service {
-        let replied = settings.flags & SettingsFlags::MIGRATING != 0 && is_from_backend(env, packet);
-        return count::end(env, if replied { Outcome::Migrating } else { Outcome::NotOurs });
+fn unknown<E: Env>(env: &E, settings: &Settings, packet: &Packet, to_service: u32) -> Verdict {
+    if to_service == to_service::NONE {
+        let migrating = settings.flags & SettingsFlags::MIGRATING != 0;
+        if migrating && is_from_backend(env, packet) {
+            return count::end(env, Outcome::Migrating);
+        }
+        return stray(env, packet);
+    }
+    if to_service == to_service::SPLICED && packet.protocol == protocol::TCP {
+        if bind::opens_tcp(packet.tcp_flags) {
+            return env.tail(program::GREET);
+        }
+        if splice::ends_handshake(env, packet) {
+            return count::end(env, Outcome::HandshakeDone);
+        }
+        return splice::unsettled(env, packet, program::COLLECT, FlowRef::default());
     }
     if packet.protocol != protocol::TCP || bind::opens_tcp(packet.tcp_flags) {
         return env.tail(program::OPEN);
@@ -54,6 +117,70 @@ fn unknown<E: Env>(env: &E, settings: &Settings, packet: &Packet, to_service: bo
         return count::end(env, Outcome::Migrating);
     }
     answer::reset(env, packet, Outcome::Raced)
+}
+
+/// A packet to no service and of no flow: not ours, but for the late answer of a backend to a SYN of the balancer's.
+///
+/// The client's connection is with another backend by then. Where the backend answers a source-NAT address, no host
+/// would tell it so; elsewhere the packet goes on, for it may belong to a connection that is none of the balancer's.
+#[inline(always)]
+fn stray<E: Env>(env: &E, packet: &Packet) -> Verdict {
+    if packet.protocol != protocol::TCP || packet.part != part::WHOLE || !answers_syn(env, packet) {
+        return count::end(env, Outcome::NotOurs);
+    }
+    let ours = FlowKey::mark(packet.destination, Be16::new(0));
+    if packet.l4_len() < Tcp::LEN || !is_from_backend(env, packet) || env.flow_ref(&ours).is_none() {
+        return count::end(env, Outcome::NotOurs);
+    }
+    answer::reset(env, packet, Outcome::NotOurs)
+}
+
+/// Whether a TCP packet that has not been checked is a SYN-ACK.
+#[inline(always)]
+fn answers_syn<E: Env>(env: &E, packet: &Packet) -> bool {
+    let Some(p) = frame::at(env, packet.l4 as usize, Tcp::LEN) else { return false };
+    // SAFETY: checked for the fixed header.
+    let flags = unsafe { Tcp::new(p) }.flags();
+    flags & (flag::SYN | flag::ACK | flag::RST) == flag::SYN | flag::ACK
+}
+
+/// A packet of a spliced flow that is not merely translated.
+#[inline(always)]
+fn spliced<E: Env>(env: &E, packet: &Packet, live: &Live) -> Option<Verdict> {
+    let reply = live.reference.is_reply();
+    if !reply && live.word.has(FlowWord::REOPENED) {
+        match splice::is_replaced(env, packet, live) {
+            Anew::No => {}
+            Anew::Wait => return Some(count::end(env, Outcome::Early)),
+            Anew::Yes => {
+                return Some(splice::unsettled(env, packet, program::COLLECT, FlowRef::default()));
+            }
+        }
+    }
+    if !live.word.has(FlowWord::SPLICED) {
+        return None;
+    }
+    let number = if reply { program::TURN } else { program::COLLECT };
+    match live.word.state() {
+        FlowState::Releasing if !reply && owner(env, live).is_none() => Some(lost(env, packet, live)),
+        FlowState::Collecting | FlowState::Connecting | FlowState::Releasing => {
+            Some(splice::unsettled(env, packet, number, live.reference))
+        }
+        // The backend did not get the balancer's acknowledgement.
+        FlowState::Established | FlowState::Closing if reply && packet.tcp_flags & flag::SYN != 0 => {
+            Some(splice::unsettled(env, packet, number, live.reference))
+        }
+        // The client reset the connection before its backend had answered.
+        FlowState::Closed if reply && packet.tcp_flags & flag::SYN != 0 => {
+            Some(answer::reset(env, packet, Outcome::Swallowed))
+        }
+        FlowState::Established | FlowState::Closing => splice::readers(env, packet, live),
+        FlowState::Closed
+        | FlowState::Opening
+        | FlowState::Answered
+        | FlowState::Free
+        | FlowState::Claimed => None,
+    }
 }
 
 /// Whether a packet may be the reply of a flow that has yet to be copied: untranslated, whoever gets it would reset it.
@@ -71,11 +198,17 @@ fn is_from_backend<E: Env>(env: &E, packet: &Packet) -> bool {
 }
 
 #[inline(always)]
-fn from_client<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live, now: u64) -> Verdict {
+pub(crate) fn from_client<E: Env>(
+    env: &E,
+    settings: &Settings,
+    packet: &Packet,
+    live: &Live,
+    now: u64,
+) -> Verdict {
     let flow = live.flow();
     let tcp = packet.protocol == protocol::TCP;
     let slot = flow.backend;
-    let Some(backend) = owner(env, live) else { return unknown(env, settings, packet, true) };
+    let Some(backend) = owner(env, live) else { return disowned(env, settings, packet, live) };
     if !serves(env, slot) {
         return orphaned(env, packet, live);
     }
@@ -98,11 +231,20 @@ fn from_client<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Liv
 }
 
 #[inline(always)]
-fn from_backend<E: Env>(env: &E, settings: &Settings, packet: &mut Packet, live: &Live, now: u64) -> Verdict {
+pub(crate) fn from_backend<E: Env>(
+    env: &E,
+    settings: &Settings,
+    packet: &mut Packet,
+    live: &Live,
+    now: u64,
+) -> Verdict {
     if packet.hop_limit <= 1 {
         // Told as if the VIP were the hop that met it: the backend sent towards it.
         packet.destination = live.flow().client.destination;
         return answer::time_exceeded(env, packet);
+    }
+    if let Some(mtu) = too_narrow(packet, live) {
+        return answer::too_big(env, packet, mtu);
     }
     if packet.protocol == protocol::TCP {
         if live.word.state() == FlowState::Opening && packet.tcp_flags & flag::SYN != 0 {
@@ -114,6 +256,13 @@ fn from_backend<E: Env>(env: &E, settings: &Settings, packet: &mut Packet, live:
     }
     refresh(env, live, now);
     to_client(env, settings, packet, live)
+}
+
+/// The MTU of the client's link, when the reply is larger.
+#[inline(always)]
+fn too_narrow(packet: &Packet, live: &Live) -> Option<u32> {
+    let mtu = live.flow().client_mtu;
+    if mtu != 0 && packet.length > mtu { Some(mtu as u32) } else { None }
 }
 
 /// Keeps the sequence number that the client must acknowledge.
@@ -139,9 +288,27 @@ fn proves<E: Env>(env: &E, packet: &Packet, live: &Live) -> bool {
     ahead != 0 && ahead <= MAX_AHEAD
 }
 
+/// A client's packet of a flow whose backend is gone.
+#[inline(always)]
+fn disowned<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live) -> Verdict {
+    if live.word.has(FlowWord::SPLICED) && !bind::opens_tcp(packet.tcp_flags) {
+        return lost(env, packet, live);
+    }
+    unknown(env, settings, packet, to_service::PLAIN)
+}
+
+/// A client's segment of a spliced flow whose backend is gone: what that backend got nobody else can go on with.
+///
+/// The flow stays for a while, so that every segment is answered.
+#[inline(always)]
+fn lost<E: Env>(env: &E, packet: &Packet, live: &Live) -> Verdict {
+    splice::close(env, live);
+    answer::reset(env, packet, Outcome::NoBackend)
+}
+
 /// The backend of a flow, while it owns its slot.
 #[inline(always)]
-fn owner<'a, E: Env>(env: &'a E, live: &Live) -> Option<&'a Backend> {
+pub(crate) fn owner<'a, E: Env>(env: &'a E, live: &Live) -> Option<&'a Backend> {
     let flow = live.flow();
     env.backend(flow.backend).filter(|backend| backend.generation == flow.backend_generation)
 }
@@ -164,21 +331,28 @@ fn orphaned<E: Env>(env: &E, packet: &Packet, live: &Live) -> Verdict {
 /// Notes the packet in the flow and, from time to time, in its session's binding.
 #[inline(always)]
 fn refresh<E: Env>(env: &E, live: &Live, now: u64) {
+    let seen = live.flow().last_seen;
     if live.touch(now) && live.word.has(FlowWord::BOUND) {
-        touch_binding(env, live, now);
+        touch_binding(env, live, seen, now);
     }
 }
 
+/// Extends the session's binding, if the clock has passed a multiple of a part of its lifetime since the flow's last packet.
+///
+/// The binding is far away when there are many, so most packets leave it alone.
 #[inline(never)]
-fn touch_binding<E: Env>(env: &E, live: &Live, now: u64) -> u32 {
+fn touch_binding<E: Env>(env: &E, live: &Live, seen: u64, now: u64) -> u32 {
     let flow = live.flow();
     let client = &flow.client;
     let Some(settings) = env.settings() else { return 0 };
     let service =
         choice::service_again(env, settings, &client.destination, client.destination_port, client.protocol);
-    if let Some(service) = service
-        && let Some(found) = binding::find(env, &BindingKey::new(flow.service, flow.session), now)
-    {
+    let Some(service) = service else { return 0 };
+    let part = (service.lifetime / binding::TOUCH_PART).max(1);
+    if seen / part == now / part {
+        return 0;
+    }
+    if let Some(found) = binding::find(env, &BindingKey::new(flow.service, flow.session), now) {
         binding::touch(&found, now, service.lifetime);
         return 1;
     }
@@ -187,7 +361,7 @@ fn touch_binding<E: Env>(env: &E, live: &Live, now: u64) -> u32 {
 
 /// Translates towards the backend and sends.
 #[inline(always)]
-fn to_backend<E: Env>(
+pub(crate) fn to_backend<E: Env>(
     env: &E,
     settings: &Settings,
     packet: &Packet,
@@ -200,6 +374,9 @@ fn to_backend<E: Env>(
         return count::end(env, Outcome::Malformed);
     }
     clamp(env, settings, packet, live);
+    if live.word.has(FlowWord::SPLICED) && packet.part != part::LATER {
+        splice::translate::outbound(env, packet, live);
+    }
     if packet.part == part::FIRST {
         fragment::keep(env, packet, live.reference, (slot, backend));
     }
@@ -233,12 +410,15 @@ fn to_backend<E: Env>(
 
 /// Translates towards the client and sends.
 #[inline(always)]
-fn to_client<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live) -> Verdict {
+pub(crate) fn to_client<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live) -> Verdict {
     let flow = live.flow();
     if forward::age(env, packet).is_none() {
         return count::end(env, Outcome::Malformed);
     }
     clamp(env, settings, packet, live);
+    if live.word.has(FlowWord::SPLICED) && packet.part != part::LATER {
+        splice::translate::inbound(env, packet, live);
+    }
     if packet.part == part::FIRST
         && let Some(backend) = env.backend(flow.backend)
     {
@@ -295,6 +475,9 @@ pub(crate) fn send_fragment<E: Env>(env: &E, settings: &Settings, packet: &Packe
         if packet.hop_limit <= 1 {
             return count::end(env, Outcome::HopLimit);
         }
+        if let Some(mtu) = too_narrow(packet, live) {
+            return answer::too_big(env, packet, mtu);
+        }
         return to_client(env, settings, packet, live);
     }
     let slot = live.flow().backend;
@@ -319,7 +502,6 @@ fn settle<E: Env>(env: &E, live: &Live) -> Verdict {
 mod tests {
     use super::super::model::Model;
     use super::*;
-    use crate::abi::FlowRef;
     use core::net::Ipv4Addr;
 
     #[test]

@@ -1,6 +1,6 @@
 //! A packet's parsed form, and what one program leaves for the next.
 
-use crate::abi::{Addr, Be16, Be32, FlowKey, FlowRef, VlanTags};
+use crate::abi::{Addr, Be16, Be32, FlowKey, FlowRef, MAX_PAYLOAD_SEGMENT, VlanTags};
 use crate::packet::Ethernet;
 
 /// What a packet says of itself; offsets are from the start of the frame.
@@ -88,9 +88,51 @@ pub struct Scratch {
     pub(crate) answer: u32,
     /// For `answer`: the MTU to tell.
     pub(crate) mtu: u32,
-    /// For `nat`: whether the packet's destination is a service.
+    /// For `nat`: one of [`to_service`].
     pub(crate) to_service: u32,
-    pub(crate) pad: u32,
-    /// For `establish`: the flow.
+    /// For `connect`: the hold with the request, plus 1; a CPU's own when no other was free.
+    pub(crate) hold: u32,
+    /// For `establish` and the programs of delayed binding: the flow; zero = none.
     pub(crate) flow: FlowRef,
+    /// For `bind` and `open`: the session key of a service whose affinity reads more than headers.
+    pub(crate) session: u64,
+    /// For `nat` and `open`: the backend slot, plus 1, that the packet itself or its session names; 0 = none.
+    pub(crate) wanted: u32,
+    /// For `open`: the backend slot, plus 1, whose flow stands beside another one of the same 5-tuple; 0 = it is the only one.
+    pub(crate) aside: u32,
+    /// For `connect`: one of [`again`].
+    pub(crate) again: u32,
+    pub(crate) pad: u32,
+    /// For `quic`: bytes of the payload.
+    pub(crate) segment: [u64; MAX_PAYLOAD_SEGMENT / 8],
+}
+
+/// What a packet's destination is.
+pub(crate) mod to_service {
+    use crate::abi::{Service, ServiceFlags};
+
+    /// No service.
+    pub(crate) const NONE: u32 = 0;
+    /// A service that takes any packet's connection for what it is.
+    pub(crate) const PLAIN: u32 = 1;
+    /// A service with delayed binding.
+    pub(crate) const SPLICED: u32 = 2;
+    /// The packet is of a flow with delayed binding, whose programs have seen it.
+    pub(crate) const SETTLED: u32 = 3;
+
+    /// Which kind a service is.
+    #[inline(always)]
+    pub(crate) const fn of(service: &Service) -> u32 {
+        if service.flags & ServiceFlags::SPLICE != 0 { SPLICED } else { PLAIN }
+    }
+}
+
+/// Why a SYN to a backend is due.
+pub(crate) mod again {
+    /// The request has just been read.
+    pub(crate) const FIRST: u32 = 0;
+    /// The client sent it again.
+    pub(crate) const RETRANSMITTED: u32 = 1;
+    /// A backend refused the SYN before.
+    pub(crate) const REFUSED: u32 = 2;
 }

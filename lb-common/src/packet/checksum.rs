@@ -52,6 +52,12 @@ impl Sum {
         Self(self.0 + other.0)
     }
 
+    /// The same words with the bytes of each swapped (RFC 1071 section 2(B)): they stand at odd places.
+    #[inline(always)]
+    pub(crate) const fn swapped(self) -> Self {
+        Self(self.folded().swap_bytes() as u64)
+    }
+
     /// Folds to 16 bits.
     #[inline(always)]
     pub(crate) const fn folded(self) -> u16 {

@@ -24,6 +24,8 @@ pub struct Facts {
     pub reload: ReloadState,
     /// Loads of the configuration since the start, by result.
     pub reloads: Reloads,
+    /// What is wrong around it, each in a sentence that says what to do.
+    pub warnings: Vec<String>,
 }
 
 /// Loads of the configuration since the start.

@@ -3,10 +3,14 @@
 //! The steps are those of `docs/datapath.md` for a packet that opens a connection. The order comes from
 //! [`lb_common::select`], the function that the programs use, over the tables that they read.
 
+mod reading;
+
+pub use reading::{Content, Marks, Read, read as read_content};
+
 use super::row::{Explanation, Step, StepKind, Verdict};
 use lb_common::abi::{BindingWord, Mode, Outcome, Status};
 use lb_common::select::{PROBES, Probes, Table};
-use lb_core::pool::{Protocol, ServiceSpec};
+use lb_core::pool::{Fallback, Protocol, ServiceSpec};
 use std::net::{IpAddr, SocketAddr};
 
 /// The packet to explain.
@@ -51,6 +55,8 @@ pub struct Scene<'a, T, B> {
     pub service: &'a ServiceSpec,
     /// The session key.
     pub session: u64,
+    /// What the packet's content says, for affinities that read it.
+    pub read: Option<&'a Read>,
     /// Name of the backend of the open connection with that 5-tuple and its state (`nat` only).
     pub flow: Option<(&'a str, &'a str)>,
     /// The session's binding.
@@ -86,7 +92,9 @@ where
     T: Table,
     B: Fn(u16) -> Option<Candidate>,
 {
-    let mut steps = vec![service_step(packet, scene.service), key_step(packet, scene)];
+    let mut steps = vec![service_step(packet, scene.service)];
+    steps.extend(scene.read.into_iter().flat_map(|read| read.steps.iter().cloned()));
+    steps.push(key_step(packet, scene));
     if let Some((backend, state)) = scene.flow {
         steps.push(step(
             StepKind::Flow,
@@ -94,10 +102,8 @@ where
             "packets of an open connection follow it; a new connection would go as said below",
         ));
     }
-    let chosen = match bound(scene, &mut steps) {
-        Some(slot) => Some(slot),
-        None => ordered(scene, &mut steps),
-    };
+    let chosen =
+        named(scene, &mut steps).or_else(|| bound(scene, &mut steps)).or_else(|| ordered(scene, &mut steps));
     let verdict = match chosen.and_then(&scene.backend) {
         Some(backend) => forward(scene.service, &backend, &mut steps),
         None => nobody(packet.protocol, &mut steps),
@@ -115,10 +121,18 @@ fn service_step(packet: &Packet, service: &ServiceSpec) -> Step {
 }
 
 fn key_step<T, B>(packet: &Packet, scene: &Scene<'_, T, B>) -> Step {
-    use lb_core::pool::AffinitySpec;
-    let because = match scene.service.affinity {
-        AffinitySpec::None => "affinity none: the hash of addresses, ports and protocol".to_owned(),
-        AffinitySpec::SourceIp { v4, v6 } => {
+    let because = match scene.read {
+        Some(read) => read.because.clone(),
+        None => fallback_words(packet, scene.service),
+    };
+    step(StepKind::SessionKey, format!("{:#018x}", scene.session), because)
+}
+
+/// How the key of a packet comes about that does not say itself whose it is.
+fn fallback_words(packet: &Packet, service: &ServiceSpec) -> String {
+    match service.affinity.fallback() {
+        Fallback::None => "affinity none: the hash of addresses, ports and protocol".to_owned(),
+        Fallback::SourceIp { v4, v6 } => {
             let source = packet.source.ip().to_canonical();
             match source {
                 IpAddr::V4(_) => format!("affinity source-ip: {source} cut to /{v4}"),
@@ -126,8 +140,30 @@ fn key_step<T, B>(packet: &Packet, scene: &Scene<'_, T, B>) -> Step {
                 IpAddr::V6(_) => format!("affinity source-ip: the hash of {source} cut to /{v6}"),
             }
         }
-    };
-    step(StepKind::SessionKey, format!("{:#018x}", scene.session), because)
+    }
+}
+
+/// The first server that the packet names and that serves.
+fn named<T, B>(scene: &Scene<'_, T, B>, steps: &mut Vec<Step>) -> Option<u16>
+where
+    B: Fn(u16) -> Option<Candidate>,
+{
+    for &(slot, generation) in scene.read.into_iter().flat_map(|read| &read.named) {
+        let backend = (scene.backend)(slot).filter(|backend| backend.generation == generation);
+        let name = backend.as_ref().map_or_else(|| format!("slot {slot}"), |backend| backend.name.clone());
+        match backend.map(|backend| backend.status) {
+            Some(Status::Up | Status::Draining) => {
+                steps.push(step(StepKind::Server, name, "the packet names it, and it serves"));
+                return Some(slot);
+            }
+            Some(Status::Down) | None => {
+                let because =
+                    format!("the packet names it, but it is down; counted {}", Outcome::ServerDown.name());
+                steps.push(step(StepKind::Server, name, because));
+            }
+        }
+    }
+    None
 }
 
 /// The bound backend, when the binding holds.

@@ -1,9 +1,9 @@
 //! Session keys as people write and read them.
 
 use super::error::ApiError;
-use lb_common::abi::{Addr, Be16, FlowKey};
-use lb_common::affinity;
-use lb_core::pool::{AffinitySpec, ServiceSpec};
+use lb_common::abi::{Addr, Be16, FlowKey, Reading};
+use lb_common::affinity::{self, Slice, Span, segment, text};
+use lb_core::pool::{AffinitySpec, Fallback, ServiceSpec};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::explain::Packet;
@@ -15,6 +15,9 @@ pub(super) fn show(session: u64) -> String {
 
 /// A session key from hexadecimal digits, or from the client's address where the service keys by it.
 pub(super) fn parse(text: &str, service: &ServiceSpec, secret: &[u64; 2]) -> Result<u64, ApiError> {
+    if let Some(value) = text.strip_prefix("cookie=") {
+        return of_cookie(value, service, secret);
+    }
     let digits = text.strip_prefix("0x").unwrap_or(text);
     if let Ok(address) = text.parse::<IpAddr>() {
         return of_client(address, service, secret).ok_or_else(|| {
@@ -28,16 +31,33 @@ pub(super) fn parse(text: &str, service: &ServiceSpec, secret: &[u64; 2]) -> Res
         Ok(session) if digits.len() <= 16 && !digits.starts_with('+') => Ok(session),
         Ok(_) | Err(_) => Err(ApiError::bad_input(
             format!("session {text}"),
-            "a client address (10.0.0.7) or a session key in hexadecimal (0x000000000a000007)",
+            "a client address (10.0.0.7) or a session key in hexadecimal (0x000000000a000007), or cookie=VALUE",
         )),
     }
 }
 
+/// The session key of a cookie's value, where the service binds by it.
+fn of_cookie(value: &str, service: &ServiceSpec, secret: &[u64; 2]) -> Result<u64, ApiError> {
+    let wrong =
+        |expected: String| ApiError::bad_input(format!("cookie of service {}", service.name), expected);
+    let cookie = service.affinity.cookie().filter(|cookie| cookie.reading == Reading::Bind).ok_or_else(|| {
+        wrong("a service with affinity http-cookie that is read as \"bind\"; others make no sessions of values".into())
+    })?;
+    let bytes = Slice(value.as_bytes());
+    let (delimiter, index) = cookie.part.unwrap_or_default();
+    let part = segment::part(&bytes, Span::new(0, value.len() as u32), delimiter, index);
+    if part.len == 0 {
+        let sign = char::from(delimiter);
+        return Err(wrong(format!("a value with a part {} by `{sign}`", u16::from(index) + 1)));
+    }
+    Ok(text::key(&bytes, part, secret))
+}
+
 /// The session key of a client's address, where the service keys by it.
 pub(super) fn of_client(client: IpAddr, service: &ServiceSpec, secret: &[u64; 2]) -> Option<u64> {
-    match service.affinity {
-        AffinitySpec::None => None,
-        AffinitySpec::SourceIp { v4, v6 } => {
+    match service.affinity.fallback() {
+        Fallback::None => None,
+        Fallback::SourceIp { v4, v6 } => {
             Some(affinity::source(&Addr::from(client.to_canonical()), v4, v6, secret))
         }
     }
@@ -63,7 +83,7 @@ pub(super) fn flow_key(packet: &Packet) -> FlowKey {
 
 /// The client's address or prefix, where the key holds it.
 pub(super) fn client(session: u64, service: &ServiceSpec) -> Option<String> {
-    let AffinitySpec::SourceIp { v4, v6 } = service.affinity else { return None };
+    let &AffinitySpec::SourceIp { v4, v6 } = &service.affinity else { return None };
     let (address, prefix, whole) = match service.address {
         IpAddr::V4(_) => (IpAddr::V4(Ipv4Addr::from_bits(u32::try_from(session).ok()?)), v4, 32),
         IpAddr::V6(_) if v6 <= 64 => (IpAddr::V6(Ipv6Addr::from_bits(u128::from(session) << 64)), v6, 128),
@@ -94,6 +114,8 @@ mod tests {
             binding_rate: 1,
             source: None,
             mss: None,
+            proxy_protocol: false,
+            paths: Vec::new(),
             backends: vec![],
         }
     }

@@ -75,6 +75,7 @@ Holds over reloads and restarts until undrain.")]
     #[command(after_help = "Examples:
   lbctl explain --src 10.0.0.7:40000 --dst 10.99.0.1:80
   lbctl explain --src [fd00::7]:5353 --dst [fd99::1]:53 --proto udp
+  lbctl explain --src 10.0.0.7:40000 --dst 10.99.0.1:8080 --cookie 4f1c --path /cart
 
 Nothing is sent and nothing is bound.")]
     Explain(ExplainArgs),
@@ -134,7 +135,8 @@ pub enum Sessions {
     /// Show one.
     #[command(after_help = "Examples:
   lbctl sessions show web 10.0.0.7
-  lbctl sessions show web 0x000000000a000007")]
+  lbctl sessions show web 0x000000000a000007
+  lbctl sessions show shop --cookie 4f1c")]
     Show(SessionName),
     /// Delete one; its next packet makes a new one.
     #[command(after_help = "Example:\n  lbctl sessions delete web 10.0.0.7")]
@@ -164,7 +166,22 @@ pub struct SessionName {
     /// Name of the service.
     pub service: String,
     /// The client's address, or the session key in hexadecimal.
-    pub key: String,
+    #[arg(required_unless_present = "cookie", conflicts_with = "cookie")]
+    pub key: Option<String>,
+    /// The cookie's value instead (services with affinity http-cookie that is read as "bind").
+    #[arg(long, value_name = "VALUE")]
+    pub cookie: Option<String>,
+}
+
+impl SessionName {
+    /// The key as the API takes it.
+    pub fn key(&self) -> String {
+        match (&self.cookie, &self.key) {
+            (Some(cookie), _) => format!("cookie={cookie}"),
+            (None, Some(key)) => key.clone(),
+            (None, None) => String::new(),
+        }
+    }
 }
 
 /// Filters of `flows`.
@@ -200,6 +217,12 @@ pub enum FlowStateName {
     Closing,
     /// Over.
     Closed,
+    /// The balancer is reading the request.
+    Collecting,
+    /// The backend has not answered the balancer yet.
+    Connecting,
+    /// Held bytes are on their way to the backend.
+    Releasing,
 }
 
 impl FlowStateName {
@@ -211,6 +234,9 @@ impl FlowStateName {
             Self::Established => "established",
             Self::Closing => "closing",
             Self::Closed => "closed",
+            Self::Collecting => "collecting",
+            Self::Connecting => "connecting",
+            Self::Releasing => "releasing",
         }
     }
 }
@@ -247,6 +273,18 @@ pub struct ExplainArgs {
     /// Transport protocol.
     #[arg(long, value_enum, default_value_t = ProtocolName::Tcp)]
     pub proto: ProtocolName,
+    /// Value of the service's cookie (affinity http-cookie).
+    #[arg(long, value_name = "VALUE")]
+    pub cookie: Option<String>,
+    /// Path of the request, for services with pools by path.
+    #[arg(long, value_name = "PATH")]
+    pub path: Option<String>,
+    /// Destination connection id (affinity quic-cid).
+    #[arg(long, value_name = "HEX")]
+    pub cid: Option<String>,
+    /// Payload from its first byte on (affinity payload).
+    #[arg(long, value_name = "HEX")]
+    pub payload: Option<String>,
 }
 
 /// Transport protocols.

@@ -68,6 +68,10 @@ pub(super) async fn run(
                 src: args.src.to_string(),
                 dst: args.dst.to_string(),
                 proto: protocol_name(args.proto.into()).to_owned(),
+                cookie: args.cookie,
+                path: args.path,
+                cid: args.cid,
+                payload: args.payload,
             };
             let told: Explanation = client.send(Method::POST, "/v1/explain", &body).await?;
             answer(out, form, &told, |e| present::explanation(e, look))
@@ -130,14 +134,14 @@ async fn sessions(
             answer(out, form, &page, |p| present::sessions(p, look))
         }
         Sessions::Show(name) => {
-            let path = session_path(&name.service, &name.key);
+            let path = session_path(&name.service, &name.key());
             let row: SessionRow = client.get(&path).await?;
             answer(out, form, &row, |s| present::session(s, look))
         }
         Sessions::Delete(name) => {
-            client.act(Method::DELETE, &session_path(&name.service, &name.key)).await?;
-            let done = serde_json::json!({"deleted": true, "service": name.service, "key": name.key});
-            answer(out, form, &done, |_| format!("Deleted {} of service {}.\n", name.key, name.service))
+            client.act(Method::DELETE, &session_path(&name.service, &name.key())).await?;
+            let done = serde_json::json!({"deleted": true, "service": name.service, "key": name.key()});
+            answer(out, form, &done, |_| format!("Deleted {} of service {}.\n", name.key(), name.service))
         }
     }
 }

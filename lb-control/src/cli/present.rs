@@ -65,6 +65,9 @@ pub(super) fn status(s: &StatusRow, look: Look) -> String {
     }
     text.push('\n');
     text.push_str(&outcomes.render("every packet was forwarded"));
+    for warning in &s.warnings {
+        let _ = write!(text, "\nWARNING: {warning}\n");
+    }
     if let ReloadState::Refused { reason, .. } = &s.reload {
         let _ = write!(text, "\nThe configuration file was refused; what ran before goes on:\n{reason}\n");
     }
@@ -211,6 +214,7 @@ pub(super) fn flows(page: &FlowPage, look: Look) -> String {
         Column("BACKEND ADDRESS", Left),
         Column("SEEN AS", Left),
         Column("STATE", Left),
+        Column("OFFSET", Right),
         Column("IDLE", Right),
     ];
     let mut sheet = Sheet::new(look, &columns);
@@ -224,6 +228,7 @@ pub(super) fn flows(page: &FlowPage, look: Look) -> String {
             plain(&row.backend_address),
             plain(if row.source == row.client { "-" } else { row.source.as_str() }),
             plain(&row.state),
+            plain(row.offset.map_or_else(|| "-".to_owned(), |offset| offset.to_string())),
             plain(span(row.idle_seconds)),
         ]);
     }

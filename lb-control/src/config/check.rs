@@ -1,15 +1,19 @@
 //! From what the file says to what a node can do: everything that cannot work is refused here.
 
+mod affinity;
 mod backend;
 mod node;
+mod path;
+mod secrets;
 mod service;
 mod unique;
 
+use super::DaemonSpec;
 use super::document::Findings;
 use super::field::{Field, Owner};
 use super::file::{File, Pool};
 use super::problem::Finding;
-use super::{DaemonSpec, SecretSource};
+use super::secret::{QuicKeyFile, Secrets};
 use backend::LocatedBackend;
 use core::cell::Cell;
 use core::net::IpAddr;
@@ -26,23 +30,27 @@ const LIFETIME_MIN: Duration = Duration::from_secs(1);
 /// Longest one.
 const LIFETIME_MAX: Duration = Duration::from_secs(365 * 86_400);
 
-/// What a file says, checked; its secret is still zero.
+/// What a file says, checked; its secrets are still zero.
 pub(super) struct Checked {
     /// What the data plane should do.
     pub(super) desired: Desired,
     /// What the daemon should do.
     pub(super) daemon: DaemonSpec,
-    /// Where the session secret comes from.
-    pub(super) secret: SecretSource,
+    /// Where the secrets come from.
+    pub(super) secrets: Secrets,
 }
 
 /// Checks a file; the result is of use only when no error was found.
 pub(super) fn check(file: &File, findings: &Findings) -> Checked {
-    let (node, daemon, secret) = node::check(file, findings);
+    let (node, daemon, mut secrets) = node::check(file, findings);
     let pools = pools(&file.pool, findings);
     let services = services(file, &pools, findings);
+    for (place, service) in services.iter().enumerate() {
+        let files = service.key_files.iter().map(|file| QuicKeyFile { service: place, ..file.clone() });
+        secrets.quic.extend(files);
+    }
     let services = services.into_iter().map(|service| service.spec).collect();
-    Checked { desired: Desired { node, services }, daemon, secret }
+    Checked { desired: Desired { node, services }, daemon, secrets }
 }
 
 /// A shared list of backends.
@@ -138,8 +146,26 @@ fn together(services: &[LocatedService], findings: &Findings) {
             let text = "another service has the same address, port and protocol";
             owner.report(Finding::error(service.address.clone(), text).related(first, "the other is"));
         }
+        for path in &service.paths {
+            let owner = Owner { span: path.header.clone(), object: &path.object, findings };
+            if let Some(first) = names.insert(path.spec.name.as_str(), &path.name) {
+                owner.report(
+                    Finding::error(
+                        path.name.clone(),
+                        format!("its pool's name `{}` is taken", path.spec.name),
+                    )
+                    .related(first, "the other is")
+                    .suggest("give it another `name`"),
+                );
+            } else if let Some(first) = ids.insert(path.spec.id, &path.id) {
+                let text = format!("its pool's id {} is taken", path.spec.id);
+                owner.report(Finding::error(path.id.clone(), text).related(first, "the other is").suggest(
+                    format!("give one of them another `id`, such as `id = {}`", ids.free(path.spec.id)),
+                ));
+            }
+        }
         let before = total;
-        total += spec.backends.len();
+        total += spec.backends.len() + spec.paths.iter().map(|path| path.backends.len()).sum::<usize>();
         if before <= MAX_BACKENDS as usize && total > MAX_BACKENDS as usize {
             owner.report(
                 Finding::error(service.header.clone(), "with this service there are too many backends")

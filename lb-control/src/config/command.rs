@@ -1,7 +1,7 @@
 //! What `lbctl config check` and `lbctl config diff` print.
 
-use super::{Configuration, Difference, SecretSource, difference, load};
-use lb_core::pool::Desired;
+use super::{Configuration, Difference, difference, load};
+use lb_core::pool::{Desired, secret::SegmentSecret};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -49,8 +49,14 @@ pub fn diff_files(old: impl AsRef<Path>, new: impl AsRef<Path>) -> Report {
         (Err(errors), _) | (_, Err(errors)) => return refused(&errors),
     };
     // The secrets themselves do not matter here, only whether they are the same.
-    let secret = [u8::from(old.secret != new.secret); 16];
-    let mut differences = difference(&old.desired([0; 16]), &new.desired(secret));
+    let mut after = new.unsealed.clone();
+    let other = |is_other| [u8::from(is_other); 16];
+    after.node.session_secret = other(old.secrets.session != new.secrets.session);
+    after.node.secrets.syn_cookie = other(old.secrets.syn_cookie != new.secrets.syn_cookie);
+    if old.secrets.segment != new.secrets.segment {
+        after.node.secrets.segment = vec![SegmentSecret { id: 0, key: [1; 16] }];
+    }
+    let mut differences = difference(&old.unsealed, &after);
     differences.extend(super::difference::daemon(&old.daemon, &new.daemon));
     changes(&differences, &new)
 }
@@ -61,21 +67,13 @@ pub fn diff_running(running: &Desired, path: impl AsRef<Path>) -> Report {
         Ok(new) => new,
         Err(errors) => return refused(&errors),
     };
-    let secret = match &new.secret {
-        SecretSource::Generated => running.node.session_secret,
-        SecretSource::Given(_) | SecretSource::File(_) => match new.secret.resolve(&new.daemon.state_dir) {
-            Ok(secret) => secret,
-            Err(fault) => {
-                let text = format!("error: {fault}");
-                return Report {
-                    json: json!({ "valid": false, "error": fault.to_string() }),
-                    text,
-                    success: false,
-                };
-            }
-        },
-    };
-    changes(&difference(running, &new.desired(secret)), &new)
+    match new.resolve_beside(running) {
+        Ok(desired) => changes(&difference(running, &desired), &new),
+        Err(fault) => {
+            let text = format!("error: {fault}");
+            Report { json: json!({ "valid": false, "error": fault.to_string() }), text, success: false }
+        }
+    }
 }
 
 fn refused(errors: &super::ConfigErrors) -> Report {

@@ -3,7 +3,9 @@
 use core::time::Duration;
 use lb_core::pool::Timeouts;
 
-pub(super) use lb_common::abi::{DEFAULT_BINDINGS as BINDINGS, DEFAULT_FLOWS as FLOWS};
+pub(super) use lb_common::abi::{
+    DEFAULT_BINDINGS as BINDINGS, DEFAULT_FLOWS as FLOWS, DEFAULT_HOLDS as HELD,
+};
 
 /// Where `lbd` keeps what must survive a restart.
 pub(super) const STATE_DIR: &str = "/var/lib/stickleback";
@@ -25,6 +27,8 @@ pub(super) const PREFIX_V6: u8 = 64;
 pub(super) const LIFETIME: Duration = Duration::from_secs(30 * 60);
 /// New bindings of a service a second.
 pub(super) const BINDING_RATE: u32 = 100_000;
+/// Bytes of a request head that are looked at.
+pub(super) const HEAD_LIMIT: u16 = 4_096;
 /// Share of a backend.
 pub(super) const WEIGHT: u32 = 1;
 
@@ -36,4 +40,6 @@ pub(super) const TIMEOUTS: Timeouts = Timeouts {
     tcp_reset: Duration::from_secs(10),
     udp_new: Duration::from_secs(30),
     udp_established: Duration::from_secs(5 * 60),
+    request_head: Duration::from_secs(20),
+    connect: Duration::from_secs(10),
 };

@@ -3,8 +3,11 @@
 use super::DaemonSpec;
 use super::value::spell;
 use core::fmt;
-use lb_common::abi::Mode;
-use lb_core::pool::{Admin, AffinitySpec, BackendSpec, Desired, NodeSpec, Protocol, ServiceSpec, Vlan};
+use lb_common::abi::{Mode, OnMismatch, Reading};
+use lb_core::pool::{
+    Admin, AffinitySpec, BackendSpec, CookieSpec, Desired, Fallback, NodeSpec, PathSpec, PayloadSpec,
+    Protocol, QuicSpec, ServiceSpec, Vlan,
+};
 use serde::Serialize;
 use std::collections::HashMap;
 
@@ -143,9 +146,17 @@ fn node(old: &NodeSpec, new: &NodeSpec) -> Vec<Change> {
     changes.add("interfaces", list(&old.interfaces), list(&new.interfaces), Effect::Reattaches);
     changes.add("bindings", old.bindings, new.bindings, Effect::MigratesTables);
     changes.add("flows", old.flows, new.flows, Effect::MigratesTables);
+    changes.add("held", old.held, new.held, Effect::MigratesTables);
     if old.session_secret != new.session_secret {
         changes.add("session-secret", "(secret)", "(another secret)", Effect::RebindsSessions);
     }
+    let mut secret = |field, is_other| {
+        if is_other {
+            changes.add(field, "(secret)", "(another secret)", Effect::Live);
+        }
+    };
+    secret("syn-cookie-secret", old.secrets.syn_cookie != new.secrets.syn_cookie);
+    secret("segment-key", old.secrets.segment != new.secrets.segment);
     let mut live = |field, old: String, new: String| changes.add(field, old, new, Effect::Live);
     live("tunnel-source-v4", option(old.tunnel_v4), option(new.tunnel_v4));
     live("tunnel-source-v6", option(old.tunnel_v6), option(new.tunnel_v6));
@@ -157,6 +168,8 @@ fn node(old: &NodeSpec, new: &NodeSpec) -> Vec<Change> {
     live("timeouts.tcp-reset", spell(a.tcp_reset), spell(b.tcp_reset));
     live("timeouts.udp-new", spell(a.udp_new), spell(b.udp_new));
     live("timeouts.udp-established", spell(a.udp_established), spell(b.udp_established));
+    live("timeouts.request-head", spell(a.request_head), spell(b.request_head));
+    live("timeouts.connect", spell(a.connect), spell(b.connect));
     let (a, b) = (&old.limits, &new.limits);
     live("limits.answer-rate", a.answer_rate.to_string(), b.answer_rate.to_string());
     live("limits.prefix-quota", a.prefix_quota.to_string(), b.prefix_quota.to_string());
@@ -169,39 +182,67 @@ fn compare_service(old: &ServiceSpec, new: &ServiceSpec, differences: &mut Vec<D
     changes.add("id", old.id, new.id, Effect::RebindsSessions);
     changes.add("address", front(old), front(new), Effect::EndsConnections);
     changes.add("mode", mode(old.mode), mode(new.mode), Effect::EndsConnections);
-    changes.add("affinity", affinity(old.affinity), affinity(new.affinity), Effect::RebindsSessions);
+    changes.add(
+        "affinity",
+        affinity_words(&old.affinity),
+        affinity_words(&new.affinity),
+        Effect::RebindsSessions,
+    );
+    let keys = |spec: &ServiceSpec| {
+        let quic = spec.affinity.quic().map(|quic| &quic.configurations);
+        quic.into_iter().flatten().map(|entry| (entry.rotation, entry.key)).collect::<Vec<_>>()
+    };
+    if affinity_words(&old.affinity) == affinity_words(&new.affinity) && keys(old) != keys(new) {
+        changes.add("quic.key", "(secret)", "(another secret)", Effect::RebindsSessions);
+    }
     changes.add("lifetime", spell(old.lifetime), spell(new.lifetime), Effect::Live);
     changes.add("binding-rate", old.binding_rate, new.binding_rate, Effect::Live);
     changes.add("source-nat", option(old.source), option(new.source), Effect::Live);
     changes.add("mss", option(old.mss), option(new.mss), Effect::Live);
+    changes.add("proxy-protocol", old.proxy_protocol, new.proxy_protocol, Effect::Live);
+    changes.add("path", paths(&old.paths), paths(&new.paths), Effect::RebindsSessions);
     let service = &new.name;
     differences.extend(
         changes.0.into_iter().map(|change| Difference::ServiceChanged { service: service.clone(), change }),
     );
-    let before: HashMap<_, _> = old.backends.iter().map(|b| (b.name.as_str(), b)).collect();
-    let after: HashMap<_, _> = new.backends.iter().map(|b| (b.name.as_str(), b)).collect();
-    for backend in &new.backends {
+    for path in &new.paths {
+        if let Some(old) = old.paths.iter().find(|old| old.prefix == path.prefix && old.name == path.name) {
+            compare_backends(&path.name, &old.backends, &path.backends, differences);
+        }
+    }
+    compare_backends(service, &old.backends, &new.backends, differences);
+}
+
+fn compare_backends(
+    service: &str,
+    old: &[BackendSpec],
+    new: &[BackendSpec],
+    differences: &mut Vec<Difference>,
+) {
+    let before: HashMap<_, _> = old.iter().map(|b| (b.name.as_str(), b)).collect();
+    let after: HashMap<_, _> = new.iter().map(|b| (b.name.as_str(), b)).collect();
+    for backend in new {
         match before.get(backend.name.as_str()) {
             Some(old) => {
                 differences.extend(compare_backend(old, backend).into_iter().map(|change| {
                     Difference::BackendChanged {
-                        service: service.clone(),
+                        service: service.to_owned(),
                         backend: backend.name.clone(),
                         change,
                     }
                 }));
             }
             None => differences.push(Difference::BackendAdded {
-                service: service.clone(),
+                service: service.to_owned(),
                 backend: backend.name.clone(),
                 address: endpoint(backend),
                 weight: backend.weight,
             }),
         }
     }
-    for backend in old.backends.iter().filter(|backend| !after.contains_key(backend.name.as_str())) {
+    for backend in old.iter().filter(|backend| !after.contains_key(backend.name.as_str())) {
         differences
-            .push(Difference::BackendRemoved { service: service.clone(), backend: backend.name.clone() });
+            .push(Difference::BackendRemoved { service: service.to_owned(), backend: backend.name.clone() });
     }
 }
 
@@ -216,6 +257,9 @@ fn compare_backend(old: &BackendSpec, new: &BackendSpec) -> Vec<Change> {
     };
     changes.add("state", admin(old.admin), admin(new.admin), state);
     changes.add("vlan", vlan(old.vlan), vlan(new.vlan), Effect::Live);
+    changes.add("route", option(old.route.as_ref()), option(new.route.as_ref()), Effect::RebindsSessions);
+    let id = |spec: &BackendSpec| option(spec.server_id.as_deref().map(hex));
+    changes.add("server-id", id(old), id(new), Effect::RebindsSessions);
     changes.0
 }
 
@@ -266,11 +310,60 @@ fn mode(mode: Mode) -> &'static str {
     }
 }
 
-fn affinity(affinity: AffinitySpec) -> String {
+/// An affinity with its details, in words; keys are not shown.
+pub(crate) fn affinity_words(affinity: &AffinitySpec) -> String {
+    let fallback = |fallback: &Fallback| match fallback {
+        Fallback::None => String::new(),
+        Fallback::SourceIp { v4, v6 } => format!(", fallback source-ip (prefix-v4 {v4}, prefix-v6 {v6})"),
+    };
     match affinity {
         AffinitySpec::None => "none".to_owned(),
         AffinitySpec::SourceIp { v4, v6 } => format!("source-ip (prefix-v4 {v4}, prefix-v6 {v6})"),
+        AffinitySpec::HttpCookie(cookie) => {
+            let CookieSpec { name, reading, part, learn, on_mismatch, head_limit, .. } = cookie;
+            let part = part.map_or_else(String::new, |(delimiter, index)| {
+                format!(", part {} by `{}`", u16::from(index) + 1, char::from(delimiter))
+            });
+            let learn = if *learn { ", learnt" } else { "" };
+            let reset = match on_mismatch {
+                OnMismatch::Count => "",
+                OnMismatch::Reset => ", reset on mismatch",
+            };
+            let fallback = fallback(&cookie.fallback);
+            let read = reading_word(*reading);
+            format!("http-cookie {name} ({read}{part}{learn}{reset}, heads up to {head_limit}{fallback})")
+        }
+        AffinitySpec::QuicCid(QuicSpec { configurations, fallback: other }) => {
+            let entries = configurations.iter().map(|entry| {
+                let form = if entry.key.is_some() { " encrypted" } else { "" };
+                format!("{}: {}+{}{form}", entry.rotation, entry.layout.server(), entry.layout.nonce())
+            });
+            format!("quic-cid ({}{})", entries.collect::<Vec<_>>().join(", "), fallback(other))
+        }
+        AffinitySpec::Payload(PayloadSpec { offset, mask, fallback: other }) => {
+            format!("payload (offset {offset}, mask {}{})", hex(mask), fallback(other))
+        }
     }
+}
+
+/// A reading's word in the configuration.
+const fn reading_word(reading: Reading) -> &'static str {
+    match reading {
+        Reading::Bind => "bind",
+        Reading::Route => "route",
+        Reading::Pair => "pair",
+        Reading::SealedRoute => "sealed-route",
+    }
+}
+
+fn paths(paths: &[PathSpec]) -> String {
+    let list: Vec<_> = paths.iter().map(|path| format!("{} -> {}", path.prefix, path.name)).collect();
+    if list.is_empty() { "(none)".to_owned() } else { list.join(", ") }
+}
+
+/// Bytes in hexadecimal.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn admin(admin: Admin) -> &'static str {

@@ -7,7 +7,7 @@
 mod fault;
 
 use super::field;
-use super::problem::{Finding, SECRET};
+use super::problem::{Finding, SECRETS};
 use core::cell::RefCell;
 use fault::{Fault, one_of};
 use serde::de::{self, DeserializeSeed, IntoDeserializer, Unexpected, Visitor};
@@ -110,7 +110,7 @@ impl Reader<'_, '_> {
         if let Fault::Open { message, expected, suggestion } = fault {
             let message = match self.place.key.as_str() {
                 "" => message,
-                SECRET => format!("`{SECRET}` cannot be this"),
+                secret if SECRETS.contains(&secret) => format!("`{secret}` cannot be this"),
                 key => format!("`{key}` {message}"),
             };
             let mut finding = Finding::error(self.value.span(), message).of(&self.place.object);

@@ -4,7 +4,7 @@ use super::defaults;
 use super::field::Field;
 use super::value::{
     AbsolutePath, Address, AddressV4, AddressV6, AffinityChoice, Group, Interface, Lifetime, Listen, Name,
-    Number, PortChoice, Secret, VlanChoice, spell,
+    Number, PathPrefix, PortChoice, RouteText, Secret, ServerIdText, VlanChoice, spell,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -53,11 +53,22 @@ pub(super) struct Node {
     /// NAT connections that the table holds; a change migrates the table.
     #[schemars(extend("default" = defaults::FLOWS))]
     pub(super) flows: Field<TableSize>,
+    /// Holds: requests that wait, at any time, for the rest of their head or for a backend; 10 KB of memory each.
+    #[schemars(extend("default" = defaults::HELD))]
+    pub(super) held: Field<Number<1, 100_000>>,
     /// Key of the session-key hash, 16 bytes in hexadecimal, the same on every node of a cluster; made and kept
     /// in the state directory when neither this nor `session-secret-file` is given.
     pub(super) session_secret: Field<Secret>,
     /// File that holds the session secret in hexadecimal.
     pub(super) session_secret_file: Field<AbsolutePath>,
+    /// What the keys of SYN cookies are made of, 16 bytes in hexadecimal, the same on every node of a cluster; made
+    /// and kept in the state directory when neither this nor `syn-cookie-secret-file` is given.
+    pub(super) syn_cookie_secret: Field<Secret>,
+    /// File that holds it in hexadecimal.
+    pub(super) syn_cookie_secret_file: Field<AbsolutePath>,
+    /// Keys of sealed cookie segments: the one in use, and one that is still (or already) accepted; one is made and
+    /// kept in the state directory when there is none.
+    pub(super) segment_key: Field<Vec<Field<SegmentKey>>>,
     /// Source of tunnel packets to IPv4 backends; the route's preferred source when absent.
     pub(super) tunnel_source_v4: Field<AddressV4>,
     /// Source of tunnel packets to IPv6 backends; the route's preferred source when absent.
@@ -94,6 +105,25 @@ pub(super) struct Timeouts {
     /// UDP seen in both directions.
     #[schemars(extend("default" = spell(defaults::TIMEOUTS.udp_established)))]
     pub(super) udp_established: Field<Lifetime>,
+    /// How long a request head may take to be complete (`http-cookie`, and `payload` over TCP).
+    #[schemars(extend("default" = spell(defaults::TIMEOUTS.request_head)))]
+    pub(super) request_head: Field<Lifetime>,
+    /// How long a backend may take to answer the balancer's SYN (the same services).
+    #[schemars(extend("default" = spell(defaults::TIMEOUTS.connect)))]
+    pub(super) connect: Field<Lifetime>,
+}
+
+/// A key of sealed cookie segments.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields, expecting = "a table: [[node.segment-key]]")]
+#[schemars(extend("required" = ["id"]))]
+pub(super) struct SegmentKey {
+    /// Number that stands in what is sealed with it.
+    pub(super) id: Field<Number<0, 127>>,
+    /// The key, 16 bytes in hexadecimal.
+    pub(super) key: Field<Secret>,
+    /// File that holds it in hexadecimal.
+    pub(super) key_file: Field<AbsolutePath>,
 }
 
 /// Rates and quotas of the whole node.
@@ -168,6 +198,48 @@ pub(super) struct Service {
     pub(super) source_nat: Field<Address>,
     /// Largest TCP segment that either side may announce; larger ones are lowered to it.
     pub(super) mss: Field<Number<536, 65_495>>,
+    /// Whether backends get a PROXY protocol header (version 2) in front of the first request, with the client's
+    /// address (`http-cookie`, or `payload` over TCP, with `source-nat`).
+    #[schemars(extend("default" = false))]
+    pub(super) proxy_protocol: Field<bool>,
+    /// Configurations of connection ids (`quic-cid`).
+    pub(super) quic: Field<Vec<Field<Quic>>>,
+    /// Pools for requests by the beginning of their path (`http-cookie`).
+    pub(super) path: Field<Vec<Field<Path>>>,
+    /// Name of the pool that has the backends, instead of backends of its own.
+    pub(super) pool: Field<Name>,
+    /// Backends of its own.
+    pub(super) backend: Field<Vec<Field<Backend>>>,
+}
+
+/// How servers are named in QUIC connection ids.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields, expecting = "a table: [[service.quic]]")]
+#[schemars(extend("required" = ["rotation", "server-id-length", "nonce-length"]))]
+pub(super) struct Quic {
+    /// The three bits that name the configuration; 7 would mean unroutable.
+    pub(super) rotation: Field<Number<0, 6>>,
+    /// Bytes of the server id.
+    pub(super) server_id_length: Field<Number<1, 15>>,
+    /// Bytes of the nonce; at most 19 together with the server id.
+    pub(super) nonce_length: Field<Number<4, 18>>,
+    /// AES-128 key, 16 bytes in hexadecimal; without one connection ids are plaintext.
+    pub(super) key: Field<Secret>,
+    /// File that holds it in hexadecimal.
+    pub(super) key_file: Field<AbsolutePath>,
+}
+
+/// A pool for requests whose path begins so.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields, expecting = "a table: [[service.path]]")]
+#[schemars(extend("required" = ["prefix"]))]
+pub(super) struct Path {
+    /// What the path begins with; the longest prefix that fits counts.
+    pub(super) prefix: Field<PathPrefix>,
+    /// Name of the pool, under which its sessions and backends are shown; the service's name and the prefix when absent.
+    pub(super) name: Field<Name>,
+    /// Number that its bindings are kept under; made from the name when absent.
+    pub(super) id: Field<Number<1, { u32::MAX as u64 }>>,
     /// Name of the pool that has the backends, instead of backends of its own.
     pub(super) pool: Field<Name>,
     /// Backends of its own.
@@ -180,7 +252,7 @@ pub(super) struct Service {
     default,
     rename_all = "kebab-case",
     deny_unknown_fields,
-    expecting = "a table: [[service.backend]] or [[pool.backend]]"
+    expecting = "a table: [[service.backend]], [[service.path.backend]] or [[pool.backend]]"
 )]
 #[schemars(extend("required" = ["name", "address"]))]
 pub(super) struct Backend {
@@ -201,6 +273,10 @@ pub(super) struct Backend {
     /// VLAN tag of packets to it: "auto" (the route's), "none" or an id.
     #[schemars(extend("default" = "auto"))]
     pub(super) vlan: Field<VlanChoice>,
+    /// Text that names it in cookies (`read = "route"` and `"sealed-route"`); its name when absent.
+    pub(super) route: Field<RouteText>,
+    /// Its id in QUIC connection ids, 1 to 15 bytes in hexadecimal; made from the server number when absent.
+    pub(super) server_id: Field<ServerIdText>,
 }
 
 /// Transport protocol.

@@ -10,8 +10,8 @@ use serde::Serialize;
 
 /// Problems printed before the rest is only counted.
 const PRINTED: usize = 50;
-/// The key whose value is never repeated.
-pub(super) const SECRET: &str = "session-secret";
+/// The keys whose values are never repeated.
+pub(super) const SECRETS: [&str; 3] = ["session-secret", "syn-cookie-secret", "key"];
 
 /// Everything that is wrong with one configuration file.
 ///
@@ -136,12 +136,19 @@ fn position(text: &str, starts: &[usize], span: &Range<usize>) -> Position {
 
 /// The line with stars for the value when it is a secret: problems end in logs.
 fn conceal(line: &str) -> String {
-    let value = line.find(SECRET).and_then(|at| {
-        let behind = &line[at + SECRET.len()..];
-        let value = behind.trim_start_matches(['"', '\'', ' ', '\t']).strip_prefix('=')?;
-        Some(line.len() - value.len())
+    let values = SECRETS.iter().flat_map(|key| {
+        line.match_indices(key).filter_map(|(at, key)| {
+            // The end of another key's name is none.
+            let before = line[..at].chars().next_back();
+            if before.is_some_and(|c| c.is_alphanumeric() || matches!(c, '-' | '_')) {
+                return None;
+            }
+            let behind = &line[at + key.len()..];
+            let value = behind.trim_start_matches(['"', '\'', ' ', '\t']).strip_prefix('=')?;
+            Some(line.len() - value.len())
+        })
     });
-    match value {
+    match values.min() {
         Some(at) => {
             let stars = line[at..].chars().map(|c| if c.is_alphanumeric() { '*' } else { c });
             line[..at].chars().chain(stars).collect()

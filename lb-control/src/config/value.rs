@@ -1,10 +1,16 @@
 //! The values that keys take: text and numbers that cannot be wrong once they are read.
 
+mod affinity;
 mod choice;
 mod lifetime;
+mod octets;
 
-pub(super) use choice::{AffinityChoice, AffinityKind, PortChoice, VlanChoice};
+pub(super) use affinity::{
+    AffinityChoice, AffinityKind, AffinityTable, FallbackWord, MismatchWord, ReadingWord,
+};
+pub(super) use choice::{PortChoice, VlanChoice};
 pub(super) use lifetime::{Lifetime, spell};
+pub(super) use octets::{CookieName, Delimiter, Mask, PathPrefix, RouteText, ServerIdText};
 
 use core::fmt;
 use core::marker::PhantomData;
@@ -227,6 +233,7 @@ impl Text for Group {
 }
 
 text!(Name, Interface, Address, AddressV4, AddressV6, Listen, AbsolutePath, Group, Lifetime, Secret);
+text!(CookieName, Delimiter, Mask, PathPrefix, RouteText, ServerIdText);
 
 /// 16 bytes in hexadecimal; its debug form does not show them.
 #[derive(Clone, Copy, PartialEq, Eq)]

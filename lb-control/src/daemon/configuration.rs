@@ -5,7 +5,7 @@ use super::notify;
 use crate::admin::error::{ApiError, ErrorBody, chain};
 use crate::admin::row::{ReloadRow, ReloadState};
 use crate::admin::{Facts, configuration_changes, configuration_refused, now};
-use crate::config::{self, DaemonSpec, SecretSource};
+use crate::config::{self, DaemonSpec};
 use crate::net::{hints, interface};
 use crate::reconcile::Handle;
 use axum::http::StatusCode;
@@ -48,14 +48,9 @@ impl Source {
         if let Some(state_dir) = &self.state_dir {
             daemon.state_dir.clone_from(state_dir);
         }
-        let secret = read.secret.resolve(&daemon.state_dir).map_err(|error| {
-            let hint = match read.secret {
-                SecretSource::Generated => "give --state-dir a directory that lbd may write to",
-                SecretSource::Given(_) | SecretSource::File(_) => "see `session-secret` in [node]",
-            };
-            refusal(&self.file.display().to_string(), chain(&error), "a session secret", hint)
+        let mut desired = read.resolve(&daemon.state_dir).map_err(|error| {
+            refusal(&self.file.display().to_string(), chain(&error), "a secret", &error.hint())
         })?;
-        let mut desired = read.desired(secret);
         if !self.interfaces.is_empty() {
             desired.node.interfaces.clone_from(&self.interfaces);
         }

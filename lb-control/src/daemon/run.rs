@@ -2,7 +2,7 @@
 
 use super::args::Lbd;
 use super::configuration::{Loaded, Source, note_loaded};
-use super::{notify, privilege, way};
+use super::{notify, privilege, target, way};
 use crate::admin::error::{ApiError, ErrorBody, chain};
 use crate::admin::row::ReloadState;
 use crate::admin::{self, Context, EventLog, Facts, Listener, Order, now};
@@ -58,8 +58,12 @@ pub(super) async fn run(args: Lbd) -> anyhow::Result<()> {
     Source::hint(&desired);
 
     let options = Options { root: args.pin_root.clone(), attach: args.mode.into(), ..Options::default() };
-    let sizes =
-        Sizes { bindings: desired.node.bindings, flows: desired.node.flows, arena: arena_chunks(&desired)? };
+    let sizes = Sizes {
+        bindings: desired.node.bindings,
+        flows: desired.node.flows,
+        arena: arena_chunks(&desired)?,
+        holds: desired.node.held,
+    };
     let adopted = Xdp::is_left(&options);
     let (plane, migration) = tokio::task::spawn_blocking(move || Xdp::open(options, sizes))
         .await
@@ -86,6 +90,7 @@ pub(super) async fn run(args: Lbd) -> anyhow::Result<()> {
         .map_err(|error| anyhow!("{}: cannot be applied: {}", args.config.display(), chain(&error)))?;
     let (facts, told) = watch::channel(facts(&args));
     note_loaded(&facts);
+    target::start(&reconciler, facts.clone(), &mut tasks);
     let (orders, mut ordered) = mpsc::channel(ORDERS);
     let context = Context { reconciler: reconciler.clone(), orders, facts: told, events };
     let servers = Servers::start(context, listener, metrics);
@@ -115,6 +120,7 @@ fn facts(args: &Lbd) -> Facts {
         pin_root: args.pin_root.clone(),
         reload: ReloadState::Current { unix_seconds: now() },
         reloads: admin::Reloads::default(),
+        warnings: Vec::new(),
     }
 }
 

@@ -82,7 +82,7 @@ impl Rig {
         let source = Source { file: file.clone(), interfaces: vec![], state_dir, preparation: None };
         let Loaded { desired, daemon } = source.load().unwrap();
 
-        let sizes = Sizes { bindings: 4096, flows: 1024, arena: arena_chunks(&desired).unwrap() };
+        let sizes = Sizes { bindings: 4096, flows: 1024, arena: arena_chunks(&desired).unwrap(), holds: 64 };
         let mut memory = Memory::new(sizes);
         for (client, slot, generation) in sessions {
             let word = BindingWord::new(*slot, *generation, 0);
@@ -102,6 +102,7 @@ impl Rig {
             pin_root: PathBuf::from("/nowhere"),
             reload: ReloadState::Current { unix_seconds: 0 },
             reloads: admin::Reloads::default(),
+            warnings: vec![],
         });
         note_loaded(&facts);
         let (orders, mut ordered) = mpsc::channel::<Order>(4);

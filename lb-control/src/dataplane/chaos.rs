@@ -9,8 +9,9 @@ use super::{
     Sizes, Traffic, Usage, memory::Memory,
 };
 use lb_common::abi::{
-    ArenaChunk, Backend, Binding, BindingEvent, BindingKey, BindingRecord, Flow, RecordResult, Service,
-    ServiceKey, Settings, SweepReport, SweepRequest,
+    AffinityRules, ArenaChunk, Backend, Binding, BindingEvent, BindingKey, BindingRecord, Flow, FlowKey,
+    PathRule, QuicConfig, RecordResult, Secrets, Server, Service, ServiceKey, Settings, SweepReport,
+    SweepRequest,
 };
 use std::os::fd::BorrowedFd;
 
@@ -34,24 +35,24 @@ pub struct Faults {
 pub struct Chaos<D = Memory> {
     inner: D,
     faults: Faults,
-    calls: u64,
+    calls: Vec<Operation>,
     failed: u64,
 }
 
 impl<D: DataPlane> Chaos<D> {
     /// Wraps a data plane; nothing fails yet.
     pub fn new(inner: D) -> Self {
-        Self { inner, faults: Faults::default(), calls: 0, failed: 0 }
+        Self { inner, faults: Faults::default(), calls: Vec::new(), failed: 0 }
     }
 
     /// Sets what fails from now on; calls are counted from 0 again.
     pub fn set_faults(&mut self, faults: Faults) {
-        (self.faults, self.calls) = (faults, 0);
+        (self.faults, self.calls) = (faults, Vec::new());
     }
 
     /// Calls since the faults were set.
-    pub const fn calls(&self) -> u64 {
-        self.calls
+    pub fn calls(&self) -> &[Operation] {
+        &self.calls
     }
 
     /// Calls that were made to fail, ever.
@@ -65,8 +66,8 @@ impl<D: DataPlane> Chaos<D> {
     }
 
     fn call<T>(&mut self, operation: Operation, work: impl FnOnce(&mut D) -> Result<T>) -> Result<T> {
-        let number = self.calls;
-        self.calls += 1;
+        let number = self.calls.len() as u64;
+        self.calls.push(operation);
         let by_chance = splitmix64(self.faults.seed ^ number) % 1_000 < u64::from(self.faults.per_mille);
         if !(by_chance || self.faults.kinds.contains(&operation) || self.faults.calls.contains(&number)) {
             return work(&mut self.inner);
@@ -140,12 +141,64 @@ impl<D: DataPlane> DataPlane for Chaos<D> {
         self.call(Operation::PutStatus, |inner| inner.put_status(word, bits))
     }
 
-    fn arena(&mut self, chunk: u32) -> Result<ArenaChunk> {
-        self.call(Operation::Read, |inner| inner.arena(chunk))
+    fn arena(&mut self, start: u32, count: u32) -> Result<Vec<ArenaChunk>> {
+        self.call(Operation::Read, |inner| inner.arena(start, count))
     }
 
-    fn put_arena(&mut self, chunk: u32, content: &ArenaChunk) -> Result<()> {
-        self.call(Operation::PutArena, |inner| inner.put_arena(chunk, content))
+    fn put_arena(&mut self, start: u32, chunks: &[ArenaChunk]) -> Result<()> {
+        self.call(Operation::PutArena, |inner| inner.put_arena(start, chunks))
+    }
+
+    fn affinities(&mut self) -> Result<Vec<(u16, AffinityRules)>> {
+        self.call(Operation::Read, DataPlane::affinities)
+    }
+
+    fn put_affinity(&mut self, slot: u16, rules: &AffinityRules) -> Result<()> {
+        self.call(Operation::PutAffinity, |inner| inner.put_affinity(slot, rules))
+    }
+
+    fn servers(&mut self, start: u32, count: u32) -> Result<Vec<Server>> {
+        self.call(Operation::Read, |inner| inner.servers(start, count))
+    }
+
+    fn put_servers(&mut self, start: u32, servers: &[Server]) -> Result<()> {
+        self.call(Operation::PutServers, |inner| inner.put_servers(start, servers))
+    }
+
+    fn paths(&mut self, start: u32, count: u32) -> Result<Vec<PathRule>> {
+        self.call(Operation::Read, |inner| inner.paths(start, count))
+    }
+
+    fn put_paths(&mut self, start: u32, rules: &[PathRule]) -> Result<()> {
+        self.call(Operation::PutPaths, |inner| inner.put_paths(start, rules))
+    }
+
+    fn quic(&mut self) -> Result<Vec<(u32, QuicConfig)>> {
+        self.call(Operation::Read, DataPlane::quic)
+    }
+
+    fn put_quic(&mut self, place: u32, configuration: &QuicConfig) -> Result<()> {
+        self.call(Operation::PutQuic, |inner| inner.put_quic(place, configuration))
+    }
+
+    fn secrets(&mut self) -> Result<Secrets> {
+        self.call(Operation::Read, DataPlane::secrets)
+    }
+
+    fn put_secrets(&mut self, secrets: &Secrets) -> Result<()> {
+        self.call(Operation::PutSecrets, |inner| inner.put_secrets(secrets))
+    }
+
+    fn has_mark(&mut self, mark: &FlowKey) -> Result<bool> {
+        self.call(Operation::Read, |inner| inner.has_mark(mark))
+    }
+
+    fn put_mark(&mut self, mark: &FlowKey) -> Result<()> {
+        self.call(Operation::PutMark, |inner| inner.put_mark(mark))
+    }
+
+    fn delete_mark(&mut self, mark: &FlowKey) -> Result<()> {
+        self.call(Operation::PutMark, |inner| inner.delete_mark(mark))
     }
 
     fn devices(&mut self) -> Result<Vec<u32>> {

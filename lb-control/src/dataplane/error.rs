@@ -92,8 +92,8 @@ pub enum Error {
     },
     /// Sizes that no table can have.
     #[error(
-        "cannot make tables for {} bindings and {} flows: both must be from {} to {}",
-        sizes.bindings, sizes.flows, Sizes::SMALLEST, Sizes::LARGEST
+        "cannot make tables for {} bindings and {} flows, which must be from {} to {}, and {} holds, which must be from 1 to {}",
+        sizes.bindings, sizes.flows, Sizes::SMALLEST, Sizes::LARGEST, sizes.holds, Sizes::MOST_HOLDS
     )]
     Sizes {
         /// The sizes asked for.
@@ -115,6 +115,20 @@ pub enum Error {
     },
 }
 
+/// Name of the program with which libxdp runs several others on one interface.
+const DISPATCHER: &str = "xdp_dispatcher";
+
+/// How to get rid of another loader's program.
+fn removal(interface: &str, name: &str) -> String {
+    if name == DISPATCHER {
+        return format!(
+            "it is libxdp's dispatcher, beside which this program does not run: see what it is there for (`xdp-loader status {interface}`), remove \
+             it (`xdp-loader unload {interface} --all`)"
+        );
+    }
+    format!("remove it (`ip link set dev {interface} xdp off`, or end the program that owns its link)")
+}
+
 /// Why an interface cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum InterfaceError {
@@ -126,8 +140,8 @@ pub enum InterfaceError {
     Query(#[source] io::Error),
     /// Somebody else's XDP program is there.
     #[error(
-        "XDP program \"{name}\" (id {id}) of somebody else is attached to it, and it will not be replaced; remove it (`ip link set dev \
-         {interface} xdp off`, or the program that owns its link) and try again"
+        "XDP program \"{name}\" (id {id}, {mode} mode) of somebody else is attached to it, and it will not be replaced; {} and try again",
+        removal(interface, name)
     )]
     Occupied {
         /// The interface.
@@ -136,6 +150,8 @@ pub enum InterfaceError {
         id: u32,
         /// Its name.
         name: String,
+        /// Where it runs.
+        mode: &'static str,
     },
     /// Its frames are too large for XDP without fragments.
     #[error(
@@ -198,6 +214,18 @@ operations! {
     PutStatus = "write status";
     /// Writing an arena chunk.
     PutArena = "write arena";
+    /// Writing the rules of an affinity.
+    PutAffinity = "write affinity";
+    /// Writing marks of servers.
+    PutServers = "write servers";
+    /// Writing path rules.
+    PutPaths = "write path rules";
+    /// Writing a configuration of QUIC connection ids.
+    PutQuic = "write QUIC configuration";
+    /// Writing keys.
+    PutSecrets = "write secrets";
+    /// Marking a backend's address, or removing its mark.
+    PutMark = "mark address";
     /// Allowing an interface.
     PutDevice = "write device";
     /// Forbidding an interface.

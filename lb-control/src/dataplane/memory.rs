@@ -7,12 +7,13 @@ use super::{
     Result, Sizes, Traffic, Usage, clock::monotonic_ns,
 };
 use lb_common::abi::{
-    ArenaChunk, Backend, Binding, BindingEvent, BindingKey, BindingOp, BindingRecord, BindingWord, Counters,
-    Flow, MAX_BACKENDS, Outcome, RecordResult, SCHEMA_VERSION, STATUS_PER_WORD, Service, ServiceKey,
-    Settings, SettingsFlags, SweepReport, SweepRequest, SweepTarget, map,
+    AffinityRules, ArenaChunk, Backend, Binding, BindingEvent, BindingKey, BindingOp, BindingRecord,
+    BindingWord, Counters, Flow, FlowKey, MAX_BACKENDS, MAX_SERVICES, Outcome, PATH_ENTRIES, PathRule,
+    QUIC_ENTRIES, QuicConfig, RecordResult, SCHEMA_VERSION, SERVER_ENTRIES, STATUS_PER_WORD, Secrets, Server,
+    Service, ServiceKey, Settings, SettingsFlags, SweepReport, SweepRequest, SweepTarget, map,
 };
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     io,
     os::fd::BorrowedFd,
 };
@@ -26,6 +27,12 @@ pub struct Memory {
     backends: BTreeMap<u16, Backend>,
     statuses: Vec<u64>,
     arena: Vec<ArenaChunk>,
+    affinities: BTreeMap<u16, AffinityRules>,
+    servers: Vec<Server>,
+    paths: Vec<PathRule>,
+    quic: BTreeMap<u32, QuicConfig>,
+    secrets: Secrets,
+    marks: HashSet<FlowKey>,
     devices: BTreeSet<u32>,
     attached: BTreeMap<String, u32>,
     bindings: BTreeMap<(u32, u64), Binding>,
@@ -42,6 +49,12 @@ impl Memory {
             backends: BTreeMap::new(),
             statuses: vec![0; (MAX_BACKENDS / STATUS_PER_WORD) as usize],
             arena: vec![ArenaChunk([0; lb_common::abi::ARENA_CHUNK]); sizes.arena as usize],
+            affinities: BTreeMap::new(),
+            servers: vec![Server::default(); SERVER_ENTRIES as usize],
+            paths: vec![PathRule::default(); PATH_ENTRIES as usize],
+            quic: BTreeMap::new(),
+            secrets: Secrets::default(),
+            marks: HashSet::new(),
             devices: BTreeSet::new(),
             attached: BTreeMap::new(),
             bindings: BTreeMap::new(),
@@ -52,10 +65,15 @@ impl Memory {
     /// Makes a binding as a packet would, with its event.
     pub fn bind(&mut self, key: BindingKey, word: BindingWord, expires: u64) {
         let word = word.with(BindingWord::UNSYNCED).0;
-        let binding = Binding { word, expires, ring: 0, tag: key.tag() };
+        let binding = Binding { word, expires };
         self.bindings.insert((key.service, key.session), binding);
         let kind = lb_common::abi::BindingEventKind::Made as u32;
         self.events.push(BindingEvent { session: key.session, service: key.service, kind, word, expires });
+    }
+
+    /// How many backends' addresses are marked.
+    pub fn mark_count(&self) -> usize {
+        self.marks.len()
     }
 
     fn apply(&mut self, record: &BindingRecord, now: u64) -> RecordResult {
@@ -75,9 +93,7 @@ impl Memory {
                 if old.is_none() && self.bindings.len() >= self.sizes.bindings as usize {
                     return RecordResult::Full;
                 }
-                let tag = BindingKey::new(record.service, record.session).tag();
-                let binding =
-                    Binding { word: record.word, expires: now.saturating_add(record.lifetime), ring: 0, tag };
+                let binding = Binding { word: record.word, expires: now.saturating_add(record.lifetime) };
                 self.bindings.insert(place, binding);
                 RecordResult::Applied
             }
@@ -117,9 +133,17 @@ const fn operation(op: u8) -> Option<BindingOp> {
     }
 }
 
+/// MTU of every interface of this model.
+const MTU: u32 = 1_500;
+
 /// Index of an interface of this model: from its name, above 0.
 fn ifindex(interface: &str) -> u32 {
     1 + interface.bytes().fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into())) % 10_000
+}
+
+/// A part of an array, if it is inside.
+fn stretch<T>(array: &[T], start: u32, count: u32) -> Option<&[T]> {
+    array.get(start as usize..start as usize + count as usize)
 }
 
 fn out_of_range(operation: Operation, table: &'static str, entry: u32) -> Error {
@@ -158,9 +182,11 @@ impl DataPlane for Memory {
             schema: SCHEMA_VERSION,
             flags: settings.flags & !OWN,
             binding_capacity: self.sizes.bindings,
-            binding_ring: self.sizes.binding_ring(),
+            binding_buckets: self.sizes.binding_buckets(),
             half_open: self.sizes.half_open(),
             flows: self.sizes.flows,
+            holds: self.sizes.holds + 1,
+            cpu_holds: 1,
             ..*settings
         };
         Ok(())
@@ -200,14 +226,95 @@ impl DataPlane for Memory {
         Ok(())
     }
 
-    fn arena(&mut self, chunk: u32) -> Result<ArenaChunk> {
-        let place = self.arena.get(chunk as usize).copied();
-        place.ok_or_else(|| out_of_range(Operation::Read, map::ARENA, chunk))
+    fn arena(&mut self, start: u32, count: u32) -> Result<Vec<ArenaChunk>> {
+        let end = start.saturating_add(count) as usize;
+        let chunks = self.arena.get(start as usize..end).map(<[ArenaChunk]>::to_vec);
+        chunks.ok_or_else(|| out_of_range(Operation::Read, map::ARENA, start))
     }
 
-    fn put_arena(&mut self, chunk: u32, content: &ArenaChunk) -> Result<()> {
-        let place = self.arena.get_mut(chunk as usize);
-        *place.ok_or_else(|| out_of_range(Operation::PutArena, map::ARENA, chunk))? = *content;
+    fn put_arena(&mut self, start: u32, chunks: &[ArenaChunk]) -> Result<()> {
+        let end = start as usize + chunks.len();
+        let places = self.arena.get_mut(start as usize..end);
+        places.ok_or_else(|| out_of_range(Operation::PutArena, map::ARENA, start))?.copy_from_slice(chunks);
+        Ok(())
+    }
+
+    fn affinities(&mut self) -> Result<Vec<(u16, AffinityRules)>> {
+        Ok(self.affinities.iter().map(|(slot, rules)| (*slot, *rules)).collect())
+    }
+
+    fn put_affinity(&mut self, slot: u16, rules: &AffinityRules) -> Result<()> {
+        if u32::from(slot) >= MAX_SERVICES {
+            return Err(out_of_range(Operation::PutAffinity, map::AFFINITIES, slot.into()));
+        }
+        if *rules == AffinityRules::default() {
+            self.affinities.remove(&slot);
+        } else {
+            self.affinities.insert(slot, *rules);
+        }
+        Ok(())
+    }
+
+    fn servers(&mut self, start: u32, count: u32) -> Result<Vec<Server>> {
+        let part = stretch(&self.servers, start, count);
+        part.map(<[_]>::to_vec).ok_or_else(|| out_of_range(Operation::Read, map::SERVERS, start))
+    }
+
+    fn put_servers(&mut self, start: u32, servers: &[Server]) -> Result<()> {
+        let place = self.servers.get_mut(start as usize..start as usize + servers.len());
+        place
+            .ok_or_else(|| out_of_range(Operation::PutServers, map::SERVERS, start))?
+            .copy_from_slice(servers);
+        Ok(())
+    }
+
+    fn paths(&mut self, start: u32, count: u32) -> Result<Vec<PathRule>> {
+        let part = stretch(&self.paths, start, count);
+        part.map(<[_]>::to_vec).ok_or_else(|| out_of_range(Operation::Read, map::PATHS, start))
+    }
+
+    fn put_paths(&mut self, start: u32, rules: &[PathRule]) -> Result<()> {
+        let place = self.paths.get_mut(start as usize..start as usize + rules.len());
+        place.ok_or_else(|| out_of_range(Operation::PutPaths, map::PATHS, start))?.copy_from_slice(rules);
+        Ok(())
+    }
+
+    fn quic(&mut self) -> Result<Vec<(u32, QuicConfig)>> {
+        Ok(self.quic.iter().map(|(place, configuration)| (*place, *configuration)).collect())
+    }
+
+    fn put_quic(&mut self, place: u32, configuration: &QuicConfig) -> Result<()> {
+        if place >= QUIC_ENTRIES {
+            return Err(out_of_range(Operation::PutQuic, map::QUIC, place));
+        }
+        if *configuration == QuicConfig::default() {
+            self.quic.remove(&place);
+        } else {
+            self.quic.insert(place, *configuration);
+        }
+        Ok(())
+    }
+
+    fn secrets(&mut self) -> Result<Secrets> {
+        Ok(self.secrets)
+    }
+
+    fn put_secrets(&mut self, secrets: &Secrets) -> Result<()> {
+        self.secrets = *secrets;
+        Ok(())
+    }
+
+    fn has_mark(&mut self, mark: &FlowKey) -> Result<bool> {
+        Ok(self.marks.contains(mark))
+    }
+
+    fn put_mark(&mut self, mark: &FlowKey) -> Result<()> {
+        self.marks.insert(*mark);
+        Ok(())
+    }
+
+    fn delete_mark(&mut self, mark: &FlowKey) -> Result<()> {
+        self.marks.remove(mark);
         Ok(())
     }
 
@@ -230,6 +337,7 @@ impl DataPlane for Memory {
             interface: interface.clone(),
             ifindex,
             mode: AttachMode::Native,
+            mtu: MTU,
         });
         Ok(attached.collect())
     }
@@ -238,7 +346,7 @@ impl DataPlane for Memory {
         let ifindex = ifindex(interface);
         self.attached.insert(interface.to_owned(), ifindex);
         self.devices.insert(ifindex);
-        Ok(Attachment { interface: interface.to_owned(), ifindex, mode: AttachMode::Native })
+        Ok(Attachment { interface: interface.to_owned(), ifindex, mode: AttachMode::Native, mtu: MTU })
     }
 
     fn detach(&mut self, interface: &str) -> Result<()> {
@@ -291,7 +399,7 @@ impl DataPlane for Memory {
     }
 
     fn usage(&mut self) -> Result<Usage> {
-        Ok(Usage { bindings: self.bindings.len() as u64 })
+        Ok(Usage { bindings: self.bindings.len() as u64, holds: 0 })
     }
 
     fn sweep(&mut self, request: &SweepRequest) -> Result<SweepReport> {

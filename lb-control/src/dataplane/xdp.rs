@@ -5,10 +5,13 @@
 //! the running set, and then every link is moved to the new programs: no packet meets an interface without
 //! a program, and a process killed at any step leaves a set that works.
 
+mod entry;
+mod fill;
 mod interface;
 mod layout;
 mod links;
 mod migrate;
+mod netlink;
 mod object;
 mod pins;
 mod schema;
@@ -18,7 +21,7 @@ mod syscall;
 mod tables;
 
 pub use pins::DEFAULT_ROOT;
-pub use schema::{Entry, Schema};
+pub use schema::{Bindings, Entry, Schema};
 
 use super::{
     AttachMode, Attachment, Capabilities, CounterSlot, Cursor, DataPlane, Migration, Operation, Page, Result,
@@ -27,9 +30,10 @@ use super::{
 use aya::maps::MapError;
 use interface::Interface;
 use lb_common::abi::{
-    ArenaChunk, Backend, Binding, BindingEvent, BindingKey, BindingRecord, Counters, Flow, FlowState,
-    FlowWord, Outcome, RecordResult, Service, ServiceKey, Settings, SettingsFlags, SweepReport, SweepRequest,
-    hand, map,
+    AffinityRules, ArenaChunk, BINDING_PROBES, BINDING_SLOTS, Backend, Binding, BindingBucket, BindingEvent,
+    BindingKey, BindingPath, BindingRecord, BindingSlot, Counters, Flow, FlowKey, FlowRef, FlowState,
+    FlowWord, Outcome, PathRule, QuicConfig, RecordResult, Secrets, Server, Service, ServiceKey, Settings,
+    SettingsFlags, SweepReport, SweepRequest, hand, map,
 };
 use object::Generation;
 use pins::Pins;
@@ -97,7 +101,12 @@ impl Xdp {
 
     /// Removes attachments, maps and pins of a data plane that no process runs.
     pub fn remove(options: &Options) -> Result<()> {
-        if options.root.exists() { Pins::new(&options.root)?.remove_all() } else { Ok(()) }
+        if !options.root.exists() {
+            return Ok(());
+        }
+        let pins = Pins::new(&options.root)?;
+        fill::remove_all(&pins)?;
+        pins.remove_all()
     }
 
     /// Whether a data plane was left to run by an earlier process.
@@ -201,14 +210,102 @@ impl DataPlane for Xdp {
         self.running.tables.statuses.set(word, bits, 0).map_err(|error| fail(io_error(error)))
     }
 
-    fn arena(&mut self, chunk: u32) -> Result<ArenaChunk> {
-        let fail = at(Operation::Read, map::ARENA, chunk);
-        self.running.tables.arena.get(&chunk, 0).map_err(|error| fail(io_error(error)))
+    fn arena(&mut self, start: u32, count: u32) -> Result<Vec<ArenaChunk>> {
+        let fail = at(Operation::Read, map::ARENA, start);
+        let sizes = (size_of::<u32>(), size_of::<ArenaChunk>());
+        let arena = self.running.tables.descriptors.arena.as_fd();
+        let mut chunks = Vec::with_capacity(count as usize);
+        // The cursor is the key that was read last.
+        let mut cursor = start.checked_sub(1);
+        while chunks.len() < count as usize {
+            let rest = count as usize - chunks.len();
+            let batch = syscall::lookup_batch(arena, sizes, cursor, rest).map_err(&fail)?;
+            if batch.values.is_empty() {
+                return Err(fail(std::io::ErrorKind::NotFound.into()));
+            }
+            chunks.extend(batch.values.chunks_exact(sizes.1).filter_map(syscall::decode::<ArenaChunk>));
+            cursor = (start + chunks.len() as u32).checked_sub(1);
+        }
+        Ok(chunks)
     }
 
-    fn put_arena(&mut self, chunk: u32, content: &ArenaChunk) -> Result<()> {
-        let fail = at(Operation::PutArena, map::ARENA, chunk);
-        self.running.tables.arena.set(chunk, content, 0).map_err(|error| fail(io_error(error)))
+    fn put_arena(&mut self, start: u32, chunks: &[ArenaChunk]) -> Result<()> {
+        let keys: Vec<u32> = (start..).take(chunks.len()).collect();
+        let arena = self.running.tables.descriptors.arena.as_fd();
+        syscall::update_batch(arena, &keys, chunks).map_err(at(Operation::PutArena, map::ARENA, start))
+    }
+
+    fn affinities(&mut self) -> Result<Vec<(u16, AffinityRules)>> {
+        let rows =
+            array::<AffinityRules>(self.running.tables.descriptors.affinities.as_fd(), map::AFFINITIES)?;
+        Ok((0_u16..).zip(rows).filter(|(_, rules)| *rules != AffinityRules::default()).collect())
+    }
+
+    fn put_affinity(&mut self, slot: u16, rules: &AffinityRules) -> Result<()> {
+        entry::put(
+            &mut self.running.tables.affinities,
+            (Operation::PutAffinity, map::AFFINITIES),
+            slot.into(),
+            rules,
+        )
+    }
+
+    fn servers(&mut self, start: u32, count: u32) -> Result<Vec<Server>> {
+        entry::stretch(&self.running.tables.servers, map::SERVERS, start, count)
+    }
+
+    fn put_servers(&mut self, start: u32, servers: &[Server]) -> Result<()> {
+        entry::put_all(
+            &mut self.running.tables.servers,
+            (Operation::PutServers, map::SERVERS),
+            start,
+            servers,
+        )
+    }
+
+    fn paths(&mut self, start: u32, count: u32) -> Result<Vec<PathRule>> {
+        entry::stretch(&self.running.tables.paths, map::PATHS, start, count)
+    }
+
+    fn put_paths(&mut self, start: u32, rules: &[PathRule]) -> Result<()> {
+        entry::put_all(&mut self.running.tables.paths, (Operation::PutPaths, map::PATHS), start, rules)
+    }
+
+    fn quic(&mut self) -> Result<Vec<(u32, QuicConfig)>> {
+        let rows = array::<QuicConfig>(self.running.tables.descriptors.quic.as_fd(), map::QUIC)?;
+        Ok((0..).zip(rows).filter(|(_, configuration)| *configuration != QuicConfig::default()).collect())
+    }
+
+    fn put_quic(&mut self, place: u32, configuration: &QuicConfig) -> Result<()> {
+        entry::put(&mut self.running.tables.quic, (Operation::PutQuic, map::QUIC), place, configuration)
+    }
+
+    fn secrets(&mut self) -> Result<Secrets> {
+        let fail = at(Operation::Read, map::SECRETS, 0);
+        self.running.tables.secrets.get(&0, 0).map_err(|error| fail(io_error(error)))
+    }
+
+    fn put_secrets(&mut self, secrets: &Secrets) -> Result<()> {
+        entry::put(&mut self.running.tables.secrets, (Operation::PutSecrets, map::SECRETS), 0, secrets)
+    }
+
+    fn has_mark(&mut self, mark: &FlowKey) -> Result<bool> {
+        match self.running.tables.flow_index.get(mark, 0) {
+            Ok(_) => Ok(true),
+            Err(MapError::KeyNotFound) => Ok(false),
+            Err(error) => Err(at(Operation::Read, map::FLOW_INDEX, mark)(io_error(error))),
+        }
+    }
+
+    fn put_mark(&mut self, mark: &FlowKey) -> Result<()> {
+        let fail = at(Operation::PutMark, map::FLOW_INDEX, mark);
+        let index = &mut self.running.tables.flow_index;
+        index.insert(mark, FlowRef::default(), 0).map_err(|error| fail(io_error(error)))
+    }
+
+    fn delete_mark(&mut self, mark: &FlowKey) -> Result<()> {
+        let fail = at(Operation::PutMark, map::FLOW_INDEX, mark);
+        absent_is_fine(self.running.tables.flow_index.remove(mark)).map_err(|error| fail(io_error(error)))
     }
 
     fn devices(&mut self) -> Result<Vec<u32>> {
@@ -247,35 +344,47 @@ impl DataPlane for Xdp {
             self.set_redirecting(true)?;
         }
         let attachment = links::attach(&self.pins, &found, self.running.entry()?, self.options.attach);
+        if attachment.is_ok() {
+            fill::put(&self.pins, &found, self.running.fill()?);
+        }
         self.note_redirecting()?;
         attachment
     }
 
     fn detach(&mut self, interface: &str) -> Result<()> {
+        fill::remove(&self.pins, interface);
         self.pins.remove_link(interface)?;
         self.note_redirecting()
     }
 
     fn detach_all(&mut self) -> Result<()> {
+        fill::remove_all(&self.pins)?;
         self.pins.remove_all()
     }
 
     fn bindings(&mut self, cursor: Option<Cursor>, limit: usize) -> Result<Page<(BindingKey, Binding)>> {
-        let sizes = (size_of::<BindingKey>(), size_of::<Binding>());
+        let sizes = (size_of::<u32>(), size_of::<BindingBucket>());
         let descriptor = &self.running.tables.descriptors.bindings;
-        let batch = syscall::lookup_batch(descriptor, sizes, cursor.map(|cursor| cursor.0), limit)
+        let buckets = limit.div_ceil(BINDING_SLOTS as usize);
+        let batch = syscall::lookup_batch(descriptor, sizes, cursor.map(|cursor| cursor.0), buckets)
             .map_err(at(Operation::Read, map::BINDINGS, "a batch"))?;
-        let entries = batch.keys.chunks_exact(sizes.0).zip(batch.values.chunks_exact(sizes.1));
-        let rows = entries.filter_map(|(key, value)| Some((syscall::decode(key)?, syscall::decode(value)?)));
+        let buckets = batch.values.chunks_exact(sizes.1).filter_map(syscall::decode::<BindingBucket>);
+        let rows = buckets.flat_map(|bucket| bucket.0).filter_map(|slot| slot.binding());
         Ok(Page { rows: rows.collect(), next: batch.next.map(Cursor) })
     }
 
     fn binding(&mut self, key: &BindingKey) -> Result<Option<Binding>> {
-        match self.running.tables.bindings.get(key, 0) {
-            Ok(binding) => Ok(Some(binding)),
-            Err(MapError::KeyNotFound) => Ok(None),
-            Err(error) => Err(at(Operation::Read, map::BINDINGS, key)(io_error(error))),
+        let fail = at(Operation::Read, map::BINDINGS, key);
+        let path = BindingPath::new(key, self.running.seed, self.running.sizes.binding_buckets());
+        for n in 0..BINDING_PROBES {
+            let bucket = self.running.tables.bindings.get(&path.bucket(n), 0);
+            let BindingBucket(slots) = bucket.map_err(|error| fail(io_error(error)))?;
+            let found = slots.iter().filter_map(BindingSlot::binding).find(|(found, _)| found == key);
+            if found.is_some() || slots[0].passed == 0 {
+                return Ok(found.map(|(_, binding)| binding));
+            }
         }
+        Ok(None)
     }
 
     fn apply_bindings(&mut self, records: &[BindingRecord]) -> Result<Vec<RecordResult>> {
@@ -341,9 +450,13 @@ impl DataPlane for Xdp {
     }
 
     fn usage(&mut self) -> Result<Usage> {
-        let fail = at(Operation::Read, map::HANDS, hand::BINDINGS_LIVE);
-        let bindings = self.running.tables.hands.get(&hand::BINDINGS_LIVE, 0);
-        Ok(Usage { bindings: bindings.map_err(|error| fail(io_error(error)))?.value })
+        let hand = |hand: u32| {
+            let fail = at(Operation::Read, map::HANDS, hand);
+            let value = self.running.tables.hands.get(&hand, 0).map_err(|error| fail(io_error(error)))?.value;
+            // Counted up and down by programs that may be replaced in between.
+            Ok(if (value as i64) < 0 { 0 } else { value })
+        };
+        Ok(Usage { bindings: hand(hand::BINDINGS_LIVE)?, holds: hand(hand::HOLDS_LIVE)? })
     }
 
     fn sweep(&mut self, request: &SweepRequest) -> Result<SweepReport> {

@@ -1,6 +1,7 @@
 //! What an interface is, and what it needs before an XDP program can be attached.
 
 mod ethtool;
+mod redirect;
 
 use std::fmt;
 use std::io;
@@ -12,6 +13,7 @@ use rtnetlink::packet_route::link::{
 };
 
 use ethtool::Ethtool;
+pub use redirect::takes_redirects;
 
 /// Largest MTU that native XDP takes when a frame has to lie in one 4 KiB page: what is left after the
 /// headroom, the kernel's trailer and the Ethernet header with tags. Some drivers take less and say so.
@@ -275,6 +277,17 @@ impl Interface {
         }
         Ok(found)
     }
+}
+
+/// Name of the interface with that index, in the network namespace of this thread.
+pub fn name_of(ifindex: u32) -> Option<String> {
+    let mut name = [0; libc::IF_NAMESIZE];
+    // SAFETY: the buffer has the size that the function asks for.
+    if unsafe { libc::if_indextoname(ifindex, name.as_mut_ptr()) }.is_null() {
+        return None;
+    }
+    // SAFETY: the function ended it with a zero.
+    Some(unsafe { std::ffi::CStr::from_ptr(name.as_ptr()) }.to_string_lossy().into_owned())
 }
 
 async fn links() -> Result<Vec<LinkMessage>, NetlinkError> {

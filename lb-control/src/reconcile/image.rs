@@ -2,18 +2,19 @@
 
 use super::ResolvedHop;
 use lb_common::abi::{
-    Addr, Affinity, Backend, Be16, Mode, Service, ServiceFlags, ServiceKey, Settings, SettingsFlags, Status,
-    VLAN_KEEP, VLAN_NONE,
+    Addr, AffinityRules, Backend, Be16, FlowKey, Mode, QuicConfig, Secrets, Service, ServiceKey, Settings,
+    SettingsFlags, Status, VLAN_KEEP, VLAN_NONE,
 };
 use lb_core::pool::{
-    AffinitySpec, BackendSpec, Desired, NodeSpec, ServiceSpec, Vlan,
+    BackendSpec, Desired, NodeSpec, PoolSpec, ServiceSpec, Vlan,
     layout::{BackendPlan, ServicePlan},
+    row::{self, nanoseconds},
+    secret::{self, Clocks},
     status,
 };
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::IpAddr,
-    time::Duration,
 };
 
 /// Content of every table that the reconciler writes, but for the arena: new selection tables go where none
@@ -28,6 +29,14 @@ pub(super) struct Image {
     pub(super) backends: BTreeMap<u16, Backend>,
     /// Words that are not 0.
     pub(super) statuses: BTreeMap<u32, u64>,
+    /// Rules of affinities that have some, by service slot.
+    pub(super) affinities: BTreeMap<u16, AffinityRules>,
+    /// Configurations of QUIC connection ids in use, by [`QuicConfig::place`].
+    pub(super) quic: BTreeMap<u32, QuicConfig>,
+    /// Keys that packets are checked with.
+    pub(super) secrets: Secrets,
+    /// Marks of the backends of spliced services.
+    pub(super) marks: HashSet<FlowKey>,
     pub(super) devices: BTreeSet<u32>,
     pub(super) attached: BTreeSet<String>,
 }
@@ -39,17 +48,43 @@ pub(super) struct World {
     pub(super) hops: HashMap<IpAddr, ResolvedHop>,
     /// Verdicts of health checks by service and backend name; those missing count as healthy.
     pub(super) health: HashMap<(String, String), bool>,
-    /// Indices of interfaces that packets come in on.
-    pub(super) ingress: BTreeSet<u32>,
+    /// Interfaces that packets come in on, by index, and their MTU.
+    pub(super) ingress: BTreeMap<u32, u32>,
+    /// What the clocks say.
+    pub(super) clocks: Clocks,
     /// Tunnel sources that were used last, until routes say better.
     pub(super) tunnel: [Addr; 2],
 }
 
+/// MTU of Ethernet.
+const USUAL_MTU: u16 = 1_500;
+
 impl World {
     /// Verdict on a backend, `None` when it is not checked.
     pub(super) fn healthy(&self, service: &str, backend: &str) -> Option<bool> {
-        // The map's key is a pair of owned names; it is asked for rarely enough to make them.
+        // The map's key is a pair of owned names: none are made for nodes that check nobody.
+        if self.health.is_empty() {
+            return None;
+        }
         self.health.get(&(service.to_owned(), backend.to_owned())).copied()
+    }
+
+    /// The least MTU of the links of clients and of a service's backends, as far as they are known.
+    fn mtu(&self, pools: &[PoolSpec]) -> u16 {
+        let backends = pools.iter().flat_map(|pool| &pool.service.backends);
+        let hops = backends.filter_map(|backend| self.hops.get(&backend.address)).map(|way| way.hop.mtu);
+        let ingress = self.ingress.values().map(|&mtu| u16::try_from(mtu).unwrap_or(u16::MAX));
+        hops.chain(ingress).filter(|&mtu| mtu > 0).min().unwrap_or(USUAL_MTU)
+    }
+
+    /// The mark of a source-NAT address that is the balancer's alone.
+    ///
+    /// What comes for one that this host itself connects from may be meant for the host, health checks above all, and
+    /// the host resets what is not.
+    fn source_mark(&self, service: &ServiceSpec) -> Option<FlowKey> {
+        let source =
+            service.source.filter(|&source| self.hops.values().all(|way| way.source != Some(source)))?;
+        Some(FlowKey::mark(source.into(), Be16::default()))
     }
 
     fn tunnel_source(&self, desired: &Desired, v4: bool) -> Addr {
@@ -67,21 +102,30 @@ impl World {
 }
 
 impl Image {
-    /// What the tables should hold; `places` are the services' in the order of `desired`.
-    pub(super) fn build(desired: &Desired, places: &[ServicePlan], world: &World) -> Self {
+    /// What the tables should hold; `pools` are those of `desired` and `places` theirs, in their order.
+    pub(super) fn build(
+        desired: &Desired,
+        pools: &[PoolSpec],
+        places: &[ServicePlan],
+        world: &World,
+    ) -> Self {
         let mut image = Self {
             settings: settings(desired, world),
-            devices: world.ingress.clone(),
+            devices: world.ingress.keys().copied().collect(),
+            secrets: desired.node.secrets.keys(world.clocks),
             attached: desired.node.interfaces.iter().cloned().collect(),
             ..Self::default()
         };
-        for (service, place) in desired.services.iter().zip(places) {
-            let row = self::service(service, place);
-            image.services.insert(key(service), row);
-            image.services.insert(ServiceKey::vip(service.address.into()), Service::default());
-            if is_alone(service, desired) {
-                let alone = ServiceKey::alone(service.address.into(), service.protocol.number());
-                image.services.insert(alone, row);
+        let mut on_vip = HashMap::new();
+        for service in &desired.services {
+            *on_vip.entry((service.address, service.protocol)).or_insert(0_u32) += 1;
+        }
+        for (index, (pool, place)) in pools.iter().zip(places).enumerate() {
+            let service = &pool.service;
+            if pool.prefix.is_none() {
+                let is_alone = on_vip.get(&(service.address, service.protocol)) == Some(&1);
+                let of_paths = pools[index + 1..].iter().take_while(|pool| pool.prefix.is_some()).count();
+                image.add_service(&pools[index..=index + of_paths], place, is_alone, world);
             }
             for (backend, place) in service.backends.iter().zip(&place.backends) {
                 let row = self::backend(service, backend, place, world);
@@ -89,6 +133,10 @@ impl Image {
                     image.devices.insert(row.hop.ifindex);
                 }
                 image.backends.insert(place.slot, row);
+                if service.is_spliced() {
+                    image.marks.insert(FlowKey::mark(row.address, row.port));
+                    image.marks.extend(world.source_mark(service));
+                }
                 let healthy = world.healthy(&service.name, &backend.name).unwrap_or(true);
                 let status = status::effective(backend.admin, backend.weight, healthy);
                 let bits = image.status_word(Status::word(place.slot));
@@ -96,6 +144,25 @@ impl Image {
             }
         }
         image
+    }
+
+    /// Adds what is looked up by the address and slot of the service whose pools these are.
+    fn add_service(&mut self, pools: &[PoolSpec], place: &ServicePlan, is_alone: bool, world: &World) {
+        let Some(PoolSpec { service, .. }) = pools.first() else { return };
+        let row = row::service(service, place);
+        self.services.insert(key(service), row);
+        self.services.insert(ServiceKey::vip(service.address.into()), Service::default());
+        if is_alone {
+            // Fragments without ports can only be for this service.
+            let alone = ServiceKey::alone(service.address.into(), service.protocol.number());
+            self.services.insert(alone, row);
+        }
+        let rules = row::rules(service, place, row::mss(service, world.mtu(pools)));
+        self.affinities.extend(rules.map(|rules| (place.slot, rules)));
+        for configuration in service.affinity.quic().into_iter().flat_map(|quic| &quic.configurations) {
+            let entry = QuicConfig::new(configuration.layout, configuration.key.as_ref());
+            self.quic.extend(QuicConfig::place(place.slot, configuration.rotation).map(|at| (at, entry)));
+        }
     }
 
     /// A status word.
@@ -120,11 +187,14 @@ pub(super) fn own(settings: &Settings) -> Settings {
         schema: 0,
         flags: settings.flags & !THEIRS,
         binding_capacity: 0,
-        binding_ring: 0,
+        binding_buckets: 0,
         half_open: 0,
         flows: 0,
         version: 0,
         tick: 0,
+        holds: 0,
+        cpu_holds: 0,
+        seed: 0,
         ..*settings
     }
 }
@@ -136,17 +206,12 @@ pub(super) fn key(service: &ServiceSpec) -> ServiceKey {
 
 fn settings(desired: &Desired, world: &World) -> Settings {
     let NodeSpec { session_secret, gue_port, timeouts, limits, .. } = &desired.node;
-    let half = |start: usize| {
-        let mut word = [0; 8];
-        word.copy_from_slice(&session_secret[start..start + 8]);
-        u64::from_le_bytes(word)
-    };
     let flag = |flag: u32, is_set: bool| if is_set { flag } else { 0 };
     let services = &desired.services;
     own(&Settings {
         flags: flag(SettingsFlags::NAT, services.iter().any(|service| service.mode == Mode::Nat))
             | flag(SettingsFlags::ANY_PORT, services.iter().any(|service| service.port == 0)),
-        session_secret: [half(0), half(8)],
+        session_secret: secret::words(session_secret),
         tunnel_v4: world.tunnel_source(desired, true),
         tunnel_v6: world.tunnel_source(desired, false),
         gue_port: (*gue_port).into(),
@@ -159,48 +224,10 @@ fn settings(desired: &Desired, world: &World) -> Settings {
         tcp_reset: nanoseconds(timeouts.tcp_reset),
         udp_new: nanoseconds(timeouts.udp_new),
         udp_established: nanoseconds(timeouts.udp_established),
+        head_timeout: nanoseconds(timeouts.request_head),
+        connect_timeout: nanoseconds(timeouts.connect),
         ..Settings::default()
     })
-}
-
-fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// Whether fragments without ports can only be for this service.
-fn is_alone(service: &ServiceSpec, desired: &Desired) -> bool {
-    let rivals = desired
-        .services
-        .iter()
-        .filter(|other| other.address == service.address && other.protocol == service.protocol);
-    rivals.count() == 1
-}
-
-fn service(spec: &ServiceSpec, place: &ServicePlan) -> Service {
-    let (affinity, prefix_v4, prefix_v6) = match spec.affinity {
-        AffinitySpec::None => (Affinity::None, 32, 128),
-        AffinitySpec::SourceIp { v4, v6 } => (Affinity::SourceIp, v4, v6),
-    };
-    let snat = if spec.source.is_some() { ServiceFlags::SNAT } else { 0 };
-    Service {
-        id: spec.id,
-        slot: place.slot,
-        mode: spec.mode as u8,
-        affinity: affinity as u8,
-        table: place.table,
-        table_mask: place.mask,
-        members: place.members,
-        member_count: place.member_count,
-        prefix_v4,
-        prefix_v6,
-        flags: snat,
-        binding_rate: spec.binding_rate,
-        lifetime: nanoseconds(spec.lifetime),
-        source: spec.source.map(Addr::from).unwrap_or_default(),
-        mss: spec.mss.unwrap_or_default(),
-        pad: 0,
-        pad2: 0,
-    }
 }
 
 fn backend(service: &ServiceSpec, spec: &BackendSpec, place: &BackendPlan, world: &World) -> Backend {

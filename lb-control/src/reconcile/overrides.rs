@@ -1,6 +1,6 @@
 //! What administrators changed at run time, and the file that keeps it over a restart.
 
-use lb_core::pool::{Admin, Desired};
+use lb_core::pool::{Admin, BackendSpec, Desired};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -11,7 +11,7 @@ use std::{
 /// What administrators changed at run time; kept over reloads and restarts until cleared.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Overrides {
-    /// By service name and backend name.
+    /// By name of the service (or of a path's pool) and backend name.
     pub backends: BTreeMap<(String, String), Override>,
 }
 
@@ -52,13 +52,19 @@ impl Overrides {
     /// The desired state with the overrides in it; those of unknown backends wait.
     pub fn apply_to(&self, desired: &Desired) -> Desired {
         let mut effective = desired.clone();
-        for service in &mut effective.services {
-            for backend in &mut service.backends {
-                let Some(change) = self.backends.get(&(service.name.clone(), backend.name.clone())) else {
+        let change = |pool: &str, backends: &mut [BackendSpec]| {
+            for backend in backends {
+                let Some(change) = self.backends.get(&(pool.to_owned(), backend.name.clone())) else {
                     continue;
                 };
                 backend.admin = change.admin.unwrap_or(backend.admin);
                 backend.weight = change.weight.unwrap_or(backend.weight);
+            }
+        };
+        for service in &mut effective.services {
+            change(&service.name, &mut service.backends);
+            for path in &mut service.paths {
+                change(&path.name, &mut path.backends);
             }
         }
         effective

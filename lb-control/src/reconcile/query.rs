@@ -12,7 +12,7 @@ use lb_common::abi::{
     Addr, Binding, BindingKey, BindingOp, BindingRecord, BindingWord, Counters, Flow, FlowWord, MAX_BACKENDS,
     MAX_SERVICES, Outcome, RecordResult, ServiceKey, Status, map,
 };
-use lb_core::pool::{BackendSpec, ServiceSpec, layout::BackendPlan};
+use lb_core::pool::{BackendSpec, Desired, ServiceSpec, layout::BackendPlan};
 use std::{collections::HashMap, net::IpAddr, time::Duration};
 
 /// Names of what bindings and flows speak of by number.
@@ -25,7 +25,8 @@ impl<'a> Names<'a> {
     fn of(applied: Option<&'a Applied>) -> Self {
         let mut names = Self { services: HashMap::new(), backends: HashMap::new() };
         let Some(applied) = applied else { return names };
-        for (service, place) in applied.effective.services.iter().zip(&applied.places) {
+        for (pool, place) in applied.pools.iter().zip(&applied.places) {
+            let service = &pool.service;
             names.services.insert(service.id, &service.name);
             for (backend, place) in service.backends.iter().zip(&place.backends) {
                 names.backends.insert((place.slot, place.generation), &backend.name);
@@ -47,20 +48,27 @@ impl Node {
     pub(super) fn view(&mut self) -> dataplane::Result<View> {
         let applied = self.applied().cloned();
         let mut services = Vec::new();
-        for (spec, place) in
-            applied.iter().flat_map(|applied| applied.effective.services.iter().zip(&applied.places))
-        {
+        for (pool, place) in applied.iter().flat_map(|applied| applied.pools.iter().zip(&applied.places)) {
+            let spec = &pool.service;
             let slots: Vec<u16> = place.backends.iter().map(|backend| backend.slot).collect();
             let traffic = self.plane.counters(&[place.slot], &slots)?;
             let backends = spec.backends.iter().zip(&place.backends).zip(traffic.backends);
             let backends = backends
                 .map(|((backend, place), counters)| self.backend_view(spec, backend, *place, counters));
+            let backends: Vec<BackendView> = backends.collect();
+            let counters = match &pool.prefix {
+                None => traffic.services.first().copied().unwrap_or_default(),
+                Some(_) => {
+                    backends.iter().fold(Counters::default(), |sum, backend| added(sum, backend.counters))
+                }
+            };
             services.push(ServiceView {
-                backends: backends.collect(),
+                backends,
+                counters,
+                prefix: pool.prefix.clone(),
                 spec: spec.clone(),
                 slot: place.slot,
                 table_size: if place.member_count == 0 { 0 } else { place.mask + 1 },
-                counters: traffic.services.first().copied().unwrap_or_default(),
             });
         }
         services.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
@@ -81,9 +89,8 @@ impl Node {
         counters: Counters,
     ) -> BackendView {
         let configured = self.applied().and_then(|applied| {
-            let services = &applied.desired.services;
-            let service = services.iter().find(|other| other.name == service.name)?;
-            service.backends.iter().find(|other| other.name == spec.name)
+            let backends = configured_backends(&applied.desired, &service.name)?;
+            backends.iter().find(|other| other.name == spec.name)
         });
         let word = self.target().status_word(Status::word(place.slot));
         BackendView {
@@ -127,6 +134,7 @@ impl Node {
             row(map::ARENA, sizes.arena, self.arena_used()),
             row(map::BINDINGS, sizes.bindings, Some(usage.bindings)),
             row(map::FLOWS, sizes.flow_records(), flows_live),
+            row(map::HOLDS, sizes.holds, Some(usage.holds)),
         ])
     }
 
@@ -207,8 +215,11 @@ impl Node {
     }
 
     pub(super) fn explain(&mut self, service: &str) -> Result<ExplainInputs, ChangeError> {
-        let key = super::image::key(self.service(service)?.0);
-        let row = self.target().services.get(&key).copied().unwrap_or_default();
+        let (spec, place) = self.service(service)?;
+        let row = lb_core::pool::row::service(spec, place);
+        let rules = self.target().affinities.get(&place.slot).copied().unwrap_or_default();
+        let servers = place.servers.entries().to_vec();
+        let secrets = Box::new(self.target().secrets);
         let (table, members) = if row.member_count == 0 {
             (Vec::new(), Vec::new())
         } else {
@@ -224,6 +235,9 @@ impl Node {
             service: row,
             table,
             members,
+            rules,
+            servers,
+            secrets,
             view,
             session_secret: self.target().settings.session_secret,
         })
@@ -235,8 +249,8 @@ impl Node {
         name: &str,
     ) -> Result<(&ServiceSpec, &lb_core::pool::layout::ServicePlan), ChangeError> {
         let applied = self.applied().ok_or_else(|| self.unknown_service(name))?;
-        let mut services = applied.effective.services.iter().zip(&applied.places);
-        services.find(|(service, _)| service.name == name).ok_or_else(|| self.unknown_service(name))
+        let mut pools = applied.pools.iter().map(|pool| &pool.service).zip(&applied.places);
+        pools.find(|(service, _)| service.name == name).ok_or_else(|| self.unknown_service(name))
     }
 
     /// A backend of a service and its place.
@@ -256,10 +270,10 @@ impl Node {
     }
 
     fn unknown_service(&self, name: &str) -> ChangeError {
-        let services = self.applied().into_iter().flat_map(|applied| &applied.effective.services);
+        let pools = self.applied().into_iter().flat_map(|applied| &applied.pools);
         ChangeError::UnknownService {
             name: name.to_owned(),
-            suggestion: nearest(name, services.map(|service| service.name.as_str())),
+            suggestion: nearest(name, pools.map(|pool| pool.service.name.as_str())),
         }
     }
 
@@ -274,12 +288,32 @@ impl Node {
                 Some(vec![(place.slot, place.generation)])
             }
             (None, Some(backend)) => {
-                let services = self.applied().into_iter().flat_map(|applied| &applied.effective.services);
-                let found = services.filter_map(|service| self.backend(&service.name, backend).ok());
+                let pools = self.applied().into_iter().flat_map(|applied| &applied.pools);
+                let found = pools.filter_map(|pool| self.backend(&pool.service.name, backend).ok());
                 Some(found.map(|(_, place)| (place.slot, place.generation)).collect())
             }
         };
         Ok(Wanted { service: id, backends })
+    }
+}
+
+/// Backends of a service or of a path's pool, as configured.
+fn configured_backends<'a>(desired: &'a Desired, pool: &str) -> Option<&'a [BackendSpec]> {
+    desired.services.iter().find_map(|service| {
+        let path = || service.paths.iter().find(|path| path.name == pool).map(|path| &path.backends[..]);
+        if service.name == pool { Some(&service.backends[..]) } else { path() }
+    })
+}
+
+/// The sum of two counters.
+const fn added(a: Counters, b: Counters) -> Counters {
+    Counters {
+        packets: a.packets.wrapping_add(b.packets),
+        bytes: a.bytes.wrapping_add(b.bytes),
+        reply_packets: a.reply_packets.wrapping_add(b.reply_packets),
+        reply_bytes: a.reply_bytes.wrapping_add(b.reply_bytes),
+        bindings: a.bindings.wrapping_add(b.bindings),
+        connections: a.connections.wrapping_add(b.connections),
     }
 }
 
@@ -330,5 +364,6 @@ fn flow_row(flow: &Flow, names: &Names<'_>, now: u64) -> FlowRow {
         state: FlowWord(flow.word).state(),
         session: flow.session,
         idle: Duration::from_nanos(now.saturating_sub(flow.last_seen)),
+        offset: FlowWord(flow.word).has(FlowWord::SPLICED).then(|| flow.answer.wrapping_sub(flow.isn)),
     }
 }

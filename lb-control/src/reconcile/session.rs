@@ -67,4 +67,6 @@ pub struct FlowRow {
     pub session: u64,
     /// Time since its last packet was noted.
     pub idle: Duration,
+    /// Spliced: what is added to the client's acknowledgements and taken from the backend's sequence numbers, modulo 2^32.
+    pub offset: Option<u32>,
 }

@@ -1,7 +1,7 @@
 //! What runs, as people and programs ask for it.
 
 use crate::dataplane::{Attachment, Migration, Sizes};
-use lb_common::abi::{Counters, Hop, Outcome, Service, Status};
+use lb_common::abi::{AffinityRules, Counters, Hop, Outcome, Secrets, Server, Service, Status};
 use lb_core::pool::{Admin, BackendSpec, ServiceSpec};
 use std::net::IpAddr;
 
@@ -39,19 +39,21 @@ pub struct View {
     pub repairing: bool,
 }
 
-/// A service that runs.
+/// A service, or the pool of a path, that runs.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ServiceView {
-    /// As desired, overrides applied.
+    /// As desired, overrides applied; for a path's pool with the pool's name, id and backends.
     pub spec: ServiceSpec,
     /// Place of its counters.
     pub slot: u16,
     /// Slots of its selection table.
     pub table_size: u32,
-    /// Its traffic.
+    /// Its traffic; for a path's pool that of its backends, since the service counts the rest.
     pub counters: Counters,
     /// Its backends, in the order of the configuration.
     pub backends: Vec<BackendView>,
+    /// For a path's pool: what the path begins with.
+    pub prefix: Option<String>,
 }
 
 /// A backend that runs.
@@ -120,6 +122,12 @@ pub struct ExplainInputs {
     pub table: Vec<u16>,
     /// Backend slots of the member list.
     pub members: Vec<u16>,
+    /// Rules of the service's affinity; all zero when it needs none.
+    pub rules: AffinityRules,
+    /// Marks of the pool's servers, sorted.
+    pub servers: Vec<Server>,
+    /// Keys that packets are checked with.
+    pub secrets: Box<Secrets>,
     /// The service's backends.
     pub view: ServiceView,
     /// Secret of the session-key hash, as in [`lb_common::abi::Settings`].

@@ -122,6 +122,32 @@ fn programs_of_others_are_named_and_left_alone() {
 }
 
 #[test]
+fn programs_of_other_loaders_are_named_with_the_cure() {
+    let sandbox = Sandbox::new();
+    sandbox.veth("lb0", "peer0");
+    let mut plane = sandbox.open(SIZES);
+    // As iproute2 attaches: by netlink, without a link that somebody owns.
+    for (name, cure) in
+        [("t_foreign", "ip link set dev lb0 xdp off"), ("xdp_dispatcher", "xdp-loader unload lb0 --all")]
+    {
+        let theirs = crate::program::pass_program(name);
+        for (option, mode) in [("xdpdrv", "native mode"), ("xdpgeneric", "skb mode")] {
+            run(&format!("ip link set dev lb0 {option} pinned {}", theirs.path()));
+            let shown = output("ip -d link show lb0");
+            let error = plane.attach("lb0").expect_err("refused").to_string();
+            let id =
+                shown.split("prog/xdp id ").nth(1).and_then(|rest| rest.split(' ').next()).expect("an id");
+            for part in ["lb0", &format!("\"{name}\" (id {id}, {mode})"), cure] {
+                assert!(error.contains(part), "no {part} in: {error}");
+            }
+            assert_eq!(output("ip -d link show lb0"), shown, "it was left alone");
+            run(&format!("ip link set dev lb0 {option} off"));
+        }
+    }
+    plane.attach("lb0").expect("it attaches once they are gone");
+}
+
+#[test]
 fn what_cannot_be_attached_to_is_said_with_the_reason() {
     let sandbox = Sandbox::new();
     sandbox.veth("lb0", "peer0");

@@ -3,5 +3,8 @@
 mod attach;
 mod bench;
 mod migrate;
+mod older;
+#[path = "../net_namespaces/program.rs"]
+mod program;
 mod reconcile;
 mod sandbox;

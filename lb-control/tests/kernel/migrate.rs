@@ -3,9 +3,9 @@
 use crate::sandbox::{SIZES, Sandbox, Wire, bindings, mac};
 use aya::maps::{Array, HashMap, Map, MapData};
 use lb_common::abi::{
-    Addr, ArenaChunk, Backend, Be16, Binding, BindingKey, BindingOp, BindingRecord, BindingWord, Flow,
-    FlowKey, FlowRef, FlowState, FlowWord, Hand, Outcome, RECORDS_PER_RUN, RecordResult, SCHEMA_VERSION,
-    Service, ServiceKey, Settings, SettingsFlags, SweepRequest, hand, map,
+    Addr, ArenaChunk, Backend, Be16, BindingKey, BindingOp, BindingRecord, BindingWord, Flow, FlowKey,
+    FlowRef, FlowState, FlowWord, Hand, Outcome, RECORDS_PER_RUN, RecordResult, SCHEMA_VERSION, Service,
+    ServiceKey, Settings, SettingsFlags, SweepRequest, hand, map,
 };
 use lb_control::dataplane::{
     DataPlane, Sizes,
@@ -96,7 +96,7 @@ fn bindings_and_flows_move_into_larger_tables() {
     let before = bindings(&mut plane);
     let key = ServiceKey::service(Addr::from(Ipv4Addr::new(10, 99, 0, 1)), Be16::new(80), 6);
     plane.put_service(&key, &Service { id: 9, ..Service::default() }).expect("written");
-    plane.put_arena(3, &ArenaChunk([5; 256])).expect("written");
+    plane.put_arena(3, &[ArenaChunk([5; 256])]).expect("written");
     let half_open = flow(1, FlowState::Answered);
     let open: Vec<Flow> = (2..500).map(|number| flow(number, FlowState::Established)).collect();
     put_flow(&maps, 7, &half_open);
@@ -104,15 +104,15 @@ fn bindings_and_flows_move_into_larger_tables() {
         put_flow(&maps, SIZES.half_open() + 2 * place as u32, flow);
     }
 
-    let larger = Sizes { bindings: 8_192, flows: 4_096, arena: 512 };
+    let larger = Sizes { bindings: 8_192, flows: 4_096, arena: 512, holds: 128 };
     let migration = plane.resize(&larger).expect("resized");
     assert_eq!((migration.bindings, migration.bindings_left_out), (3_000, 0));
     assert_eq!((migration.flows, migration.flows_left_out), (499, 0));
     assert_eq!(plane.sizes(), larger);
     assert_eq!(bindings(&mut plane), before);
     assert_eq!(plane.services().expect("read").len(), 1);
-    assert_eq!(plane.arena(3).expect("read"), ArenaChunk([5; 256]));
-    assert_eq!(plane.arena(511).expect("read"), ArenaChunk([0; 256]));
+    assert_eq!(plane.arena(3, 1).expect("read"), [ArenaChunk([5; 256])]);
+    assert_eq!(plane.arena(511, 1).expect("read"), [ArenaChunk([0; 256])]);
     let settings = plane.settings().expect("read");
     assert_eq!(settings.flags & SettingsFlags::MIGRATING, 0);
     assert_eq!((settings.binding_capacity, settings.flows), (8_192, 4_096));
@@ -137,12 +137,12 @@ fn tables_that_go_on_keep_their_hands() {
     let maps = sandbox.root.join("maps");
     bind(&mut plane, 1..=700);
     let hand = |place| pinned_array::<Hand>(&maps, map::HANDS).get(&place, 0).expect("inside").value;
-    let (ring, live) = (hand(hand::BINDING), hand(hand::BINDINGS_LIVE));
+    let live = hand(hand::BINDINGS_LIVE);
     pinned_array::<Hand>(&maps, map::HANDS)
         .set(hand::FLOW, Hand { value: 345, ..Hand::default() }, 0)
         .expect("written");
     plane.resize(&Sizes { flows: 4_096, ..SIZES }).expect("resized");
-    assert_eq!((hand(hand::BINDING), hand(hand::BINDINGS_LIVE)), (ring, live));
+    assert_eq!((hand(hand::BINDINGS_LIVE), live), (700, 700));
     assert_eq!(plane.usage().expect("read").bindings, 700);
     plane.resize(&Sizes { bindings: 8_192, flows: 4_096, ..SIZES }).expect("resized");
     assert_eq!(plane.usage().expect("read").bindings, 700);
@@ -290,9 +290,9 @@ static OLDER: [Schema; 2] = [
     Schema::CURRENT,
     Schema {
         version: 0,
-        binding: |key, value| {
-            let (key, value): (BindingKey, Binding) = (Schema::CURRENT.binding)(key, value)?;
-            Some((BindingKey::new(key.service + 100, key.session), value))
+        bindings: |key, value| {
+            let bindings = (Schema::CURRENT.bindings)(key, value).into_iter();
+            bindings.map(|(key, value)| (BindingKey::new(key.service + 100, key.session), value)).collect()
         },
         ..Schema::CURRENT
     },
@@ -381,7 +381,7 @@ fn records_are_applied_by_generation_and_expired_bindings_are_swept() {
     let request = lb_common::abi::SweepRequest {
         target: lb_common::abi::SweepTarget::Bindings as u32,
         start: 0,
-        count: SIZES.binding_ring(),
+        count: SIZES.binding_slots(),
         pad: 0,
     };
     let report = plane.sweep(&request).expect("runs");

@@ -1,11 +1,16 @@
 //! The reconciler over the kernel's tables.
 
 use crate::sandbox::{SIZES, Sandbox, output, run};
-use lb_common::abi::{BindingKey, BindingOp, BindingRecord, BindingWord, Hop, Mac, Mode};
+use lb_common::abi::{
+    Be16, BindingBucket, BindingKey, BindingOp, BindingRecord, BindingWord, FlowKey, Hop, Mac, Mode,
+    OnMismatch, Reading,
+};
+use lb_common::affinity::quic::Layout;
 use lb_control::dataplane::{DataPlane, xdp::Xdp};
 use lb_control::reconcile::{self, HopChange, HopState, ResolvedHop, SessionFilter};
 use lb_core::pool::{
-    Admin, AffinitySpec, BackendSpec, Desired, Limits, NodeSpec, Protocol, ServiceSpec, Timeouts, Vlan,
+    Admin, AffinitySpec, BackendSpec, CookieSpec, Desired, Fallback, Limits, NodeSpec, PathSpec, Protocol,
+    QuicConfiguration, QuicSpec, ServiceSpec, Timeouts, Vlan,
 };
 use std::{net::Ipv4Addr, time::Duration};
 
@@ -18,13 +23,17 @@ fn desired() -> Desired {
         weight: 100,
         admin: Admin::Enabled,
         vlan: Vlan::Auto,
+        route: None,
+        server_id: None,
     });
     Desired {
         node: NodeSpec {
             interfaces: vec!["lb0".into()],
             bindings: SIZES.bindings,
             flows: SIZES.flows,
+            held: SIZES.holds,
             session_secret: [1; 16],
+            secrets: Default::default(),
             tunnel_v4: None,
             tunnel_v6: None,
             gue_port: 6_080,
@@ -35,6 +44,8 @@ fn desired() -> Desired {
                 tcp_reset: Duration::from_secs(5),
                 udp_new: Duration::from_secs(30),
                 udp_established: Duration::from_secs(120),
+                request_head: Duration::from_secs(20),
+                connect: Duration::from_secs(10),
             },
             limits: Limits { answer_rate: 1_000, prefix_quota: 0, prefix_window: Duration::from_secs(10) },
         },
@@ -50,6 +61,8 @@ fn desired() -> Desired {
             binding_rate: 1_000,
             source: None,
             mss: None,
+            proxy_protocol: false,
+            paths: Vec::new(),
             backends: backends.collect(),
         }],
     }
@@ -154,6 +167,75 @@ async fn sessions_are_seen_acknowledged_listed_and_deleted() {
     assert!(!sandbox.root.exists());
 }
 
+/// Services whose affinity has rules, servers that packets name, and a pool for a path.
+fn named_servers() -> Desired {
+    let mut state = desired();
+    state.node.secrets.syn_cookie = [3; 16];
+    let mut by_id = state.services[0].clone();
+    let by_cookie = &mut state.services[0];
+    by_cookie.mode = Mode::Nat;
+    by_cookie.affinity = AffinitySpec::HttpCookie(CookieSpec {
+        name: "SESS".into(),
+        reading: Reading::Route,
+        part: Some((b'!', 1)),
+        learn: false,
+        fallback: Fallback::None,
+        on_mismatch: OnMismatch::Count,
+        head_limit: 4_096,
+    });
+    let backends = by_cookie.backends.clone();
+    by_cookie.paths =
+        vec![PathSpec { prefix: "/static/".into(), name: "web/static/".into(), id: 79, backends }];
+    (by_id.name, by_id.id, by_id.protocol) = ("quic".into(), 78, Protocol::Udp);
+    let layout = Layout::new(4, 6).expect("in range");
+    let configurations = vec![QuicConfiguration { rotation: 1, layout, key: Some([9; 16]) }];
+    by_id.affinity = AffinitySpec::QuicCid(QuicSpec { configurations, fallback: Fallback::None });
+    state.services.push(by_id);
+    state
+}
+
+#[tokio::test]
+async fn names_of_servers_stand_in_the_kernel_over_restarts_and_other_sizes() {
+    let sandbox = Sandbox::new();
+    sandbox.veth("lb0", "peer0");
+    let (handle, thread) = reconcile::spawn(Box::new(sandbox.open(SIZES)), None).expect("starts");
+    handle.apply(named_servers()).await.expect("applied");
+    for address in 1..=3 {
+        handle.hop(way(address)).await.expect("taken");
+    }
+    let inputs = handle.explain_inputs("web").await.expect("told");
+    assert_eq!((inputs.servers.len(), inputs.rules.path_count), (3, 1));
+    assert_eq!((inputs.rules.mss_v4, inputs.rules.mss_v6), (1_460, 1_440), "the links' MTU");
+    assert!(inputs.secrets.since_1970 > 0 && inputs.secrets.last_epoch > inputs.secrets.first_epoch);
+    let of_path = handle.explain_inputs("web/static/").await.expect("a path's pool");
+    assert_ne!(of_path.servers, inputs.servers, "servers of its own");
+    assert_eq!((of_path.service.id, of_path.service.slot), (79, inputs.service.slot));
+    assert_eq!(handle.explain_inputs("quic").await.expect("told").servers.len(), 3);
+    drop(handle);
+    thread.join().expect("it ends when nobody needs it");
+
+    // A second life, in tables of other sizes: marks, rules and keys are those of before.
+    let sizes = lb_control::dataplane::Sizes { flows: 2 * SIZES.flows, holds: 2 * SIZES.holds, ..SIZES };
+    let mut plane = sandbox.open(sizes);
+    let mark = FlowKey::mark(Ipv4Addr::new(10, 2, 0, 1).into(), Be16::new(80));
+    assert!(plane.has_mark(&mark).expect("read"), "backends of spliced services stay marked");
+    assert_eq!(plane.quic().expect("read").len(), 1);
+    let settings = plane.settings().expect("read");
+    assert_eq!(settings.holds - settings.cpu_holds, sizes.holds);
+    let (handle, thread) = reconcile::spawn(Box::new(plane), None).expect("starts");
+    let mut same = named_servers();
+    (same.node.flows, same.node.held) = (sizes.flows, sizes.holds);
+    let report = handle.apply(same.clone()).await.expect("applied");
+    assert_eq!(report.writes, 0, "{report:?}");
+    same.services.truncate(0);
+    handle.apply(same).await.expect("applied");
+    drop(handle);
+    thread.join().expect("it ends");
+    let mut plane = sandbox.open(sizes);
+    assert!(!plane.has_mark(&mark).expect("read"));
+    assert!(plane.affinities().expect("read").is_empty() && plane.quic().expect("read").is_empty());
+}
+
 #[tokio::test]
 async fn a_binding_whose_event_was_lost_is_found_by_the_sweep() {
     let sandbox = Sandbox::new();
@@ -175,9 +257,11 @@ async fn a_binding_whose_event_was_lost_is_found_by_the_sweep() {
     assert_eq!((event.service, event.session), (77, 8));
     tokio::time::sleep(Duration::from_millis(300)).await;
     let bindings = aya::maps::MapData::from_pin(second.root.join("maps/BINDINGS")).expect("pinned");
-    let bindings: aya::maps::HashMap<_, BindingKey, lb_common::abi::Binding> =
-        aya::maps::Map::from_map_data(bindings).and_then(TryInto::try_into).expect("a hash map");
-    let found = bindings.get(&BindingKey::new(77, 8), 0).expect("there");
+    let bindings: aya::maps::Array<_, BindingBucket> =
+        aya::maps::Map::from_map_data(bindings).and_then(TryInto::try_into).expect("an array");
+    let slots = bindings.iter().flat_map(|bucket| bucket.expect("read").0);
+    let mut found = slots.filter_map(|slot| slot.binding());
+    let (_, found) = found.find(|(key, _)| *key == BindingKey::new(77, 8)).expect("there");
     assert!(!BindingWord(found.word).has(BindingWord::UNSYNCED));
     drop(handle);
     thread.join().expect("it ends");

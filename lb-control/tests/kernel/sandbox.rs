@@ -67,7 +67,7 @@ impl Drop for Sandbox {
     }
 }
 
-pub(crate) const SIZES: Sizes = Sizes { bindings: 4_096, flows: 1_024, arena: 256 };
+pub(crate) const SIZES: Sizes = Sizes { bindings: 4_096, flows: 1_024, arena: 256, holds: 64 };
 
 pub(crate) fn run(command: &str) {
     let mut words = command.split_whitespace();

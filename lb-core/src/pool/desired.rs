@@ -1,5 +1,7 @@
 //! What an administrator wants: the validated configuration, free of syntax.
 
+use super::AffinitySpec;
+use super::secret::NodeSecrets;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::time::Duration;
 use lb_common::abi::Mode;
@@ -22,8 +24,12 @@ pub struct NodeSpec {
     pub bindings: u32,
     /// Established flows; half-open ones have room of their own.
     pub flows: u32,
+    /// Holds that spliced connections share.
+    pub held: u32,
     /// SipHash key of session keys longer than 64 bits; the same on every node.
     pub session_secret: [u8; 16],
+    /// Keys of SYN cookies and sealed segments; the same on every node.
+    pub secrets: NodeSecrets,
     /// Source of tunnel packets to IPv4 backends; `None` = the route's preferred source.
     pub tunnel_v4: Option<Ipv4Addr>,
     /// Source of tunnel packets to IPv6 backends; `None` = the route's preferred source.
@@ -51,6 +57,10 @@ pub struct Timeouts {
     pub udp_new: Duration,
     /// UDP seen in both directions.
     pub udp_established: Duration,
+    /// Spliced: how long a request head may take to be complete.
+    pub request_head: Duration,
+    /// Spliced: how long a backend may take to answer.
+    pub connect: Duration,
 }
 
 /// Rates and quotas of the whole node.
@@ -89,8 +99,70 @@ pub struct ServiceSpec {
     pub source: Option<IpAddr>,
     /// Clamp the MSS of SYN segments to this.
     pub mss: Option<u16>,
+    /// Whether the first request is preceded by a PROXY protocol header (spliced, with source NAT).
+    pub proxy_protocol: bool,
+    /// Requests that go to pools of their own, by their path (`http-cookie` only).
+    pub paths: Vec<PathSpec>,
     /// Backends, by name without repetition.
     pub backends: Vec<BackendSpec>,
+}
+
+/// Requests whose path begins so have a pool of their own.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PathSpec {
+    /// What the path begins with, at most 120 bytes; the longest of a service's that fits counts.
+    pub prefix: String,
+    /// Name of the pool; unique among services and pools.
+    pub name: String,
+    /// Id from the name or given; part of the pool's bindings, unique among services and pools.
+    pub id: u32,
+    /// Backends, by name without repetition.
+    pub backends: Vec<BackendSpec>,
+}
+
+/// A pool as selection sees it: that of a service, or that of one of its paths.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PoolSpec {
+    /// The service; for a path's pool with the pool's name, id and backends in place of its own, and without paths.
+    pub service: ServiceSpec,
+    /// The path's prefix; `None` = the service's own pool.
+    pub prefix: Option<String>,
+}
+
+impl Desired {
+    /// Every pool: of each service its own, then those of its paths, the longest prefix first.
+    pub fn pools(&self) -> Vec<PoolSpec> {
+        self.services.iter().flat_map(ServiceSpec::pools).collect()
+    }
+}
+
+impl ServiceSpec {
+    /// Whether the balancer answers the client's handshake itself and connects when it has read the request.
+    pub const fn is_spliced(&self) -> bool {
+        match self.affinity {
+            AffinitySpec::HttpCookie(_) => true,
+            AffinitySpec::Payload(_) => matches!(self.protocol, Protocol::Tcp),
+            AffinitySpec::None | AffinitySpec::SourceIp { .. } | AffinitySpec::QuicCid(_) => false,
+        }
+    }
+
+    /// Its own pool, then those of its paths, the longest prefix first.
+    pub fn pools(&self) -> Vec<PoolSpec> {
+        let mut paths: Vec<&PathSpec> = self.paths.iter().collect();
+        paths.sort_by(|a, b| b.prefix.len().cmp(&a.prefix.len()).then_with(|| a.prefix.cmp(&b.prefix)));
+        let own = PoolSpec { service: self.clone(), prefix: None };
+        let of_paths = paths.into_iter().map(|path| PoolSpec {
+            service: Self {
+                name: path.name.clone(),
+                id: path.id,
+                backends: path.backends.clone(),
+                paths: Vec::new(),
+                ..self.clone()
+            },
+            prefix: Some(path.prefix.clone()),
+        });
+        core::iter::once(own).chain(of_paths).collect()
+    }
 }
 
 /// Transport protocol of a service.
@@ -112,20 +184,6 @@ impl Protocol {
     }
 }
 
-/// Where the session key comes from.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum AffinitySpec {
-    /// The 5-tuple.
-    None,
-    /// The client's address, cut to a prefix for each family.
-    SourceIp {
-        /// IPv4 prefix length, 1..=32.
-        v4: u8,
-        /// IPv6 prefix length, 1..=128.
-        v6: u8,
-    },
-}
-
 /// A server of a pool.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BackendSpec {
@@ -143,6 +201,10 @@ pub struct BackendSpec {
     pub admin: Admin,
     /// VLAN of the way to it.
     pub vlan: Vlan,
+    /// The text that names it in cookies read as `route` or `sealed-route`; `None` = its name.
+    pub route: Option<String>,
+    /// Its id in QUIC connection ids; `None` = made of the server number.
+    pub server_id: Option<Vec<u8>>,
 }
 
 /// What the administrator says of a backend.

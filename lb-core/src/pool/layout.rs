@@ -6,15 +6,21 @@
 //! from one to the other is one map update, and nothing that stands is freed before the plan is kept.
 
 mod arena;
+mod filling;
 mod plan;
 mod slots;
+mod stretch;
 
 pub use arena::Region;
 pub use plan::{BackendPlan, FreedBackend, FreedService, Plan, ServicePlan};
+pub use stretch::Stretch;
 
+use super::mark::MarkError;
 use super::table::{self, Share, TableError};
 use super::{Desired, ServiceSpec};
-use lb_common::abi::{ARENA_CHUNK, MAX_BACKENDS, MAX_SERVICES};
+use lb_common::abi::{
+    ARENA_CHUNK, MAX_BACKENDS, MAX_PATH_RULES, MAX_SERVICES, PATH_ENTRIES, PathRule, SERVER_ENTRIES, Server,
+};
 use slots::{BackendSlots, ServiceSlots};
 use std::collections::BTreeMap;
 use thiserror::Error;
@@ -55,6 +61,37 @@ pub enum LayoutError {
         service: String,
         /// What is wrong with its pool.
         source: TableError,
+    },
+    /// A pool whose servers cannot be told apart by what packets say.
+    #[error("service {service:?}: {source}")]
+    Marks {
+        /// The service or pool.
+        service: String,
+        /// What is wrong with its servers.
+        source: MarkError,
+    },
+    /// More path rules than a request is compared with.
+    #[error("service {service:?} has {configured} path rules, at most {MAX_PATH_RULES} are possible")]
+    TooManyPaths {
+        /// The service.
+        service: String,
+        /// Rules configured.
+        configured: usize,
+    },
+    /// No room for the marks of a pool's servers or a service's path rules beside those that stand.
+    #[error(
+        "service {service:?}: no room for {needed} {what}; a node holds {} marks of servers and {} path rules, and twice \
+         what changes while it changes: change fewer services at once, or use fewer backends and paths",
+        SERVER_ENTRIES,
+        PATH_ENTRIES
+    )]
+    EntriesFull {
+        /// The service or pool.
+        service: String,
+        /// "marks of servers" or "path rules".
+        what: &'static str,
+        /// How many.
+        needed: u32,
     },
     /// More backends than the maps hold.
     #[error(
@@ -101,14 +138,15 @@ pub enum LayoutError {
 }
 
 /// Chunks of an arena for this configuration: every table twice, so that all can be swapped at once, rounded up
-/// to a power of two so that not every new backend asks for a new arena.
+/// to an eighth of a power of two so that not every new backend asks for a new arena.
 pub fn arena_chunks(desired: &Desired) -> Result<u32, LayoutError> {
-    let once: u64 = desired.services.iter().map(|service| u64::from(run(service))).sum();
+    let once: u64 = desired.pools().iter().map(|pool| u64::from(run(&pool.service))).sum();
     let needed = (2 * once).max(u64::from(MIN_ARENA_CHUNKS));
     if needed > u64::from(MAX_ARENA_CHUNKS) {
         return Err(LayoutError::ArenaTooLarge { needed });
     }
-    Ok((needed as u32).next_power_of_two())
+    let needed = needed as u32;
+    Ok(needed.next_multiple_of((needed.next_power_of_two() / 8).max(1)))
 }
 
 /// Chunks of a service's table and member list.
@@ -137,13 +175,13 @@ pub struct FoundBackend {
     pub owner: Option<(u32, u64)>,
 }
 
-/// A service as found in pinned maps.
+/// A service, or the pool of a path, as found in pinned maps.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FoundService {
     /// Its id.
     pub id: u32,
-    /// Its slot.
-    pub slot: u16,
+    /// Its slot; `None` for a path's pool, which has that of its service.
+    pub slot: Option<u16>,
     /// First arena slot of its table.
     pub table: u32,
     /// Table size - 1.
@@ -154,14 +192,21 @@ pub struct FoundService {
     pub member_count: u32,
     /// Arena from the table to the end of the member list; empty when it was not read, then the table is written anew.
     pub contents: Vec<u16>,
+    /// Marks of its servers.
+    pub servers: Stretch<Server>,
+    /// Path rules.
+    pub paths: Stretch<PathRule>,
 }
 
-/// A service that stands.
+/// A service or a path's pool that stands.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Standing {
-    slot: u16,
+    /// `None` for a path's pool.
+    slot: Option<u16>,
     /// `None` without backends.
     place: Option<Place>,
+    servers: Stretch<Server>,
+    paths: Stretch<PathRule>,
 }
 
 /// Table and member list of a service in the arena.
@@ -216,12 +261,16 @@ impl Layout {
     ) -> Self {
         let mut layout =
             Self { arena_chunks, backends, services: BTreeMap::new(), service_slots: ServiceSlots::new() };
-        for found in services {
-            if layout.services.contains_key(&found.id) || !layout.service_slots.take(found.slot) {
+        for mut found in services {
+            if layout.services.contains_key(&found.id)
+                || found.slot.is_some_and(|slot| !layout.service_slots.take(slot))
+            {
                 continue;
             }
-            let standing = Standing { slot: found.slot, place: place(&found, arena_chunks) };
-            layout.services.insert(found.id, standing);
+            let place = place(&mut found, arena_chunks);
+            let servers = found.servers.inside(SERVER_ENTRIES);
+            let paths = found.paths.inside(PATH_ENTRIES);
+            layout.services.insert(found.id, Standing { slot: found.slot, place, servers, paths });
         }
         layout
     }
@@ -238,7 +287,7 @@ impl Layout {
 
     /// Slot of a service that stands.
     pub fn service(&self, id: u32) -> Option<u16> {
-        self.services.get(&id).map(|standing| standing.slot)
+        self.services.get(&id).and_then(|standing| standing.slot)
     }
 
     /// Everything that has to be written to get from what stands to what is wanted.
@@ -260,7 +309,7 @@ impl Layout {
 }
 
 /// Where a found service lies; `None` when it has no backends or cannot lie there.
-fn place(found: &FoundService, arena_chunks: u32) -> Option<Place> {
+fn place(found: &mut FoundService, arena_chunks: u32) -> Option<Place> {
     if found.member_count == 0 {
         return None;
     }
@@ -274,7 +323,7 @@ fn place(found: &FoundService, arena_chunks: u32) -> Option<Place> {
         mask: found.mask,
         members: found.members,
         count: found.member_count,
-        made: Made::Found(found.contents.clone()),
+        made: Made::Found(core::mem::take(&mut found.contents)),
     })
 }
 

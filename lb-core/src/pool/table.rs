@@ -23,7 +23,7 @@ use lb_common::select;
 use thiserror::Error;
 
 /// Smallest table of a pool that has a server.
-pub const MIN_SLOTS: u32 = 8_192;
+pub const MIN_SLOTS: u32 = 16_384;
 /// Largest table; with it the least share is 1/2^19 of the pool.
 pub const MAX_SLOTS: u32 = 1 << 20;
 /// Slots for each server, at least.
@@ -32,6 +32,8 @@ pub const SLOTS_PER_SERVER: u32 = 100;
 pub const SLOTS_OF_THE_LEAST: u32 = 50;
 /// Units for each server, at least.
 pub const UNITS_PER_SERVER: u32 = 24;
+/// Rounds that an average server saves for a turn: whose turn comes first must not hang on what the average is.
+pub const ROUNDS_PER_TURN: u64 = 8;
 
 /// A configured server of a pool.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]

@@ -5,11 +5,11 @@
 //! itself (with the MAC swap as program under test) and subtracted.
 
 use crate::frame::at;
-use crate::template::Template;
+use crate::template::{HEAD, Template, WORDS};
 use aya_ebpf::{
     bindings::xdp_action::XDP_ABORTED,
     btf_maps::{Array, ProgramArray},
-    helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
+    helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_store_bytes},
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
@@ -52,6 +52,12 @@ fn prepare(ctx: &XdpContext) -> Option<()> {
     }
     if template.restored >= 128 {
         copy::<4>(ctx, 12, head)?;
+    }
+    let rest = template.rest as usize;
+    if rest > 0 && rest <= HEAD - WORDS {
+        let from = template.head.as_mut_ptr().wrapping_add(WORDS).cast();
+        // SAFETY: the length has been compared with the room in the map.
+        (unsafe { bpf_xdp_store_bytes(ctx.ctx, WORDS as u32, from, rest as u32) } == 0).then_some(())?;
     }
     if template.vary_mask != 0 {
         let index = if template.random != 0 {

@@ -1,7 +1,9 @@
 //! What a measured frame looks like and how its flows differ: shared by the programs and the benchmark.
 
 /// Bytes of a template's head.
-pub const HEAD: usize = 128;
+pub const HEAD: usize = 1_536;
+/// Bytes of it that are restored word by word.
+pub const WORDS: usize = 128;
 
 /// A pristine frame head that `restore` writes back before every run.
 #[repr(C)]
@@ -21,6 +23,8 @@ pub struct Template {
     pub random: u32,
     /// State of the sequence or of the random numbers.
     pub state: u64,
+    /// Bytes behind [`WORDS`] that are restored too, for programs that make the frame shorter; 0 = none.
+    pub rest: u64,
     /// The head.
     pub head: [u8; HEAD],
 }
@@ -82,6 +86,34 @@ pub struct Loss {
     pub seen: u64,
     /// Packets dropped.
     pub dropped: u64,
+}
+
+/// What a bad cable does to TCP segments, and what it has done.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Fault {
+    /// Lost, out of 2^32.
+    pub lose: u32,
+    /// Sent twice, out of 2^32.
+    pub double: u32,
+    /// Sent behind the next one, out of 2^32.
+    pub swap: u32,
+    /// Length of the segment that waits.
+    pub len: u32,
+    /// State of the random numbers; at the start the seed.
+    pub random: u64,
+    /// Whether a segment waits: 0 no, 1 somebody is at it, 2 yes.
+    pub state: u64,
+    /// Segments seen.
+    pub seen: u64,
+    /// Lost.
+    pub lost: u64,
+    /// Sent twice.
+    pub doubled: u64,
+    /// Made wait for the next one.
+    pub swapped: u64,
+    /// The segment that waits.
+    pub frame: [u8; 2_048],
 }
 
 /// Places in the `DECAP` counters.

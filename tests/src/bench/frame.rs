@@ -50,12 +50,17 @@ pub fn tcp(link: Link, from: SocketAddr, to: SocketAddr, flags: u8, payload: usi
 
 /// A UDP datagram of `payload` zero bytes.
 pub fn udp(link: Link, from: SocketAddr, to: SocketAddr, payload: usize) -> Vec<u8> {
-    let mut datagram = Vec::with_capacity(8 + payload);
+    udp_with(link, from, to, &vec![0; payload])
+}
+
+/// A UDP datagram.
+pub fn udp_with(link: Link, from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Vec<u8> {
+    let mut datagram = Vec::with_capacity(8 + payload.len());
     datagram.extend(from.port().to_be_bytes());
     datagram.extend(to.port().to_be_bytes());
-    datagram.extend(((8 + payload) as u16).to_be_bytes());
+    datagram.extend(((8 + payload.len()) as u16).to_be_bytes());
     datagram.extend([0; 2]);
-    datagram.resize(8 + payload, 0);
+    datagram.extend(payload);
     ip(link, from.ip(), to.ip(), 17, datagram, Some(6))
 }
 

@@ -21,7 +21,7 @@ const NO_PREALLOC: u64 = 1;
 pub struct Memory {
     /// Table by table.
     pub tables: Vec<TableMemory>,
-    /// Bytes of kernel memory a binding, its ring slot included.
+    /// Bytes of kernel memory a binding, the room that is to spare included.
     pub per_binding: f64,
     /// Bytes of kernel memory an established flow, both index entries included.
     pub per_flow: f64,
@@ -46,18 +46,18 @@ pub struct TableMemory {
 pub fn measure() -> Result<Memory> {
     let path = object("stickleback")?;
     let loaded = EbpfLoader::new().load_file(&path).with_context(|| format!("loading {}", path.display()))?;
-    let mut tables = Vec::with_capacity(4);
-    for name in [map::BINDINGS, map::BINDING_RING, map::FLOW_INDEX, map::FLOWS] {
+    let mut tables = Vec::with_capacity(3);
+    for name in [map::BINDINGS, map::FLOW_INDEX, map::FLOWS] {
         let (entries, bytes) = account(loaded.map(name).context("no such map")?)
             .with_context(|| format!("fdinfo of map {name}"))?;
         tables.push(TableMemory { name, entries, bytes });
     }
-    let bytes = |names: [&str; 2]| -> f64 {
+    let bytes = |names: &[&str]| -> f64 {
         tables.iter().filter(|t| names.contains(&t.name)).map(|t| t.bytes as f64).sum()
     };
     Ok(Memory {
-        per_binding: bytes([map::BINDINGS, map::BINDING_RING]) / f64::from(DEFAULT_BINDINGS),
-        per_flow: bytes([map::FLOW_INDEX, map::FLOWS]) / f64::from(DEFAULT_FLOWS),
+        per_binding: bytes(&[map::BINDINGS]) / f64::from(DEFAULT_BINDINGS),
+        per_flow: bytes(&[map::FLOW_INDEX, map::FLOWS]) / f64::from(DEFAULT_FLOWS),
         bindings: DEFAULT_BINDINGS,
         flows: DEFAULT_FLOWS,
         tables,

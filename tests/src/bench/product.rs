@@ -2,6 +2,8 @@
 
 mod cases;
 mod plan;
+mod quic;
+mod splice;
 
 pub use cases::{NAMES, cases};
 pub use plan::{Plan, PlannedService};
@@ -17,7 +19,9 @@ use lb_common::abi::{
     Settings, SettingsFlags, SweepTarget, map, program as names,
 };
 
-/// Ring slots in one sweep.
+/// Chunks of selection tables.
+const ARENA: u32 = 8_192;
+/// Slots in one sweep.
 const SWEEP_STRETCH: u32 = 8_192;
 
 /// The loaded product.
@@ -32,7 +36,7 @@ pub struct Product {
 impl Product {
     /// Loads the object with tables of the size a full run needs, and fills in services and backends.
     pub fn load(rig: &Rig, quick: bool) -> Result<Self> {
-        let (bindings, flows) = if quick { (5 << 16, 9 << 14) } else { (5 << 18, 9 << 17) };
+        let (bindings, flows) = if quick { (5 << 16, 9 << 14) } else { (5 << 18, 9 << 18) };
         Self::with_sizes(rig, bindings, flows)
     }
 
@@ -40,17 +44,17 @@ impl Product {
     pub fn with_sizes(rig: &Rig, bindings: u32, flows: u32) -> Result<Self> {
         let path = object("stickleback")?;
         let object = EbpfLoader::new()
-            .map_max_entries(map::BINDINGS, bindings)
-            .map_max_entries(map::BINDING_RING, abi::binding_ring_len(bindings))
+            .map_max_entries(map::BINDINGS, abi::binding_buckets(bindings))
             .map_max_entries(map::FLOWS, flows + abi::half_open_len(flows))
             .map_max_entries(map::FLOW_INDEX, abi::flow_index_len(flows))
+            .map_max_entries(map::ARENA, ARENA)
             .load_file(&path)
             .with_context(|| format!("loading {}", path.display()))?;
         let settings = Settings {
             schema: abi::SCHEMA_VERSION,
             flags: SettingsFlags::NAT,
             binding_capacity: bindings,
-            binding_ring: abi::binding_ring_len(bindings),
+            binding_buckets: abi::binding_buckets(bindings),
             half_open: abi::half_open_len(flows),
             flows,
             session_secret: [0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908],
@@ -69,9 +73,11 @@ impl Product {
             version: 1,
             tick: tick()?,
             head_timeout: seconds(20),
-            connect_timeout: seconds(20),
+            // Each request of a measurement finds the flow of the one before expired.
+            connect_timeout: 0,
             holds: abi::DEFAULT_HOLDS,
             cpu_holds: 64,
+            seed: 0x5eed_5eed_5eed_5eed,
         };
         let mut product = Self { plan: Plan::new(rig)?, object, programs: None, settings };
         product.load_programs()?;
@@ -101,7 +107,7 @@ impl Product {
         rig.once(self.entry_program()?, frame)
     }
 
-    /// One sweep over the first stretch of a ring, as `lbd` runs it.
+    /// One sweep over the first stretch of a table, as `lbd` runs it.
     pub fn sweep(&self, target: SweepTarget) -> Result<()> {
         let mut request = [0; MAINTENANCE_INPUT];
         request[..4].copy_from_slice(&(target as u32).to_ne_bytes());
@@ -220,6 +226,8 @@ impl Product {
                 arena.set(index as u32, chunk, 0)?;
             }
         }
+        self.fill_rules()?;
+        splice::fill(self)?;
         let map = self.object.map_mut(map::SERVICES).context("the product has no map SERVICES")?;
         let mut services = HashMap::<_, ServiceKey, Service>::try_from(map)?;
         for planned in &plan.services {

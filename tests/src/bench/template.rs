@@ -15,10 +15,13 @@ unsafe impl aya::Pod for ReferenceReal {}
 unsafe impl aya::Pod for ReferenceFlow {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Loss {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Fault {}
 
-const _: () = assert!(size_of::<Template>() == 32 + HEAD);
+const _: () = assert!(size_of::<Template>() == 40 + HEAD);
 const _: () = assert!(size_of::<ReferenceReal>() == 24);
 const _: () = assert!(size_of::<Loss>() == 24);
+const _: () = assert!(size_of::<Fault>() == 64 + 2_048);
 
 /// Offset in a frame of the word that tells IPv4 clients apart.
 pub const SOURCE_V4: u32 = 26;
@@ -33,7 +36,7 @@ impl Template {
     /// One flow: the frame as it is.
     pub fn single(frame: &[u8]) -> Self {
         assert!(frame.len() >= 64, "templates are frames of at least 64 bytes");
-        let restored = frame.len().min(HEAD) / 32 * 32;
+        let restored = frame.len().min(WORDS) / 32 * 32;
         let mut head = [0; HEAD];
         let copied = frame.len().min(HEAD);
         head[..copied].copy_from_slice(&frame[..copied]);
@@ -45,8 +48,16 @@ impl Template {
             vary_mask: 0,
             random: 0,
             state: 0,
+            rest: 0,
             head,
         }
+    }
+
+    /// The same for a program that makes the frame shorter: all of it is restored.
+    #[must_use]
+    pub fn whole(mut self) -> Self {
+        self.rest = u64::from(self.length).saturating_sub(WORDS as u64);
+        self
     }
 
     /// `flows` flows (a power of two) that differ in the word at `at`, visited at random.

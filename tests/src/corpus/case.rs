@@ -1,5 +1,6 @@
 //! A case as it stands in the files.
 
+use super::rules::{QuicData, RulesData, SecretsData};
 use anyhow::{Context, Result};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
@@ -75,6 +76,25 @@ pub(super) struct SettingsData {
     pub tcp_reset: u64,
     pub udp_new: u64,
     pub udp_established: u64,
+    /// How long a request head may take.
+    #[serde(default = "twenty")]
+    pub head_timeout: u64,
+    /// How long a backend may take to answer.
+    #[serde(default = "twenty")]
+    pub connect_timeout: u64,
+    /// Holds that flows share.
+    #[serde(default = "sixteen")]
+    pub holds: u32,
+    #[serde(default)]
+    pub secrets: SecretsData,
+}
+
+const fn twenty() -> u64 {
+    20
+}
+
+const fn sixteen() -> u32 {
+    16
 }
 
 /// A service; its selection table is given, not computed.
@@ -99,6 +119,12 @@ pub struct ServiceData {
     pub table: Vec<u16>,
     /// Backend slots in the order of the member list.
     pub members: Vec<u16>,
+    /// What session keys are taken by, where it takes more than that.
+    #[serde(default)]
+    pub rules: Option<RulesData>,
+    /// Configurations of connection ids.
+    #[serde(default)]
+    pub quic: Vec<QuicData>,
 }
 
 /// A backend.
@@ -174,6 +200,8 @@ pub enum Step {
     Expiry(ExpiryData),
     /// All flows that live.
     Flows(Vec<FlowData>),
+    /// How many holds flows own.
+    Holds(usize),
 }
 
 /// A packet in and what is expected of it.
@@ -243,25 +271,28 @@ pub type Tuple = (IpAddr, u16, IpAddr, u16, u8);
 pub struct FlowData {
     /// As it stands in the client's packets.
     pub client: Tuple,
-    /// As it stands in the backend's packets.
-    pub server: Tuple,
+    /// As it stands in the backend's packets; nothing while no backend was chosen.
+    pub server: Option<Tuple>,
     /// Its state.
     pub state: String,
-    /// Backend slot.
+    /// Backend slot; 0 while none was chosen.
     pub backend: u16,
+    /// Spliced, once the backend answered: what is added to the client's acknowledgements.
+    #[serde(default)]
+    pub offset: Option<u32>,
 }
 
-fn hex_number<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+pub(super) fn hex_number<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     let text = String::deserialize(from)?;
     u64::from_str_radix(&text, 16).map_err(D::Error::custom)
 }
 
-fn bytes<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+pub(super) fn bytes<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
     let text = String::deserialize(from)?;
     let pair = |i: usize| u8::from_str_radix(text.get(i..i + 2).unwrap_or("?"), 16);
     (0..text.len()).step_by(2).map(pair).collect::<Result<_, _>>().map_err(D::Error::custom)
 }
 
-fn optional_bytes<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<u8>>, D::Error> {
+pub(super) fn optional_bytes<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<u8>>, D::Error> {
     bytes(from).map(Some)
 }

@@ -2,7 +2,7 @@
 
 use super::tables::{Change, Tables};
 use anyhow::Result;
-use lb_common::abi::{Binding, BindingKey, Counters, Flow, FlowKey, FlowRef};
+use lb_common::abi::{Binding, BindingKey, Counters, Flow, FlowKey, FlowRef, HoldWord};
 use std::time::Duration;
 
 /// What became of a frame.
@@ -85,6 +85,8 @@ pub trait Executor {
     fn backend_counters(&self, slot: u16) -> Result<Counters>;
     /// All bindings, expired ones too.
     fn bindings(&self) -> Result<Vec<(BindingKey, Binding)>>;
+    /// Words of the holds that flows share.
+    fn hold_words(&self) -> Result<Vec<HoldWord>>;
     /// The flow index.
     fn flows(&self) -> Result<Vec<FlowView>>;
 }

@@ -3,16 +3,15 @@
 mod frame;
 mod memory;
 
-pub(super) use memory::starting;
-
 use super::executor::{Executor, FlowView, Ran, Verdict};
-use super::tables::{Change, DEVICES, Tables};
+use super::fill::fill;
+use super::tables::{Change, DEVICES, Tables, mtu};
 use anyhow::{Result, bail};
 use frame::Frame;
 use lb_common::abi::{
-    AffinityRules, Backend, Binding, BindingEvent, BindingKey, Counters, Filling, Flow, FlowKey, FlowRef,
-    FragmentKey, FragmentRef, Hold, Outcome, PathRule, QuicConfig, Secrets, Server, Service, ServiceKey,
-    Settings, program,
+    AffinityRules, Backend, Binding, BindingBucket, BindingEvent, BindingKey, BindingSlot, Counters, Filling,
+    Flow, FlowKey, FlowRef, FragmentKey, FragmentRef, Hold, HoldWord, Outcome, PathRule, QuicConfig, Secrets,
+    Server, Service, ServiceKey, Settings, program,
 };
 use lb_common::datapath::{self, Env, Insert, Scratch};
 use memory::Memory;
@@ -22,16 +21,29 @@ use std::time::Duration;
 /// Tail calls the kernel allows in one run.
 const MOST_TAIL_CALLS: usize = 33;
 
+/// Room behind the frames of veth interfaces: what their buffers are rounded up by.
+const TIGHT: usize = 54;
+/// As much as the page has.
+const ROOMY: usize = 4096;
+
 /// Maps and a clock of its own.
 pub struct Host {
     memory: Memory,
     now: u64,
+    growth: usize,
+}
+
+impl Host {
+    /// Whether frames have next to no room behind them, as on veth interfaces.
+    pub fn cannot_grow(&mut self, tight: bool) {
+        self.growth = if tight { TIGHT } else { ROOMY };
+    }
 }
 
 impl Default for Host {
     fn default() -> Self {
         // A clock that has been running for a while, in the middle of every window of time.
-        Self { memory: Memory::default(), now: (1 << 49) + (1 << 29) }
+        Self { memory: Memory::default(), now: (1 << 49) + (1 << 29), growth: ROOMY }
     }
 }
 
@@ -39,14 +51,14 @@ impl Executor for Host {
     const NAME: &'static str = "host";
 
     fn install(&mut self, tables: &Tables) -> Result<()> {
-        self.memory = Memory::of(tables, self.now);
+        self.memory = Memory::of(tables, self.now)?;
         Ok(())
     }
 
     fn run(&mut self, frame: &[u8], ifindex: u32) -> Result<Ran> {
         let env = Running {
             memory: &self.memory,
-            frame: Frame::new(frame)?,
+            frame: Frame::new(frame, self.growth)?,
             ifindex,
             now: self.now,
             redirect: Cell::new(None),
@@ -65,9 +77,17 @@ impl Executor for Host {
             datapath::Verdict::Redirect => Verdict::Redirect(env.redirect.get()),
             datapath::Verdict::Tail => bail!("more tail calls than the kernel allows"),
         };
-        let frame = env.frame.bytes();
+        let (frame, filling) = (env.frame.bytes(), env.filling.get());
         self.memory.forget_deleted();
-        Ok(Ran { verdict, frame })
+        let (Verdict::Pass, Some(filling)) = (verdict, filling) else { return Ok(Ran { verdict, frame }) };
+        let mut hold = self.memory.holds.value(filling.hold);
+        let mut ran = fill(frame, &filling, &mut hold);
+        if ran.verdict == Verdict::Redirect(Some(ifindex)) {
+            // The stack knows no other word for sending a frame back.
+            ran.verdict = Verdict::Tx;
+        }
+        self.memory.holds.set(filling.hold, hold);
+        Ok(ran)
     }
 
     fn advance(&mut self, by: Duration) -> Result<()> {
@@ -97,7 +117,14 @@ impl Executor for Host {
     }
 
     fn bindings(&self) -> Result<Vec<(BindingKey, Binding)>> {
-        Ok(self.memory.bindings.entries())
+        let buckets = 0..self.memory.settings.binding_buckets;
+        let slots = buckets.flat_map(|bucket| self.memory.bindings.value(bucket).0);
+        Ok(slots.filter_map(|slot| BindingSlot::binding(&slot)).collect())
+    }
+
+    fn hold_words(&self) -> Result<Vec<HoldWord>> {
+        let settings = &self.memory.settings;
+        Ok((settings.cpu_holds..settings.holds).map(|i| HoldWord(self.memory.holds.value(i).word)).collect())
     }
 
     fn flows(&self) -> Result<Vec<FlowView>> {
@@ -162,6 +189,9 @@ unsafe impl Env for Running<'_> {
     }
     fn ingress(&self) -> u32 {
         self.ifindex
+    }
+    fn ingress_mtu(&self) -> u32 {
+        u32::from(mtu(self.ifindex))
     }
     fn redirect(&self, ifindex: u32) -> datapath::Verdict {
         if !DEVICES.contains(&ifindex) {
@@ -239,21 +269,15 @@ unsafe impl Env for Running<'_> {
     fn secrets(&self) -> Option<&Secrets> {
         Some(&self.memory.secrets)
     }
+    fn answered(&self, slot: u16) -> Option<*mut u64> {
+        self.memory.answered.get(slot.into())
+    }
     fn hold(&self, index: u32) -> Option<*mut Hold> {
         self.memory.holds.get(index)
     }
 
-    fn binding(&self, key: &BindingKey) -> Option<*mut Binding> {
-        self.memory.bindings.get(key)
-    }
-    fn insert_binding(&self, key: &BindingKey, binding: &Binding) -> Insert {
-        self.memory.bindings.insert(*key, *binding, false)
-    }
-    fn delete_binding(&self, key: &BindingKey) -> bool {
-        self.memory.bindings.remove(key)
-    }
-    fn binding_ring(&self, slot: u32) -> Option<*mut BindingKey> {
-        self.memory.binding_ring.get(slot)
+    fn binding_bucket(&self, bucket: u32) -> Option<*mut BindingBucket> {
+        self.memory.bindings.get(bucket)
     }
     fn hand(&self, hand: u32) -> Option<*mut u64> {
         self.memory.hands.get(hand)

@@ -1,6 +1,6 @@
 //! A network namespace of this thread alone, with the interfaces that the cases name.
 
-use super::tables::DEVICES;
+use super::tables::{DEVICES, mtu};
 use anyhow::{Context, Result, ensure};
 use std::process::Command;
 
@@ -23,7 +23,7 @@ impl OwnNamespace {
             let (name, peer) = (Self::interface(index), format!("t-fix-{index}p"));
             let number = index.to_string();
             ip(&["link", "add", "name", &name, "index", &number, "type", "veth", "peer", "name", &peer])?;
-            ip(&["link", "set", &name, "up"])?;
+            ip(&["link", "set", &name, "mtu", &mtu(index).to_string(), "up"])?;
             ip(&["link", "set", &peer, "up"])?;
         }
         Ok(Self(()))

@@ -1,20 +1,33 @@
 //! A case's tables as the data plane has them.
 
 use super::case::{BackendData, BindingData, Case, ServiceData, SettingsData, VlanData};
+use super::rules::{RulesData, SecretsData, ServerData, words};
 use anyhow::{Context, Result, bail, ensure};
 use lb_common::abi::{
-    Addr, Affinity, AffinityRules, Backend, Be16, BindingKey, BindingWord, Hop, Mac, Mode, PathRule,
-    QuicConfig, SCHEMA_VERSION, Secrets, Server, Service, ServiceFlags, ServiceKey, Settings, SettingsFlags,
-    Status, VLAN_KEEP, VLAN_NONE, binding_ring_len,
+    Addr, Affinity, AffinityRules, BINDING_PROBES, Backend, Be16, BindingBucket, BindingKey, BindingPath,
+    BindingSlot, BindingWord, FlowKey, Hop, Mac, Mode, PathRule, QuicConfig, SCHEMA_VERSION, Secrets, Server,
+    Service, ServiceFlags, ServiceKey, Settings, SettingsFlags, Status, VLAN_KEEP, VLAN_NONE,
+    binding_buckets,
 };
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+/// Where bindings are in the table.
+const SEED: u64 = 0x0123_4567_89ab_cdef;
 const SECOND: u64 = 1_000_000_000;
 
+/// Holds of CPUs, as many as a test machine may have.
+pub(super) const CPU_HOLDS: u32 = 64;
+/// Holds at most.
+pub(super) const MOST_HOLDS: u32 = CPU_HOLDS + 16;
 /// Interfaces that packets can be redirected to.
 pub(super) const DEVICES: [u32; 3] = [11, 12, 13];
+
+/// MTU of an interface; 13 is a narrow link.
+pub(super) const fn mtu(ifindex: u32) -> u16 {
+    if ifindex == 13 { 1_280 } else { 1_500 }
+}
 
 /// Everything that is in the maps when a case begins.
 #[derive(Clone, Debug)]
@@ -41,7 +54,7 @@ pub struct Tables {
     /// Configurations of QUIC connection ids, by place in the map.
     pub quic: BTreeMap<u32, QuicConfig>,
     /// Keys that packets are checked with.
-    pub secrets: Secrets,
+    secrets: SecretsData,
 }
 
 /// What one step changes.
@@ -73,11 +86,12 @@ impl Tables {
             servers: Vec::new(),
             path_rules: Vec::new(),
             quic: BTreeMap::new(),
-            secrets: Secrets::default(),
+            secrets: data.secrets,
         };
         for data in &case.services {
             let service = tables.service(data).with_context(|| format!("service {}", data.id))?;
             tables.services.push((key(data), service));
+            tables.affinity_rules(data, &service).with_context(|| format!("rules of service {}", data.id))?;
         }
         for data in &case.backends {
             tables
@@ -104,6 +118,38 @@ impl Tables {
         entries
     }
 
+    /// The table of bindings as the case begins.
+    pub fn binding_table(&self, now: u64) -> Result<Vec<BindingBucket>> {
+        let buckets = self.settings.binding_buckets;
+        let mut table = vec![BindingBucket::default(); buckets as usize];
+        for (key, word, left) in &self.bindings {
+            let path = BindingPath::new(key, self.settings.seed, buckets);
+            let mut probes = 0;
+            let slot = loop {
+                ensure!(probes < BINDING_PROBES, "no room for binding {key:?}");
+                let bucket = &mut table[path.bucket(probes) as usize].0;
+                if let Some(free) = bucket.iter().position(|slot| slot.word == 0) {
+                    break &mut bucket[free];
+                }
+                bucket[0].passed += 1;
+                probes += 1;
+            };
+            *slot = BindingSlot {
+                session: key.session,
+                // One that is claimed by another CPU is nobody's.
+                word: if word.has(BindingWord::DEAD) {
+                    word.claimed().0
+                } else {
+                    BindingWord::default().with_content(*word).0
+                },
+                expires: now.saturating_add_signed(*left),
+                service: key.service,
+                passed: slot.passed,
+            };
+        }
+        Ok(table)
+    }
+
     /// Slots of services, for their counters; those of services that were taken away too.
     pub fn service_slots(&self) -> &[u16] {
         &self.service_slots
@@ -112,6 +158,32 @@ impl Tables {
     /// Whether some service is not TCP.
     pub fn has_datagrams(&self) -> bool {
         self.services.iter().any(|(key, _)| key.protocol != 6)
+    }
+
+    /// Whether some service may hold bytes.
+    pub fn has_holds(&self) -> bool {
+        self.services.iter().any(|(_, service)| service.flags & ServiceFlags::SPLICE != 0)
+    }
+
+    /// Keys that packets are checked with, when the programs' clock shows `now`.
+    pub fn secrets(&self, now: u64) -> Result<Secrets> {
+        self.secrets.entry(now)
+    }
+
+    /// Keys that mark the backends of services with delayed binding in the flow index, as `lbd` keeps them there.
+    pub fn marks(&self) -> Vec<FlowKey> {
+        let spliced: Vec<u32> = self
+            .services
+            .iter()
+            .filter(|(_, s)| s.flags & ServiceFlags::SPLICE != 0)
+            .map(|(_, s)| s.id)
+            .collect();
+        let backends = self.backends.values().filter(|backend| spliced.contains(&backend.service));
+        let sources = self.services.iter().map(|(_, service)| service).filter(|service| {
+            service.flags & ServiceFlags::SPLICE != 0 && service.flags & ServiceFlags::SNAT != 0
+        });
+        let sources = sources.map(|service| FlowKey::mark(service.source, Be16::new(0)));
+        backends.map(|backend| FlowKey::mark(backend.address, backend.port)).chain(sources).collect()
     }
 
     /// Takes a service away.
@@ -161,6 +233,9 @@ impl Tables {
             affinity: match data.affinity.as_str() {
                 "none" => Affinity::None,
                 "source-ip" => Affinity::SourceIp,
+                "http-cookie" => Affinity::HttpCookie,
+                "quic-cid" => Affinity::QuicCid,
+                "payload" => Affinity::Payload,
                 other => bail!("no affinity: {other}"),
             } as u8,
             table,
@@ -169,13 +244,40 @@ impl Tables {
             member_count: u32::try_from(data.members.len())?,
             prefix_v4: data.prefix_v4,
             prefix_v6: data.prefix_v6,
-            flags: if data.source.is_some() { ServiceFlags::SNAT } else { 0 },
+            flags: service_flags(data),
             binding_rate: data.binding_rate,
             lifetime: data.lifetime * SECOND,
             source: data.source.map_or(Addr::NONE, Addr::from),
             mss: data.mss,
             ..Service::default()
         })
+    }
+
+    /// Fills in what a service takes its session keys by.
+    fn affinity_rules(&mut self, data: &ServiceData, service: &Service) -> Result<()> {
+        if let Some(rules) = &data.rules {
+            let (servers, paths) =
+                (u32::try_from(self.servers.len())?, u32::try_from(self.path_rules.len())?);
+            self.affinities.insert(data.slot, rules.entry(servers, paths)?);
+            self.servers.extend(rules.servers());
+            self.paths(rules, service)?;
+        }
+        for config in &data.quic {
+            let (place, entry) = config.entry(data.slot)?;
+            self.quic.insert(place, entry);
+        }
+        Ok(())
+    }
+
+    fn paths(&mut self, rules: &RulesData, service: &Service) -> Result<()> {
+        for path in &rules.paths {
+            let table = self.append(&path.table)?;
+            let members = self.append(&path.members)?;
+            let servers = u32::try_from(self.servers.len())?;
+            self.servers.extend(path.servers.iter().map(ServerData::entry));
+            self.path_rules.push(path.entry(service, (table, members, servers))?);
+        }
+        Ok(())
     }
 
     fn append(&mut self, slots: &[u16]) -> Result<u32> {
@@ -185,11 +287,19 @@ impl Tables {
     }
 }
 
+fn service_flags(data: &ServiceData) -> u16 {
+    let snat = if data.source.is_some() { ServiceFlags::SNAT } else { 0 };
+    let read_late = matches!(data.affinity.as_str(), "http-cookie" | "payload");
+    let spliced = data.mode == "nat" && data.protocol == 6 && read_late;
+    snat | if spliced { ServiceFlags::SPLICE } else { 0 }
+}
+
 fn key(data: &ServiceData) -> ServiceKey {
     ServiceKey::service(data.address.into(), Be16::new(data.port), data.protocol)
 }
 
 fn settings(data: &SettingsData) -> Result<Settings> {
+    ensure!(data.holds <= MOST_HOLDS - CPU_HOLDS, "{} holds", data.holds);
     let mut flags = 0;
     for flag in &data.flags {
         flags |= match flag.as_str() {
@@ -200,16 +310,15 @@ fn settings(data: &SettingsData) -> Result<Settings> {
             other => bail!("no flag of the settings: {other}"),
         };
     }
-    ensure!(data.secret.len() == 16, "a secret of {} bytes", data.secret.len());
-    let word = |at: usize| -> Result<u64> { Ok(u64::from_le_bytes(data.secret[at..at + 8].try_into()?)) };
     Ok(Settings {
         schema: SCHEMA_VERSION,
         flags,
         binding_capacity: data.binding_capacity,
-        binding_ring: binding_ring_len(data.binding_capacity),
+        binding_buckets: binding_buckets(data.binding_capacity),
+        seed: SEED,
         half_open: data.half_open,
         flows: data.flows,
-        session_secret: [word(0)?, word(8)?],
+        session_secret: words(&data.secret)?,
         tunnel_v4: data.tunnel_v4.into(),
         tunnel_v6: data.tunnel_v6.into(),
         gue_port: data.gue_port.into(),
@@ -225,10 +334,10 @@ fn settings(data: &SettingsData) -> Result<Settings> {
         // Executors with caches and tick clocks put theirs.
         version: 1,
         tick: 0,
-        head_timeout: 20 * SECOND,
-        connect_timeout: 20 * SECOND,
-        holds: 80,
-        cpu_holds: 64,
+        head_timeout: data.head_timeout * SECOND,
+        connect_timeout: data.connect_timeout * SECOND,
+        holds: CPU_HOLDS + data.holds,
+        cpu_holds: CPU_HOLDS,
     })
 }
 

@@ -3,14 +3,15 @@
 mod maps;
 
 use super::executor::{Executor, FlowView, Ran, Verdict};
+use super::fill::fill;
 use super::netns::OwnNamespace;
-use super::tables::{Change, DEVICES, Tables};
+use super::tables::{CPU_HOLDS, Change, DEVICES, MOST_HOLDS, Tables};
 use anyhow::{Context, Result, bail, ensure};
 use aya::programs::{TestRun, TestRunOptions, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 use lb_common::abi::{
-    Binding, BindingKey, Counters, FlowRef, Settings, SweepRequest, SweepTarget, binding_ring_len,
-    flow_index_len, map, program,
+    Binding, BindingKey, Counters, Filling, FlowRef, HoldWord, Settings, SweepRequest, SweepTarget,
+    binding_buckets, flow_index_len, map, program,
 };
 use maps::Maps;
 use std::path::{Path, PathBuf};
@@ -60,6 +61,15 @@ impl Kernel {
         self.loaded.as_mut().context("just loaded")
     }
 
+    /// Does what the program behind XDP would do.
+    fn fill(&mut self, frame: Vec<u8>, filling: &Filling) -> Result<Ran> {
+        let maps = &mut self.loaded.as_mut().context("no case is installed")?.maps;
+        let mut hold = maps.hold(filling.hold)?;
+        let ran = fill(frame, filling, &mut hold);
+        maps.set_hold(filling.hold, &hold)?;
+        Ok(ran)
+    }
+
     fn loaded(&self) -> Result<&Loaded> {
         self.loaded.as_ref().context("no case is installed")
     }
@@ -70,10 +80,10 @@ impl Loaded {
         let path = Kernel::object();
         ensure!(path.exists(), "{} is missing: run `cargo xtask build-ebpf`", path.display());
         let mut ebpf = EbpfLoader::new()
-            .map_max_entries(map::BINDINGS, bindings)
-            .map_max_entries(map::BINDING_RING, binding_ring_len(bindings))
+            .map_max_entries(map::BINDINGS, binding_buckets(bindings))
             .map_max_entries(map::FLOWS, flows + half_open)
             .map_max_entries(map::FLOW_INDEX, flow_index_len(flows))
+            .map_max_entries(map::HOLDS, MOST_HOLDS)
             .load_file(&path)
             .with_context(|| format!("loading {}", path.display()))?;
         let names = program::TAIL_CALLS.iter().map(|(_, name)| *name).chain([program::ENTRY, program::SWEEP]);
@@ -123,6 +133,13 @@ fn context(length: usize, ifindex: u32) -> Result<[u8; 24]> {
     Ok(context)
 }
 
+/// What the program left in front of the frame.
+fn filling(metadata: &[u8]) -> Option<Filling> {
+    // SAFETY: integers, and as many bytes as they have.
+    (metadata.len() == size_of::<Filling>())
+        .then(|| unsafe { metadata.as_ptr().cast::<Filling>().read_unaligned() })
+}
+
 impl Executor for Kernel {
     const NAME: &'static str = "xdp";
 
@@ -140,10 +157,12 @@ impl Executor for Kernel {
     fn run(&mut self, frame: &[u8], ifindex: u32) -> Result<Ran> {
         let context = context(frame.len(), ifindex)?;
         let mut out = vec![0; LONGEST];
+        let mut after = [0; 24];
         let result = self.loaded()?.entry()?.test_run(TestRunOptions {
             data_in: Some(frame),
             data_out: Some(&mut out),
             ctx_in: Some(&context),
+            ctx_out: Some(&mut after),
             ..TestRunOptions::new()
         })?;
         out.truncate(result.data_size_out as usize);
@@ -155,7 +174,13 @@ impl Executor for Kernel {
             4 => Verdict::Redirect(None),
             other => bail!("the program returned {other}"),
         };
-        Ok(Ran { verdict, frame: out })
+        // What comes out begins with the metadata, and the context says where the frame begins.
+        let start = u32::from_ne_bytes(after[0..4].try_into()?) as usize;
+        let frame = out.split_off(start.min(out.len()));
+        match filling(&out) {
+            Some(filling) if verdict == Verdict::Pass => self.fill(frame, &filling),
+            _ => Ok(Ran { verdict, frame }),
+        }
     }
 
     fn advance(&mut self, by: Duration) -> Result<()> {
@@ -186,6 +211,11 @@ impl Executor for Kernel {
 
     fn bindings(&self) -> Result<Vec<(BindingKey, Binding)>> {
         self.loaded()?.maps.bindings()
+    }
+
+    fn hold_words(&self) -> Result<Vec<HoldWord>> {
+        let loaded = self.loaded()?;
+        (CPU_HOLDS..MOST_HOLDS).map(|index| Ok(HoldWord(loaded.maps.hold(index)?.word))).collect()
     }
 
     fn flows(&self) -> Result<Vec<FlowView>> {

@@ -23,6 +23,8 @@ pub struct LoadPlan {
     pub vip: SocketAddr,
     /// From which addresses; each is a session.
     pub clients: Vec<IpAddr>,
+    /// The cookie by which each client is recognised, when there is one; its value is made from the client's address.
+    pub cookie: Option<&'static str>,
     /// Many requests a connection, or one.
     pub keep_alive: bool,
     /// Connections at a time.
@@ -34,7 +36,13 @@ pub struct LoadPlan {
 impl LoadPlan {
     /// Short connections from these clients, from four threads.
     pub fn new(vip: SocketAddr, clients: Vec<IpAddr>) -> Self {
-        Self { vip, clients, keep_alive: false, threads: 4, pause: Duration::from_millis(1) }
+        Self { vip, clients, cookie: None, keep_alive: false, threads: 4, pause: Duration::from_millis(1) }
+    }
+
+    /// The same with a cookie of this name.
+    #[must_use]
+    pub fn with_cookie(self, name: &'static str) -> Self {
+        Self { cookie: Some(name), ..self }
     }
 
     /// The same with connections that stay.
@@ -164,7 +172,7 @@ impl Drop for Load {
 
 /// One request from one client on a connection of its own: the backend that answered.
 pub fn once(namespace: &Namespace, vip: SocketAddr, client: IpAddr) -> Result<String> {
-    namespace.inside(|| Connection::open(vip, client)?.request(false))
+    namespace.inside(|| Connection::open(vip, client)?.request(false, ""))
 }
 
 /// One request from each client; who answered whom.
@@ -174,7 +182,7 @@ pub fn each(namespace: &Namespace, vip: SocketAddr, clients: &[IpAddr]) -> Resul
             .iter()
             .map(|&client| {
                 let backend = Connection::open(vip, client)
-                    .and_then(|mut connection| connection.request(false))
+                    .and_then(|mut connection| connection.request(false, ""))
                     .with_context(|| format!("client {client}"))?;
                 Ok((client, backend))
             })
@@ -187,22 +195,24 @@ pub fn together(namespace: &Namespace, vips: &[SocketAddr], client: SocketAddr) 
     namespace.inside(|| {
         let open = |&vip| Connection::open_from(vip, client).with_context(|| format!("{client} to {vip}"));
         let mut connections: Vec<Connection> = vips.iter().map(open).collect::<Result<_>>()?;
-        connections.iter_mut().map(|connection| connection.request(false)).collect()
+        connections.iter_mut().map(|connection| connection.request(false, "")).collect()
     })
 }
 
 fn work(plan: &LoadPlan, clients: &[IpAddr], stop: &AtomicBool, answered: &AtomicU64) -> LoadReport {
+    let begun = Instant::now();
     let mut report = LoadReport::default();
     let mut connections: BTreeMap<IpAddr, Connection> = BTreeMap::new();
     while !stop.load(Ordering::Relaxed) {
         for &client in clients {
+            let cookie = plan.cookie.map(|name| format!("Cookie: {name}=s{client}\r\n")).unwrap_or_default();
             let started = Instant::now();
             let result = match connections.remove(&client) {
                 Some(connection) => Ok(connection),
                 None => Connection::open(plan.vip, client),
             }
             .and_then(|mut connection| {
-                let backend = connection.request(plan.keep_alive)?;
+                let backend = connection.request(plan.keep_alive, &cookie)?;
                 Ok((backend, connection))
             });
             report.longest = report.longest.max(started.elapsed());
@@ -222,7 +232,8 @@ fn work(plan: &LoadPlan, clients: &[IpAddr], stop: &AtomicBool, answered: &Atomi
                 Err(error) => {
                     report.failed += 1;
                     if report.failures.len() < TOLD {
-                        report.failures.push(format!("{client}: {error:#}"));
+                        let at = started.duration_since(begun);
+                        report.failures.push(format!("{client}, begun after {at:?}: {error:#}"));
                     }
                 }
             }
@@ -257,10 +268,10 @@ impl Connection {
         Ok(Self { stream })
     }
 
-    /// Asks who is there.
-    fn request(&mut self, keep_alive: bool) -> Result<String> {
+    /// Asks who is there; `lines` are further header lines.
+    fn request(&mut self, keep_alive: bool, lines: &str) -> Result<String> {
         let connection = if keep_alive { "keep-alive" } else { "close" };
-        let request = format!("GET /whoami HTTP/1.1\r\nHost: vip\r\nConnection: {connection}\r\n\r\n");
+        let request = format!("GET /whoami HTTP/1.1\r\nHost: vip\r\n{lines}Connection: {connection}\r\n\r\n");
         self.stream.write_all(request.as_bytes()).context("sending the request")?;
         let mut answer = Vec::with_capacity(512);
         let mut piece = [0; 2_048];

@@ -11,15 +11,22 @@ use std::path::Path;
 /// Answers UDP datagrams from the address that they came to.
 const ECHO: &str = include_str!("server/echo.py");
 
-/// Starts nginx on ports 80 and 8080 of every address.
+/// Bytes of a header that makes a response's head longer than two segments.
+const LONG: usize = 3_400;
+
+/// Starts nginx on ports 80 and 8080 of every address, for HTTP/2 without TLS on port 8082, and behind a PROXY protocol
+/// header on port 8083.
 ///
-/// `/whoami` names the backend and the client it sees, `/files/` serves what lies in `files`, and `PUT /put/NAME`
-/// stores a body in `directory/put`.
+/// `/whoami` names the backend, the client and the cookie SESS that it sees (below other paths, too), `/login` sets
+/// the cookie to a value of its own, `/set?session=S` sets it to S, `/long-set` does so at the end of a long head,
+/// `/files/` serves what lies in `files`, and `PUT /put/NAME` stores a body in `directory/put`. `X-Backend` names the
+/// backend in the answers that have no text of their own.
 pub fn web(namespace: &Namespace, name: &str, directory: &Path, files: &Path) -> Result<Process> {
     let home = directory.join(name);
     std::fs::create_dir_all(home.join("put"))?;
     let configuration = home.join("nginx.conf");
     let (home_text, files) = (home.display(), files.display());
+    let long = "x".repeat(LONG);
     let text = format!(
         r#"user root;
 daemon off;
@@ -44,12 +51,39 @@ http {{
         listen 8080 backlog=4096;
         listen [::]:80 backlog=4096;
         listen [::]:8080 backlog=4096;
-        location = /whoami {{
+        listen 8082 http2 backlog=4096;
+        listen [::]:8082 http2 backlog=4096;
+        add_header X-Backend {name} always;
+        location ~ /whoami$ {{
             default_type application/json;
-            return 200 '{{"backend":"{name}","client":"$remote_addr"}}\n';
+            return 200 '{{"backend":"{name}","client":"$remote_addr","session":"$cookie_SESS"}}\n';
+        }}
+        location = /login {{
+            add_header Set-Cookie "SESS=$request_id; Path=/; HttpOnly";
+            default_type application/json;
+            return 200 '{{"backend":"{name}","session":"$request_id"}}\n';
         }}
         location /files/ {{ alias {files}/; }}
         location /put/ {{ alias {home_text}/put/; dav_methods PUT; }}
+        location = /set {{
+            default_type application/json;
+            add_header Set-Cookie "SESS=$arg_session; Path=/; HttpOnly";
+            return 200 '{{"backend":"{name}","client":"$remote_addr"}}\n';
+        }}
+        location = /long-set {{
+            default_type application/json;
+            add_header X-Long "{long}";
+            add_header Set-Cookie "SESS=$arg_session; Path=/; HttpOnly";
+            return 200 '{{"backend":"{name}","client":"$remote_addr"}}\n';
+        }}
+    }}
+    server {{
+        listen 8083 proxy_protocol backlog=4096;
+        listen [::]:8083 proxy_protocol backlog=4096;
+        location = /whoami {{
+            default_type application/json;
+            return 200 '{{"backend":"{name}","client":"$proxy_protocol_addr $proxy_protocol_port $remote_addr"}}\n';
+        }}
     }}
 }}
 "#

@@ -53,6 +53,8 @@ pub struct Site {
     /// The servers; dropped before their namespaces.
     servers: Vec<Process>,
     arms: Arms,
+    /// Between all others, with one arm.
+    switch: Option<Namespace>,
     topology: Topology,
 }
 
@@ -68,7 +70,8 @@ impl Site {
         let (client, lb) = (topology.namespace("client")?, topology.namespace("lb")?);
         lb.set("ipv4/conf/all/forwarding=1")?;
         lb.set("ipv6/conf/all/forwarding=1")?;
-        let mut site = Self { client, lb, backends: Vec::new(), servers: Vec::new(), arms, topology };
+        let mut site =
+            Self { client, lb, backends: Vec::new(), servers: Vec::new(), arms, switch: None, topology };
         for n in 1..=backends {
             let name = format!("be{n}");
             let namespace = site.topology.namespace(&name)?;
@@ -82,7 +85,7 @@ impl Site {
                     cable((&site.lb, &format!("l{n}")), (&backend.namespace, "eth0"), mtu)?;
                 }
             }
-            Arms::One => site.switch(mtu)?,
+            Arms::One => site.connect(mtu)?,
         }
         site.address()?;
         std::fs::create_dir_all(site.files())?;
@@ -187,6 +190,13 @@ impl Site {
             .with_context(|| format!("{vip} is not served"))
     }
 
+    /// The switch between all others and the interfaces it has, with one arm: `p0` to the balancer, `p1` to the
+    /// clients, then one to each backend.
+    pub fn switch_ports(&self) -> Option<(Namespace, Vec<String>)> {
+        let switch = self.switch.clone()?;
+        Some((switch, (0..self.backends.len() + 2).map(|n| format!("p{n}")).collect()))
+    }
+
     /// Where files that backends serve below `/files/` lie.
     pub fn files(&self) -> PathBuf {
         self.directory().join("files")
@@ -202,7 +212,7 @@ impl Site {
         self.topology.directory()
     }
 
-    fn switch(&mut self, mtu: u16) -> Result<()> {
+    fn connect(&mut self, mtu: u16) -> Result<()> {
         let switch = self.topology.namespace("switch")?;
         switch.sh("ip link add br0 type bridge; ip link set br0 up")?;
         let ends = self.backends.iter().map(|backend| (&backend.namespace, "eth0"));
@@ -211,6 +221,7 @@ impl Site {
             cable((&switch, &format!("p{n}")), end, mtu)?;
             switch.sh(&format!("ip link set p{n} master br0"))?;
         }
+        self.switch = Some(switch);
         Ok(())
     }
 

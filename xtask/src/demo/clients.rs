@@ -20,6 +20,8 @@ use crate::sandbox::topology::{self, CLIENT, VIP4, VIP6};
 const OWN: u8 = 60;
 /// Clients of each family that are curl.
 const CURL: u8 = 4;
+/// Clients of each family and each service by cookie.
+const WITH_COOKIE: u8 = 10;
 /// Threads that drive the first kind.
 const THREADS: usize = 4;
 /// Requests on one connection.
@@ -29,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How many clients there are.
 pub(super) fn count() -> usize {
-    2 * usize::from(OWN + CURL)
+    2 * usize::from(OWN + CURL + 2 * WITH_COOKIE)
 }
 
 /// What the clients saw so far.
@@ -47,26 +49,46 @@ pub(super) struct Tally {
     pub(super) first_trouble: Option<String>,
     /// Microseconds that requests took.
     pub(super) times: Vec<u32>,
+    /// The same by service.
+    pub(super) services: BTreeMap<&'static str, OfService>,
+}
+
+/// What clients of one service saw.
+#[derive(Clone, Default, serde::Serialize)]
+pub(super) struct OfService {
+    /// Requests answered rightly.
+    pub(super) requests: u64,
+    /// Requests not answered, or answered wrongly.
+    pub(super) failed: u64,
+    /// Answers from another backend than the session's first one.
+    pub(super) sticky_violations: u64,
+    /// Requests by backend.
+    pub(super) per_backend: BTreeMap<String, u64>,
 }
 
 impl Tally {
     fn count(&mut self, client: &mut Visitor, took: Duration, answer: Result<WhoAmI>) {
+        let of_service = self.services.entry(client.service.name()).or_default();
         let answer = match answer {
             Ok(answer) => answer,
             Err(error) => {
                 self.failed += 1;
+                of_service.failed += 1;
                 self.first_trouble.get_or_insert_with(|| format!("{}: {error:#}", client.address));
                 return;
             }
         };
         self.requests += 1;
+        of_service.requests += 1;
         self.times.push(u32::try_from(took.as_micros()).unwrap_or(u32::MAX));
         let first = client.backend.get_or_insert_with(|| answer.backend.clone());
         if *first != answer.backend {
             self.violations += 1;
+            of_service.sticky_violations += 1;
             let trouble = || format!("{} was served by {first}, then by {}", client.address, answer.backend);
             self.first_trouble.get_or_insert_with(trouble);
         }
+        *of_service.per_backend.entry(answer.backend.clone()).or_default() += 1;
         *self.per_backend.entry(answer.backend).or_default() += 1;
     }
 }
@@ -85,13 +107,17 @@ impl Crowd {
         let stop = Arc::new(AtomicBool::new(false));
         let mut crowd = Self { tally, stop, threads: Vec::new() };
         let mut own: Vec<Vec<Visitor>> = (0..THREADS).map(|_| Vec::new()).collect();
-        for (n, visitor) in Visitor::all(1, OWN).into_iter().enumerate() {
+        let by_cookie = [Service::Cookie, Service::Route]
+            .into_iter()
+            .flat_map(|service| Visitor::all(service, 1 + OWN + CURL, WITH_COOKIE));
+        let all = Visitor::all(Service::Web, 1, OWN).into_iter().chain(by_cookie);
+        for (n, visitor) in all.enumerate() {
             own[n % THREADS].push(visitor);
         }
         for visitors in own {
             crowd.send(visitors, Visitor::visit)?;
         }
-        crowd.send(Visitor::all(1 + OWN, CURL), Visitor::curl)?;
+        crowd.send(Visitor::all(Service::Web, 1 + OWN, CURL), Visitor::curl)?;
         Ok(crowd)
     }
 
@@ -145,7 +171,39 @@ struct WhoAmI {
     client: IpAddr,
 }
 
+/// The sandbox's services that answer HTTP.
+#[derive(Clone, Copy)]
+enum Service {
+    /// By the client's address.
+    Web,
+    /// By a cookie whose value means nothing.
+    Cookie,
+    /// By a cookie that names the backend.
+    Route,
+}
+
+impl Service {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Web => "source-ip",
+            Self::Cookie => "cookie (bind)",
+            Self::Route => "cookie (route)",
+        }
+    }
+
+    const fn port(self) -> u16 {
+        match self {
+            Self::Web => 80,
+            Self::Cookie => 8080,
+            Self::Route => 8081,
+        }
+    }
+}
+
 struct Visitor {
+    service: Service,
+    /// Name and value, once the backend gave one.
+    cookie: Option<String>,
     address: IpAddr,
     vip: SocketAddr,
     backend: Option<String>,
@@ -153,7 +211,7 @@ struct Visitor {
 
 impl Visitor {
     /// `count` visitors of each family, from client number `first` on.
-    fn all(first: u8, count: u8) -> Vec<Self> {
+    fn all(service: Service, first: u8, count: u8) -> Vec<Self> {
         (first..first + count)
             .flat_map(|n| {
                 [
@@ -161,7 +219,13 @@ impl Visitor {
                     (IpAddr::V6(topology::client6(n)), IpAddr::V6(VIP6)),
                 ]
             })
-            .map(|(address, vip)| Self { address, vip: SocketAddr::new(vip, 80), backend: None })
+            .map(|(address, vip)| Self {
+                service,
+                cookie: None,
+                address,
+                vip: SocketAddr::new(vip, service.port()),
+                backend: None,
+            })
             .collect()
     }
 
@@ -179,15 +243,24 @@ impl Visitor {
         }
     }
 
-    fn request(&self, connection: &mut Option<BufReader<TcpStream>>) -> Result<WhoAmI> {
+    fn request(&mut self, connection: &mut Option<BufReader<TcpStream>>) -> Result<WhoAmI> {
         let stream = match connection {
             Some(stream) => stream,
             None => connection.insert(BufReader::new(self.connect()?)),
         };
-        let head = format!("GET /whoami HTTP/1.1\r\nHost: {}\r\n\r\n", self.vip);
+        // Without a session of its own, a client asks for one; all that comes after belongs to it.
+        let (path, cookie) = match (self.service, &self.cookie) {
+            (Service::Web, _) => ("/whoami", String::new()),
+            (Service::Cookie | Service::Route, Some(cookie)) => ("/whoami", format!("Cookie: {cookie}\r\n")),
+            (Service::Cookie | Service::Route, None) => ("/login", String::new()),
+        };
+        let head = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n{cookie}\r\n", self.vip);
         stream.get_mut().write_all(head.as_bytes()).context("sending the request")?;
-        let body = response(stream)?;
-        self.check(&body)
+        let response = response(stream)?;
+        if path == "/login" {
+            self.cookie = Some(response.cookie.context("the backend gave no cookie")?);
+        }
+        self.check(&response.body)
     }
 
     fn connect(&self) -> Result<TcpStream> {
@@ -225,10 +298,17 @@ impl Visitor {
     }
 }
 
+/// A response, as far as it matters.
+struct Response {
+    body: Vec<u8>,
+    /// Name and value of the cookie that it sets.
+    cookie: Option<String>,
+}
+
 /// Reads one response with a `Content-Length`.
-fn response(stream: &mut impl BufRead) -> Result<Vec<u8>> {
+fn response(stream: &mut impl BufRead) -> Result<Response> {
     let mut line = String::new();
-    let mut length = None;
+    let (mut length, mut cookie) = (None, None);
     stream.read_line(&mut line).context("waiting for the answer")?;
     if line.split(' ').nth(1) != Some("200") {
         bail!("expected status 200, got `{}`", line.trim_end());
@@ -240,6 +320,9 @@ fn response(stream: &mut impl BufRead) -> Result<Vec<u8>> {
             Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
                 length = Some(value.parse::<u64>()?)
             }
+            Some((name, value)) if name.eq_ignore_ascii_case("set-cookie") => {
+                cookie = value.split(';').next().map(str::to_owned)
+            }
             Some(_) => {}
             None => break,
         }
@@ -250,7 +333,7 @@ fn response(stream: &mut impl BufRead) -> Result<Vec<u8>> {
     if body.len() as u64 != length {
         bail!("the answer was cut short: {} bytes of {length}", body.len());
     }
-    Ok(body)
+    Ok(Response { body, cookie })
 }
 
 #[cfg(test)]
@@ -259,8 +342,10 @@ mod tests {
 
     #[test]
     fn responses_are_read_to_their_length() {
-        let mut stream = &b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nX: y\r\n\r\nabcHTTP"[..];
-        assert_eq!(response(&mut stream).unwrap(), b"abc");
+        let mut stream =
+            &b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nSet-Cookie: SESS=a!b; Path=/\r\n\r\nabcHTTP"[..];
+        let read = response(&mut stream).unwrap();
+        assert_eq!((&read.body[..], read.cookie.as_deref()), (&b"abc"[..], Some("SESS=a!b")));
         assert_eq!(stream, b"HTTP");
     }
 
@@ -278,7 +363,7 @@ mod tests {
 
     #[test]
     fn a_client_that_meets_another_backend_is_a_violation() {
-        let mut visitor = Visitor::all(1, 1).remove(0);
+        let mut visitor = Visitor::all(Service::Cookie, 1, 1).remove(0);
         let mut tally = Tally::default();
         for backend in ["be1", "be1", "be2"] {
             let answer = WhoAmI { backend: backend.to_owned(), client: visitor.address };
@@ -286,5 +371,7 @@ mod tests {
         }
         assert_eq!((tally.requests, tally.failed, tally.violations), (3, 0, 1));
         assert_eq!(tally.per_backend["be1"], 2);
+        let of_service = &tally.services["cookie (bind)"];
+        assert_eq!((of_service.requests, of_service.sticky_violations), (3, 1));
     }
 }

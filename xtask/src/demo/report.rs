@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use anyhow::{Result, bail};
 use serde_json::json;
 
-use super::clients::{self, Tally};
+use super::clients::{self, OfService, Tally};
 use super::load::Outcome;
 use super::view::Sample;
 
@@ -23,6 +23,7 @@ pub(super) struct Report {
     slowest: f64,
     load: Option<Outcome>,
     first_trouble: Option<String>,
+    services: BTreeMap<&'static str, OfService>,
 }
 
 impl Report {
@@ -63,6 +64,7 @@ impl Report {
             slowest: percentile(99),
             load,
             first_trouble: tally.first_trouble.clone(),
+            services: tally.services.clone(),
         }
     }
 
@@ -77,6 +79,7 @@ impl Report {
             "failed": self.failed,
             "sticky_violations": self.violations,
             "per_backend": self.per_backend,
+            "services": self.services,
             "sessions_per_backend": self.sessions,
             "drops": self.drops.values().sum::<u64>(),
             "drops_by_reason": self.drops,
@@ -109,6 +112,11 @@ impl Report {
         for (name, value) in lines {
             // Writing to a string cannot fail.
             let _ = writeln!(text, "{name:>16}  {value}");
+        }
+        for (name, service) in &self.services {
+            let OfService { requests, failed, sticky_violations: moved, .. } = service;
+            let _ =
+                writeln!(text, "{name:>16}  {requests} requests, {failed} failed, {moved} sessions moved");
         }
         if let Some(load) = &self.load {
             let _ = writeln!(

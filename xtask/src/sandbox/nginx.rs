@@ -80,6 +80,10 @@ http {{
     server {{
         listen 80 default_server backlog=65536 reuseport;
         listen [::]:80 default_server backlog=65536 reuseport;
+        listen 8080 default_server backlog=65536 reuseport;
+        listen [::]:8080 default_server backlog=65536 reuseport;
+        listen 8081 default_server backlog=65536 reuseport;
+        listen [::]:8081 default_server backlog=65536 reuseport;
         root {directory}/www;
 
         location = / {{
@@ -92,6 +96,21 @@ http {{
             content_by_lua_block {{
                 local number = ngx.shared.numbers:incr("requests", 1, 0)
                 local body = ('{{"backend":"{name}","client":"%s","request":%d}}\n'):format(ngx.var.remote_addr, number)
+                ngx.header.content_length = #body
+                ngx.print(body)
+            }}
+        }}
+
+        # Begins a session, as application servers do: on port 8080 any value, on 8081 one that names the backend.
+        location = /login {{
+            default_type application/json;
+            content_by_lua_block {{
+                local cookie = "SESS=" .. ngx.var.request_id
+                if ngx.var.server_port == "8081" then
+                    cookie = "JSESSIONID=" .. ngx.var.request_id .. "!{name}"
+                end
+                ngx.header["Set-Cookie"] = cookie .. "; Path=/; HttpOnly"
+                local body = ('{{"backend":"{name}","client":"%s"}}\n'):format(ngx.var.remote_addr)
                 ngx.header.content_length = #body
                 ngx.print(body)
             }}

@@ -20,6 +20,10 @@ pub(super) enum Purpose {
     Lint,
     /// Sandbox, demo, tests and benchmarks.
     Sandbox,
+    /// Protocol stacks of other makes for the tests.
+    Peers,
+    /// Fuzzing.
+    Fuzz,
 }
 
 /// How to see quickly that a package's content is there, wherever it came from.
@@ -40,7 +44,7 @@ const fn package(name: &'static str, purpose: Purpose, sign: Sign) -> Package {
     Package { name, purpose, sign }
 }
 
-const PACKAGES: [Package; 16] = [
+const PACKAGES: [Package; 18] = [
     package("rustc-web", Purpose::Compiler, Sign::Dpkg),
     package("cargo-web", Purpose::Compiler, Sign::Dpkg),
     package("rust-web-src", Purpose::Compiler, Sign::Dpkg),
@@ -67,6 +71,8 @@ const PACKAGES: [Package; 16] = [
         Purpose::Sandbox,
         Sign::File("/usr/lib/python3/dist-packages/scapy/__init__.py"),
     ),
+    package("python3-venv", Purpose::Peers, Sign::Dpkg),
+    package("g++", Purpose::Fuzz, Sign::Program("g++")),
 ];
 
 /// Whether this is a distribution whose packages we know.

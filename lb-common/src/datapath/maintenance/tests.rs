@@ -1,5 +1,6 @@
 use super::super::model::Model;
 use super::*;
+use crate::abi::BindingSlot;
 
 const KEY: BindingKey = BindingKey::new(7, 0xabcd);
 const FAR: u64 = 300_000_000_000;
@@ -9,11 +10,15 @@ fn word(generation: u32) -> BindingWord {
 }
 
 fn put(model: &Model<'_>, word: BindingWord, lifetime: u64) -> RecordResult {
-    put_binding(model, &KEY, word, model.now() + lifetime, model.now())
+    put_binding(model, &KEY, table::seek(model, &KEY), word, model.now() + lifetime, model.now())
+}
+
+fn cell(model: &Model<'_>) -> *mut BindingSlot {
+    table::slot(model, table::seek(model, &KEY)).unwrap()
 }
 
 fn stored(model: &Model<'_>) -> BindingWord {
-    BindingWord(unsafe { (*model.binding(&KEY).unwrap()).word })
+    table::word_of(cell(model)).content()
 }
 
 #[test]
@@ -45,12 +50,13 @@ fn only_a_newer_generation_replaces_what_lives() {
 fn what_is_being_deleted_is_not_put_again() {
     let model = Model::new(0, 0);
     assert_eq!(put(&model, word(1), FAR), RecordResult::Applied);
-    let dead = word(1).with(BindingWord::DEAD);
-    unsafe { (*model.binding(&KEY).unwrap()).word = dead.0 };
+    let cell = cell(&model);
+    let live = table::word_of(cell);
+    unsafe { (*cell).word = live.claimed().0 };
     for (generation, lifetime) in [(2, FAR), (1, FAR), (2, 0)] {
         assert_eq!(put(&model, word(generation), lifetime), RecordResult::Superseded);
-        assert_eq!(stored(&model), dead, "the deletion goes on, and nothing was promised");
+        assert_eq!(table::word_of(cell), live.claimed(), "the deletion goes on, and nothing was promised");
     }
-    assert!(model.delete_binding(&KEY));
+    unsafe { (*cell).word = live.claimed().freed().0 };
     assert_eq!(put(&model, word(2), FAR), RecordResult::Applied);
 }

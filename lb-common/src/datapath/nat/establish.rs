@@ -5,7 +5,9 @@ use super::super::flow::{self, Live, Room};
 use super::super::scratch::Packet;
 use super::super::{Env, Verdict, answer, binding, choice, count};
 use super::{owner, to_backend};
-use crate::abi::{Affinity, BindingKey, FlowKey, FlowRef, FlowState, FlowWord, Outcome, Service, Settings};
+use crate::abi::{
+    Affinity, BindingKey, Flow, FlowKey, FlowRef, FlowState, FlowWord, Outcome, Service, Settings,
+};
 use crate::packet::protocol;
 
 #[inline(always)]
@@ -51,12 +53,11 @@ fn bind<E: Env>(env: &E, settings: &Settings, live: &Live, now: u64) -> bool {
     let service: Option<&Service> =
         choice::service_again(env, settings, &client.destination, client.destination_port, client.protocol);
     let (Some(service), Some(backend)) = (service, owner(env, live)) else { return false };
-    // Without affinity the flow itself is the session, and its record pins it.
-    if service.affinity == Affinity::None as u8 {
+    if !is_session(env, settings, service, flow) {
         return false;
     }
     let key = BindingKey::new(flow.service, flow.session);
-    match binding::find(env, &key, now) {
+    match binding::find_again(env, &key, now) {
         Some(found) if binding::backend(env, found.word).is_some() => {
             binding::touch(&found, now, service.lifetime);
         }
@@ -66,6 +67,24 @@ fn bind<E: Env>(env: &E, settings: &Settings, live: &Live, now: u64) -> bool {
         }
     }
     true
+}
+
+/// Whether the flow's key is a session's that bindings are made for.
+///
+/// Without affinity the flow itself is the session, and its record pins it; a server's name in a connection id needs nobody to remember it.
+#[inline(never)]
+fn is_session<E: Env>(env: &E, settings: &Settings, service: &Service, flow: &Flow) -> bool {
+    if service.affinity <= Affinity::SourceIp as u8 {
+        return service.affinity == Affinity::SourceIp as u8;
+    }
+    let Some(rules) = env.affinity_rules(service.slot) else { return false };
+    let by_source = rules.fallback == Affinity::SourceIp as u8;
+    let fallback = choice::session_of_client(rules.fallback, service, settings, &flow.client);
+    if service.affinity == Affinity::QuicCid as u8 {
+        by_source && flow.session == fallback
+    } else {
+        by_source || flow.session != fallback
+    }
 }
 
 /// Copies the flow to an established record, points both directions at it, and frees the half-open one.
@@ -90,7 +109,8 @@ fn promote<E: Env>(env: &E, live: &Live, bound: bool, now: u64) -> Result<Live, 
     new.backend_generation = old.backend_generation;
     new.client_mac = old.client_mac;
     new.local_mac = old.local_mac;
-    new.pad = 0;
+    new.window = 0;
+    new.client_mtu = old.client_mtu;
     new.ifindex = old.ifindex;
     new.tags = old.tags;
     new.answer = old.answer;

@@ -2,7 +2,7 @@
 
 use super::super::binding::{self, Chosen};
 use super::super::flow::{self, Live, Room};
-use super::super::scratch::Packet;
+use super::super::scratch::{Packet, Scratch};
 use super::super::{Env, Insert, Verdict, answer, choice, count, forward, frame};
 use super::to_backend;
 use crate::abi::{
@@ -24,25 +24,24 @@ const PORT_STEP: u32 = 7_919;
 pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     let (Some(scratch), Some(settings)) = (env.scratch(), env.settings()) else { return Verdict::Drop };
     // SAFETY: this CPU's own scratch.
-    let packet = unsafe { &(*scratch).packet };
+    let scratch = unsafe { &*scratch };
+    let packet = &scratch.packet;
     let Some(service) = choice::service_of(env, settings, packet) else {
         return count::end(env, Outcome::NotOurs);
     };
-    let session = choice::session_again(service, settings, packet);
+    let session = choice::session_left(service, settings, scratch);
     let now = env.now();
-    let bound = binding::find(env, &BindingKey::new(service.id, session), now)
-        .and_then(|found| binding::backend(env, found.word));
-    let Some((slot, backend)) = bound.or_else(|| choice::choose(env, service, session)) else {
+    let Some((slot, backend)) = chosen(env, service, session, scratch.wanted, now) else {
         return answer::no_backend(env, packet);
     };
     if let Some(verdict) = forward::admissible(env, packet, backend, 0) {
         return verdict;
     }
-    forget_old(env, packet);
+    forget_old(env, scratch);
     let Some(live) = flow::allocate(env, Room::HalfOpen, now) else {
         return count::end(env, Outcome::FlowsFull);
     };
-    if fill(env, service, packet, &live, session, (slot, backend), now).is_none() {
+    if fill(env, service, scratch, &live, session, (slot, backend), now).is_none() {
         return count::end(env, Outcome::Malformed);
     }
     match publish(env, settings, service, packet, &live) {
@@ -51,10 +50,28 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     }
 }
 
-/// Ends the flow that had the same 5-tuple before; out of line for the sake of the stack.
+/// The backend that was found on the way here, that the session is bound to, or that comes first in its order.
+#[inline(always)]
+fn chosen<'a, E: Env>(
+    env: &'a E,
+    service: &Service,
+    session: u64,
+    wanted: u32,
+    now: u64,
+) -> Option<Chosen<'a>> {
+    if wanted != 0 {
+        let slot = (wanted - 1) as u16;
+        return Some((slot, env.backend(slot)?));
+    }
+    let bound = binding::find(env, &BindingKey::new(service.id, session), now)
+        .and_then(|found| binding::backend(env, found.word));
+    bound.or_else(|| choice::choose(env, service, session))
+}
+
+/// Ends the flow that was found by the same key before; out of line for the sake of the stack.
 #[inline(never)]
-fn forget_old<E: Env>(env: &E, packet: &Packet) {
-    let Some(cell) = env.flow_ref(&packet.flow_key()) else { return };
+fn forget_old<E: Env>(env: &E, scratch: &Scratch) {
+    let Some(cell) = env.flow_ref(&scratch.packet.flow_key().aside(scratch.aside)) else { return };
     // SAFETY: from the environment.
     let reference = FlowRef(unsafe { cell.read_volatile() });
     let Some(record) = env.flow(reference.index()) else { return };
@@ -69,12 +86,13 @@ fn forget_old<E: Env>(env: &E, packet: &Packet) {
 fn fill<E: Env>(
     env: &E,
     service: &Service,
-    packet: &Packet,
+    scratch: &Scratch,
     live: &Live,
     session: u64,
     (slot, backend): Chosen<'_>,
     now: u64,
 ) -> Option<()> {
+    let packet = &scratch.packet;
     let p = frame::head(env, Ethernet::LEN)?;
     // SAFETY: checked for the fixed part.
     let ethernet = unsafe { Ethernet::new(p) };
@@ -93,7 +111,8 @@ fn fill<E: Env>(
         destination_port: packet.destination_port,
         protocol: packet.protocol,
         pad: [0; 3],
-    };
+    }
+    .aside(scratch.aside);
     record.server = FlowKey {
         source: backend.address,
         destination: toward,
@@ -109,11 +128,19 @@ fn fill<E: Env>(
     record.backend_generation = backend.generation;
     record.client_mac = client_mac;
     record.local_mac = local_mac;
-    record.pad = 0;
+    record.window = 0;
+    record.client_mtu = client_mtu(env);
     record.ifindex = env.ingress();
     record.tags = packet.tags;
     record.answer = 0;
     Some(())
+}
+
+/// The MTU of the client's link, as far as an IP packet's length reaches.
+#[inline(never)]
+pub(crate) fn client_mtu<E: Env>(env: &E) -> u16 {
+    let mtu = env.ingress_mtu();
+    if mtu > u16::MAX as u32 { u16::MAX } else { mtu as u16 }
 }
 
 /// Finds a source port whose reply key is free, and makes the flow findable from both sides.
@@ -129,7 +156,7 @@ fn publish<E: Env>(
     let reply = FlowRef::new(reference.index(), reference.nonce(), true);
     let opening = FlowWord::new(reference.nonce(), FlowState::Opening);
     let opening = if packet.protocol == protocol::TCP { opening } else { opening.with(FlowWord::DATAGRAM) };
-    if !take_port(env, settings, service, packet, live.record, reply) {
+    if !take_port(env, settings, service, live.record, reply) {
         free(live);
         return Err(Outcome::PortsExhausted);
     }
@@ -159,17 +186,17 @@ fn free(live: &Live) {
 
 /// Writes the first free source port into the record and takes its reply key.
 #[inline(always)]
-fn take_port<E: Env>(
+pub(crate) fn take_port<E: Env>(
     env: &E,
     settings: &Settings,
     service: &Service,
-    packet: &Packet,
     record: *mut Flow,
     reply: FlowRef,
 ) -> bool {
-    // SAFETY: claimed by this CPU and filled in.
-    let hash = affinity::connection(unsafe { &(*record).client }, &settings.session_secret) as u32;
-    let own = packet.source_port;
+    // SAFETY: this CPU's to change, and filled in.
+    let client = unsafe { &(*record).client };
+    let hash = affinity::connection(client, &settings.session_secret) as u32;
+    let own = client.source_port;
     let keeps_own = service.flags & ServiceFlags::SNAT == 0 || own.host() as u32 >= FIRST_PORT;
     let now = env.now();
     let mut taken = false;

@@ -38,6 +38,8 @@ fn service(port: u16, protocol: Protocol) -> ServiceSpec {
         binding_rate: 1000,
         source: None,
         mss: None,
+        proxy_protocol: false,
+        paths: Vec::new(),
         backends: vec![],
     }
 }
@@ -88,6 +90,7 @@ proptest! {
         let service = service(80, Protocol::Tcp);
         let at = |slot: u16| states[usize::from(slot)];
         let scene = Scene {
+            read: None,
             service: &service, session, flow: None, binding: None, table: &table,
             backend: |slot| Some(candidate(slot, at(slot))),
         };
@@ -107,6 +110,7 @@ fn with_binding(word: BindingWord, remaining: u64, status: Status) -> Explanatio
     let table = table();
     let service = service(80, Protocol::Tcp);
     let scene = Scene {
+        read: None,
         service: &service,
         session: 0x0a00_0007,
         flow: None,
@@ -163,6 +167,7 @@ fn nobody_left_resets_tcp_and_drops_udp() {
     ] {
         let (table, service) = (table(), service(80, protocol));
         let scene = Scene {
+            read: None,
             service: &service,
             session: 1,
             flow: None,
@@ -178,6 +183,7 @@ fn nobody_left_resets_tcp_and_drops_udp() {
 fn unresolved_hop_drops() {
     let (table, service) = (table(), service(80, Protocol::Tcp));
     let scene = Scene {
+        read: None,
         service: &service,
         session: 1,
         flow: None,

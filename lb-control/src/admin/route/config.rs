@@ -52,13 +52,8 @@ async fn compare(context: &Context, file: String, text: &str) -> Result<Json<Dif
     let running = configured(context).await?;
     let parsed = config::parse(text, &file).map_err(|errors| refused(&errors))?;
     let interfaces = context.facts.borrow().interfaces.clone();
-    let mut new = match &parsed.secret {
-        // The running secret is the one that was made; resolving would look where a reload would not.
-        config::SecretSource::Generated => parsed.desired(running.node.session_secret),
-        config::SecretSource::Given(_) | config::SecretSource::File(_) => {
-            parsed.resolve().map_err(|error| secret_missing(&file, &error))?
-        }
-    };
+    // Secrets that lbd made are those that run; resolving them would look where a reload would not.
+    let mut new = parsed.resolve_beside(&running).map_err(|error| secret_missing(&file, &error))?;
     if !interfaces.is_empty() {
         new.node.interfaces = interfaces;
     }
@@ -104,8 +99,8 @@ pub(crate) fn secret_missing(file: &str, error: &config::SecretError) -> ApiErro
         StatusCode::UNPROCESSABLE_ENTITY,
         chain(error),
         file,
-        "a session secret",
-        "what ran before goes on; see `session-secret` in [node]",
+        "a secret",
+        format!("what ran before goes on; {}", error.hint()),
     )
 }
 

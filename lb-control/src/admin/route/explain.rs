@@ -5,7 +5,9 @@ use super::session::configured;
 use super::{Body, flow};
 use crate::admin::context::Context;
 use crate::admin::error::{ApiError, ErrorBody};
-use crate::admin::explain::{Bound, Candidate, Packet, Scene, explain as decide, not_ours, service_of};
+use crate::admin::explain::{
+    Bound, Candidate, Content, Marks, Packet, Scene, explain as decide, not_ours, read_content, service_of,
+};
 use crate::admin::row::{ExplainBody, Explanation, mac};
 use crate::admin::sessionkey;
 use crate::reconcile::{ChangeError, ExplainInputs, FlowFilter, HopState};
@@ -27,13 +29,30 @@ pub(in crate::admin) async fn explain(
     Body(body): Body<ExplainBody>,
 ) -> Result<Json<Explanation>, ApiError> {
     let packet = packet(&body)?;
+    let content = Content::of(&body)?;
     let desired = configured(&context).await?;
     let Some(service) = service_of(&packet, &desired.services) else {
         return Ok(Json(not_ours(&packet)));
     };
-    let inputs = context.reconciler.explain_inputs(&service.name).await?;
-    let session = sessionkey::of_packet(&packet, service, &inputs.session_secret);
-    let binding = match context.reconciler.session(&service.name, session).await {
+    let (pool, path_step) = content.pool(service);
+    let pool = pool.unwrap_or_else(|| service.name.clone());
+    let inputs = context.reconciler.explain_inputs(&pool).await?;
+    let marks = Marks {
+        rules: &inputs.rules,
+        servers: &inputs.servers,
+        secrets: &inputs.secrets,
+        session_secret: &inputs.session_secret,
+        service_id: service.id,
+    };
+    let mut read = read_content(&packet, service, &content, marks);
+    if let (Some(read), Some(step)) = (&mut read, path_step) {
+        read.steps.insert(0, step);
+    }
+    let session = match &read {
+        Some(read) => read.session,
+        None => sessionkey::of_packet(&packet, service, &inputs.session_secret),
+    };
+    let binding = match context.reconciler.session(&pool, session).await {
         Ok(row) => {
             let generation = inputs.view.backends.iter().find(|b| b.slot == row.slot).map(|b| b.generation);
             // A row without a backend has a slot generation that is no longer the slot's.
@@ -46,11 +65,12 @@ pub(in crate::admin) async fn explain(
         Err(ChangeError::UnknownSession { .. }) => None,
         Err(error) => return Err(error.into()),
     };
-    let open = open_flow(&context, &packet, &service.name).await?;
+    let open = open_flow(&context, &packet, &pool).await?;
     let table = Tables(&inputs);
     let scene = Scene {
         service,
         session,
+        read: read.as_ref(),
         flow: open.as_ref().map(|(backend, state)| (backend.as_str(), flow::state_name(*state))),
         binding,
         table: &table,

@@ -27,6 +27,12 @@ pub(in crate::admin) enum StateName {
     Closing,
     /// Over.
     Closed,
+    /// The balancer is reading the request.
+    Collecting,
+    /// The backend has not answered the balancer yet.
+    Connecting,
+    /// Held bytes are on their way to the backend.
+    Releasing,
 }
 
 /// Filters of flows.
@@ -82,6 +88,16 @@ fn show_row(row: &Flow) -> FlowRow {
         backend: row.backend.clone(),
         backend_address: endpoint(row.server.source, row.server.source_port),
         state: state_name(row.state).to_owned(),
+        spliced: row.offset.is_some(),
+        offset: row.offset.filter(|_| match row.state {
+            FlowState::Established | FlowState::Closing | FlowState::Closed | FlowState::Releasing => true,
+            FlowState::Free
+            | FlowState::Opening
+            | FlowState::Answered
+            | FlowState::Claimed
+            | FlowState::Collecting
+            | FlowState::Connecting => false,
+        }),
         idle_seconds: row.idle.as_secs(),
     }
 }
@@ -114,6 +130,9 @@ impl From<StateName> for FlowState {
             StateName::Established => Self::Established,
             StateName::Closing => Self::Closing,
             StateName::Closed => Self::Closed,
+            StateName::Collecting => Self::Collecting,
+            StateName::Connecting => Self::Connecting,
+            StateName::Releasing => Self::Releasing,
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::reconcile::{ChangeError, SessionFilter, SessionRow as Session};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use lb_core::pool::{Desired, ServiceSpec};
+use lb_core::pool::{Desired, PoolSpec, ServiceSpec};
 use serde::Deserialize;
 use std::net::IpAddr;
 use utoipa::IntoParams;
@@ -50,8 +50,8 @@ pub(in crate::admin) async fn list(
         }
         Some(client) => {
             let secret = secret(&desired);
-            let services: Vec<&ServiceSpec> = match &query.service {
-                None => desired.services.iter().collect(),
+            let services: Vec<ServiceSpec> = match &query.service {
+                None => desired.pools().into_iter().map(|pool| pool.service).collect(),
                 Some(name) => vec![service(&desired, name)?],
             };
             for service in services.iter().filter(|s| s.address.is_ipv4() == client.to_canonical().is_ipv4())
@@ -68,7 +68,8 @@ pub(in crate::admin) async fn list(
     }
     let truncated = rows.len() > limit;
     rows.truncate(limit);
-    let sessions = rows.iter().map(|row| show_row(row, &desired)).collect();
+    let pools = desired.pools();
+    let sessions = rows.iter().map(|row| show_row(row, &pools)).collect();
     Ok(Json(SessionPage { sessions, truncated }))
 }
 
@@ -81,9 +82,9 @@ pub(in crate::admin) async fn show(
     Names(name, key): Names,
 ) -> Result<Json<SessionRow>, ApiError> {
     let desired = configured(&context).await?;
-    let key = sessionkey::parse(&key, service(&desired, &name)?, &secret(&desired))?;
+    let key = sessionkey::parse(&key, &service(&desired, &name)?, &secret(&desired))?;
     let row = context.reconciler.session(&name, key).await?;
-    Ok(Json(show_row(&row, &desired)))
+    Ok(Json(show_row(&row, &desired.pools())))
 }
 
 /// Delete a session; its next packet makes a new one.
@@ -95,7 +96,7 @@ pub(in crate::admin) async fn delete(
     Names(name, key): Names,
 ) -> Result<StatusCode, ApiError> {
     let desired = configured(&context).await?;
-    let key = sessionkey::parse(&key, service(&desired, &name)?, &secret(&desired))?;
+    let key = sessionkey::parse(&key, &service(&desired, &name)?, &secret(&desired))?;
     context.reconciler.session_delete(&name, key).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -113,10 +114,12 @@ pub(super) async fn configured(context: &Context) -> Result<Desired, ApiError> {
     })
 }
 
-/// A service by its name.
-pub(super) fn service<'a>(desired: &'a Desired, name: &str) -> Result<&'a ServiceSpec, ApiError> {
-    let known = || desired.services.iter().map(|s| s.name.as_str());
-    desired.services.iter().find(|s| s.name == name).ok_or_else(|| ApiError::unknown_service(name, known()))
+/// A service, or the pool of a path, by its name.
+pub(super) fn service(desired: &Desired, name: &str) -> Result<ServiceSpec, ApiError> {
+    let pools = desired.pools();
+    let found = pools.iter().find(|pool| pool.service.name == name).map(|pool| pool.service.clone());
+    let known = pools.iter().map(|pool| pool.service.name.as_str());
+    found.ok_or_else(|| ApiError::unknown_service(name, known))
 }
 
 /// The secret of the session-key hash as the hash takes it.
@@ -125,8 +128,9 @@ pub(super) fn secret(desired: &Desired) -> [u64; 2] {
     [key as u64, (key >> 64) as u64]
 }
 
-fn show_row(row: &Session, desired: &Desired) -> SessionRow {
-    let spec = row.service.as_ref().and_then(|name| desired.services.iter().find(|s| s.name == *name));
+fn show_row(row: &Session, pools: &[PoolSpec]) -> SessionRow {
+    let found = row.service.as_ref().and_then(|name| pools.iter().find(|pool| pool.service.name == *name));
+    let spec = found.map(|pool| &pool.service);
     SessionRow {
         service: row.service.clone().unwrap_or_else(|| format!("{:#010x}", row.service_id)),
         key: sessionkey::show(row.session),

@@ -42,7 +42,7 @@ async fn row(context: &Context, view: &View) -> Result<StatusRow, ApiError> {
             .map(|a| InterfaceRow { name: a.interface.clone(), mode: mode_name(a.mode).to_owned() })
             .collect(),
         pin_root: facts.pin_root.display().to_string(),
-        services: view.services.len(),
+        services: view.services.iter().filter(|service| service.prefix.is_none()).count(),
         backends: backends().count(),
         backends_up: backends().filter(|b| b.status == Status::Up).count(),
         tables: tables
@@ -57,6 +57,7 @@ async fn row(context: &Context, view: &View) -> Result<StatusRow, ApiError> {
         },
         hops: HopCounts { resolved, unresolved: backends().count() - resolved },
         events: events_row(context, &outcomes),
+        warnings: facts.warnings,
     })
 }
 

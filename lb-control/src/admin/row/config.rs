@@ -2,11 +2,12 @@
 
 use crate::admin::explain::{mode_name, protocol_name};
 use crate::admin::row::AdminState;
-use lb_core::pool::{AffinitySpec, BackendSpec, Desired, NodeSpec, ServiceSpec, Vlan};
+use crate::config::affinity_words;
+use lb_core::pool::{BackendSpec, Desired, Fallback, NodeSpec, PathSpec, ServiceSpec, Vlan};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// The whole configuration; the session secret is not shown.
+/// The whole configuration; secrets are not shown.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ConfigRow {
     /// What holds for the whole node.
@@ -24,6 +25,8 @@ pub struct NodeRow {
     pub bindings: u32,
     /// Room for flows.
     pub flows: u32,
+    /// Holds that connections share.
+    pub held: u32,
     /// Source of tunnel packets to IPv4 backends; absent = the route's own.
     pub tunnel_source_v4: Option<String>,
     /// Source of tunnel packets to IPv6 backends; absent = the route's own.
@@ -55,6 +58,10 @@ pub struct TimeoutsRow {
     pub udp_new: f64,
     /// UDP seen in both directions.
     pub udp_established: f64,
+    /// A request head until it is complete.
+    pub request_head: f64,
+    /// The balancer's own handshake with a backend.
+    pub connect: f64,
 }
 
 /// A configured service.
@@ -72,11 +79,13 @@ pub struct ConfiguredService {
     pub protocol: String,
     /// Forwarding mode.
     pub mode: String,
-    /// `none` or `source-ip`.
+    /// `none`, `source-ip`, `http-cookie`, `quic-cid` or `payload`.
     pub affinity: String,
-    /// IPv4 prefix length of the session key, for `source-ip`.
+    /// The affinity with its details, in words.
+    pub affinity_details: String,
+    /// IPv4 prefix length of the session key, for `source-ip` as affinity or as fallback.
     pub prefix_v4: Option<u8>,
-    /// IPv6 prefix length of the session key, for `source-ip`.
+    /// IPv6 prefix length of the session key, for `source-ip` as affinity or as fallback.
     pub prefix_v6: Option<u8>,
     /// Lifetime of a binding without traffic, in seconds.
     pub lifetime_seconds: u64,
@@ -86,6 +95,23 @@ pub struct ConfiguredService {
     pub source: Option<String>,
     /// Largest MSS of SYN segments.
     pub mss: Option<u16>,
+    /// Backends get a PROXY protocol header.
+    pub proxy_protocol: bool,
+    /// Pools of requests by their path.
+    pub paths: Vec<ConfiguredPath>,
+    /// Backends.
+    pub backends: Vec<ConfiguredBackend>,
+}
+
+/// A configured pool of requests by their path.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ConfiguredPath {
+    /// What the path begins with.
+    pub prefix: String,
+    /// Name of the pool.
+    pub name: String,
+    /// Id from the name or given.
+    pub id: u32,
     /// Backends.
     pub backends: Vec<ConfiguredBackend>,
 }
@@ -107,6 +133,10 @@ pub struct ConfiguredBackend {
     pub admin: AdminState,
     /// `auto`, `untagged` or a VLAN id.
     pub vlan: String,
+    /// What names it in cookies; its name when absent.
+    pub route: Option<String>,
+    /// Its id in QUIC connection ids, hexadecimal; made of the number when absent.
+    pub server_id: Option<String>,
 }
 
 impl From<&Desired> for ConfigRow {
@@ -125,6 +155,7 @@ impl From<&NodeSpec> for NodeRow {
             interfaces: node.interfaces.clone(),
             bindings: node.bindings,
             flows: node.flows,
+            held: node.held,
             tunnel_source_v4: node.tunnel_v4.map(|ip| ip.to_string()),
             tunnel_source_v6: node.tunnel_v6.map(|ip| ip.to_string()),
             gue_port: node.gue_port,
@@ -135,6 +166,8 @@ impl From<&NodeSpec> for NodeRow {
                 tcp_reset: t.tcp_reset.as_secs_f64(),
                 udp_new: t.udp_new.as_secs_f64(),
                 udp_established: t.udp_established.as_secs_f64(),
+                request_head: t.request_head.as_secs_f64(),
+                connect: t.connect.as_secs_f64(),
             },
             answer_rate: node.limits.answer_rate,
             prefix_quota: node.limits.prefix_quota,
@@ -145,9 +178,9 @@ impl From<&NodeSpec> for NodeRow {
 
 impl From<&ServiceSpec> for ConfiguredService {
     fn from(spec: &ServiceSpec) -> Self {
-        let (affinity, prefixes) = match spec.affinity {
-            AffinitySpec::None => ("none", None),
-            AffinitySpec::SourceIp { v4, v6 } => ("source-ip", Some((v4, v6))),
+        let prefixes = match spec.affinity.fallback() {
+            Fallback::None => None,
+            Fallback::SourceIp { v4, v6 } => Some((v4, v6)),
         };
         Self {
             name: spec.name.clone(),
@@ -156,13 +189,27 @@ impl From<&ServiceSpec> for ConfiguredService {
             port: spec.port,
             protocol: protocol_name(spec.protocol).to_owned(),
             mode: mode_name(spec.mode).to_owned(),
-            affinity: affinity.to_owned(),
+            affinity: spec.affinity.kind().to_owned(),
+            affinity_details: affinity_words(&spec.affinity),
             prefix_v4: prefixes.map(|(v4, _)| v4),
             prefix_v6: prefixes.map(|(_, v6)| v6),
             lifetime_seconds: spec.lifetime.as_secs(),
             binding_rate: spec.binding_rate,
             source: spec.source.map(|ip| ip.to_string()),
             mss: spec.mss,
+            proxy_protocol: spec.proxy_protocol,
+            paths: spec.paths.iter().map(ConfiguredPath::from).collect(),
+            backends: spec.backends.iter().map(ConfiguredBackend::from).collect(),
+        }
+    }
+}
+
+impl From<&PathSpec> for ConfiguredPath {
+    fn from(spec: &PathSpec) -> Self {
+        Self {
+            prefix: spec.prefix.clone(),
+            name: spec.name.clone(),
+            id: spec.id,
             backends: spec.backends.iter().map(ConfiguredBackend::from).collect(),
         }
     }
@@ -182,6 +229,11 @@ impl From<&BackendSpec> for ConfiguredBackend {
                 Vlan::Untagged => "untagged".to_owned(),
                 Vlan::Tagged(id) => id.to_string(),
             },
+            route: spec.route.clone(),
+            server_id: spec
+                .server_id
+                .as_ref()
+                .map(|id| id.iter().map(|byte| format!("{byte:02x}")).collect()),
         }
     }
 }

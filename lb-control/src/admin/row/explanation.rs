@@ -15,6 +15,18 @@ pub struct ExplainBody {
     /// `tcp` or `udp`.
     #[schema(example = "tcp")]
     pub proto: String,
+    /// Value of the service's cookie (`http-cookie`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cookie: Option<String>,
+    /// Path of the request, for services with pools by path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Destination connection id, hexadecimal (`quic-cid`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cid: Option<String>,
+    /// Payload from its first byte on, hexadecimal (`payload`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload: Option<String>,
 }
 
 /// The way of a packet through the data plane.
@@ -43,10 +55,16 @@ pub struct Step {
 pub enum StepKind {
     /// Looking up the destination.
     Service,
+    /// Choosing the pool by the request's path.
+    Path,
+    /// Reading what the packet carries: cookie, connection id, payload.
+    Segment,
     /// Taking the session key from the packet.
     SessionKey,
     /// Looking for the translated connection (`nat`).
     Flow,
+    /// Looking for the server that the packet names.
+    Server,
     /// Looking for the session's binding.
     Binding,
     /// A probe of the selection table.
@@ -96,8 +114,11 @@ impl StepKind {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Service => "service",
+            Self::Path => "path",
+            Self::Segment => "segment",
             Self::SessionKey => "session key",
             Self::Flow => "flow",
+            Self::Server => "server",
             Self::Binding => "binding",
             Self::Probe => "probe",
             Self::Walk => "member walk",

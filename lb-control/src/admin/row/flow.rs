@@ -22,8 +22,13 @@ pub struct FlowRow {
     pub backend: Option<String>,
     /// The backend's address and port.
     pub backend_address: String,
-    /// `opening`, `answered`, `established`, `closing` or `closed`.
+    /// `opening`, `answered`, `established`, `closing` or `closed`; of connections that the balancer makes itself also
+    /// `collecting` (the request), `connecting` (to the backend) and `releasing` (held bytes).
     pub state: String,
+    /// Whether the balancer answered the client's handshake itself.
+    pub spliced: bool,
+    /// What sequence numbers from the backend are lowered by, modulo 2^32; absent until the backend answered.
+    pub offset: Option<u32>,
     /// Seconds since its last packet.
     pub idle_seconds: u64,
 }

@@ -11,6 +11,8 @@ use utoipa::ToSchema;
 /// A virtual IP, port and protocol with its pool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ServiceRow {
+    /// What requests' paths begin with that go to this pool; absent for a service itself.
+    pub path: Option<String>,
     /// Unique name.
     #[schema(example = "web")]
     pub name: String,
@@ -27,7 +29,8 @@ pub struct ServiceRow {
     /// `nat`, `l2`, `ipip` or `gue`.
     #[schema(example = "nat")]
     pub mode: String,
-    /// `none`, or `source-ip`, with its prefix length unless that is 32 (IPv4) or 64 (IPv6).
+    /// `none`, `quic-cid`, `payload`, `http-cookie` with the cookie's name, or `source-ip` with its prefix length unless
+    /// that is 32 (IPv4) or 64 (IPv6).
     #[schema(example = "source-ip/24")]
     pub affinity: String,
     /// Lifetime of a binding without traffic, in seconds.
@@ -45,12 +48,13 @@ impl From<&ServiceView> for ServiceRow {
         let spec = &view.spec;
         Self {
             name: spec.name.clone(),
+            path: view.prefix.clone(),
             id: spec.id,
             address: spec.address.to_string(),
             port: spec.port,
             protocol: protocol_name(spec.protocol).to_owned(),
             mode: mode_name(spec.mode).to_owned(),
-            affinity: affinity(spec.affinity, spec.address.is_ipv4()),
+            affinity: affinity(&spec.affinity, spec.address.is_ipv4()),
             lifetime_seconds: spec.lifetime.as_secs(),
             backends: view.backends.len(),
             backends_up: view.backends.iter().filter(|b| b.status == Status::Up).count(),
@@ -60,13 +64,13 @@ impl From<&ServiceView> for ServiceRow {
 }
 
 /// An affinity in a word; the prefix only where it is not the usual one of the service's family.
-fn affinity(affinity: AffinitySpec, ipv4: bool) -> String {
+fn affinity(affinity: &AffinitySpec, ipv4: bool) -> String {
     match (affinity, ipv4) {
-        (AffinitySpec::None, _) => "none".to_owned(),
-        (AffinitySpec::SourceIp { v4: 32, .. }, true) | (AffinitySpec::SourceIp { v6: 64, .. }, false) => {
-            "source-ip".to_owned()
-        }
+        (AffinitySpec::None | AffinitySpec::QuicCid(_) | AffinitySpec::Payload(_), _)
+        | (AffinitySpec::SourceIp { v4: 32, .. }, true)
+        | (AffinitySpec::SourceIp { v6: 64, .. }, false) => affinity.kind().to_owned(),
         (AffinitySpec::SourceIp { v4, .. }, true) => format!("source-ip/{v4}"),
         (AffinitySpec::SourceIp { v6, .. }, false) => format!("source-ip/{v6}"),
+        (AffinitySpec::HttpCookie(cookie), _) => format!("http-cookie {}", cookie.name),
     }
 }

@@ -36,6 +36,8 @@ pub struct StatusRow {
     pub hops: HopCounts,
     /// Binding events.
     pub events: EventsRow,
+    /// What is wrong around it, each in a sentence that says what to do.
+    pub warnings: Vec<String>,
 }
 
 /// How the last load of the configuration went.

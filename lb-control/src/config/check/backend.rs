@@ -19,6 +19,12 @@ pub(super) struct LocatedBackend {
     pub(super) spec: BackendSpec,
     /// What problems call it.
     pub(super) object: String,
+    /// Place of its name.
+    pub(super) name: Range<usize>,
+    /// Place of its route, if it has one.
+    pub(super) route: Option<Range<usize>>,
+    /// Place of its server id, if it has one.
+    pub(super) server_id: Option<Range<usize>>,
     /// Place of its address.
     pub(super) address: Range<usize>,
     /// Place of its port, if it has one.
@@ -65,6 +71,8 @@ pub(super) fn list(list: &Field<Vec<Field<Backend>>>, owner: &Owner<'_>) -> Vec<
                 Some(VlanChoice::Untagged) => Vlan::Untagged,
                 Some(VlanChoice::Tag(tag)) => Vlan::Tagged(*tag),
             },
+            route: backend.route.get().map(|route| route.0.clone()),
+            server_id: backend.server_id.get().map(|id| id.0.clone()),
         };
         let number_span = backend.number.span().unwrap_or_else(|| name_span.clone());
         if let Some(first) = names.insert(&name.0, &name_span) {
@@ -86,7 +94,15 @@ pub(super) fn list(list: &Field<Vec<Field<Backend>>>, owner: &Owner<'_>) -> Vec<
                     .suggest("raise the weight of one of them and remove the other"),
             );
         }
-        backends.push(LocatedBackend { spec, object, address: address_span, port: backend.port.span() });
+        backends.push(LocatedBackend {
+            spec,
+            object,
+            name: name_span,
+            route: backend.route.span(),
+            server_id: backend.server_id.span(),
+            address: address_span,
+            port: backend.port.span(),
+        });
     }
     backends
 }

@@ -1,22 +1,23 @@
 //! `[node]` and `[admin]`.
 
-use super::{lifetime, require_host};
+use super::{lifetime, require_host, secrets};
 use crate::config::document::Findings;
 use crate::config::field::Owner;
 use crate::config::file::{Admin, File, Limits, Node, Timeouts};
 use crate::config::problem::Finding;
-use crate::config::{DaemonSpec, SecretSource, defaults, value::spell};
+use crate::config::secret::Secrets;
+use crate::config::{DaemonSpec, defaults, value::spell};
 use core::time::Duration;
 use lb_common::abi::MAX_DEVICES;
-use lb_core::pool::{self, NodeSpec};
+use lb_core::pool::{self, NodeSpec, secret::NodeSecrets};
 use std::collections::HashSet;
 use std::path::PathBuf;
 
 /// Longest window of the prefix quota.
 const WINDOW_MAX: Duration = Duration::from_secs(86_400);
 
-/// Checks what holds for the whole node; the secret stays zero.
-pub(super) fn check(file: &File, findings: &Findings) -> (NodeSpec, DaemonSpec, SecretSource) {
+/// Checks what holds for the whole node; the secrets stay zero.
+pub(super) fn check(file: &File, findings: &Findings) -> (NodeSpec, DaemonSpec, Secrets) {
     let absent = Node::default();
     let (node, span) = file.node.located().unwrap_or((&absent, 0..0));
     let owner = Owner { span, object: "[node]", findings };
@@ -24,7 +25,9 @@ pub(super) fn check(file: &File, findings: &Findings) -> (NodeSpec, DaemonSpec, 
         interfaces: interfaces(node, &owner),
         bindings: node.bindings.get().map_or(defaults::BINDINGS, |n| n.narrow()),
         flows: node.flows.get().map_or(defaults::FLOWS, |n| n.narrow()),
+        held: node.held.get().map_or(defaults::HELD, |n| n.narrow()),
         session_secret: [0; 16],
+        secrets: NodeSecrets::default(),
         tunnel_v4: node.tunnel_source_v4.located().map(|(address, span)| {
             require_host(address.0.into(), &span, &owner);
             address.0
@@ -37,7 +40,7 @@ pub(super) fn check(file: &File, findings: &Findings) -> (NodeSpec, DaemonSpec, 
         timeouts: timeouts(node, findings),
         limits: limits(node, findings),
     };
-    (spec, daemon(node, file), secret(node, &owner))
+    (spec, daemon(node, file), secrets::check(node, &owner))
 }
 
 fn interfaces(node: &Node, owner: &Owner<'_>) -> Vec<String> {
@@ -83,6 +86,8 @@ fn timeouts(node: &Node, findings: &Findings) -> pool::Timeouts {
             default.udp_established,
             &owner,
         ),
+        request_head: lifetime("request-head", &timeouts.request_head, default.request_head, &owner),
+        connect: lifetime("connect", &timeouts.connect, default.connect, &owner),
     }
 }
 
@@ -104,22 +109,6 @@ fn limits(node: &Node, findings: &Findings) -> pool::Limits {
         answer_rate: limits.answer_rate.get().map_or(defaults::ANSWER_RATE, |n| n.narrow()),
         prefix_quota: limits.prefix_quota.get().map_or(defaults::PREFIX_QUOTA, |n| n.narrow()),
         prefix_window,
-    }
-}
-
-fn secret(node: &Node, owner: &Owner<'_>) -> SecretSource {
-    match (node.session_secret.located(), node.session_secret_file.located()) {
-        (Some((_, first)), Some((_, second))) => {
-            owner.report(
-                Finding::error(second, "the session secret is given twice")
-                    .expected("`session-secret` or `session-secret-file`, not both")
-                    .related(first, "the other is"),
-            );
-            SecretSource::Generated
-        }
-        (Some((secret, _)), None) => SecretSource::Given(secret.0),
-        (None, Some((file, _))) => SecretSource::File(file.0.clone()),
-        (None, None) => SecretSource::Generated,
     }
 }
 

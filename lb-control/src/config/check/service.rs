@@ -1,18 +1,21 @@
 //! One service with its backends.
 
+use super::affinity::{self, Checked};
 use super::backend::{self, LocatedBackend};
+use super::path::{self, LocatedPath};
+use super::secrets::QuicKeyFile;
 use super::{Pools, family, lifetime, require_host};
 use crate::config::defaults;
 use crate::config::document::Findings;
-use crate::config::field::Owner;
-use crate::config::file::{self, Service};
+use crate::config::field::{Field, Owner};
+use crate::config::file::{self, Backend, Service};
 use crate::config::problem::Finding;
-use crate::config::value::{AffinityChoice, AffinityKind, PortChoice};
+use crate::config::value::{Name, PortChoice};
 use core::net::IpAddr;
 use core::ops::Range;
 use lb_common::abi::Mode;
 use lb_core::pool::identity::service_id;
-use lb_core::pool::{Admin, AffinitySpec, Protocol, ServiceSpec};
+use lb_core::pool::{Admin, Protocol, ServiceSpec};
 use std::collections::HashMap;
 
 /// Smallest MSS of IPv6: its least MTU without headers (RFC 8200, section 5).
@@ -36,6 +39,10 @@ pub(super) struct LocatedService {
     pub(super) address: Range<usize>,
     source_nat: Option<Range<usize>>,
     backends: Vec<LocatedBackend>,
+    /// Its paths.
+    pub(super) paths: Vec<LocatedPath>,
+    /// Files with keys of connection ids.
+    pub(super) key_files: Vec<QuicKeyFile>,
 }
 
 /// Checks a service by itself; `None` when what is there is not enough to go on.
@@ -52,13 +59,14 @@ pub(super) fn check(service: &Service, pools: &Pools<'_>, owner: &Owner<'_>) -> 
         Some(file::Protocol::Udp) => Protocol::Udp,
     };
     let lifetime = lifetime("lifetime", &service.lifetime, defaults::LIFETIME, owner);
-    let affinity = affinity(service, owner);
-    let backends = backends(service, pools, owner);
+    let Checked { spec: affinity, span: affinity_span, key_files } = affinity::check(service, owner);
+    let backends = backends("service", (&service.pool, &service.backend), pools, owner);
+    let paths = path::list(service, pools, owner);
 
     let (name, name_span) = name?;
     let (address, address_span) = address?;
     let (port, _) = port?;
-    let (mode, _) = mode?;
+    let (mode, mode_span) = mode?;
     let spec = ServiceSpec {
         name: name.0.clone(),
         id: service.id.get().map_or_else(|| service_id(&name.0), |n| n.narrow()),
@@ -79,9 +87,19 @@ pub(super) fn check(service: &Service, pools: &Pools<'_>, owner: &Owner<'_>) -> 
         binding_rate: service.binding_rate.get().map_or(defaults::BINDING_RATE, |n| n.narrow()),
         source: service.source_nat.get().map(|address| address.0),
         mss: service.mss.get().map(|n| n.narrow()),
+        proxy_protocol: service.proxy_protocol.get().copied().unwrap_or_default(),
+        paths: paths.iter().map(|path| path.spec.clone()).collect(),
         backends: backends.iter().map(|backend| backend.spec.clone()).collect(),
     };
     check_mss(service, &spec, owner);
+    affinity::fits(
+        &spec.affinity,
+        &affinity_span,
+        (protocol, service.protocol.span()),
+        (spec.mode, mode_span),
+        owner,
+    );
+    check_proxy_protocol(service, &spec, owner);
     let located = LocatedService {
         spec,
         object: owner.object.to_owned(),
@@ -91,62 +109,43 @@ pub(super) fn check(service: &Service, pools: &Pools<'_>, owner: &Owner<'_>) -> 
         address: address_span,
         source_nat: service.source_nat.span(),
         backends,
+        paths,
+        key_files,
     };
     located.check_source_nat(owner);
-    located.check_backends(owner.findings);
+    located.check_pools(owner.findings);
     Some(located)
 }
 
-fn affinity(service: &Service, owner: &Owner<'_>) -> AffinitySpec {
-    let plain = AffinitySpec::SourceIp { v4: defaults::PREFIX_V4, v6: defaults::PREFIX_V6 };
-    let Some((choice, span)) = service.affinity.located() else { return plain };
-    match choice {
-        AffinityChoice::Kind(AffinityKind::None) => AffinitySpec::None,
-        AffinityChoice::Kind(AffinityKind::SourceIp) => plain,
-        AffinityChoice::Table(table) => {
-            let owner = Owner { span, ..*owner };
-            match table.kind.required("kind", "\"source-ip\"", &owner) {
-                Some((AffinityKind::None, _)) => {
-                    for span in [table.prefix_v4.span(), table.prefix_v6.span()].into_iter().flatten() {
-                        owner.report(
-                            Finding::error(span, "affinity \"none\" has no prefix")
-                                .suggest("remove the prefix, or write `kind = \"source-ip\"`"),
-                        );
-                    }
-                    AffinitySpec::None
-                }
-                Some((AffinityKind::SourceIp, _)) | None => AffinitySpec::SourceIp {
-                    v4: table.prefix_v4.get().map_or(defaults::PREFIX_V4, |n| n.narrow()),
-                    v6: table.prefix_v6.get().map_or(defaults::PREFIX_V6, |n| n.narrow()),
-                },
-            }
-        }
-    }
-}
-
-/// The service's own backends or those of its pool.
-fn backends(service: &Service, pools: &Pools<'_>, owner: &Owner<'_>) -> Vec<LocatedBackend> {
-    let own = backend::list(&service.backend, owner);
-    let Some((name, span)) = service.pool.located() else {
-        if service.pool.span().is_none() && service.backend.is_vacant() {
+/// Backends of its own, or those of the pool it names.
+pub(super) fn backends(
+    kind: &str,
+    (name, own): (&Field<Name>, &Field<Vec<Field<Backend>>>),
+    pools: &Pools<'_>,
+    owner: &Owner<'_>,
+) -> Vec<LocatedBackend> {
+    let listed = backend::list(own, owner);
+    let header = if kind == "path" { "[[service.path.backend]]" } else { "[[service.backend]]" };
+    let Some((name, span)) = name.located() else {
+        if name.span().is_none() && own.is_vacant() {
             owner.report(
-                Finding::error(owner.span.clone(), "the service has no backends")
-                    .suggest("add a [[service.backend]] with a name and an address, or `pool = \"...\"`"),
+                Finding::error(owner.span.clone(), format!("the {kind} has no backends"))
+                    .suggest(format!("add a {header} with a name and an address, or `pool = \"...\"`")),
             );
         }
-        return own;
+        return listed;
     };
     let pool = pools.get(name.0.as_str());
     if let Some(pool) = pool {
         pool.used.set(true);
     }
-    if service.backend.span().is_some() {
+    if own.span().is_some() {
         owner.report(
-            Finding::error(span, "the service has a pool and backends of its own")
-                .expected("`pool` or [[service.backend]], not both")
+            Finding::error(span, format!("the {kind} has a pool and backends of its own"))
+                .expected(format!("`pool` or {header}, not both"))
                 .suggest("move the backends into the pool, or remove `pool`"),
         );
-        return own;
+        return listed;
     }
     match pool {
         Some(pool) => pool.backends.clone(),
@@ -157,8 +156,26 @@ fn backends(service: &Service, pools: &Pools<'_>, owner: &Owner<'_>) -> Vec<Loca
                 false => finding.did_you_mean(&name.0, pools.keys().copied()),
             };
             owner.report(finding);
-            own
+            listed
         }
+    }
+}
+
+/// The PROXY protocol needs a handshake of the balancer's own, and a client that the backend does not see.
+fn check_proxy_protocol(service: &Service, spec: &ServiceSpec, owner: &Owner<'_>) {
+    let Some((true, span)) = service.proxy_protocol.located() else { return };
+    if !spec.is_spliced() {
+        let kinds = "affinity \"http-cookie\", or \"payload\" over TCP";
+        owner.report(
+            Finding::error(span, format!("`proxy-protocol` works only with {kinds}"))
+                .suggest("remove it: only there the balancer itself connects to the backend"),
+        );
+    } else if service.source_nat.span().is_none() {
+        owner.report(
+            Finding::error(span, "`proxy-protocol` works only with `source-nat`").suggest(
+                "add `source-nat`, or remove `proxy-protocol`: without it backends see the client's address anyway",
+            ),
+        );
     }
 }
 
@@ -200,7 +217,8 @@ impl LocatedService {
                     .related(self.address.clone(), "the service's address is"),
             );
         }
-        if self.spec.backends.iter().any(|backend| backend.address == source) {
+        let of_paths = self.paths.iter().flat_map(|path| &path.backends);
+        if self.backends.iter().chain(of_paths).any(|backend| backend.spec.address == source) {
             owner.report(
                 Finding::error(span.clone(), "`source-nat` is the address of a backend")
                     .expected("an address that is routed to this node"),
@@ -208,10 +226,20 @@ impl LocatedService {
         }
     }
 
-    /// Checks that the mode can reach every backend.
-    fn check_backends(&self, findings: &Findings) {
-        let spec = &self.spec;
-        for backend in &self.backends {
+    /// Checks each pool: that the mode can reach its backends, that what packets say tells them apart, and that some
+    /// take sessions.
+    fn check_pools(&self, findings: &Findings) {
+        self.check_backends(&self.backends, &self.owner(findings));
+        for path in &self.paths {
+            let owner = Owner { span: path.header.clone(), object: &path.object, findings };
+            self.check_backends(&path.backends, &owner);
+        }
+    }
+
+    fn check_backends(&self, backends: &[LocatedBackend], pool: &Owner<'_>) {
+        let (spec, findings) = (&self.spec, pool.findings);
+        affinity::tells_apart(&spec.affinity, backends, pool);
+        for backend in backends {
             let owner = Owner { span: backend.address.clone(), object: &backend.object, findings };
             let service = format!("{} is", self.object);
             let related = |finding: Finding| owner.report(finding.related(self.address.clone(), &service));
@@ -249,15 +277,16 @@ impl LocatedService {
         }
         let accepts =
             |backend: &LocatedBackend| backend.spec.admin == Admin::Enabled && backend.spec.weight > 0;
-        if !self.backends.is_empty() && !self.backends.iter().any(accepts) {
+        if !backends.is_empty() && !backends.iter().any(accepts) {
             let text = "no backend takes new sessions: all are drained, disabled or have weight 0";
-            self.owner(findings).report(Finding::warning(self.header.clone(), text));
+            pool.report(Finding::warning(pool.span.clone(), text));
         }
     }
 
     /// Checks this service's addresses against those of all services.
     pub(super) fn meets(&self, vips: &HashMap<IpAddr, Vec<&Self>>, findings: &Findings) {
-        for backend in &self.backends {
+        let of_paths = self.paths.iter().flat_map(|path| &path.backends);
+        for backend in self.backends.iter().chain(of_paths) {
             let Some(service) = vips.get(&backend.spec.address).and_then(|services| services.first()) else {
                 continue;
             };

@@ -97,7 +97,12 @@ fn differences_are_told_in_words() {
     let old = parse(OLD, "old").unwrap();
     let new = parse(NEW, "new").unwrap();
     let secret = *b"\0\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f";
-    assert_eq!(new.resolve().unwrap(), new.desired(secret));
+    let state = tempfile::tempdir().unwrap();
+    let resolved = new.resolve(state.path()).unwrap();
+    let mut expected = new.desired(secret);
+    expected.node.secrets = resolved.node.secrets.clone();
+    assert_eq!(resolved, expected);
+    assert_ne!(resolved.node.secrets.syn_cookie, [0; 16]);
     let differences = difference(&old.desired([9; 16]), &new.desired(secret));
     let told: String = differences.iter().map(|difference| format!("{difference}\n")).collect();
     assert_eq!(told, CHANGES);

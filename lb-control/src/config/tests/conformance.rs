@@ -10,7 +10,9 @@ fn full_sample() -> String {
         })
     };
     let on = |line: &str| match line.strip_prefix('#') {
-        Some(key) if is_key(key) && !key.starts_with("session-secret-file") => key.to_owned(),
+        Some(key) if is_key(key) && !key.split(' ').next().is_some_and(|key| key.ends_with("-file")) => {
+            key.to_owned()
+        }
         _ => line.to_owned(),
     };
     SAMPLE.lines().map(|line| on(line) + "\n").collect()
@@ -65,15 +67,25 @@ fn the_sample_is_valid_and_has_every_key() {
     let text = full_sample();
     let full = parse(&text, "full").unwrap_or_else(|errors| panic!("{errors}"));
     assert_eq!(
-        full.secret,
+        full.secrets.session,
         SecretSource::Given(*b"\0\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f")
     );
     let mut found = BTreeSet::new();
     used(&toml::from_str(&text).unwrap(), "", &mut found);
-    found.insert("node.session-secret-file".to_owned());
-    // A pool's backends have the keys of a service's.
+    // Each excludes the key that the sample shows as well.
+    for file in [
+        "node.session-secret-file",
+        "node.syn-cookie-secret-file",
+        "node.segment-key.key-file",
+        "service.quic.key-file",
+    ] {
+        found.insert(file.to_owned());
+    }
+    // The backends of pools and paths have the keys of a service's.
     let shared = found.iter().filter_map(|key| key.strip_prefix("service.backend."));
-    let shared: Vec<_> = shared.map(|key| format!("pool.backend.{key}")).collect();
+    let shared: Vec<_> = shared
+        .flat_map(|key| [format!("pool.backend.{key}"), format!("service.path.backend.{key}")])
+        .collect();
     found.extend(shared);
     assert_eq!(found, all_keys());
 }
@@ -84,6 +96,15 @@ fn the_sample_shows_the_defaults() {
     let without = [
         "name = \"lb1\"",
         "session-secret",
+        "syn-cookie-secret",
+        "segment-key",
+        "key = ",
+        "delimiter",
+        "segment = ",
+        "route",
+        "server-id =",
+        "name = \"static\"",
+        "id = 4712",
         "tunnel-source",
         "group",
         "metrics",
@@ -126,7 +147,7 @@ fn the_reference_names_every_key() {
 fn the_sandbox_file_is_valid() {
     let configuration = load(path("../xtask/sandbox.toml")).unwrap_or_else(|errors| panic!("{errors}"));
     assert!(configuration.warnings.is_empty(), "{:?}", configuration.warnings);
-    assert_eq!(configuration.unsealed.services.len(), 2);
+    assert_eq!(configuration.unsealed.services.len(), 8);
     assert_valid(&fs::read_to_string(path("../xtask/sandbox.toml")).unwrap());
 }
 
@@ -144,6 +165,7 @@ fn conforms(schema: &Value, at: &Value, value: &Value) -> Result<(), String> {
                 "object" => value.is_object(),
                 "array" => value.is_array(),
                 "string" => value.is_string(),
+                "boolean" => value.is_boolean(),
                 "integer" => value.is_i64() || value.is_u64(),
                 other => return wrong(&format!("type {other} is not known to this test")),
             },
@@ -213,6 +235,11 @@ fn the_schema_takes_the_sample_and_refuses_what_the_reader_refuses() {
     refused("name = \"lb1\"", "nam = \"lb1\"");
     refused("prefix-v4 = 32", "prefix-v4 = 33");
     refused("kind = \"source-ip\", ", "");
+    refused("read = \"bind\"", "read = \"hash\"");
+    refused("rotation = 0", "rotation = 7");
+    refused("length = 4", "length = 65");
+    refused("nonce-length = 6", "");
+    refused("proxy-protocol = false", "proxy-protocol = \"no\"");
 }
 
 #[test]
@@ -223,6 +250,8 @@ fn defaults_in_the_schema_are_those_of_the_reader() {
     let node = parse("", "empty").unwrap().desired([0; 16]).node;
     assert_eq!(at("/properties/node/properties/bindings"), node.bindings);
     assert_eq!(at("/properties/node/properties/gue-port"), node.gue_port);
+    assert_eq!(at("/properties/node/properties/held"), node.held);
+    assert_eq!(at("/properties/node/properties/timeouts/properties/request-head"), "20s");
     assert_eq!(at("/properties/node/properties/limits/properties/answer-rate"), node.limits.answer_rate);
     assert_eq!(at("/properties/node/properties/timeouts/properties/tcp-established"), "2h30m");
 }

@@ -1,11 +1,8 @@
-//! Values that take a word, a number or a table.
+//! Values that take a word or a number.
 
-use super::Number;
-use crate::config::{defaults, field::Field};
 use core::fmt;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{self, Deserialize, Deserializer, IntoDeserializer, MapAccess, Unexpected, Visitor};
+use serde::de::{self, Deserialize, Deserializer, Unexpected, Visitor};
 use std::borrow::Cow;
 
 /// The port of a service.
@@ -27,44 +24,6 @@ pub(in super::super) enum VlanChoice {
     /// This one.
     Tag(u16),
 }
-
-/// Where the session key comes from.
-#[derive(Clone, Debug)]
-pub(in super::super) enum AffinityChoice {
-    /// A word.
-    Kind(AffinityKind),
-    /// A table with details.
-    Table(AffinityTable),
-}
-
-/// The kinds of affinity.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-#[schemars(inline)]
-pub(in super::super) enum AffinityKind {
-    /// Every connection is a session of its own.
-    None,
-    /// All connections of a client address (or of its prefix) are one session.
-    SourceIp,
-}
-
-/// Affinity with details.
-#[derive(Clone, Debug, Default, serde::Deserialize, JsonSchema)]
-#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
-#[schemars(inline, extend("required" = ["kind"]))]
-pub(in super::super) struct AffinityTable {
-    /// What makes a session.
-    pub(in super::super) kind: Field<AffinityKind>,
-    /// Bits of an IPv4 client address that name the session (`source-ip`).
-    #[schemars(extend("default" = defaults::PREFIX_V4))]
-    pub(in super::super) prefix_v4: Field<Number<1, 32>>,
-    /// Bits of an IPv6 client address that name the session (`source-ip`).
-    #[schemars(extend("default" = defaults::PREFIX_V6))]
-    pub(in super::super) prefix_v6: Field<Number<1, 128>>,
-}
-
-/// The keys of [`AffinityTable`], so that others are reported by name.
-const AFFINITY_KEYS: &[&str] = &["kind", "prefix-v4", "prefix-v6"];
 
 impl<'de> Deserialize<'de> for PortChoice {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -127,30 +86,6 @@ impl Visitor<'_> for VlanVisitor {
     }
 }
 
-impl<'de> Deserialize<'de> for AffinityChoice {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_struct("Affinity", AFFINITY_KEYS, AffinityVisitor)
-    }
-}
-
-struct AffinityVisitor;
-
-impl<'de> Visitor<'de> for AffinityVisitor {
-    type Value = AffinityChoice;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("\"source-ip\", \"none\" or a table such as { kind = \"source-ip\", prefix-v4 = 24 }")
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<AffinityChoice, E> {
-        AffinityKind::deserialize(IntoDeserializer::<E>::into_deserializer(text)).map(AffinityChoice::Kind)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<AffinityChoice, A::Error> {
-        AffinityTable::deserialize(MapAccessDeserializer::new(map)).map(AffinityChoice::Table)
-    }
-}
-
 /// Gives the types above their schemas, in place.
 macro_rules! inline_schema {
     ($($ty:ident: |$generator:ident| $schema:expr),* $(,)?) => {$(
@@ -177,9 +112,4 @@ inline_schema! {
     VlanChoice: |_generator| json_schema!({
         "anyOf": [{ "type": "integer", "minimum": 1, "maximum": 4_094 }, { "enum": ["auto", "none"] }]
     }),
-    AffinityChoice: |generator| {
-        let kind = generator.subschema_for::<AffinityKind>();
-        let table = generator.subschema_for::<AffinityTable>();
-        json_schema!({ "anyOf": [kind, table] })
-    },
 }

@@ -2,8 +2,9 @@
 
 use crate::dataplane::Sizes;
 use lb_common::abi::{
-    ArenaChunk, Backend, Binding, BindingKey, Counters, Flow, FlowKey, FlowRef, FragmentKey, FragmentRef,
-    Hand, Quota, Service, ServiceKey, Settings, TokenBucket, map,
+    AffinityRules, ArenaChunk, Backend, BindingBucket, Counters, Flow, FlowKey, FlowRef, FragmentKey,
+    FragmentRef, Hand, Hold, PathRule, QuicConfig, Quota, Secrets, Server, Service, ServiceKey, Settings,
+    TokenBucket, map,
 };
 
 /// One map.
@@ -37,6 +38,10 @@ pub(super) enum Fate {
     KeptWithFlows,
     /// Kept unless the number of bindings or flows changes.
     KeptWithBindingsAndFlows,
+    /// Kept unless the number of bindings, flows or holds changes.
+    KeptWithSettings,
+    /// Kept unless the number of holds changes, or of flows, which own them.
+    KeptWithHolds,
     /// Kept unless the arena's size changes.
     KeptWithArena,
 }
@@ -45,13 +50,15 @@ impl Fate {
     /// Whether the map goes on when tables of sizes `old` become ones of sizes `new`.
     pub(super) fn survives(self, old: &Sizes, new: &Sizes) -> bool {
         let (bindings, flows) = (old.bindings == new.bindings, old.flows == new.flows);
-        let arena = old.arena == new.arena;
+        let (arena, holds) = (old.arena == new.arena, old.holds == new.holds);
         match self {
             Self::Fresh => false,
             Self::Kept => true,
             Self::KeptWithBindings => bindings,
             Self::KeptWithFlows => flows,
             Self::KeptWithBindingsAndFlows => bindings && flows,
+            Self::KeptWithSettings => bindings && flows && holds,
+            Self::KeptWithHolds => flows && holds,
             Self::KeptWithArena => arena,
         }
     }
@@ -73,13 +80,18 @@ macro_rules! table {
 
 /// Every pinned map.
 pub(super) const TABLES: &[Table] = &[
-    table!(SETTINGS, u32 => Settings, Layout::Fixed, KeptWithBindingsAndFlows),
+    table!(SETTINGS, u32 => Settings, Layout::Fixed, KeptWithSettings),
     table!(SERVICES, ServiceKey => Service, Layout::Fixed, Kept),
     table!(BACKENDS, u32 => Backend, Layout::Fixed, Kept),
     table!(STATUS, u32 => u64, Layout::Fixed, Kept),
     table!(ARENA, u32 => ArenaChunk, Layout::Sized(|sizes| sizes.arena), KeptWithArena),
-    table!(BINDINGS, BindingKey => Binding, Layout::Sized(|sizes| sizes.bindings), KeptWithBindings),
-    table!(BINDING_RING, u32 => BindingKey, Layout::Sized(Sizes::binding_ring), KeptWithBindings),
+    table!(AFFINITIES, u32 => AffinityRules, Layout::Fixed, Kept),
+    table!(SERVERS, u32 => Server, Layout::Fixed, Kept),
+    table!(PATHS, u32 => PathRule, Layout::Fixed, Kept),
+    table!(QUIC, u32 => QuicConfig, Layout::Fixed, Kept),
+    table!(SECRETS, u32 => Secrets, Layout::Fixed, Kept),
+    table!(HOLDS, u32 => Hold, Layout::Sized(Sizes::hold_records), KeptWithHolds),
+    table!(BINDINGS, u32 => BindingBucket, Layout::Sized(Sizes::binding_buckets), KeptWithBindings),
     table!(HANDS, u32 => Hand, Layout::Fixed, KeptWithBindingsAndFlows),
     table!(
         FLOW_INDEX, FlowKey => FlowRef,

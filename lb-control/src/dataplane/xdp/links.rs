@@ -39,6 +39,7 @@ pub(super) fn owned(pins: &Pins) -> Result<Vec<Owned>> {
                     "the interface was removed or renamed; forgetting its attachment"
                 );
                 pins.remove_link(&name)?;
+                pins.remove_fill(&name)?;
             }
             Err(source) => return Err(failed(&name, source)),
         }
@@ -78,7 +79,7 @@ pub(super) fn attach(
     let name = &interface.name;
     pins.remove_link(name)?;
     if let Some(id) = interface.program {
-        return Err(failed(name, occupied(name, id)));
+        return Err(failed(name, occupied(interface, id)));
     }
     let link = match policy {
         AttachPolicy::Native => native(interface, program),
@@ -118,15 +119,21 @@ fn generic(interface: &Interface, program: BorrowedFd<'_>) -> std::result::Resul
 fn refused(interface: &Interface, mode: &'static str, source: io::Error) -> InterfaceError {
     let busy = matches!(source.raw_os_error(), Some(libc::EBUSY | libc::EEXIST));
     match Interface::query(&interface.name) {
-        Ok(Interface { program: Some(id), .. }) if busy => occupied(&interface.name, id),
+        Ok(found @ Interface { program: Some(id), .. }) if busy => occupied(&found, id),
         _ => InterfaceError::Refused { mode, source },
     }
 }
 
-fn occupied(interface: &str, id: u32) -> InterfaceError {
+fn occupied(interface: &Interface, id: u32) -> InterfaceError {
     let named = loaded_programs().flatten().find(|program| program.id() == id);
     let name = named.and_then(|program| program.name_as_str().map(str::to_owned));
-    InterfaceError::Occupied { interface: interface.to_owned(), id, name: name.unwrap_or_default() }
+    let mode = match interface.attached {
+        Some(AttachMode::Native) => "native",
+        Some(AttachMode::Generic) => "skb",
+        // Several programs in several modes.
+        None => "unknown",
+    };
+    InterfaceError::Occupied { interface: interface.name.clone(), id, name: name.unwrap_or_default(), mode }
 }
 
 fn attachment(interface: &Interface) -> Attachment {
@@ -134,5 +141,6 @@ fn attachment(interface: &Interface) -> Attachment {
         interface: interface.name.clone(),
         ifindex: interface.index,
         mode: interface.attached.unwrap_or(AttachMode::Native),
+        mtu: interface.mtu,
     }
 }

@@ -17,6 +17,7 @@ use super::{
     tables::{Tables, at, device_error, io_error},
 };
 use crate::dataplane::{Operation, Result};
+use aya::maps::{Array, MapData};
 use lb_common::abi::{Hand, hand, map};
 
 /// Nonces that programs may give out on the old maps while the new ones are being filled.
@@ -60,6 +61,11 @@ pub(super) fn copy_tables(source: &Source, target: &mut Tables, fresh: &Fresh<'_
             target.statuses.set(word, bits, 0).map_err(|error| fail(io_error(error)))
         })?;
     }
+    copy_array(source, fresh, map::AFFINITIES, schema.affinity, &mut target.affinities)?;
+    copy_array(source, fresh, map::SERVERS, schema.server, &mut target.servers)?;
+    copy_array(source, fresh, map::PATHS, schema.path, &mut target.paths)?;
+    copy_array(source, fresh, map::QUIC, schema.quic, &mut target.quic)?;
+    copy_array(source, fresh, map::SECRETS, schema.secrets, &mut target.secrets)?;
     if fresh.is(map::SERVICES) {
         source.map(map::SERVICES)?.walk(|key, value| {
             let Some((key, service)) = (schema.service)(key, value) else { return Ok(()) };
@@ -73,19 +79,45 @@ pub(super) fn copy_tables(source: &Source, target: &mut Tables, fresh: &Fresh<'_
             target.devices.insert(ifindex, ifindex, None, 0).map_err(|error| fail(device_error(error)))?;
         }
     }
+    // Nobody owns a fresh hold.
+    if fresh.is(map::HOLDS) && !fresh.is(map::HANDS) {
+        put_hand(target, hand::HOLDS_LIVE, 0)?;
+    }
     if fresh.is(map::HANDS) {
         for (place, hand) in hands(source)? {
             let value = match place {
                 hand::NONCE => hand.value + NONCE_GAP,
                 // A hand that jumped back would meet places that are all in use.
                 hand::HALF_OPEN | hand::FLOW => hand.value,
-                hand::BINDING | hand::BINDINGS_LIVE if !fresh.is(map::BINDINGS) => hand.value,
+                hand::BINDINGS_LIVE if !fresh.is(map::BINDINGS) => hand.value,
+                hand::HOLDS_LIVE if !fresh.is(map::HOLDS) => hand.value,
                 _ => continue,
             };
             put_hand(target, place, value)?;
         }
     }
     Ok(())
+}
+
+/// Copies an array with fixed size, where it was made anew.
+fn copy_array<T: aya::Pod + Default + PartialEq>(
+    source: &Source,
+    fresh: &Fresh<'_>,
+    name: &'static str,
+    entry: fn(&[u8]) -> Option<T>,
+    target: &mut Array<MapData, T>,
+) -> Result<()> {
+    // Older versions have not all of them.
+    if !fresh.is(name) || !source.has(name) {
+        return Ok(());
+    }
+    source.map(name)?.walk(|key, value| {
+        let (Some(index), Some(value)) = (index(key), entry(value)) else { return Ok(()) };
+        if value == T::default() {
+            return Ok(());
+        }
+        super::entry::put(target, (Operation::Resize, name), index, &value)
+    })
 }
 
 /// Adds the bindings that old programs made or reclaimed in a table that goes on, after their hands were copied.

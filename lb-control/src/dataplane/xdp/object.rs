@@ -6,10 +6,10 @@ use super::{
     syscall,
     tables::Tables,
 };
-use crate::dataplane::{Error, Operation, Result, Sizes, clock};
+use crate::dataplane::{Error, Operation, Result, Sizes, clock, cpus};
 use aya::{
     Ebpf, EbpfLoader, TestRun, TestRunOptions,
-    programs::{ProgramError, Xdp as XdpProgram},
+    programs::{Program, ProgramError, Xdp as XdpProgram},
 };
 use lb_common::abi::{
     BindingRecord, RECORDS_PER_RUN, RecordResult, SCHEMA_VERSION, Settings, SettingsFlags, SweepReport,
@@ -18,13 +18,16 @@ use lb_common::abi::{
 use std::{
     cell::Cell,
     io,
+    num::NonZero,
     os::fd::{AsFd, BorrowedFd},
+    sync::{Mutex, MutexGuard, PoisonError},
+    thread,
 };
 
 /// What the object is called in messages.
 pub(super) const NAME: &str = "the eBPF object";
 
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/stickleback.bpf.o"));
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/stickleback.bpf.o"));
 
 /// Smallest input of a maintenance program.
 const SHORTEST_INPUT: usize = 64;
@@ -34,6 +37,8 @@ pub(super) struct Generation {
     object: Ebpf,
     pub(super) tables: Tables,
     pub(super) sizes: Sizes,
+    /// Decides where in the tables an entry is.
+    pub(super) seed: u64,
     /// The version of the services that was given out last.
     last_version: Cell<u32>,
 }
@@ -41,7 +46,7 @@ pub(super) struct Generation {
 impl Generation {
     /// Loads the programs over the maps that are pinned below `next`, and makes and pins there those that are
     /// missing.
-    pub(super) fn load(pins: &Pins, sizes: Sizes) -> Result<Self> {
+    pub(super) fn load(pins: &Pins, sizes: Sizes, seed: u64) -> Result<Self> {
         let next = pins.next();
         let mut loader = EbpfLoader::new();
         for table in layout::TABLES {
@@ -53,30 +58,29 @@ impl Generation {
         let mut object =
             loader.load(OBJECT).map_err(|source| Error::Load { program: NAME, source: Box::new(source) })?;
         let mut tables = Tables::take(&mut object, &next)?;
-        for name in program_names() {
-            xdp(&mut object, name)?
-                .load()
-                .map_err(|source| Error::Load { program: name, source: Box::new(source) })?;
-        }
+        load_programs(&mut object)?;
         for (place, name) in program::TAIL_CALLS {
             let target = xdp(&mut object, name)?.fd().map_err(run_error(name))?;
             tables.programs.set(place, target, 0).map_err(|error| {
                 super::tables::at(Operation::Pin, map::PROGRAMS, name)(super::tables::io_error(error))
             })?;
         }
-        Ok(Self { object, tables, sizes, last_version: Cell::new(0) })
+        Ok(Self { object, tables, sizes, seed, last_version: Cell::new(0) })
     }
 
-    /// What `settings` becomes in these tables: schema, sizes, version and tick are theirs.
+    /// What `settings` becomes in these tables: schema, sizes, seed, version and tick are theirs.
     pub(super) fn fit(&self, settings: &Settings, flags: u32) -> Settings {
         const OWN: u32 = SettingsFlags::TX_BY_REDIRECT | SettingsFlags::MIGRATING;
         Settings {
             schema: SCHEMA_VERSION,
             flags: (settings.flags & !OWN) | (flags & OWN),
             binding_capacity: self.sizes.bindings,
-            binding_ring: self.sizes.binding_ring(),
+            binding_buckets: self.sizes.binding_buckets(),
+            seed: self.seed,
             half_open: self.sizes.half_open(),
             flows: self.sizes.flows,
+            holds: self.sizes.hold_records(),
+            cpu_holds: cpus(),
             version: self.next_version(),
             tick: clock::tick_ns(),
             ..*settings
@@ -120,12 +124,19 @@ impl Generation {
         self.program_fd(program::ENTRY)
     }
 
-    /// Pins every program.
-    pub(super) fn pin_programs(&self, pins: &Pins) -> Result<()> {
-        program_names().try_for_each(|name| pins.put_program(name, self.program_fd(name)?))
+    /// The program at the ingress of the stack.
+    pub(super) fn fill(&self) -> Result<BorrowedFd<'_>> {
+        self.program_fd(program::FILL)
     }
 
-    /// Runs the sweep over a stretch of a ring.
+    /// Pins every program.
+    pub(super) fn pin_programs(&self, pins: &Pins) -> Result<()> {
+        program_names()
+            .chain([program::FILL])
+            .try_for_each(|name| pins.put_program(name, self.program_fd(name)?))
+    }
+
+    /// Runs the sweep over a stretch of a table.
     pub(super) fn sweep(&self, request: &SweepRequest) -> Result<SweepReport> {
         let mut input = [0; SHORTEST_INPUT];
         let bytes = syscall::bytes_of(std::slice::from_ref(request));
@@ -174,6 +185,48 @@ impl Generation {
 fn program_names() -> impl Iterator<Item = &'static str> {
     let tail_calls = program::TAIL_CALLS.into_iter().map(|(_, name)| name);
     tail_calls.chain([program::SWEEP, program::APPLY, program::ENTRY])
+}
+
+/// Loads every program, several at once: the kernel takes seconds to check them all.
+fn load_programs(object: &mut Ebpf) -> Result<()> {
+    let names: Vec<&'static str> = program_names().chain([program::FILL]).collect();
+    let waiting: Vec<(&'static str, &mut Program)> = object
+        .programs_mut()
+        .filter_map(|(found, program)| names.iter().find(|&&name| name == found).map(|&name| (name, program)))
+        .collect();
+    if let Some(&name) = names.iter().find(|&&name| waiting.iter().all(|(found, _)| *found != name)) {
+        return Err(Error::Object { kind: "program", name });
+    }
+    let threads = thread::available_parallelism().map_or(1, NonZero::get).min(waiting.len());
+    let (waiting, failure) = (Mutex::new(waiting), Mutex::new(None));
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let Some((name, program)) = lock(&waiting).pop() else { break };
+                    if let Err(source) = load_program(program) {
+                        let error = Error::Load { program: name, source: Box::new(source) };
+                        lock(&failure).get_or_insert(error);
+                        lock(&waiting).clear();
+                    }
+                }
+            });
+        }
+    });
+    failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+}
+
+/// What is behind the lock; nothing that is done under these locks can leave it half done.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn load_program(program: &mut Program) -> std::result::Result<(), ProgramError> {
+    match program {
+        Program::Xdp(program) => program.load(),
+        Program::SchedClassifier(program) => program.load(),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
 }
 
 fn xdp<'a>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut XdpProgram> {

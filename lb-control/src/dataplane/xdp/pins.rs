@@ -6,6 +6,7 @@
 //! <root>/left-<n>/<NAME>    a `next` that a killed process left, until nothing uses it
 //! <root>/programs/<name>    the programs that run
 //! <root>/links/<interface>  the attachments
+//! <root>/fills/<interface>  those at the ingress of the stack
 //! ```
 //!
 //! `maps` and `next` change places by one exchanging rename, so a process that is killed at any moment
@@ -52,6 +53,7 @@ impl Pins {
         let pins = Self { root: root.to_owned(), _lock: lock(root)? };
         make(pins.programs())?;
         make(pins.links())?;
+        make(pins.fills_directory())?;
         Ok(pins)
     }
 
@@ -71,9 +73,16 @@ impl Pins {
         self.root.join("links")
     }
 
-    /// A file name for an interface; bpffs takes no dots.
+    fn fills_directory(&self) -> PathBuf {
+        self.root.join("fills")
+    }
+
     pub(super) fn link(&self, interface: &str) -> PathBuf {
-        self.links().join(interface.replace('%', "%25").replace('.', "%2e"))
+        self.links().join(file_name(interface))
+    }
+
+    fn fill(&self, interface: &str) -> PathBuf {
+        self.fills_directory().join(file_name(interface))
     }
 
     /// Makes an empty `next`; one that was left stays aside, since attached programs may use its maps.
@@ -131,7 +140,7 @@ impl Pins {
 
     /// Removes the directories that nothing was pinned in.
     pub(super) fn remove_empty(&self) {
-        for directory in [self.programs(), self.links(), self.root.clone()] {
+        for directory in [self.programs(), self.links(), self.fills_directory(), self.root.clone()] {
             // One with something in it stays.
             fs::remove_dir(directory).ok();
         }
@@ -176,51 +185,97 @@ impl Pins {
 
     /// The pinned link of an interface.
     pub(super) fn open_link(&self, interface: &str) -> Result<Option<OwnedFd>> {
-        let path = self.link(interface);
-        match syscall::open_pin(&path) {
-            Ok(link) => Ok(Some(link)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(Error::Pin { operation: Operation::Open, path, source }),
-        }
+        open(self.link(interface))
+    }
+
+    /// The pinned link of an interface at the ingress of the stack.
+    pub(super) fn open_fill(&self, interface: &str) -> Result<Option<OwnedFd>> {
+        open(self.fill(interface))
     }
 
     /// Interfaces with a pinned link, and the links.
     pub(super) fn open_links(&self) -> Result<Vec<(String, OwnedFd)>> {
-        let directory = self.links();
-        let fail = |source| Error::Pin { operation: Operation::Open, path: directory.clone(), source };
         let mut links = Vec::new();
-        for file in fs::read_dir(&directory).map_err(fail)? {
-            let name = file.map_err(fail)?.file_name().to_string_lossy().into_owned();
-            let interface = name.replace("%2e", ".").replace("%25", "%");
+        for interface in interfaces(&self.links())? {
             if let Some(link) = self.open_link(&interface)? {
                 links.push((interface, link));
             }
         }
-        links.sort_by(|a, b| a.0.cmp(&b.0));
         Ok(links)
+    }
+
+    /// Interfaces with a pinned link at the ingress of the stack.
+    pub(super) fn fills(&self) -> Result<Vec<String>> {
+        interfaces(&self.fills_directory())
     }
 
     /// Pins a link.
     pub(super) fn put_link(&self, interface: &str, link: BorrowedFd<'_>) -> Result<()> {
-        let path = self.link(interface);
-        syscall::pin(link, &path).map_err(|source| Error::Pin { operation: Operation::Pin, path, source })
+        put(self.link(interface), link)
+    }
+
+    /// Pins a link at the ingress of the stack.
+    pub(super) fn put_fill(&self, interface: &str, link: BorrowedFd<'_>) -> Result<()> {
+        put(self.fill(interface), link)
     }
 
     /// Detaches and unpins a link; none is no error.
     pub(super) fn remove_link(&self, interface: &str) -> Result<()> {
-        let path = self.link(interface);
-        if let Some(link) = self.open_link(interface)? {
-            match syscall::detach_link(link.as_fd()) {
-                // Its interface is gone, and it was detached with that.
-                Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => {}
-                other => {
-                    let path = path.clone();
-                    other.map_err(|source| Error::Pin { operation: Operation::Detach, path, source })?;
-                }
+        take(self.link(interface)).map(drop)
+    }
+
+    /// The same at the ingress of the stack; whether there was one.
+    pub(super) fn remove_fill(&self, interface: &str) -> Result<bool> {
+        take(self.fill(interface))
+    }
+}
+
+/// A file name for an interface; bpffs takes no dots.
+fn file_name(interface: &str) -> String {
+    interface.replace('%', "%25").replace('.', "%2e")
+}
+
+/// Interfaces that a directory has files for, sorted.
+fn interfaces(directory: &Path) -> Result<Vec<String>> {
+    let fail = |source| Error::Pin { operation: Operation::Open, path: directory.to_owned(), source };
+    let mut names = Vec::new();
+    for file in fs::read_dir(directory).map_err(fail)? {
+        let name = file.map_err(fail)?.file_name().to_string_lossy().into_owned();
+        names.push(name.replace("%2e", ".").replace("%25", "%"));
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Opens a pinned link, if it is there.
+fn open(path: PathBuf) -> Result<Option<OwnedFd>> {
+    match syscall::open_pin(&path) {
+        Ok(link) => Ok(Some(link)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(Error::Pin { operation: Operation::Open, path, source }),
+    }
+}
+
+/// Pins a link.
+fn put(path: PathBuf, link: BorrowedFd<'_>) -> Result<()> {
+    syscall::pin(link, &path).map_err(|source| Error::Pin { operation: Operation::Pin, path, source })
+}
+
+/// Detaches and unpins a link; whether there was one.
+fn take(path: PathBuf) -> Result<bool> {
+    let link = open(path.clone())?;
+    if let Some(link) = &link {
+        match syscall::detach_link(link.as_fd()) {
+            // Its interface is gone, and it was detached with that.
+            Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => {}
+            other => {
+                let path = path.clone();
+                other.map_err(|source| Error::Pin { operation: Operation::Detach, path, source })?;
             }
         }
-        remove(&path)
     }
+    remove(&path)?;
+    Ok(link.is_some())
 }
 
 /// Takes the directory for this process; the kernel gives it back when the process ends, however it ends.

@@ -5,11 +5,15 @@
 
 use super::syscall::decode;
 use lb_common::abi::{
-    ArenaChunk, Backend, Binding, BindingKey, Flow, Hand, SCHEMA_VERSION, Service, ServiceKey, Settings,
+    AffinityRules, ArenaChunk, Backend, Binding, BindingBucket, BindingKey, BindingSlot, Flow, Hand,
+    PathRule, QuicConfig, SCHEMA_VERSION, Secrets, Server, Service, ServiceKey, Settings, binding_buckets,
 };
 
 /// Decoder of a key and its value.
 pub type Entry<K, V> = fn(&[u8], &[u8]) -> Option<(K, V)>;
+
+/// Decoder of a key and its value that may hold several bindings.
+pub type Bindings = fn(&[u8], &[u8]) -> Vec<(BindingKey, Binding)>;
 
 /// Decoders of one schema version, from the bytes of keys and values.
 #[derive(Clone, Copy, Debug)]
@@ -28,8 +32,18 @@ pub struct Schema {
     pub hand: fn(&[u8]) -> Option<Hand>,
     /// An arena chunk.
     pub arena: fn(&[u8]) -> Option<ArenaChunk>,
-    /// A binding.
-    pub binding: Entry<BindingKey, Binding>,
+    /// The rules of an affinity.
+    pub affinity: fn(&[u8]) -> Option<AffinityRules>,
+    /// A server's mark.
+    pub server: fn(&[u8]) -> Option<Server>,
+    /// A path rule.
+    pub path: fn(&[u8]) -> Option<PathRule>,
+    /// A configuration of QUIC connection ids.
+    pub quic: fn(&[u8]) -> Option<QuicConfig>,
+    /// The keys that packets are checked with.
+    pub secrets: fn(&[u8]) -> Option<Secrets>,
+    /// The bindings in one entry of their table.
+    pub bindings: Bindings,
     /// A flow record.
     pub flow: fn(&[u8]) -> Option<Flow>,
 }
@@ -44,15 +58,46 @@ impl Schema {
         status: decode,
         hand: decode,
         arena: decode,
-        binding: |key, value| Some((decode(key)?, decode(value)?)),
+        affinity: decode,
+        server: decode,
+        path: decode,
+        quic: decode,
+        secrets: decode,
+        bindings: |_, value| {
+            let bucket = decode::<BindingBucket>(value).unwrap_or_default();
+            bucket.0.iter().filter_map(BindingSlot::binding).collect()
+        },
         flow: decode,
     };
 
+    /// Version 1: a hash map of bindings; settings and flows without what delayed binding and the seed added.
+    pub const V1: Self = Self {
+        version: 1,
+        settings: |bytes| {
+            let mut settings: Settings = longer(bytes, 144)?;
+            settings.binding_buckets = binding_buckets(settings.binding_capacity);
+            Some(settings)
+        },
+        bindings: |key, value| {
+            let binding = value.get(..size_of::<Binding>()).and_then(decode);
+            decode(key).zip(binding).into_iter().collect()
+        },
+        flow: |bytes| longer(bytes, 144),
+        ..Self::CURRENT
+    };
+
     /// Every schema that this build reads.
-    pub const KNOWN: &[Self] = &[Self::CURRENT];
+    pub const KNOWN: &[Self] = &[Self::CURRENT, Self::V1];
 
     /// The schema version of a settings entry.
     pub(super) fn version_of(settings: &[u8]) -> Option<u32> {
         decode(settings.get(..4)?)
     }
+}
+
+/// A value whose first `length` bytes are known and whose other fields did not exist.
+fn longer<T: aya::Pod>(bytes: &[u8], length: usize) -> Option<T> {
+    let mut value = bytes.get(..length)?.to_vec();
+    value.resize(size_of::<T>(), 0);
+    decode(&value)
 }

@@ -53,7 +53,8 @@ impl Source {
         let schema = schema.ok_or_else(unknown)?;
         let settings = (schema.settings)(&settings).ok_or_else(unknown)?;
         let arena = RawMap::open(directory, map::ARENA)?.max_entries;
-        let sizes = Sizes { bindings: settings.binding_capacity, flows: settings.flows, arena };
+        let holds = settings.holds.saturating_sub(settings.cpu_holds);
+        let sizes = Sizes { bindings: settings.binding_capacity, flows: settings.flows, arena, holds };
         Ok(Some(Self { directory: directory.to_owned(), schema, settings, sizes }))
     }
 
@@ -82,6 +83,11 @@ impl Source {
     /// The maps are pinned somewhere else by now.
     pub(super) fn moved_to(&mut self, directory: PathBuf) {
         self.directory = directory;
+    }
+
+    /// Whether there is such a map.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.directory.join(name).exists()
     }
 
     /// Opens one of the maps.

@@ -1,6 +1,7 @@
 //! Puts a new generation of programs in the place of the running one.
 
 use super::{
+    fill,
     layout::TABLES,
     links,
     migrate::{self, FlowCopy, Fresh, Marks},
@@ -50,18 +51,34 @@ pub(super) fn resize(pins: &Pins, known: &[Schema], sizes: Sizes) -> Result<(Gen
 
 fn check(sizes: &Sizes) -> Result<()> {
     let allowed = Sizes::SMALLEST..=Sizes::LARGEST;
-    let fits = allowed.contains(&sizes.bindings) && allowed.contains(&sizes.flows) && sizes.arena > 0;
+    let fits = allowed.contains(&sizes.bindings)
+        && allowed.contains(&sizes.flows)
+        && sizes.arena > 0
+        && (1..=Sizes::MOST_HOLDS).contains(&sizes.holds);
     if fits { Ok(()) } else { Err(Error::Sizes { sizes: *sizes }) }
+}
+
+/// A seed that nobody can guess, and never 0.
+fn new_seed() -> Result<u64> {
+    let mut seed = [0; 8];
+    // SAFETY: room for as many bytes as are asked for. So few are given at once or not at all.
+    let given = unsafe { libc::getrandom(seed.as_mut_ptr().cast(), seed.len(), 0) };
+    if given == 8 {
+        Ok(u64::from_ne_bytes(seed) | 1)
+    } else {
+        Err(at(Operation::PutSettings, map::SETTINGS, "seed")(std::io::Error::last_os_error()))
+    }
 }
 
 /// Tables that nothing was in before.
 fn first(pins: &Pins, sizes: Sizes) -> Result<Generation> {
     pins.make_next()?;
-    let mut generation = Generation::load(pins, sizes).inspect_err(|_| discard(pins))?;
+    let mut generation = Generation::load(pins, sizes, new_seed()?).inspect_err(|_| discard(pins))?;
     let settings = generation.fit(&Settings::default(), 0);
     write_settings(&mut generation, &settings)?;
     pins.exchange()?;
     links::update_all(pins, generation.entry()?)?;
+    tell(fill::update_all(pins, generation.fill()?));
     finish(pins, &generation);
     Ok(generation)
 }
@@ -113,6 +130,7 @@ fn replace(
 
     // From here on the new programs run: what fails is told, and does not undo them.
     let swapped = Instant::now();
+    tell(generation.fill().and_then(|program| fill::update_all(pins, program)));
     let mut migration = Migration::default();
     loop {
         // What was written before the grace was over is seen by the look that begins after it.
@@ -171,7 +189,9 @@ fn prepare(pins: &Pins, running: &Source, sizes: Sizes, fresh: &Fresh<'_>) -> Re
     for table in TABLES.iter().filter(|table| !fresh.is(table.name)) {
         pins.carry_over(table.name)?;
     }
-    let mut generation = Generation::load(pins, sizes)?;
+    // Tables that go on are read with the seed that they were written with.
+    let seed = if running.settings.seed == 0 { new_seed()? } else { running.settings.seed };
+    let mut generation = Generation::load(pins, sizes, seed)?;
     if fresh.is(map::SETTINGS) {
         let redirect = running.settings.flags & SettingsFlags::TX_BY_REDIRECT;
         let settings = generation.fit(&running.settings, redirect | SettingsFlags::MIGRATING);

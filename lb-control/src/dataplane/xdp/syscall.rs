@@ -25,6 +25,8 @@ const LINK_DETACH: libc::c_long = 34;
 
 /// `enum bpf_attach_type`.
 const BPF_XDP: u32 = 37;
+/// The same: ingress of the stack, since Linux 6.6.
+const BPF_TCX_INGRESS: u32 = 46;
 /// `XDP_FLAGS_SKB_MODE`.
 const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
 /// `XDP_FLAGS_DRV_MODE`.
@@ -165,6 +167,13 @@ pub(super) fn link(program: BorrowedFd<'_>, ifindex: u32, mode: LinkMode) -> io:
         LinkMode::Skb => XDP_FLAGS_SKB_MODE,
     };
     let mut attr = LinkCreateAttr { program: raw(program), ifindex, attach_type: BPF_XDP, flags };
+    // SAFETY: no pointers.
+    new_fd(unsafe { bpf(LINK_CREATE, &mut attr) }?)
+}
+
+/// Attaches a program at the ingress of the stack, behind those that are there.
+pub(super) fn link_ingress(program: BorrowedFd<'_>, ifindex: u32) -> io::Result<OwnedFd> {
+    let mut attr = LinkCreateAttr { program: raw(program), ifindex, attach_type: BPF_TCX_INGRESS, flags: 0 };
     // SAFETY: no pointers.
     new_fd(unsafe { bpf(LINK_CREATE, &mut attr) }?)
 }

@@ -11,8 +11,8 @@ use aya::{
     util::nr_cpus,
 };
 use lb_common::abi::{
-    ArenaChunk, Backend, Binding, BindingKey, Counters, Flow, FlowKey, FlowRef, Hand, Service, ServiceKey,
-    Settings, map,
+    AffinityRules, ArenaChunk, Backend, BindingBucket, Counters, Flow, FlowKey, FlowRef, Hand, PathRule,
+    QuicConfig, Secrets, Server, Service, ServiceKey, Settings, map,
 };
 use std::{io, os::fd::OwnedFd, path::Path};
 
@@ -23,7 +23,12 @@ pub(super) struct Tables {
     pub(super) backends: Array<MapData, Backend>,
     pub(super) statuses: Array<MapData, u64>,
     pub(super) arena: Array<MapData, ArenaChunk>,
-    pub(super) bindings: HashMap<MapData, BindingKey, Binding>,
+    pub(super) affinities: Array<MapData, AffinityRules>,
+    pub(super) servers: Array<MapData, Server>,
+    pub(super) paths: Array<MapData, PathRule>,
+    pub(super) quic: Array<MapData, QuicConfig>,
+    pub(super) secrets: Array<MapData, Secrets>,
+    pub(super) bindings: Array<MapData, BindingBucket>,
     pub(super) hands: Array<MapData, Hand>,
     pub(super) flow_index: HashMap<MapData, FlowKey, FlowRef>,
     pub(super) flows: Array<MapData, Flow>,
@@ -40,6 +45,9 @@ pub(super) struct Tables {
 pub(super) struct Descriptors {
     pub(super) backends: OwnedFd,
     pub(super) statuses: OwnedFd,
+    pub(super) arena: OwnedFd,
+    pub(super) affinities: OwnedFd,
+    pub(super) quic: OwnedFd,
     pub(super) bindings: OwnedFd,
     pub(super) flow_index: OwnedFd,
     pub(super) flows: OwnedFd,
@@ -57,6 +65,9 @@ impl Tables {
             descriptors: Descriptors {
                 backends: open(map::BACKENDS)?,
                 statuses: open(map::STATUS)?,
+                arena: open(map::ARENA)?,
+                affinities: open(map::AFFINITIES)?,
+                quic: open(map::QUIC)?,
                 bindings: open(map::BINDINGS)?,
                 flow_index: open(map::FLOW_INDEX)?,
                 flows: open(map::FLOWS)?,
@@ -67,6 +78,11 @@ impl Tables {
             backends: take(object, map::BACKENDS)?,
             statuses: take(object, map::STATUS)?,
             arena: take(object, map::ARENA)?,
+            affinities: take(object, map::AFFINITIES)?,
+            servers: take(object, map::SERVERS)?,
+            paths: take(object, map::PATHS)?,
+            quic: take(object, map::QUIC)?,
+            secrets: take(object, map::SECRETS)?,
             bindings: take(object, map::BINDINGS)?,
             hands: take(object, map::HANDS)?,
             flow_index: take(object, map::FLOW_INDEX)?,

@@ -6,12 +6,14 @@ use crate::dataplane::{
 };
 use crate::reconcile::ResolvedHop;
 use lb_common::abi::{
-    Addr, ArenaChunk, Backend, Binding, BindingEvent, BindingKey, BindingRecord, Flow, Hop, Mac, Mode,
-    RecordResult, Service, ServiceFlags, ServiceKey, Settings, SettingsFlags, Status, SweepReport,
-    SweepRequest,
+    Addr, AffinityRules, ArenaChunk, Backend, Binding, BindingEvent, BindingKey, BindingRecord, Flow,
+    FlowKey, Hop, Mac, Mode, OnMismatch, PathRule, QuicConfig, Reading, RecordResult, Secrets, Server,
+    Service, ServiceFlags, ServiceKey, Settings, SettingsFlags, Status, SweepReport, SweepRequest,
 };
+use lb_common::affinity::quic::Layout;
 use lb_core::pool::{
-    Admin, AffinitySpec, BackendSpec, Limits, NodeSpec, Protocol, ServiceSpec, Timeouts, Vlan,
+    Admin, AffinitySpec, BackendSpec, CookieSpec, Fallback, Limits, NodeSpec, PathSpec, PayloadSpec,
+    Protocol, QuicConfiguration, QuicSpec, ServiceSpec, Timeouts, Vlan,
 };
 use proptest::prelude::*;
 use std::{
@@ -21,7 +23,7 @@ use std::{
     time::Duration,
 };
 
-const SIZES: Sizes = Sizes { bindings: 1_024, flows: 1_024, arena: 256 };
+const SIZES: Sizes = Sizes { bindings: 1_024, flows: 1_024, arena: 256, holds: 64 };
 
 /// A chaotic data plane that the test keeps a hand on.
 #[derive(Clone)]
@@ -59,8 +61,21 @@ forward! {
     put_backend(slot: u16, backend: &Backend) -> ();
     statuses() -> Vec<u64>;
     put_status(word: u32, bits: u64) -> ();
-    arena(chunk: u32) -> ArenaChunk;
-    put_arena(chunk: u32, content: &ArenaChunk) -> ();
+    arena(start: u32, count: u32) -> Vec<ArenaChunk>;
+    put_arena(start: u32, chunks: &[ArenaChunk]) -> ();
+    affinities() -> Vec<(u16, AffinityRules)>;
+    put_affinity(slot: u16, rules: &AffinityRules) -> ();
+    servers(start: u32, count: u32) -> Vec<Server>;
+    put_servers(start: u32, servers: &[Server]) -> ();
+    paths(start: u32, count: u32) -> Vec<PathRule>;
+    put_paths(start: u32, rules: &[PathRule]) -> ();
+    quic() -> Vec<(u32, QuicConfig)>;
+    put_quic(place: u32, configuration: &QuicConfig) -> ();
+    secrets() -> Secrets;
+    put_secrets(secrets: &Secrets) -> ();
+    has_mark(mark: &FlowKey) -> bool;
+    put_mark(mark: &FlowKey) -> ();
+    delete_mark(mark: &FlowKey) -> ();
     devices() -> Vec<u32>;
     put_device(ifindex: u32) -> ();
     delete_device(ifindex: u32) -> ();
@@ -80,13 +95,17 @@ forward! {
     events(limit: usize) -> Vec<BindingEvent>;
 }
 
+mod marks;
+
 fn desired(services: Vec<ServiceSpec>) -> Desired {
     Desired {
         node: NodeSpec {
             interfaces: vec!["eth0".into()],
             bindings: SIZES.bindings,
             flows: SIZES.flows,
+            held: SIZES.holds,
             session_secret: [7; 16],
+            secrets: Default::default(),
             tunnel_v4: None,
             tunnel_v6: None,
             gue_port: 6_080,
@@ -97,6 +116,8 @@ fn desired(services: Vec<ServiceSpec>) -> Desired {
                 tcp_reset: Duration::from_secs(5),
                 udp_new: Duration::from_secs(30),
                 udp_established: Duration::from_secs(120),
+                request_head: Duration::from_secs(20),
+                connect: Duration::from_secs(10),
             },
             limits: Limits { answer_rate: 1_000, prefix_quota: 0, prefix_window: Duration::from_secs(10) },
         },
@@ -117,6 +138,8 @@ fn service(id: u32, mode: Mode, backends: Vec<BackendSpec>) -> ServiceSpec {
         binding_rate: 10_000,
         source: None,
         mss: None,
+        proxy_protocol: false,
+        paths: Vec::new(),
         backends,
     }
 }
@@ -130,6 +153,8 @@ fn backend(number: u64, weight: u32) -> BackendSpec {
         weight,
         admin: Admin::Enabled,
         vlan: Vlan::Auto,
+        route: None,
+        server_id: None,
     }
 }
 
@@ -164,6 +189,11 @@ struct Meaning {
     attached: Vec<String>,
     owners: usize,
     statuses_set: u32,
+    secrets: Secrets,
+    /// Rules of affinities that stand.
+    affinities: usize,
+    quic: Vec<String>,
+    marks: BTreeSet<(Vec<u8>, u16)>,
 }
 
 #[derive(Clone, PartialEq, Debug)]
@@ -171,6 +201,10 @@ struct ServiceMeaning {
     row: Service,
     table: Vec<u64>,
     members: Vec<(Backend, Status)>,
+    rules: AffinityRules,
+    /// Mark and server number.
+    servers: Vec<(u64, u64)>,
+    paths: Vec<(Vec<u8>, Self)>,
 }
 
 fn meaning(plane: &Shared) -> Meaning {
@@ -178,27 +212,65 @@ fn meaning(plane: &Shared) -> Meaning {
     let plane = chaos.inner();
     let backends: BTreeMap<u16, Backend> = plane.backends().expect("memory").into_iter().collect();
     let statuses = plane.statuses().expect("memory");
+    let affinities: BTreeMap<u16, AffinityRules> = plane.affinities().expect("memory").into_iter().collect();
+    let mut quic: Vec<String> = plane
+        .quic()
+        .expect("memory")
+        .into_iter()
+        .map(|(place, entry)| format!("{} {entry:?}", place % 8))
+        .collect();
+    quic.sort();
+    let mut marks = BTreeSet::new();
     let mut services = BTreeMap::new();
     for (key, row) in plane.services().expect("memory") {
-        let mut places = Vec::new();
-        if row.member_count > 0 {
-            places = recovery::slots(plane, row.table, row.members + row.member_count).expect("memory");
-        }
-        let size = places.len() - row.member_count as usize;
-        let members = places[size..].iter().map(|slot| {
-            let word = statuses[Status::word(*slot) as usize];
-            let status = match (Status::serves(word, *slot), Status::accepts(word, *slot)) {
-                (true, true) => Status::Up,
-                (true, false) => Status::Draining,
-                (false, _) => Status::Down,
-            };
-            (Backend { generation: 0, ..backends[slot] }, status)
-        });
-        let meaning = ServiceMeaning {
-            table: places[..size].iter().map(|slot| backends[slot].number).collect(),
-            members: members.collect(),
-            row: Service { slot: 0, table: 0, members: 0, ..row },
+        let rules = affinities.get(&row.slot).filter(|_| key.kind != ServiceKey::VIP).copied();
+        let rules = rules.unwrap_or_default();
+        let of_paths = plane.paths(rules.paths, rules.path_count).expect("memory");
+        let mut read = |row: Service, servers: (u32, u32)| {
+            let mut places = Vec::new();
+            if row.member_count > 0 {
+                places = recovery::slots(plane, row.table, row.members + row.member_count).expect("memory");
+            }
+            let size = places.len() - row.member_count as usize;
+            let members = places[size..].iter().map(|slot| {
+                let word = statuses[Status::word(*slot) as usize];
+                let status = match (Status::serves(word, *slot), Status::accepts(word, *slot)) {
+                    (true, true) => Status::Up,
+                    (true, false) => Status::Draining,
+                    (false, _) => Status::Down,
+                };
+                assert_eq!(backends[slot].service, row.id, "a member of another pool");
+                if row.flags & ServiceFlags::SPLICE != 0 {
+                    let mark = FlowKey::mark(backends[slot].address, backends[slot].port);
+                    assert!(plane.has_mark(&mark).expect("memory"), "a spliced backend without a mark");
+                    marks.insert((mark.source.octets().to_vec(), mark.source_port.host()));
+                }
+                (Backend { generation: 0, ..backends[slot] }, status)
+            });
+            let members = members.collect();
+            let servers = plane.servers(servers.0, servers.1).expect("memory");
+            assert!(servers.is_sorted_by(|a, b| a.mark < b.mark), "marks are not sorted");
+            let servers = servers.iter().map(|server| {
+                let backend = backends[&server.backend];
+                assert_eq!((backend.service, backend.generation), (row.id, server.generation));
+                (server.mark, backend.number)
+            });
+            ServiceMeaning {
+                table: places[..size].iter().map(|slot| backends[slot].number).collect(),
+                members,
+                row: Service { slot: 0, table: 0, members: 0, ..row },
+                rules: AffinityRules::default(),
+                servers: servers.collect(),
+                paths: Vec::new(),
+            }
         };
+        let mut meaning = read(row, (rules.servers, rules.server_count));
+        meaning.rules = AffinityRules { servers: 0, paths: 0, ..rules };
+        for rule in of_paths {
+            let prefix = rule.prefix[..rule.len.into()].to_vec();
+            assert_eq!(rule.service.slot, row.slot, "a path counts for its service");
+            meaning.paths.push((prefix, read(rule.service, (rule.servers, rule.server_count.into()))));
+        }
         let name =
             [&key.address.octets()[..], &key.port.raw().to_ne_bytes(), &[key.protocol, key.kind]].concat();
         services.insert(name, meaning);
@@ -214,6 +286,10 @@ fn meaning(plane: &Shared) -> Meaning {
             .map(|attached| attached.interface)
             .collect(),
         owners: backends.values().filter(|backend| backend.address != Addr::NONE).count(),
+        secrets: plane.secrets().expect("memory"),
+        affinities: affinities.len(),
+        quic,
+        marks,
         statuses_set: statuses.iter().map(|word| word.count_ones()).sum(),
     }
 }
@@ -321,37 +397,80 @@ fn other_services() -> Desired {
     other
 }
 
+/// Services whose affinity has rules, servers that can be named, and paths.
+fn named_servers() -> Desired {
+    let list = || vec![backend(1, 1), backend(2, 1)];
+    let mut by_cookie = service(2, Mode::Nat, list());
+    by_cookie.affinity = cookie(Reading::Route);
+    by_cookie.paths = vec![path(2, 1, list()), path(2, 2, vec![backend(7, 1)])];
+    let mut by_id = service(4, Mode::L2, list());
+    (by_id.protocol, by_id.affinity) = (Protocol::Udp, quic(2));
+    let mut state = desired(vec![by_cookie, by_id]);
+    state.node.secrets.syn_cookie = [5; 16];
+    state
+}
+
+/// The same services with others in everything that names servers.
+fn other_named_servers() -> Desired {
+    let mut state = named_servers();
+    let [by_cookie, by_id] = &mut state.services[..] else { unreachable!("there are two") };
+    by_cookie.affinity = cookie(Reading::Bind);
+    by_cookie.paths.remove(0);
+    by_cookie.paths[0].backends.push(backend(1, 1));
+    by_cookie.backends[0].port = 9;
+    by_id.affinity = quic(1);
+    by_id.backends[1].server_id = Some(vec![9; 15]);
+    state.node.secrets.syn_cookie = [6; 16];
+    state
+}
+
 #[test]
 fn whichever_write_fails_the_state_before_runs_on() {
-    for late in [false, true] {
-        for number in 0.. {
-            let plane = Shared::new();
-            let mut node = node(&plane);
-            node.apply(two_services()).expect("applied");
-            let before = meaning(&plane);
-            plane.lock().set_faults(Faults { calls: vec![number], late, ..Faults::default() });
-            let result = node.apply(other_services());
-            let failed = plane.lock().failed();
-            plane.lock().set_faults(Faults::default());
-            if failed == 0 {
-                assert!(number > 20, "the change takes more than {number} calls");
-                result.expect("nothing failed");
-                break;
+    fail_everywhere(&two_services(), &other_services());
+}
+
+#[test]
+fn whichever_write_fails_names_lead_to_the_servers_they_led_to() {
+    fail_everywhere(&named_servers(), &other_named_servers());
+}
+
+/// Lets each call of the change from one state to another fail; of the many that write one table, the first and the last.
+fn fail_everywhere(from: &Desired, to: &Desired) {
+    let wanted = clean(to, &[]);
+    let plane = Shared::new();
+    let mut undisturbed = node(&plane);
+    undisturbed.apply(from.clone()).expect("applied");
+    plane.lock().set_faults(Faults::default());
+    undisturbed.apply(to.clone()).expect("applied");
+    let calls = plane.lock().calls().to_vec();
+    let is_arena = |place: Option<usize>| place.and_then(|at| calls.get(at)) == Some(&Operation::PutArena);
+    let inside = |at: usize| is_arena(at.checked_sub(1)) && is_arena(Some(at)) && is_arena(Some(at + 1));
+    for (number, late) in (0..calls.len()).filter(|&at| !inside(at)).flat_map(|at| [(at, false), (at, true)])
+    {
+        let plane = Shared::new();
+        let mut node = node(&plane);
+        node.apply(from.clone()).expect("applied");
+        let before = meaning(&plane);
+        plane.lock().set_faults(Faults { calls: vec![number as u64], late, ..Faults::default() });
+        let result = node.apply(to.clone());
+        assert_eq!(plane.lock().failed(), 1, "call {number}");
+        plane.lock().set_faults(Faults::default());
+        match result {
+            Err(ApplyError::RolledBack { .. }) => {
+                let now = Meaning { devices: before.devices.clone(), ..meaning(&plane) };
+                assert_eq!(now, before, "call {number}, late: {late}");
+                assert!(!node.is_dirty());
             }
-            match result {
-                Err(ApplyError::RolledBack { .. }) => {
-                    let now = Meaning { devices: before.devices.clone(), ..meaning(&plane) };
-                    assert_eq!(now, before, "call {number}, late: {late}");
-                    assert!(!node.is_dirty());
-                }
-                // Reading what was attached failed after everything was written.
-                Ok(_) => assert!(node.is_dirty(), "call {number}"),
-                Err(other) => panic!("call {number}: {other}"),
-            }
-            node.apply(other_services()).expect("a second attempt works");
-            assert_eq!(meaning(&plane), clean(&other_services(), &[]), "call {number}, late: {late}");
+            // Reading what was attached failed after everything was written.
+            Ok(_) => assert!(node.is_dirty(), "call {number}"),
+            Err(other) => panic!("call {number}: {other}"),
         }
+        node.apply(to.clone()).expect("a second attempt works");
+        assert_eq!(meaning(&plane), wanted, "call {number}, late: {late}");
+        let marks = plane.lock().inner().mark_count();
+        assert_eq!(marks, wanted.marks.len(), "call {number}, late: {late}");
     }
+    assert!(calls.len() > 20, "the change takes more than {} calls", calls.len());
 }
 
 #[test]
@@ -413,15 +532,67 @@ fn attachments_that_vanish_come_back() {
     assert_eq!(meaning(&plane).attached, ["eth0"]);
 }
 
+fn cookie(reading: Reading) -> AffinitySpec {
+    AffinitySpec::HttpCookie(CookieSpec {
+        name: "SESS".into(),
+        reading,
+        part: None,
+        learn: reading == Reading::Bind,
+        fallback: Fallback::None,
+        on_mismatch: OnMismatch::Count,
+        head_limit: 4_096,
+    })
+}
+
+fn quic(rotations: u8) -> AffinitySpec {
+    let layout = Layout::new(4 + rotations, 6).expect("in range");
+    let entry = |rotation| QuicConfiguration { rotation, layout, key: Some([rotation; 16]) };
+    let configurations = (0..rotations).map(entry).collect();
+    AffinitySpec::QuicCid(QuicSpec { configurations, fallback: Fallback::None })
+}
+
+/// A path's pool; its id may be what a service had before, and the other way round.
+fn path(service: u32, n: u8, backends: Vec<BackendSpec>) -> PathSpec {
+    PathSpec {
+        prefix: "/abc"[..=n.into()].into(),
+        name: format!("p{service}-{n}"),
+        id: 10 * u32::from(n) + service,
+        backends,
+    }
+}
+
+fn any_affinity() -> impl Strategy<Value = AffinitySpec> {
+    prop_oneof![
+        3 => Just(AffinitySpec::SourceIp { v4: 32, v6: 64 }),
+        2 => Just(cookie(Reading::Bind)),
+        2 => Just(cookie(Reading::Route)),
+        1 => Just(cookie(Reading::Pair)),
+        2 => (1..3_u8).prop_map(quic),
+        1 => Just(AffinitySpec::Payload(PayloadSpec {
+            offset: 1,
+            mask: vec![0xff; 4],
+            fallback: Fallback::SourceIp { v4: 24, v6: 48 },
+        })),
+    ]
+}
+
 fn any_desired() -> impl Strategy<Value = Desired> {
     let backends = proptest::collection::btree_map(1..8_u64, 0..4_u32, 0..5);
     let mode = prop_oneof![Just(Mode::Nat), Just(Mode::L2), Just(Mode::Ipip)];
-    let services = proptest::collection::btree_map(1..7_u32, (mode, backends, 0..3_u16), 0..4);
+    let paths = proptest::collection::btree_map(1..4_u8, backends.clone(), 0..3);
+    let of_one = (mode, backends, 0..3_u16, any_affinity(), paths);
+    let services = proptest::collection::btree_map(1..7_u32, of_one, 0..4);
     (services, any::<bool>(), 0..2_u32).prop_map(|(services, two, larger)| {
         let mut state = desired(Vec::new());
-        for (id, (mode, backends, port)) in services {
-            let backends = backends.into_iter().map(|(number, weight)| backend(number, weight)).collect();
-            let mut spec = service(id, mode, backends);
+        let list = |backends: BTreeMap<u64, u32>| {
+            backends.into_iter().map(|(number, weight)| backend(number, weight)).collect::<Vec<_>>()
+        };
+        for (id, (mode, backends, port, affinity, paths)) in services {
+            let mut spec = service(id, mode, list(backends));
+            if affinity.cookie().is_some() {
+                spec.paths = paths.into_iter().map(|(n, backends)| path(id, n, list(backends))).collect();
+            }
+            spec.affinity = affinity;
             spec.port = 80 + id as u16 * 4 + port;
             state.services.push(spec);
         }
@@ -463,6 +634,10 @@ proptest! {
             prop_assert_eq!(&found.services, &wanted.services);
             prop_assert_eq!(found.attached, wanted.attached);
             prop_assert_eq!((found.owners, found.statuses_set), (wanted.owners, wanted.statuses_set));
+            prop_assert_eq!(found.secrets, wanted.secrets);
+            prop_assert_eq!((found.affinities, &found.marks), (wanted.affinities, &wanted.marks));
+            prop_assert_eq!(found.quic, wanted.quic);
+            prop_assert_eq!(plane.lock().inner().mark_count(), found.marks.len());
             let (found, wanted) = (recovery_settings(found.settings), recovery_settings(wanted.settings));
             prop_assert_eq!(found, wanted);
         }

@@ -1,7 +1,9 @@
 mod model;
 
 use super::slots::BackendSlots;
-use super::{FoundBackend, FoundService, Layout, LayoutError, MIN_ARENA_CHUNKS, NO_TABLE, arena_chunks};
+use super::{
+    FoundBackend, FoundService, Layout, LayoutError, MIN_ARENA_CHUNKS, NO_TABLE, Stretch, arena_chunks,
+};
 use crate::pool::Desired;
 use crate::pool::table::TableError;
 use lb_common::abi::MAX_BACKENDS;
@@ -17,14 +19,14 @@ fn a_new_node_gets_slots_from_zero_and_tables_from_the_start() {
     let desired = desired([service(7, &[(1, 1), (2, 3)]), service(8, &[(1, 1)])]);
     let plan = Layout::new(256).plan(&desired).unwrap();
     let (first, second) = (&plan.services[0], &plan.services[1]);
-    assert_eq!((first.slot, first.table, first.mask, first.members), (0, 0, 8_191, 8_192));
-    assert_eq!((second.slot, second.table, second.members), (1, 33 * 256, 33 * 256 + 8_192));
-    assert_eq!(first.contents.as_ref().unwrap()[8_192..], [0, 1]);
+    assert_eq!((first.slot, first.table, first.mask, first.members), (0, 0, 16_383, 16_384));
+    assert_eq!((second.slot, second.table, second.members), (1, 65 * 256, 65 * 256 + 16_384));
+    assert_eq!(first.contents.as_ref().unwrap()[16_384..], [0, 1]);
     let slots: Vec<_> = first.backends.iter().map(|b| (b.number, b.slot, b.generation, b.fresh)).collect();
     assert_eq!(slots, [(1, 0, 1, true), (2, 1, 1, true)]);
-    assert_eq!(first.chunks().count(), 33);
+    assert_eq!(first.chunks().count(), 65);
     let (index, chunk) = second.chunks().last().unwrap();
-    assert_eq!((index, chunk.0[0]), (65, 2));
+    assert_eq!((index, chunk.0[0]), (129, 2));
 }
 
 #[test]
@@ -54,7 +56,7 @@ fn a_changed_table_lies_elsewhere_and_the_next_one_where_the_first_was() {
     let one = Layout::new(256).plan(&desired([service(1, &[(1, 1)])])).unwrap();
     assert_eq!(at(&one), 0);
     let two = one.into_layout().plan(&desired([service(1, &[(1, 1), (2, 1)])])).unwrap();
-    assert_eq!(at(&two), 33 * 256);
+    assert_eq!(at(&two), 65 * 256);
     let three = two.into_layout().plan(&desired([service(1, &[(1, 2), (2, 1)])])).unwrap();
     assert_eq!(at(&three), 0);
 }
@@ -108,17 +110,19 @@ fn contradictions_in_pinned_maps_are_cleaned_up() {
     let backends = [3, 4, 3].map(|slot| FoundBackend { slot, generation: 9, owner });
     let found = FoundService {
         id: 1,
-        slot: 2,
+        slot: Some(2),
         table: 256 * 250,
         mask: 8_191,
         members: 256 * 250 + 8_192,
         member_count: 1,
         contents: Vec::new(),
+        servers: Stretch::default(),
+        paths: Stretch::default(),
     };
     let services = [
         found.clone(),
         FoundService { id: 2, ..found.clone() },
-        FoundService { id: 3, slot: u16::MAX, ..found },
+        FoundService { id: 3, slot: Some(u16::MAX), ..found },
     ];
     let layout = Layout::recover(backends, services, 256);
     assert_eq!((layout.service(1), layout.service(2), layout.service(3)), (Some(2), None, None));
@@ -154,7 +158,7 @@ fn errors_name_the_service() {
     let full = desired([service(1, &[(1, 1)]), service(2, &[(1, 1), (2, 100_000)])]);
     assert_eq!(
         plan(&full),
-        LayoutError::ArenaFull { service: "service-2".into(), run: 4_097, chunks: 256, needed: 16_384 }
+        LayoutError::ArenaFull { service: "service-2".into(), run: 4_097, chunks: 256, needed: 10_240 }
     );
 }
 
@@ -179,7 +183,7 @@ fn busy_slots_are_told_apart_from_too_many() {
 #[test]
 fn arenas_hold_every_table_twice() {
     assert_eq!(arena_chunks(&desired([])), Ok(MIN_ARENA_CHUNKS));
-    assert_eq!(arena_chunks(&desired([service(1, &[(1, 1), (2, 1_000_000)])])), Ok(16_384));
+    assert_eq!(arena_chunks(&desired([service(1, &[(1, 1), (2, 1_000_000)])])), Ok(10_240));
     let large = desired((0..200).map(|id| service(id, &[(1, 1), (2, 1_000_000)])));
     assert_eq!(arena_chunks(&large), Err(LayoutError::ArenaTooLarge { needed: 200 * 2 * 4_097 }));
 }

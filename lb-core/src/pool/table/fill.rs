@@ -1,6 +1,9 @@
 //! The filling of a table: shape, quotas, turns.
 
-use super::{MAX_SLOTS, MIN_SLOTS, SLOTS_OF_THE_LEAST, SLOTS_PER_SERVER, Share, UNITS_PER_SERVER, reduce};
+use super::{
+    MAX_SLOTS, MIN_SLOTS, ROUNDS_PER_TURN, SLOTS_OF_THE_LEAST, SLOTS_PER_SERVER, Share, UNITS_PER_SERVER,
+    reduce,
+};
 use crate::pool::identity::mix;
 
 /// A slot that nobody has taken yet; places of members end below it.
@@ -67,9 +70,9 @@ pub(super) fn slots(members: &[Share]) -> Vec<u16> {
         .collect();
     set_quotas(&mut claimants, shape);
     let mut board = Board::new(shape);
+    let mut sum = claimants.iter().map(|claimant| claimant.rate).sum();
     while !claimants.is_empty() {
-        round(&mut claimants, &mut board);
-        claimants.retain(|claimant| claimant.quota > 0);
+        sum = round(&mut claimants, sum, &mut board);
     }
     board.owners
 }
@@ -82,8 +85,8 @@ struct Claimant {
     rank: u64,
     /// Slots that it still must get.
     quota: u32,
-    /// Points of its permutation that it has not visited.
-    ahead: u32,
+    /// What it earns in a round: its weight for each point of its permutation that it has not visited.
+    rate: u64,
     /// Next point, before it is cut to the number of points.
     point: u32,
     skip: u32,
@@ -100,7 +103,7 @@ impl Claimant {
             weight,
             rank,
             quota: 0,
-            ahead: shape.points,
+            rate: weight * u64::from(shape.points),
             point: rank as u32,
             // Odd skip, growth a multiple of 4: a polynomial that permutes the residues of every power of two
             // (Rivest, "Permutation polynomials modulo 2^w", 2001).
@@ -110,15 +113,11 @@ impl Claimant {
         }
     }
 
-    fn rate(&self) -> u64 {
-        self.weight * u64::from(self.ahead)
-    }
-
     fn visit(&mut self, board: &mut Board) {
         let point = self.point & (board.shape.points - 1);
         self.point = self.point.wrapping_add(self.skip);
         self.skip = self.skip.wrapping_add(self.growth);
-        self.ahead -= 1;
+        self.rate -= self.weight;
         self.quota -= board.claim(point, self.place, self.quota);
     }
 }
@@ -140,17 +139,28 @@ fn set_quotas(claimants: &mut [Claimant], shape: Shape) {
     }
 }
 
-/// One round: everybody earns credit, a turn costs what they earn on average.
-fn round(claimants: &mut [Claimant], board: &mut Board) {
-    let sum: u64 = claimants.iter().map(Claimant::rate).sum();
-    let price = sum / claimants.len() as u64;
-    for claimant in claimants {
-        claimant.credit += claimant.rate();
+/// One round: everybody earns credit, a turn costs what they earn on average in [`ROUNDS_PER_TURN`] rounds.
+///
+/// Takes the sum of all rates, and answers that of those who still have a quota; the others have left.
+fn round(claimants: &mut Vec<Claimant>, sum: u64, board: &mut Board) -> u64 {
+    let price = sum / claimants.len() as u64 * ROUNDS_PER_TURN;
+    let (mut next, mut served) = (0, false);
+    for claimant in claimants.iter_mut() {
+        claimant.credit += claimant.rate;
         while claimant.credit >= price && claimant.quota > 0 {
             claimant.credit -= price;
             claimant.visit(board);
         }
+        if claimant.quota > 0 {
+            next += claimant.rate;
+        } else {
+            served = true;
+        }
     }
+    if served {
+        claimants.retain(|claimant| claimant.quota > 0);
+    }
+    next
 }
 
 /// The table while it is filled.

@@ -1,6 +1,6 @@
 //! The product's cases: frames, and what must have happened before they mean what their names say.
 
-use super::Product;
+use super::{Product, quic, splice};
 use crate::bench::case::{Case, Subject};
 use crate::bench::frame::{echo, flag, tcp};
 use crate::bench::rig::{Rig, Verdict};
@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use std::net::{IpAddr, SocketAddr};
 
 /// Names of all cases of a full run.
-pub const NAMES: [&str; 28] = [
+pub const NAMES: [&str; 44] = [
     "ipip/established/1-flow",
     "ipip/syn/1-flow",
     "ipip/established/128k-flows",
@@ -35,6 +35,22 @@ pub const NAMES: [&str; 28] = [
     "nat/reply/1m-flows",
     "nat-v6/established/1-flow",
     "nat-v6/reply/1-flow",
+    "quic/short-plain/1-flow",
+    "quic/short-single-pass/1-flow",
+    "quic/short-four-pass/1-flow",
+    "quic/initial/1-flow",
+    "quic-nat/short-four-pass/1-flow",
+    "payload/established/1-flow",
+    "splice/syn/1-flow",
+    "splice/bare-ack/1-flow",
+    "splice/request-400/1-flow",
+    "splice/request-1300/1-flow",
+    "splice/established/1-flow",
+    "splice/established-back/1-flow",
+    "splice/established/32k-flows",
+    "splice/established-back/32k-flows",
+    "splice/established/1m-flows",
+    "splice/established-back/1m-flows",
     "pass/not-ours",
     "icmp/echo",
     "icmp/echo-v6",
@@ -43,9 +59,9 @@ pub const NAMES: [&str; 28] = [
 /// `XDP_PASS`.
 const PASS: u32 = 2;
 /// `XDP_TX`.
-const TX: u32 = 3;
+pub(super) const TX: u32 = 3;
 /// Payload of established packets.
-const PAYLOAD: usize = 64;
+pub(super) const PAYLOAD: usize = 64;
 
 /// Makes the wanted cases; binds sessions, opens flows and checks that packets go where they should.
 pub fn cases(rig: &mut Rig, product: &mut Product, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<Case>> {
@@ -77,6 +93,17 @@ fn make(rig: &mut Rig, product: &Product, name: &str) -> Result<Case> {
             expect(product, &product.send(rig, &frame)?, TX)?;
             case(Template::single(&frame))
         }
+        (service @ ("quic" | "quic-nat" | "payload"), what, _) => {
+            let vip = address(product, service)?;
+            let frame = quic::datagram(rig.link(), client(false), vip, what)?;
+            let mode = if service == "quic-nat" { "nat" } else { "ipip" };
+            // What is new is opened and bound first.
+            for _ in 0..3 {
+                tunnelled(product, mode, &product.send(rig, &frame)?, &frame)?;
+            }
+            case(Template::single(&frame))
+        }
+        ("splice", what, many) => case(splice::template(rig, product, what, many)?),
         (service @ ("nat" | "nat-v6"), what, "1-flow") => {
             let flow = NatFlow::open(rig, product, service)?;
             case(Template::single(match what {
@@ -132,14 +159,14 @@ fn make(rig: &mut Rig, product: &Product, name: &str) -> Result<Case> {
 }
 
 /// Number of distinct flows that the tables hold in this run.
-fn flows(product: &Product) -> u32 {
+pub(super) fn flows(product: &Product) -> u32 {
     let settings = product.settings();
     let least = settings.flows.min(settings.binding_capacity);
     1 << least.ilog2()
 }
 
 /// The client of the single-flow cases; its IPv4 address is flow 0 of the many.
-fn client(v6: bool) -> SocketAddr {
+pub(super) fn client(v6: bool) -> SocketAddr {
     if v6 {
         SocketAddr::from(([0xfd64, 0, 0, 0, 0, 0, 0, 1], 40_000))
     } else {
@@ -147,11 +174,11 @@ fn client(v6: bool) -> SocketAddr {
     }
 }
 
-fn address(product: &Product, service: &str) -> Result<SocketAddr> {
+pub(super) fn address(product: &Product, service: &str) -> Result<SocketAddr> {
     Ok(product.plan().service(service).with_context(|| format!("no service {service}"))?.address)
 }
 
-fn expect(product: &Product, verdict: &Verdict, action: u32) -> Result<()> {
+pub(super) fn expect(product: &Product, verdict: &Verdict, action: u32) -> Result<()> {
     ensure!(
         verdict.action == action,
         "verdict {} instead of {action}; outcomes so far: {}",

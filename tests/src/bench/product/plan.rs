@@ -7,7 +7,7 @@ use lb_core::pool::table::{Selection, Share};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Backends of a pool, as in the figures the product is compared with.
-const BACKENDS: u16 = 100;
+pub(super) const BACKENDS: u16 = 100;
 /// Lifetime of a binding: nothing expires during a run.
 const LIFETIME: u64 = 3_600_000_000_000;
 
@@ -72,6 +72,10 @@ impl Plan {
             // Its flows are opened from both sides without asking who was chosen.
             Outline { backends: 1, ..outline("nat-crowd", v4(6), Mode::Nat, false) },
             Outline { affinity: Affinity::None, ..outline("ipip-5-tuple", v4(7), Mode::Ipip, false) },
+            outline("quic", v4(8), Mode::Ipip, false),
+            outline("quic-nat", v4(9), Mode::Nat, false),
+            outline("payload", v4(10), Mode::Ipip, false),
+            Outline { backends: 1, ..outline("splice", v4(11), Mode::Nat, false) },
         ];
         let mut plan = Self::default();
         for (slot, outline) in outlines.into_iter().enumerate() {
@@ -143,6 +147,8 @@ impl Plan {
                 ..Service::default()
             },
         });
+        self.services.iter_mut().for_each(super::quic::arrange);
+        self.services.iter_mut().for_each(super::splice::arrange);
         Ok(())
     }
 }

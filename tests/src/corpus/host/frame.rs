@@ -19,18 +19,20 @@ pub(super) struct Frame {
     buffer: UnsafeCell<Box<[u8; SIZE]>>,
     start: Cell<usize>,
     end: Cell<usize>,
+    /// How much longer it may become.
+    growth: usize,
 }
 
 impl Frame {
     /// A frame with these bytes.
-    pub(super) fn new(bytes: &[u8]) -> Result<Self> {
+    pub(super) fn new(bytes: &[u8], growth: usize) -> Result<Self> {
         let most = SIZE - HEADROOM - KEPT_BEHIND;
         ensure!(bytes.len() <= most, "a frame of {} bytes, at most {most} fit", bytes.len());
         // Not zero, so that reading beyond the frame shows.
         let mut buffer = Box::new([0xa5; SIZE]);
         let end = HEADROOM + bytes.len();
         buffer[HEADROOM..end].copy_from_slice(bytes);
-        Ok(Self { buffer: UnsafeCell::new(buffer), start: Cell::new(HEADROOM), end: Cell::new(end) })
+        Ok(Self { buffer: UnsafeCell::new(buffer), start: Cell::new(HEADROOM), end: Cell::new(end), growth })
     }
 
     fn base(&self) -> *mut u8 {
@@ -65,7 +67,10 @@ impl Frame {
     pub(super) fn adjust_tail(&self, delta: i32) -> bool {
         let old = self.end.get();
         match old.checked_add_signed(delta as isize) {
-            Some(end) if end <= SIZE - KEPT_BEHIND && end >= self.start.get() + SHORTEST => {
+            Some(end)
+                if end <= (SIZE - KEPT_BEHIND).min(old + self.growth)
+                    && end >= self.start.get() + SHORTEST =>
+            {
                 if end > old {
                     // SAFETY: old..end is within the buffer.
                     unsafe { self.end().write_bytes(0, end - old) };

@@ -1,9 +1,10 @@
 //! Collections that behave like the kernel's maps.
 
 use super::super::tables::{Change, Tables};
+use anyhow::Result;
 use lb_common::abi::{
-    self, AffinityRules, Backend, Binding, BindingKey, BindingWord, Counters, Flow, FlowKey, FragmentKey,
-    FragmentRef, Hold, Outcome, PathRule, QuicConfig, Secrets, Server, Service, ServiceKey, Settings, hand,
+    self, AffinityRules, Backend, BindingBucket, Counters, Flow, FlowKey, FragmentKey, FragmentRef, Hold,
+    Outcome, PathRule, QuicConfig, Secrets, Server, Service, ServiceKey, Settings, hand,
 };
 use lb_common::datapath::{Insert, Scratch};
 use std::cell::{Cell, RefCell, UnsafeCell};
@@ -19,8 +20,7 @@ pub(super) struct Memory {
     pub(super) free_backend: Backend,
     pub(super) status: BTreeMap<u32, u64>,
     pub(super) arena: Vec<u16>,
-    pub(super) bindings: Table<BindingKey, Binding>,
-    pub(super) binding_ring: Cells<BindingKey>,
+    pub(super) bindings: Cells<BindingBucket>,
     pub(super) hands: Cells<u64>,
     pub(super) flow_index: Table<FlowKey, u64>,
     pub(super) flows: Cells<Flow>,
@@ -38,12 +38,14 @@ pub(super) struct Memory {
     pub(super) quic: BTreeMap<u32, QuicConfig>,
     pub(super) secrets: Secrets,
     pub(super) holds: Cells<Hold>,
+    pub(super) answered: Cells<u64>,
 }
 
 impl Memory {
     /// The maps as a case begins.
-    pub(super) fn of(tables: &Tables, now: u64) -> Self {
+    pub(super) fn of(tables: &Tables, now: u64) -> Result<Self> {
         let settings = tables.settings;
+        let secrets = tables.secrets(now)?;
         let memory = Self {
             settings,
             services: tables.service_entries().into_iter().collect(),
@@ -51,8 +53,7 @@ impl Memory {
             free_backend: Backend::default(),
             status: tables.status.clone(),
             arena: tables.arena.clone(),
-            bindings: Table::of(settings.binding_capacity),
-            binding_ring: Cells::of(settings.binding_ring),
+            bindings: Cells::of(settings.binding_buckets),
             hands: Cells::of(hand::COUNT),
             flow_index: Table::of((settings.flows + settings.half_open) * 2),
             flows: Cells::of(settings.flows + settings.half_open),
@@ -68,15 +69,18 @@ impl Memory {
             servers: tables.servers.clone(),
             path_rules: tables.path_rules.clone(),
             quic: tables.quic.clone(),
-            secrets: tables.secrets,
+            secrets,
             holds: Cells::of(settings.holds),
+            answered: Cells::of(abi::MAX_BACKENDS),
         };
-        for (ring, (key, word, left)) in (0_u32..).zip(&tables.bindings) {
-            memory.bindings.insert(*key, starting(key, *word, *left, ring, now), true);
-            memory.binding_ring.set(ring, *key);
-            memory.hands.set(hand::BINDINGS_LIVE, u64::from(ring) + 1);
+        for (number, bucket) in (0..).zip(tables.binding_table(now)?) {
+            memory.bindings.set(number, bucket);
         }
-        memory
+        memory.hands.set(hand::BINDINGS_LIVE, tables.bindings.len() as u64);
+        for mark in tables.marks() {
+            memory.flow_index.insert(mark, 0, true);
+        }
+        Ok(memory)
     }
 
     /// Changes a table.
@@ -94,21 +98,9 @@ impl Memory {
 
     /// Frees what was deleted while pointers to it might have been held.
     pub(super) fn forget_deleted(&self) {
-        self.bindings.deleted.borrow_mut().clear();
         self.flow_index.deleted.borrow_mut().clear();
         self.fragments.deleted.borrow_mut().clear();
     }
-}
-
-/// A binding of the start.
-pub(in super::super) fn starting(
-    key: &BindingKey,
-    word: BindingWord,
-    left: i64,
-    ring: u32,
-    now: u64,
-) -> Binding {
-    Binding { word: word.0, expires: now.saturating_add_signed(left), ring, tag: key.tag() }
 }
 
 /// An array map.
@@ -130,7 +122,8 @@ impl<T: Copy + Default> Cells<T> {
         self.get(index).map_or_else(T::default, |cell| unsafe { cell.read() })
     }
 
-    fn set(&self, index: u32, value: T) {
+    /// Overwrites it.
+    pub(super) fn set(&self, index: u32, value: T) {
         if let Some(cell) = self.get(index) {
             // SAFETY: as above.
             unsafe { cell.write(value) };

@@ -1,14 +1,14 @@
 //! The maps of the loaded programs: filling, emptying, ageing, reading.
 
-use super::super::host::starting;
 use super::super::tables::{Change, DEVICES, Tables};
 use anyhow::{Context, Result, ensure};
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, ProgramArray, RingBuf, xdp::DevMapHash};
 use aya::programs::Xdp;
 use aya::{Ebpf, Pod};
 use lb_common::abi::{
-    ARENA_CHUNK, ArenaChunk, Backend, Binding, BindingKey, Counters, Flow, FlowKey, FragmentKey, FragmentRef,
-    Hand, Outcome, Service, ServiceKey, Settings, hand, map, program,
+    ARENA_CHUNK, AffinityRules, ArenaChunk, Backend, Binding, BindingBucket, BindingKey, BindingSlot,
+    Counters, Flow, FlowKey, FragmentKey, FragmentRef, Hand, Hold, Outcome, PathRule, QuicConfig, Secrets,
+    Server, Service, ServiceKey, Settings, hand, map, program,
 };
 use std::borrow::BorrowMut;
 use std::os::fd::{AsFd, AsRawFd};
@@ -22,8 +22,7 @@ pub(super) struct Maps {
     used_backends: Vec<u32>,
     status: Cleared<u64>,
     arena: Cleared<ArenaChunk>,
-    bindings: HashMap<MapData, BindingKey, Binding>,
-    ring: Cleared<BindingKey>,
+    bindings: Cleared<BindingBucket>,
     hands: Cleared<Hand>,
     flow_index: HashMap<MapData, FlowKey, u64>,
     flows: Cleared<Flow>,
@@ -36,6 +35,16 @@ pub(super) struct Maps {
     doorkeeper: Cleared<u64>,
     wrote_quotas: bool,
     wrote_doorkeeper: bool,
+    affinities: Array<MapData, AffinityRules>,
+    used_affinities: Vec<u32>,
+    servers: Array<MapData, Server>,
+    path_rules: Array<MapData, PathRule>,
+    quic: Array<MapData, QuicConfig>,
+    used_quic: Vec<u32>,
+    secrets: Array<MapData, Secrets>,
+    answered: Cleared<u64>,
+    holds: Cleared<Hold>,
+    wrote_holds: bool,
     events: RingBuf<MapData>,
     /// Held so that the tail calls go on.
     _programs: ProgramArray<MapData>,
@@ -68,8 +77,7 @@ impl Maps {
             used_backends: Vec::new(),
             status: Cleared::take(ebpf, map::STATUS)?,
             arena: Cleared::take(ebpf, map::ARENA)?,
-            bindings: taken(ebpf, map::BINDINGS)?,
-            ring: Cleared::take(ebpf, map::BINDING_RING)?,
+            bindings: Cleared::take(ebpf, map::BINDINGS)?,
             hands: Cleared::take(ebpf, map::HANDS)?,
             flow_index: taken(ebpf, map::FLOW_INDEX)?,
             flows: Cleared::take(ebpf, map::FLOWS)?,
@@ -82,6 +90,16 @@ impl Maps {
             doorkeeper: Cleared::take(ebpf, map::DOORKEEPER)?,
             wrote_quotas: false,
             wrote_doorkeeper: false,
+            affinities: taken(ebpf, map::AFFINITIES)?,
+            used_affinities: Vec::new(),
+            servers: taken(ebpf, map::SERVERS)?,
+            path_rules: taken(ebpf, map::PATHS)?,
+            quic: taken(ebpf, map::QUIC)?,
+            used_quic: Vec::new(),
+            secrets: taken(ebpf, map::SECRETS)?,
+            answered: Cleared::take(ebpf, map::ANSWERED)?,
+            holds: Cleared::take(ebpf, map::HOLDS)?,
+            wrote_holds: false,
             events: taken(ebpf, map::EVENTS)?,
             _programs: programs,
             _devices: devices,
@@ -91,12 +109,10 @@ impl Maps {
     /// Empties everything and fills in the tables of a case.
     pub(super) fn install(&mut self, tables: &Tables, now: u64) -> Result<()> {
         empty(&mut self.services)?;
-        empty(&mut self.bindings)?;
         empty(&mut self.flow_index)?;
         empty(&mut self.fragments)?;
         self.status.clear()?;
         self.arena.clear()?;
-        self.ring.clear()?;
         self.hands.clear()?;
         self.flows.clear()?;
         self.rates.clear()?;
@@ -107,7 +123,15 @@ impl Maps {
         if std::mem::replace(&mut self.wrote_doorkeeper, tables.has_datagrams()) {
             self.doorkeeper.clear()?;
         }
+        if std::mem::replace(&mut self.wrote_holds, tables.has_holds()) {
+            self.holds.clear()?;
+            self.answered.clear()?;
+        }
         while self.events.next().is_some() {}
+        self.install_rules(tables, now)?;
+        for mark in tables.marks() {
+            self.flow_index.insert(mark, 0, 0)?;
+        }
         self.current =
             Settings { version: self.current.version, tick: clock_resolution()?, ..tables.settings };
         for slot in self.used_backends.drain(..) {
@@ -125,13 +149,47 @@ impl Maps {
             chunk[..slots.len()].copy_from_slice(slots);
             self.arena.map.set(place, ArenaChunk(chunk), 0)?;
         }
-        for (ring, (key, word, left)) in (0_u32..).zip(&tables.bindings) {
-            self.bindings.insert(key, starting(key, *word, *left, ring, now), 0)?;
-            self.ring.map.set(ring, key, 0)?;
-            let live = Hand { value: u64::from(ring) + 1, pad: [0; 7] };
-            self.hands.map.set(hand::BINDINGS_LIVE, live, 0)?;
-        }
+        self.bindings.fill(&tables.binding_table(now)?)?;
+        let live = Hand { value: tables.bindings.len() as u64, pad: [0; 7] };
+        self.hands.map.set(hand::BINDINGS_LIVE, live, 0)?;
         self.change(&Change::Services(tables.service_entries()))
+    }
+
+    /// What session keys are taken by.
+    fn install_rules(&mut self, tables: &Tables, now: u64) -> Result<()> {
+        self.secrets.set(0, tables.secrets(now)?, 0)?;
+        for slot in self.used_affinities.drain(..) {
+            self.affinities.set(slot, AffinityRules::default(), 0)?;
+        }
+        for place in self.used_quic.drain(..) {
+            self.quic.set(place, QuicConfig::default(), 0)?;
+        }
+        for (slot, rules) in &tables.affinities {
+            self.affinities.set(u32::from(*slot), rules, 0)?;
+            self.used_affinities.push(u32::from(*slot));
+        }
+        // Rules say which of these are theirs; what an earlier case left behind them is nobody's.
+        for (place, server) in (0..).zip(&tables.servers) {
+            self.servers.set(place, server, 0)?;
+        }
+        for (place, rule) in (0..).zip(&tables.path_rules) {
+            self.path_rules.set(place, rule, 0)?;
+        }
+        for (place, config) in &tables.quic {
+            self.quic.set(*place, config, 0)?;
+            self.used_quic.push(*place);
+        }
+        Ok(())
+    }
+
+    /// A hold.
+    pub(super) fn hold(&self, index: u32) -> Result<Hold> {
+        self.holds.map.get(&index, 0).with_context(|| format!("hold {index}"))
+    }
+
+    /// Writes a hold.
+    pub(super) fn set_hold(&mut self, index: u32, hold: &Hold) -> Result<()> {
+        self.holds.map.set(index, hold, 0).with_context(|| format!("hold {index}"))
     }
 
     /// Changes a table.
@@ -177,7 +235,11 @@ impl Maps {
 
     /// All bindings.
     pub(super) fn bindings(&self) -> Result<Vec<(BindingKey, Binding)>> {
-        Ok(self.bindings.iter().collect::<Result<_, _>>()?)
+        let mut bindings = Vec::new();
+        for bucket in self.bindings.map.iter() {
+            bindings.extend(bucket?.0.iter().filter_map(BindingSlot::binding));
+        }
+        Ok(bindings)
     }
 
     /// All references to flows.
@@ -248,10 +310,20 @@ impl<V: Pod> Cleared<V> {
     }
 
     fn clear(&mut self) -> Result<()> {
+        // The kernel keeps array values at multiples of eight bytes.
+        self.write(&vec![0_u8; self.map.len() as usize * size_of::<V>()])
+    }
+
+    /// Replaces all of it.
+    fn fill(&mut self, content: &[V]) -> Result<()> {
+        ensure!(content.len() == self.map.len() as usize, "{} entries for {}", content.len(), self.map.len());
+        // SAFETY: plain integers without padding.
+        self.write(unsafe { std::slice::from_raw_parts(content.as_ptr().cast(), size_of_val(content)) })
+    }
+
+    fn write(&mut self, values: &[u8]) -> Result<()> {
         let count = self.map.len();
         let keys: Vec<u32> = (0..count).collect();
-        // The kernel keeps array values at multiples of eight bytes.
-        let values = vec![0_u8; count as usize * size_of::<V>()];
         let mut batch = Batch {
             in_batch: 0,
             out_batch: 0,
@@ -270,4 +342,5 @@ impl<V: Pod> Cleared<V> {
     }
 }
 
-const _: () = assert!(size_of::<BindingKey>().is_multiple_of(8) && size_of::<Flow>().is_multiple_of(8));
+const _: () = assert!(size_of::<BindingBucket>().is_multiple_of(8) && size_of::<Flow>().is_multiple_of(8));
+const _: () = assert!(size_of::<Hold>().is_multiple_of(8));

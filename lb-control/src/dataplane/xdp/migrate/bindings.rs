@@ -27,8 +27,8 @@ pub(in crate::dataplane::xdp) fn copy_bindings(
     };
     let now = monotonic_ns();
     source.map(map::BINDINGS)?.walk(|key, value| {
-        let Some(entry) = (source.schema.binding)(key, value) else { return Ok(()) };
-        records.extend(record(entry, op, now));
+        let bindings = (source.schema.bindings)(key, value).into_iter();
+        records.extend(bindings.filter_map(|binding| record(binding, op, now)));
         if records.len() >= RECORDS { apply(&mut records) } else { Ok(()) }
     })?;
     apply(&mut records)?;
@@ -59,7 +59,7 @@ mod tests {
     fn only_living_bindings_are_copied_with_what_is_left_of_them() {
         let key = BindingKey::new(7, 0x0a00_0001);
         let word = BindingWord::new(3, 1, 5).with(BindingWord::UNSYNCED);
-        let binding = Binding { word: word.0, expires: 1_500, ring: 9, tag: key.tag() };
+        let binding = Binding { word: word.0, expires: 1_500 };
         let copied = record((key, binding), BindingOp::Copy, 1_000).expect("it lives");
         assert_eq!((copied.service, copied.session, copied.word), (7, 0x0a00_0001, word.0));
         assert_eq!((copied.lifetime, copied.op), (500, BindingOp::Copy as u8));

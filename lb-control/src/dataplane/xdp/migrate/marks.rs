@@ -12,11 +12,16 @@ use crate::dataplane::{
     },
 };
 use aya::maps::{HashMap, Map, MapData, MapError};
-use lb_common::abi::{Addr, FlowKey, FlowRef, map};
+use lb_common::abi::{Addr, FlowKey, FlowRef, Service, ServiceFlags, map};
 use std::{collections::HashSet, path::Path};
 
 /// The marks of every backend that a data plane has.
-pub(in crate::dataplane::xdp) struct Marks(HashSet<FlowKey>);
+pub(in crate::dataplane::xdp) struct Marks {
+    /// Those of spliced services, which always stand there.
+    lasting: HashSet<FlowKey>,
+    /// All others.
+    passing: HashSet<FlowKey>,
+}
 
 /// A pinned flow index.
 struct Index(HashMap<MapData, FlowKey, FlowRef>);
@@ -24,19 +29,24 @@ struct Index(HashMap<MapData, FlowKey, FlowRef>);
 impl Marks {
     /// Reads the backends.
     pub(in crate::dataplane::xdp) fn of(source: &Source) -> Result<Self> {
-        let mut marks = HashSet::new();
+        let spliced = spliced(source)?;
+        let mut marks = Self { lasting: HashSet::new(), passing: HashSet::new() };
         source.map(map::BACKENDS)?.walk(|_, value| {
             let backend = (source.schema.backend)(value).filter(|backend| backend.address != Addr::NONE);
-            marks.extend(backend.map(|backend| FlowKey::mark(backend.address, backend.port)));
+            let Some(backend) = backend else { return Ok(()) };
+            let lasts = spliced.contains(&backend.service);
+            let set = if lasts { &mut marks.lasting } else { &mut marks.passing };
+            set.insert(FlowKey::mark(backend.address, backend.port));
             Ok(())
         })?;
-        Ok(Self(marks))
+        marks.passing.retain(|mark| !marks.lasting.contains(mark));
+        Ok(marks)
     }
 
     /// Writes the marks; where the index is full, some are missing, and what they were for is lost, not more.
     pub(in crate::dataplane::xdp) fn put(&self, maps: &Path) -> Result<()> {
         let mut index = Index::open(maps)?;
-        for mark in &self.0 {
+        for mark in self.lasting.iter().chain(&self.passing) {
             match index.0.insert(mark, FlowRef::default(), 0).map_err(io_error) {
                 Err(error) if error.raw_os_error() == Some(libc::E2BIG) => {
                     tracing::warn!(
@@ -50,10 +60,10 @@ impl Marks {
         Ok(())
     }
 
-    /// Removes the marks.
+    /// Removes the marks, but for those that always stand there.
     pub(in crate::dataplane::xdp) fn remove(&self, maps: &Path) -> Result<()> {
         let mut index = Index::open(maps)?;
-        for mark in &self.0 {
+        for mark in &self.passing {
             match index.0.remove(mark) {
                 Ok(()) | Err(MapError::KeyNotFound) => {}
                 Err(error) => match io_error(error) {
@@ -64,6 +74,27 @@ impl Marks {
         }
         Ok(())
     }
+}
+
+/// Ids of spliced services and of the pools of their paths.
+fn spliced(source: &Source) -> Result<HashSet<u32>> {
+    let mut ids = HashSet::new();
+    let mut note = |service: Option<Service>| {
+        ids.extend(
+            service.filter(|service| service.flags & ServiceFlags::SPLICE != 0).map(|service| service.id),
+        );
+        Ok(())
+    };
+    source
+        .map(map::SERVICES)?
+        .walk(|key, value| note((source.schema.service)(key, value).map(|(_, row)| row)))?;
+    // Rules that no service leads to any more name pools without backends.
+    if source.has(map::PATHS) {
+        source
+            .map(map::PATHS)?
+            .walk(|_, value| note((source.schema.path)(value).map(|rule| rule.service)))?;
+    }
+    Ok(ids)
 }
 
 impl Index {

@@ -1,6 +1,6 @@
 //! The maps as plain collections, with everything checked that must hold of them.
 
-use crate::pool::layout::{FoundBackend, FoundService, Layout, Plan};
+use crate::pool::layout::{FoundBackend, FoundService, Layout, Plan, Stretch};
 use crate::pool::table::{Selection, Share};
 use crate::pool::{
     Admin, AffinitySpec, BackendSpec, Desired, Limits, NodeSpec, Protocol, ServiceSpec, Timeouts, Vlan,
@@ -158,7 +158,7 @@ impl Maps {
             .iter()
             .map(|(&id, entry)| FoundService {
                 id,
-                slot: entry.slot,
+                slot: Some(entry.slot),
                 table: entry.table,
                 mask: entry.mask,
                 members: entry.members,
@@ -168,6 +168,8 @@ impl Maps {
                     .get(entry.table as usize..(entry.members as usize + entry.member_count as usize))
                     .unwrap_or_default()
                     .to_vec(),
+                servers: Stretch::default(),
+                paths: Stretch::default(),
             })
             .collect()
     }
@@ -198,6 +200,8 @@ pub(super) fn service(id: u32, backends: &[(u64, u32)]) -> ServiceSpec {
         binding_rate: 1_000,
         source: None,
         mss: None,
+        proxy_protocol: false,
+        paths: Vec::new(),
         backends: backends.iter().map(|&(number, weight)| backend(number, weight)).collect(),
     }
 }
@@ -211,6 +215,8 @@ fn backend(number: u64, weight: u32) -> BackendSpec {
         weight,
         admin: Admin::Enabled,
         vlan: Vlan::Auto,
+        route: None,
+        server_id: None,
     }
 }
 
@@ -221,7 +227,9 @@ pub(super) fn desired(services: impl IntoIterator<Item = ServiceSpec>) -> Desire
             interfaces: Vec::new(),
             bindings: 1,
             flows: 1,
+            held: 1,
             session_secret: [0; 16],
+            secrets: Default::default(),
             tunnel_v4: None,
             tunnel_v6: None,
             gue_port: 6080,
@@ -232,6 +240,8 @@ pub(super) fn desired(services: impl IntoIterator<Item = ServiceSpec>) -> Desire
                 tcp_reset: second,
                 udp_new: second,
                 udp_established: second,
+                request_head: second,
+                connect: second,
             },
             limits: Limits { answer_rate: 1_000, prefix_quota: 0, prefix_window: second },
         },

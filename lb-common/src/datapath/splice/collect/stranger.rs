@@ -1,0 +1,88 @@
+//! Segments without a flow: all that is known of their connection is the cookie that they acknowledge.
+
+use super::{Arrived, Way, back, open};
+use crate::abi::{FlowRef, FlowState, Outcome, Service, SettingsFlags};
+use crate::datapath::scratch::Packet;
+use crate::datapath::{Env, Verdict, answer, count, flow};
+use crate::packet::flag;
+use crate::splice::{Proof, SynCookie, wanted};
+
+#[inline(always)]
+pub(super) fn run<E: Env>(env: &E, way: &Way<'_>, service: &Service, segment: &Arrived) -> Verdict {
+    if segment.has(flag::RST) {
+        return count::end(env, Outcome::GivenUp);
+    }
+    if segment.flags & (flag::SYN | flag::ACK) != flag::ACK {
+        return answer::reset(env, way.packet, Outcome::GivenUp);
+    }
+    match judge(env, way, segment, 0, 0) {
+        Proof::First if segment.len != 0 => open::run(env, way, service, segment),
+        Proof::First if segment.has(flag::FIN) => {
+            let numbers = (segment.acknowledgement, segment.sequence.wrapping_add(1));
+            back(env, way, numbers, window(way, segment), flag::FIN | flag::ACK, Outcome::IdleAnswered)
+        }
+        Proof::First => count::end(env, Outcome::HandshakeDone),
+        Proof::Early | Proof::Wrong if is_last(env, way, segment) => count::end(env, Outcome::HandshakeDone),
+        Proof::Early => early(env, way, segment),
+        Proof::Wrong => wrong(env, way),
+    }
+}
+
+/// Whether it is the last acknowledgement of a connection without a request, where both FINs count.
+#[inline(always)]
+fn is_last<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived) -> bool {
+    let last = 1_u32.wrapping_neg();
+    segment.len == 0 && !segment.has(flag::FIN) && judge(env, way, segment, last, last) == Proof::First
+}
+
+/// A segment that does not follow the SYN: ahead of the first one, behind a head that took too long, or a sign of life.
+#[inline(always)]
+fn early<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived) -> Verdict {
+    if took_too_long(env, way.packet) {
+        return answer::reset(env, way.packet, Outcome::GivenUp);
+    }
+    // A keep-alive probe (RFC 1122 section 4.2.3.6) repeats the number before the first one.
+    if segment.len <= 1 && !segment.has(flag::FIN) && judge(env, way, segment, 1, 0) == Proof::First {
+        let numbers = (segment.acknowledgement, segment.sequence.wrapping_add(1));
+        return back(env, way, numbers, window(way, segment), flag::ACK, Outcome::IdleAnswered);
+    }
+    count::end(env, Outcome::Early)
+}
+
+/// A segment that acknowledges no cookie of its connection.
+#[inline(always)]
+fn wrong<E: Env>(env: &E, way: &Way<'_>) -> Verdict {
+    if way.settings.flags & SettingsFlags::MIGRATING != 0 {
+        return count::end(env, Outcome::Migrating);
+    }
+    if !took_too_long(env, way.packet) {
+        env.count(Outcome::SynCookieWrong);
+    }
+    answer::reset(env, way.packet, Outcome::GivenUp)
+}
+
+/// What the segment's numbers, moved by so much, prove.
+#[inline(always)]
+fn judge<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived, sequence: u32, acknowledgement: u32) -> Proof {
+    let isn = segment.sequence.wrapping_add(sequence).wrapping_sub(1);
+    let cookie = segment.acknowledgement.wrapping_add(acknowledgement).wrapping_sub(1);
+    super::super::judge(env, way.packet, cookie, isn)
+}
+
+/// Whether the connection's head was being collected, until its time was over.
+#[inline(always)]
+fn took_too_long<E: Env>(env: &E, packet: &Packet) -> bool {
+    let Some(cell) = env.flow_ref(&packet.flow_key()) else { return false };
+    // SAFETY: from the environment.
+    let reference = FlowRef(unsafe { cell.read_volatile() });
+    let Some(record) = env.flow(reference.index()) else { return false };
+    let word = flow::word_of(record);
+    word.nonce() == reference.nonce() && word.state() == FlowState::Collecting
+}
+
+/// The window that goes with an answer.
+#[inline(always)]
+fn window(way: &Way<'_>, segment: &Arrived) -> u16 {
+    let offer = SynCookie(segment.acknowledgement.wrapping_sub(1)).offer();
+    wanted(way.mss(), offer.scales())
+}

@@ -1,0 +1,242 @@
+//! Holds: claimed by a flow, locked by whoever changes them, free again when nobody needs the bytes or their time is over.
+
+use crate::abi::{FlowRef, Hold, HoldFlags, HoldWord, Settings, hand};
+use crate::datapath::Env;
+use crate::datapath::flow::Live;
+
+/// Holds looked at for one to use, and as many again for one whose client is slow.
+const PROBES: u32 = 32;
+/// A request that is not complete after this time (ns) gives way where there is no other hold.
+const SLOW: u64 = 1 << 30;
+/// Attempts to lock: together longer than anybody's work in a hold takes.
+const TRIES: u32 = 128;
+
+/// A hold that this CPU has locked.
+///
+/// It has to be given back by [`Self::unlock`] or [`Self::free`] before the program ends.
+pub(crate) struct Held {
+    /// Its number, plus 1, as a flow has it.
+    pub(crate) number: u32,
+    hold: *mut Hold,
+    /// The word when it is not locked.
+    word: HoldWord,
+}
+
+impl Held {
+    /// What is in it.
+    #[inline(always)]
+    pub(crate) fn get(&self) -> &Hold {
+        // SAFETY: from the environment, and locked by this CPU.
+        unsafe { &*self.hold }
+    }
+    /// The same, to be changed.
+    #[inline(always)]
+    pub(crate) fn get_mut(&mut self) -> &mut Hold {
+        // SAFETY: from the environment, and locked by this CPU.
+        unsafe { &mut *self.hold }
+    }
+    /// Where it is.
+    #[inline(always)]
+    pub(crate) fn as_ptr(&self) -> *mut Hold {
+        self.hold
+    }
+    /// Nonce of the owner.
+    #[inline(always)]
+    pub(crate) fn nonce(&self) -> u32 {
+        self.word.nonce()
+    }
+    /// Lets others at it.
+    #[inline(always)]
+    pub(crate) fn unlock<E: Env>(self, env: &E) {
+        leave(env, self.hold, self.word, self.word);
+    }
+    /// Gives it back.
+    #[inline(always)]
+    pub(crate) fn free<E: Env>(self, env: &E) {
+        if let (Some(settings), Some(live)) = (env.settings(), env.hand(hand::HOLDS_LIVE))
+            && self.number > settings.cpu_holds
+        {
+            // SAFETY: from the environment.
+            unsafe { env.add(live, u64::MAX) };
+        }
+        leave(env, self.hold, self.word, HoldWord::default());
+    }
+}
+
+#[inline(always)]
+fn leave<E: Env>(env: &E, hold: *mut Hold, word: HoldWord, after: HoldWord) {
+    // SAFETY: from the environment; nobody but this CPU changes a locked word.
+    unsafe { env.exchange(&raw mut (*hold).word, word.with(HoldWord::LOCKED).0, after.0) };
+}
+
+/// This CPU's own hold, emptied: only good until the program ends.
+#[inline(always)]
+pub(crate) fn own<E: Env>(env: &E, settings: &Settings, flow: FlowRef) -> Option<Held> {
+    let index = env.cpu();
+    if index >= settings.cpu_holds {
+        return None;
+    }
+    let hold = env.hold(index)?;
+    let word = HoldWord::taken(flow.nonce());
+    // SAFETY: from the environment; no other CPU looks at it.
+    unsafe { (&raw mut (*hold).word).write_volatile(word.with(HoldWord::LOCKED).0) };
+    let mut held = Held { number: index.wrapping_add(1), hold, word };
+    empty(held.get_mut(), flow, u64::MAX);
+    Some(held)
+}
+
+/// Takes a free hold for a flow, or one whose time is over.
+#[inline(always)]
+pub(crate) fn claim<E: Env>(env: &E, flow: FlowRef, until: u64, now: u64) -> Option<Held> {
+    let word = HoldWord::taken(flow.nonce());
+    let number = take_any(env, word, now);
+    let mut held = Held { number, hold: env.hold(number.wrapping_sub(1))?, word };
+    empty(held.get_mut(), flow, until);
+    Some(held)
+}
+
+/// Number of a hold that was free, plus 1; 0 = none. Out of line for the sake of the stack.
+#[inline(never)]
+fn take_any<E: Env>(env: &E, word: HoldWord, now: u64) -> u32 {
+    let (Some(settings), Some(hand)) = (env.settings(), env.hand(hand::HOLD)) else { return 0 };
+    let (base, count) = (settings.cpu_holds, settings.holds.saturating_sub(settings.cpu_holds));
+    let mut number = 0;
+    if count == 0 {
+        return number;
+    }
+    let head_timeout = settings.head_timeout;
+    env.repeat(2 * PROBES, |i| {
+        let slow = if i < PROBES { 0 } else { head_timeout.saturating_sub(SLOW) };
+        // SAFETY: from the environment.
+        let index = base.wrapping_add(unsafe { env.add(hand, 1) } as u32 % count);
+        let Some(hold) = env.hold(index) else { return true };
+        if take(env, hold, word, now, slow) {
+            number = index.wrapping_add(1);
+            return true;
+        }
+        false
+    });
+    number
+}
+
+/// Locks a hold that is free or whose time is over, under its new owner; also one whose request is not complete and has
+/// less than `slow` left.
+#[inline(always)]
+fn take<E: Env>(env: &E, hold: *mut Hold, new: HoldWord, now: u64, slow: u64) -> bool {
+    let word = word_of(hold);
+    if word.has(HoldWord::LOCKED) || word.has(HoldWord::TAKEN) && is_needed(hold, now, slow) {
+        return false;
+    }
+    let locked = new.with(HoldWord::LOCKED);
+    // SAFETY: from the environment.
+    if !unsafe { env.exchange(&raw mut (*hold).word, word.0, locked.0) } {
+        return false;
+    }
+    // Its owner may have been at it in between, and have got more time.
+    if word.has(HoldWord::TAKEN) {
+        if is_needed(hold, now, slow) {
+            // SAFETY: as above.
+            unsafe { env.exchange(&raw mut (*hold).word, locked.0, word.0) };
+            return false;
+        }
+    } else if let Some(live) = env.hand(hand::HOLDS_LIVE) {
+        // SAFETY: from the environment.
+        unsafe { env.add(live, 1) };
+    }
+    true
+}
+
+/// Whether a taken hold's bytes are still needed.
+#[inline(always)]
+fn is_needed(hold: *mut Hold, now: u64, slow: u64) -> bool {
+    // SAFETY: from the environment.
+    let flags = unsafe { (&raw const (*hold).flags).read_volatile() };
+    let collected = flags & (HoldFlags::READ | HoldFlags::RESPONSE) == 0;
+    until(hold) > if collected { now.wrapping_add(slow) } else { now }
+}
+
+/// Forgets what was in it.
+#[inline(always)]
+fn empty(hold: &mut Hold, flow: FlowRef, until: u64) {
+    hold.until = until;
+    hold.flow = flow;
+    hold.start = 0;
+    hold.len = 0;
+    hold.owned = 0;
+    hold.sent = 0;
+    hold.acknowledged = 0;
+    hold.flags = 0;
+    hold.session = 0;
+    hold.tried_count = 0;
+    hold.front = 0;
+    hold.said = 0;
+    hold.path = 0;
+    hold.window = 0;
+    hold.mss = 0;
+    hold.answered = 0;
+    hold.sum = 0;
+    hold.named_count = 0;
+    let mut i = 0;
+    while i < hold.progress.len() {
+        // SAFETY: inside the array; volatile, or it becomes the kernel's memset, a loop over bytes.
+        unsafe { (&raw mut hold.progress).cast::<u64>().add(i).write_volatile(0) };
+        i += 1;
+    }
+}
+
+/// Locks the hold of a flow; `None` when it is another's by now, or busy for too long.
+#[inline(always)]
+pub(crate) fn lock<E: Env>(env: &E, number: u32, flow: FlowRef) -> Option<Held> {
+    let hold = env.hold(number.wrapping_sub(1))?;
+    let word = HoldWord::taken(flow.nonce());
+    if try_lock(env, hold, word) { Some(Held { number, hold, word }) } else { None }
+}
+
+#[inline(never)]
+fn try_lock<E: Env>(env: &E, hold: *mut Hold, word: HoldWord) -> bool {
+    let mut locked = false;
+    env.repeat(TRIES, |_| {
+        if word_of(hold).nonce() != word.nonce() {
+            return true;
+        }
+        // SAFETY: from the environment.
+        locked = unsafe { env.exchange(&raw mut (*hold).word, word.0, word.with(HoldWord::LOCKED).0) };
+        locked
+    });
+    locked
+}
+
+/// Whether a flow's hold is another's by now, and what was in it is lost.
+#[inline(always)]
+pub(crate) fn is_lost<E: Env>(env: &E, number: u32, flow: FlowRef) -> bool {
+    match env.hold(number.wrapping_sub(1)) {
+        Some(hold) => {
+            let word = word_of(hold);
+            word.nonce() != flow.nonce() || !word.has(HoldWord::TAKEN)
+        }
+        None => true,
+    }
+}
+
+/// Gives the hold of a flow that ends back, if it still has one.
+#[inline(always)]
+pub(crate) fn abandon<E: Env>(env: &E, live: &Live) {
+    let number = live.flow().hold;
+    if number != 0
+        && let Some(held) = lock(env, number, live.reference)
+    {
+        held.free(env);
+    }
+}
+
+#[inline(always)]
+fn word_of(hold: *mut Hold) -> HoldWord {
+    // SAFETY: from the environment.
+    HoldWord(unsafe { (&raw const (*hold).word).read_volatile() })
+}
+
+#[inline(always)]
+fn until(hold: *mut Hold) -> u64 {
+    // SAFETY: from the environment.
+    unsafe { (&raw const (*hold).until).read_volatile() }
+}
