@@ -6,7 +6,7 @@ use lb_common::abi::hand;
 use serde_json::Value;
 use std::time::{Duration, Instant};
 use stickleback_tests::topology::process::eventually;
-use stickleback_tests::topology::{Arms, NodeConfig, Site};
+use stickleback_tests::topology::{Arms, NodeConfig, Site, config};
 
 /// Many slow clients at once.
 const SLOW: &str = include_str!("slow.py");
@@ -47,6 +47,29 @@ fn namespace_cookie_slow_clients_v4() -> Result<()> {
 #[test]
 fn namespace_cookie_slow_clients_v6() -> Result<()> {
     serves_all(true)
+}
+
+/// Tables change while heads are half here: what was acknowledged is gone, so clients are reset, and none waits in vain.
+#[test]
+fn namespace_cookie_slow_clients_are_told() -> Result<()> {
+    let shop = Shop::new(Arms::Two, false, COOKIE)?;
+    std::thread::scope(|scope| -> Result<()> {
+        let many = scope.spawn(|| slow(&shop, 20, 10, "half"));
+        eventually(Duration::from_secs(4), || {
+            let page = shop.balancer.ask(&["flows", "--state", "collecting"])?;
+            let waiting = page["flows"].as_array().context("no flows")?.len();
+            ensure!(waiting == 20, "{waiting} requests wait");
+            Ok(())
+        })?;
+        let node = shop.site.node();
+        let node = NodeConfig { node: format!("{}\nflows = 65536\n", node.node), ..node };
+        let service = shop.site.service("web", shop.vip, "nat", false).with(COOKIE);
+        shop.balancer.reload(&config::text(&node, &[service]))?;
+        for answer in many.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))? {
+            ensure!(answer["error"] == "ConnectionResetError", "{answer}");
+        }
+        Ok(())
+    })
 }
 
 /// More slow clients than requests can be held: they cannot keep others from their sessions, and lose what they held in time.
