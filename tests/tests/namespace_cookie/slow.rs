@@ -11,12 +11,12 @@ use stickleback_tests::topology::{Arms, NodeConfig, Site, config};
 /// Many slow clients at once.
 const SLOW: &str = include_str!("slow.py");
 
-/// Runs that many slow clients, each of which takes so many milliseconds a byte.
-fn slow(shop: &Shop, clients: u32, pause: u32, last: &str) -> Result<Vec<Value>> {
+/// Runs that many slow clients, each of which takes so many milliseconds a byte, and rests for so many seconds halfway.
+fn slow(shop: &Shop, clients: u32, pause: u32, rest: u32) -> Result<Vec<Value>> {
     let script = shop.site.directory().join("slow.py");
     std::fs::write(&script, SLOW)?;
     let line = format!(
-        "python3 {} {} {} {clients} {pause} {last}",
+        "python3 {} {} {} {clients} {pause} {rest}",
         script.display(),
         shop.vip.ip(),
         shop.vip.port()
@@ -27,7 +27,7 @@ fn slow(shop: &Shop, clients: u32, pause: u32, last: &str) -> Result<Vec<Value>>
 
 fn serves_all(v6: bool) -> Result<()> {
     let shop = Shop::new(Arms::Two, v6, COOKIE)?;
-    let answers = slow(&shop, 60, 40, "whole")?;
+    let answers = slow(&shop, 60, 40, 0)?;
     ensure!(answers.len() == 60, "{} answers", answers.len());
     for answer in &answers {
         let session = answer["session"].as_str().with_context(|| answer.to_string())?;
@@ -54,7 +54,7 @@ fn namespace_cookie_slow_clients_v6() -> Result<()> {
 fn namespace_cookie_slow_clients_are_told() -> Result<()> {
     let shop = Shop::new(Arms::Two, false, COOKIE)?;
     std::thread::scope(|scope| -> Result<()> {
-        let many = scope.spawn(|| slow(&shop, 20, 10, "half"));
+        let many = scope.spawn(|| slow(&shop, 20, 10, 15));
         eventually(Duration::from_secs(4), || {
             let page = shop.balancer.ask(&["flows", "--state", "collecting"])?;
             let waiting = page["flows"].as_array().context("no flows")?.len();
@@ -65,6 +65,7 @@ fn namespace_cookie_slow_clients_are_told() -> Result<()> {
         let node = NodeConfig { node: format!("{}\nflows = 65536\n", node.node), ..node };
         let service = shop.site.service("web", shop.vip, "nat", false).with(COOKIE);
         shop.balancer.reload(&config::text(&node, &[service]))?;
+        ensure!(!many.is_finished(), "the tables were replaced too late");
         for answer in many.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))? {
             ensure!(answer["error"] == "ConnectionResetError", "{answer}");
         }
@@ -89,7 +90,7 @@ fn namespace_cookie_slow_clients_are_bounded() -> Result<()> {
         .collect::<Result<_>>()?;
     std::thread::scope(|scope| -> Result<()> {
         // They stop in the middle of their heads.
-        let many = scope.spawn(|| slow(&shop, 40, 10, "half"));
+        let many = scope.spawn(|| slow(&shop, 40, 10, 5));
         eventually(Duration::from_secs(10), || {
             ensure!(shop.outcome("holds-full")? > 0, "holds are not full");
             Ok(())
@@ -112,7 +113,7 @@ fn namespace_cookie_slow_clients_are_bounded() -> Result<()> {
             ensure!(shop.backend(&format!("-H 'Cookie: SESS={session}'"), "whoami")? == *owner);
         }
         let before = shop.outcome("holds-full")?;
-        let answers = slow(&shop, 4, 5, "whole")?;
+        let answers = slow(&shop, 4, 5, 0)?;
         ensure!(answers.iter().all(|answer| answer["error"].is_null()), "{answers:?}");
         ensure!(shop.outcome("holds-full")? == before, "holds are still full");
         Ok(())
