@@ -30,6 +30,7 @@ use utoipa::OpenApi;
         route::session::delete,
         route::flow::list,
         route::explain::explain,
+        route::seal::seal,
         route::config::show,
         route::config::pending,
         route::config::diff,
