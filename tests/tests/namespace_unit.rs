@@ -29,7 +29,8 @@ fn namespace_unit_grants_what_is_needed() -> Result<()> {
     let site = Site::new(Arms::Two, 2)?;
     let vip = SocketAddr::from(([10, 99, 0, 1], 80));
     let service = site.service("web", vip, "nat", false).with("affinity = \"source-ip\"");
-    let mut balancer = site.balance_under(&with(&granted()?), &site.node(), &[service.clone()])?;
+    let mut balancer =
+        site.balance_under(&with(&granted()?), &site.node(), std::slice::from_ref(&service))?;
     site.serves(vip)?;
     balancer.ctl(&["drain", "web", "be1"])?;
     balancer.ctl(&["sessions", "list"])?;

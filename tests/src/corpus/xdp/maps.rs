@@ -270,14 +270,7 @@ fn clock_resolution() -> Result<u32> {
 }
 
 fn total<'a>(counters: impl Iterator<Item = &'a Counters>) -> Counters {
-    counters.fold(Counters::default(), |sum, one| Counters {
-        packets: sum.packets + one.packets,
-        bytes: sum.bytes + one.bytes,
-        reply_packets: sum.reply_packets + one.reply_packets,
-        reply_bytes: sum.reply_bytes + one.reply_bytes,
-        bindings: sum.bindings + one.bindings,
-        connections: sum.connections + one.connections,
-    })
+    counters.fold(Counters::default(), |sum, one| sum.plus(*one))
 }
 
 fn empty<K: Pod, V: Pod>(map: &mut HashMap<impl BorrowMut<MapData>, K, V>) -> Result<()> {
