@@ -97,7 +97,8 @@ mod tests {
     const LOOPBACK: u32 = 1;
 
     fn filters() -> usize {
-        let shown = std::process::Command::new("tc").args(["filter", "show", "dev", "lo", "ingress"]).output();
+        let shown =
+            std::process::Command::new("tc").args(["filter", "show", "dev", "lo", "ingress"]).output();
         String::from_utf8_lossy(&shown.expect("tc").stdout).matches("stickleback").count()
     }
 
