@@ -1,0 +1,227 @@
+//! One connection between two members, from the first words to the last.
+//!
+//! The caller opens the control stream and both say who they are and which member list they have; afterwards it carries
+//! newer lists. Each side opens one more stream for its messages, so that a removal does not wait behind data.
+
+use super::links::{Close, Entry, Link};
+use super::{Event, Shared, frame};
+use crate::cluster::error::ClusterError;
+use crate::cluster::identity::{NodeId, Subject};
+use crate::cluster::roster::SignedRoster;
+use quinn::{Connection, RecvStream, SendStream, Side};
+use rustls::pki_types::CertificateDer;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, watch};
+
+/// How long a peer may take for its first words.
+const GREETING: Duration = Duration::from_secs(5);
+/// Messages that wait for a peer before they are refused.
+const OUTBOX: usize = 256;
+
+/// The first frame of each side.
+#[derive(Serialize, Deserialize)]
+struct Hello {
+    /// Made anew whenever the node starts, in hexadecimal.
+    instance: String,
+    /// Its newest member list.
+    roster: SignedRoster,
+}
+
+/// Why a connection ended.
+enum Failure {
+    /// This side closes it.
+    Close(Close),
+    /// The other side did, or the network.
+    Error(ClusterError),
+}
+
+impl From<ClusterError> for Failure {
+    fn from(error: ClusterError) -> Self {
+        Self::Error(error)
+    }
+}
+
+/// Runs a connection whose handshake is complete until it ends.
+pub(super) async fn run(shared: Arc<Shared>, connection: Connection) -> Result<(), ClusterError> {
+    let result = talk(&shared, &connection).await;
+    let (close, result) = match result {
+        Ok(()) => (Close::Ended, Ok(())),
+        Err(Failure::Close(close)) => {
+            (close, Err(ClusterError::Refused { reason: close.reason().to_owned() }))
+        }
+        Err(Failure::Error(error)) => {
+            let close = match error {
+                ClusterError::Protocol { .. } | ClusterError::Roster { .. } => Close::Protocol,
+                _ => Close::Ended,
+            };
+            // What the other side said about it is worth more than how it was noticed here.
+            let reason = connection.close_reason().map(|reason| reason.to_string());
+            (close, Err(reason.map_or(error, |reason| ClusterError::Refused { reason })))
+        }
+    };
+    close.close(&connection);
+    result
+}
+
+async fn talk(shared: &Arc<Shared>, connection: &Connection) -> Result<(), Failure> {
+    let subject = subject(connection)?;
+    if subject.id == shared.own {
+        tracing::error!(
+            address = %connection.remote_address(),
+            id = %subject.id,
+            "another machine has this node's certificate: its files were copied; have it join by itself"
+        );
+        return Err(Failure::Close(Close::Taken));
+    }
+    let side = connection.side();
+    let greeting = tokio::time::timeout(GREETING, async {
+        match side {
+            Side::Client => {
+                let (mut sender, mut receiver) = connection.open_bi().await.map_err(lost)?;
+                frame::write_json(&mut sender, &hello(shared)).await?;
+                let peer: Hello = frame::read_json(&mut receiver, frame::CONTROL).await?;
+                Ok::<_, ClusterError>((sender, receiver, peer))
+            }
+            Side::Server => {
+                let (sender, mut receiver) = connection.accept_bi().await.map_err(lost)?;
+                let peer: Hello = frame::read_json(&mut receiver, frame::CONTROL).await?;
+                Ok((sender, receiver, peer))
+            }
+        }
+    });
+    let (mut control, heard, peer) = greeting.await.map_err(|_| lost("no greeting in time"))??;
+    let instance = u64::from_str_radix(&peer.instance, 16).map_err(lost)?;
+    adopt(shared, &peer.roster)?;
+    if !shared.roster.borrow().roster().admits(subject) {
+        return Err(Failure::Close(Close::NoMember));
+    }
+    let (outbox, messages) = mpsc::channel(OUTBOX);
+    // Dropped when this function has ended: that is how a successor knows.
+    let (_over, over) = watch::channel(());
+    let caller = match side {
+        Side::Client => shared.own,
+        Side::Server => subject.id,
+    };
+    let link = Link {
+        role: subject.role,
+        connection: connection.clone(),
+        instance,
+        is_preferred: caller == shared.own.min(subject.id),
+        outbox,
+        since: Instant::now(),
+        over,
+    };
+    match shared.links.enter(subject.id, link).await {
+        Entry::Entered => {}
+        Entry::Refused(close) => {
+            if close == Close::Taken {
+                tracing::error!(
+                    id = %subject.id,
+                    address = %connection.remote_address(),
+                    "refused: a node with this id is connected already; were its files copied?"
+                );
+            }
+            return Err(Failure::Close(close));
+        }
+    }
+    let seen = Seen { shared, connection, peer: subject.id };
+    if side == Side::Server {
+        frame::write_json(&mut control, &hello(shared)).await?;
+    }
+    shared.tell(Event::Up { peer: subject.id, role: subject.role }).await;
+    let known = peer.roster.roster().serial;
+    let outcome = tokio::select! {
+        outcome = rosters_out(shared, control, subject, known) => outcome,
+        outcome = rosters_in(shared, heard) => outcome,
+        outcome = messages_out(connection, messages) => outcome,
+        outcome = messages_in(shared, connection, subject.id) => outcome,
+        error = connection.closed() => Err(Failure::Error(lost(error))),
+    };
+    drop(seen);
+    shared.tell(Event::Down { peer: subject.id }).await;
+    outcome
+}
+
+/// Takes the peer out of the list of links, however its connection ends.
+struct Seen<'a> {
+    shared: &'a Shared,
+    connection: &'a Connection,
+    peer: NodeId,
+}
+
+impl Drop for Seen<'_> {
+    fn drop(&mut self) {
+        self.shared.links.leave(self.peer, self.connection);
+    }
+}
+
+/// Tells newer member lists, and shuts out who is not in one any more.
+async fn rosters_out(
+    shared: &Shared,
+    mut control: SendStream,
+    subject: Subject,
+    mut known: u64,
+) -> Result<(), Failure> {
+    let mut rosters = shared.roster.subscribe();
+    loop {
+        let roster = rosters.borrow_and_update().clone();
+        if !roster.roster().admits(subject) {
+            return Err(Failure::Close(Close::NoMember));
+        }
+        if roster.roster().serial > known {
+            known = roster.roster().serial;
+            frame::write_json(&mut control, &*roster).await?;
+        }
+        if rosters.changed().await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+async fn rosters_in(shared: &Shared, mut heard: RecvStream) -> Result<(), Failure> {
+    while let Some(text) = frame::read(&mut heard, frame::CONTROL).await? {
+        shared.adopt(&text)?;
+    }
+    Ok(())
+}
+
+async fn messages_out(connection: &Connection, mut messages: mpsc::Receiver<Vec<u8>>) -> Result<(), Failure> {
+    let mut stream = connection.open_uni().await.map_err(lost)?;
+    while let Some(message) = messages.recv().await {
+        frame::write(&mut stream, &message).await?;
+    }
+    Ok(())
+}
+
+async fn messages_in(shared: &Shared, connection: &Connection, peer: NodeId) -> Result<(), Failure> {
+    let mut stream = connection.accept_uni().await.map_err(lost)?;
+    while let Some(bytes) = frame::read(&mut stream, frame::MESSAGE).await? {
+        shared.tell(Event::Message { peer, bytes }).await;
+    }
+    Ok(())
+}
+
+fn hello(shared: &Shared) -> Hello {
+    Hello {
+        instance: format!("{:016x}", shared.instance),
+        roster: SignedRoster::clone(&shared.roster.borrow()),
+    }
+}
+
+/// Takes over a list that came inside of something else.
+fn adopt(shared: &Shared, roster: &SignedRoster) -> Result<(), ClusterError> {
+    shared.adopt(&roster.text()?)
+}
+
+/// Whose certificate the other side showed.
+pub(super) fn subject(connection: &Connection) -> Result<Subject, ClusterError> {
+    let shown = connection.peer_identity().and_then(|shown| shown.downcast::<Vec<CertificateDer<'_>>>().ok());
+    let shown = shown.and_then(|chain| chain.first().cloned());
+    Subject::of(&shown.ok_or_else(|| ClusterError::Certificate { reason: "none was shown".to_owned() })?)
+}
+
+fn lost(error: impl ToString) -> ClusterError {
+    ClusterError::Protocol { reason: error.to_string() }
+}
