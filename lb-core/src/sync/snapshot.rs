@@ -1,0 +1,143 @@
+//! The whole database, chunk by chunk.
+//!
+//! Who wants it pulls: each request names the place to go on from, so a chunk that is lost is asked for again and
+//! a server needs no memory of its clients. The vector of the first chunk holds for the whole: what changed at
+//! the server since comes as events behind it, and merging records twice changes nothing.
+
+use super::wire::Message;
+use super::{Event, Node, Sabotage};
+use crate::binding::{NodeId, Time, Vector};
+
+/// Requests without an answer before another peer is asked.
+const PATIENCE: u32 = 5;
+
+/// A snapshot that is being fetched.
+pub(super) struct Import {
+    pub(super) from: NodeId,
+    /// The server's life: its places mean nothing in another one.
+    incarnation: Option<u32>,
+    pub(super) cursor: u32,
+    vector: Option<Vector>,
+    pub(super) next_ask: Time,
+    tries: u32,
+    chunks: u32,
+    records: u64,
+}
+
+impl Import {
+    fn new(from: NodeId, now: Time) -> Self {
+        Self {
+            from,
+            incarnation: None,
+            cursor: 0,
+            vector: None,
+            next_ask: now,
+            tries: 0,
+            chunks: 0,
+            records: 0,
+        }
+    }
+}
+
+impl Node {
+    /// Begins to fetch a snapshot, unless one is being fetched.
+    pub(super) fn begin_import(&mut self, now: Time, from: NodeId) {
+        if self.import.is_none() && self.peers.contains_key(&from) {
+            self.import = Some(Import::new(from, now));
+            self.counts.snapshots_begun += 1;
+            self.events.push_back(Event::SnapshotBegun(from));
+        }
+    }
+
+    /// Records of the snapshot that is being fetched so far, and from whom.
+    pub fn snapshot_progress(&self) -> Option<(NodeId, u64)> {
+        self.import.as_ref().map(|import| (import.from, import.records))
+    }
+
+    /// Whom to ask for which chunk now.
+    pub(super) fn next_chunk(&mut self, now: Time) -> Option<(NodeId, u32)> {
+        let import = self.import.as_mut().filter(|import| import.next_ask <= now)?;
+        import.tries += 1;
+        import.chunks = 0;
+        import.next_ask = now.after(self.config.retry);
+        if import.tries <= PATIENCE {
+            return Some((import.from, import.cursor));
+        }
+        // Another one; without one, nothing is fetched until somebody says again that it has more.
+        let former = import.from;
+        let is_there = |id: &NodeId| {
+            self.peers.get(id).is_some_and(|p| !p.is_silent(now, self.config.silence) && !p.told.is_empty())
+        };
+        let next = self.peers.keys().copied().filter(is_there);
+        let next = next.clone().find(|&id| id > former).or_else(|| next.clone().find(|&id| id != former));
+        self.import = None;
+        let gap_delay = now.after(self.config.gap_delay);
+        for want in self.streams.values_mut().filter_map(|stream| stream.want.as_mut()) {
+            want.next_ask = gap_delay;
+        }
+        self.begin_import(now, next?);
+        None
+    }
+
+    /// Takes a chunk of the snapshot that is being fetched.
+    pub(super) fn take_chunk(&mut self, now: Time, from: NodeId, message: &Message<'_>, excess: u64) {
+        let (Some(cursor), Some(vector)) = (message.cursor, &message.vector) else { return };
+        let Some(import) = self.import.as_mut().filter(|import| import.from == from) else { return };
+        if import.incarnation.is_some_and(|life| life != message.incarnation) {
+            *import = Import::new(from, now);
+            return;
+        }
+        if cursor.from != import.cursor {
+            return;
+        }
+        if cursor.from == 0 {
+            import.vector = Some(vector.clone());
+            import.incarnation = Some(message.incarnation);
+        }
+        import.cursor = cursor.next;
+        import.tries = 0;
+        import.chunks += 1;
+        import.records += message.count;
+        let is_window_over = import.chunks >= u32::from(self.config.chunks);
+        import.next_ask = if is_window_over { now } else { now.after(self.config.retry) };
+        let is_first = cursor.from == 0;
+        if is_first && self.breaks(Sabotage::VectorBeforeSnapshot) {
+            self.adopt(now, vector);
+        }
+        for (content, left) in message.events() {
+            if let crate::binding::Content::Binding(body) = content
+                && self.breaks(Sabotage::SnapshotOverNewer)
+            {
+                self.store.erase(body.key);
+            }
+            let expires = self.arrival(now, left, excess);
+            self.take_in(now, &content, expires);
+        }
+        if cursor.is_last
+            && let Some(Import { vector: Some(vector), records, .. }) = self.import.take()
+        {
+            self.adopt(now, &vector);
+            self.counts.snapshots_done += 1;
+            self.events.push_back(Event::SnapshotDone(from, records));
+        }
+    }
+
+    /// Everything up to this vector is in the store.
+    fn adopt(&mut self, now: Time, vector: &Vector) {
+        for (id, last) in vector.iter() {
+            if id.node == self.config.id && self.is_own_now(id.epoch) || !self.has_room_for(id, last) {
+                continue;
+            }
+            if let Some(stream) = self.streams.get_mut(&id) {
+                stream.log.skip_to(last);
+            }
+            self.has_progressed(now, id);
+        }
+        for peer in self.peers.values_mut() {
+            peer.vector_due = now;
+        }
+        for digest in self.store.missing_views() {
+            self.want_view(now, digest);
+        }
+    }
+}
