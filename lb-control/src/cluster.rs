@@ -6,6 +6,7 @@ pub mod home;
 pub mod identity;
 pub mod join;
 pub mod journal;
+pub mod replica;
 pub mod roster;
 pub mod token;
 pub mod transport;

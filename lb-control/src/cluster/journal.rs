@@ -62,12 +62,21 @@ pub enum Write {
         /// Its content.
         bytes: Vec<u8>,
     },
-    /// Makes a snapshot the current one and forgets all others.
+    /// Keeps a view of a pool under its digest.
+    View {
+        /// Its digest.
+        digest: u64,
+        /// Its content.
+        bytes: Vec<u8>,
+    },
+    /// Makes a snapshot the current one and forgets all others, and views that it does not need.
     Seal {
         /// Number of the snapshot.
         snapshot: u64,
         /// The vector that it was taken at.
         vector: Vec<u8>,
+        /// Digests of the views that are still needed.
+        views: Vec<u64>,
     },
 }
 
@@ -93,6 +102,8 @@ pub struct Recovered {
     pub vector: Vec<u8>,
     /// The latest sealed snapshot.
     pub snapshot: Option<Snapshot>,
+    /// Views by digest.
+    pub views: Vec<Vec<u8>>,
 }
 
 /// How far the disk is.

@@ -104,7 +104,7 @@ pub struct Contact {
 /// The node's connections to its cluster.
 pub struct Transport {
     shared: Arc<Shared>,
-    tasks: JoinSet<()>,
+    tasks: Mutex<JoinSet<()>>,
 }
 
 /// What all connections know.
@@ -150,7 +150,7 @@ impl Transport {
         tasks.spawn(accept(Arc::clone(&shared)));
         tasks.spawn(calls::run(Arc::clone(&shared), client));
         tasks.spawn(close_the_door(Arc::clone(&shared)));
-        Ok((Self { shared, tasks }, told))
+        Ok((Self { shared, tasks: Mutex::new(tasks) }, told))
     }
 
     /// This node's id.
@@ -163,16 +163,23 @@ impl Transport {
         self.shared.endpoint.local_addr()
     }
 
-    /// Queues a message for a connected peer.
-    pub fn send(&self, peer: NodeId, message: Vec<u8>) -> Result<(), SendError> {
+    /// Queues a message for a connected peer; whether there is room for another one.
+    pub fn send(&self, peer: NodeId, message: Vec<u8>) -> Result<bool, SendError> {
         if message.len() > frame::MESSAGE {
             return Err(SendError::Large(message.len()));
         }
         let outbox = self.shared.links.look(|links| links.get(&peer).map(|link| link.outbox.clone()));
-        outbox.ok_or(SendError::Gone)?.try_send(message).map_err(|error| match error {
+        let outbox = outbox.ok_or(SendError::Gone)?;
+        outbox.try_send(message).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => SendError::Full,
             mpsc::error::TrySendError::Closed(_) => SendError::Gone,
-        })
+        })?;
+        Ok(outbox.capacity() > 0)
+    }
+
+    /// Whether a peer is connected and takes a message now.
+    pub fn has_room(&self, peer: NodeId) -> bool {
+        self.shared.links.look(|links| links.get(&peer).is_some_and(|link| link.outbox.capacity() > 0))
     }
 
     /// The member list, and whenever it changes.
@@ -225,11 +232,11 @@ impl Transport {
     }
 
     /// Ends all connections.
-    pub async fn stop(mut self) {
-        self.shared
-            .endpoint
-            .close(quinn::VarInt::from_u32(Close::Ended as u32), Close::Ended.reason().as_bytes());
-        self.tasks.shutdown().await;
+    pub async fn stop(&self) {
+        let (code, reason) = (quinn::VarInt::from_u32(Close::Ended as u32), Close::Ended.reason());
+        self.shared.endpoint.close(code, reason.as_bytes());
+        let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        tasks.shutdown().await;
         let _ = tokio::time::timeout(PATIENCE, self.shared.endpoint.wait_idle()).await;
     }
 }
@@ -424,4 +431,4 @@ fn unreachable(address: SocketAddr, error: &quinn::ConnectionError) -> ClusterEr
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::cluster) mod tests;

@@ -16,6 +16,8 @@ const VALUES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("values");
 const EVENTS: TableDefinition<'_, (u64, u64, u64), (u64, &[u8])> = TableDefinition::new("events");
 /// (snapshot, part) -> records.
 const PARTS: TableDefinition<'_, (u64, u32), &[u8]> = TableDefinition::new("parts");
+/// Digest -> view of a pool.
+const VIEWS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("views");
 
 const NUMBER_FORMAT: &str = "format";
 const NUMBER_NODE: &str = "node";
@@ -77,6 +79,7 @@ pub(super) fn initialise(database: &Database, node: u64, epoch: u64) -> Result<(
         transaction.open_table(VALUES)?;
         transaction.open_table(EVENTS)?;
         transaction.open_table(PARTS)?;
+        transaction.open_table(VIEWS)?;
     }
     transaction.commit()?;
     Ok(())
@@ -132,7 +135,12 @@ pub(super) fn read(database: &Database, node: u64) -> Result<Recovered, Unfit> {
         }
         blocks.push(Block { origin, epoch, first, last, bytes: bytes.to_vec() });
     }
-    Ok(Recovered { epoch, blocks, vector: value(VALUE_VECTOR)?.unwrap_or_default(), snapshot })
+    let table = transaction.open_table(VIEWS).map_err(absent("table of views"))?;
+    let mut views = Vec::new();
+    for entry in table.iter().map_err(redb::Error::from)? {
+        views.push(entry.map_err(redb::Error::from)?.1.value().to_vec());
+    }
+    Ok(Recovered { epoch, blocks, vector: value(VALUE_VECTOR)?.unwrap_or_default(), snapshot, views })
 }
 
 /// Makes batches durable, all or none.
@@ -144,6 +152,7 @@ pub(super) fn commit(database: &Database, batches: &[Vec<Write>]) -> Result<(), 
         let mut values = transaction.open_table(VALUES)?;
         let mut events = transaction.open_table(EVENTS)?;
         let mut parts = transaction.open_table(PARTS)?;
+        let mut views = transaction.open_table(VIEWS)?;
         for write in batches.iter().flatten() {
             match write {
                 Write::Events(block) => {
@@ -163,7 +172,11 @@ pub(super) fn commit(database: &Database, batches: &[Vec<Write>]) -> Result<(), 
                 Write::Part { snapshot, part, bytes } => {
                     parts.insert((*snapshot, *part), bytes.as_slice())?;
                 }
-                Write::Seal { snapshot, vector } => {
+                Write::View { digest, bytes } => {
+                    views.insert(digest, bytes.as_slice())?;
+                }
+                Write::Seal { snapshot, vector, views: needed } => {
+                    views.retain(|digest, _| needed.contains(&digest))?;
                     numbers.insert(NUMBER_SNAPSHOT, snapshot)?;
                     values.insert(VALUE_SNAPSHOT_VECTOR, vector.as_slice())?;
                     if parts.len()? > 0 {

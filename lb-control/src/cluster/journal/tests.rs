@@ -74,12 +74,21 @@ fn what_was_written_is_there_again() {
 fn a_snapshot_counts_once_it_is_sealed_and_replaces_the_one_before() {
     let (_directory, path) = place();
     let part = |snapshot, part, text: &str| Write::Part { snapshot, part, bytes: text.as_bytes().to_vec() };
-    written(&path, vec![vec![part(1, 0, "a"), part(1, 1, "b")]]);
+    let view = |digest| Write::View { digest, bytes: vec![digest as u8; 3] };
+    written(&path, vec![vec![part(1, 0, "a"), part(1, 1, "b"), view(7), view(8)]]);
+    assert_eq!(reopened(&path, 1).0.views, [[7; 3], [8; 3]]);
     assert_eq!(reopened(&path, 1).0.snapshot, None);
-    written(&path, vec![vec![Write::Seal { snapshot: 1, vector: b"one".to_vec() }, part(2, 0, "c")]]);
+    written(
+        &path,
+        vec![vec![Write::Seal { snapshot: 1, vector: b"one".to_vec(), views: vec![7] }, part(2, 0, "c")]],
+    );
     let sealed = Snapshot { number: 1, vector: b"one".to_vec(), parts: vec![b"a".to_vec(), b"b".to_vec()] };
     assert_eq!(reopened(&path, 1).0.snapshot, Some(sealed));
-    written(&path, vec![vec![part(3, 0, "d"), Write::Seal { snapshot: 3, vector: b"three".to_vec() }]]);
+    assert_eq!(reopened(&path, 1).0.views, [[7; 3]]);
+    written(
+        &path,
+        vec![vec![part(3, 0, "d"), Write::Seal { snapshot: 3, vector: b"three".to_vec(), views: vec![] }]],
+    );
     let sealed = Snapshot { number: 3, vector: b"three".to_vec(), parts: vec![b"d".to_vec()] };
     assert_eq!(reopened(&path, 1).0.snapshot, Some(sealed));
 }

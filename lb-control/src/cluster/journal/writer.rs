@@ -95,7 +95,10 @@ impl Writer {
 fn weight(writes: &[Write]) -> usize {
     let one = |write: &Write| match write {
         Write::Events(block) => block.bytes.len(),
-        Write::Vector(bytes) | Write::Part { bytes, .. } | Write::Seal { vector: bytes, .. } => bytes.len(),
+        Write::Vector(bytes)
+        | Write::Part { bytes, .. }
+        | Write::View { bytes, .. }
+        | Write::Seal { vector: bytes, .. } => bytes.len(),
         Write::Trim { .. } | Write::Epoch(_) => 0,
     };
     writes.iter().map(|write| one(write) + 64).sum()

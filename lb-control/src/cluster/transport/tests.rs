@@ -9,19 +9,21 @@ const HOUR: Duration = Duration::from_secs(3_600);
 const SOON: Duration = Duration::from_secs(10);
 
 /// A machine with a state directory and a free port.
-struct Machine {
+pub(in crate::cluster) struct Machine {
     state: tempfile::TempDir,
-    listen: SocketAddr,
+    pub(in crate::cluster) listen: SocketAddr,
 }
 
 /// A machine whose node runs.
 struct Running {
     transport: Transport,
     events: mpsc::Receiver<Event>,
+    /// Came while something else was waited for.
+    seen: Vec<Event>,
 }
 
 impl Machine {
-    fn new() -> Self {
+    pub(in crate::cluster) fn new() -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
         Self {
             state: tempfile::tempdir().expect("a directory"),
@@ -29,7 +31,7 @@ impl Machine {
         }
     }
 
-    fn home(&self) -> Home {
+    pub(in crate::cluster) fn home(&self) -> Home {
         Home::in_state(self.state.path())
     }
 
@@ -37,18 +39,31 @@ impl Machine {
         vec![self.listen.to_string()]
     }
 
-    fn found() -> Self {
+    pub(in crate::cluster) fn found() -> Self {
         let machine = Self::new();
         Authority::found(&machine.home(), "first", machine.addresses()).expect("a cluster");
         machine
     }
 
+    /// A socket of a transport that has stopped is closed a moment later.
     fn start(&self) -> Running {
-        let (transport, events) = Transport::start(&self.home(), self.listen).expect("started");
-        Running { transport, events }
+        let mut attempts = 0;
+        let (transport, events) = loop {
+            match Transport::start(&self.home(), self.listen) {
+                Ok(started) => break started,
+                Err(error) => assert!(attempts < 100, "{error}"),
+            }
+            attempts += 1;
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        Running { transport, events, seen: Vec::new() }
     }
 
-    async fn join(&self, by: &Machine, token: &Token) -> Result<Identity, ClusterError> {
+    pub(in crate::cluster) async fn join(
+        &self,
+        by: &Machine,
+        token: &Token,
+    ) -> Result<Identity, ClusterError> {
         join(&self.home(), &by.listen.to_string(), token, "another", self.addresses()).await
     }
 }
@@ -58,12 +73,24 @@ impl Running {
         timeout(SOON, self.events.recv()).await.expect("an event in time").expect("a transport")
     }
 
+    async fn wait(&mut self, wanted: Event) {
+        while !self.seen.contains(&wanted) {
+            let event = self.event().await;
+            self.seen.push(event);
+        }
+        self.seen.retain(|event| *event != wanted);
+    }
+
     async fn up(&mut self, peer: NodeId) {
-        while self.event().await != (Event::Up { peer, role: Role::Node }) {}
+        self.wait(Event::Up { peer, role: Role::Node }).await;
     }
 
     async fn down(&mut self, peer: NodeId) {
-        while self.event().await != (Event::Down { peer }) {}
+        self.wait(Event::Down { peer }).await;
+    }
+
+    async fn stop(self) {
+        self.transport.stop().await;
     }
 
     fn token(&self) -> Token {
@@ -280,12 +307,12 @@ async fn who_was_away_learns_of_a_removal_from_any_member() {
     let mut nodes = cluster(3).await;
     let (first, third) = (nodes[0].1.transport.id(), nodes[3].1.transport.id());
     let (machine, away) = nodes.remove(2);
-    away.transport.stop().await;
+    away.stop().await;
     nodes[0].1.transport.remove(third).expect("removed");
     nodes[1].1.down(third).await;
     // The authority is gone when the other one returns.
     let (_first, authority) = nodes.remove(0);
-    authority.transport.stop().await;
+    authority.stop().await;
     let mut back = machine.start();
     back.up(nodes[0].1.transport.id()).await;
     let mut roster = back.transport.roster();
@@ -300,7 +327,7 @@ async fn a_node_that_starts_again_is_connected_again() {
     let mut nodes = cluster(1).await;
     let (machine, running) = nodes.remove(1);
     let id = running.transport.id();
-    running.transport.stop().await;
+    running.stop().await;
     nodes[0].1.down(id).await;
     let mut again = machine.start();
     assert_eq!(again.transport.id(), id);
@@ -332,7 +359,7 @@ async fn a_copied_node_is_refused_while_the_original_lives() {
     assert!(failure.is_some_and(|failure| failure.contains("this node's id")));
     // Once the original is gone, the files are as good as it was.
     let (_machine, running) = nodes.remove(1);
-    running.transport.stop().await;
+    running.stop().await;
     twin.up(first).await;
 }
 

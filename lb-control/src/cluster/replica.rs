@@ -1,0 +1,208 @@
+//! A node's copy of the cluster's bindings: the protocol's state machine with a journal and connections around it.
+//!
+//! What happens here goes in as [`Local`]s; what the data plane must hold comes out as [`Update`]s. The actor is the
+//! only one that touches the state machine ([`lb_core::sync::Node`]): it feeds it messages, time and what the journal has
+//! made durable, and never waits for a disk, a peer or the receiver of updates.
+
+mod actor;
+mod checkpoint;
+mod record;
+
+use super::error::ClusterError;
+use super::home::Home;
+use super::identity::{NodeId, Role};
+use super::journal::{Journal, JournalError, Opening};
+use super::token::Token;
+use super::transport::{PeerState, Transport};
+use lb_core::binding::{Binding, Key, Vector};
+use lb_core::sync::{Config, Counts, Local, PeerStatus};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+
+/// Batches of local events that wait.
+const REQUESTS: usize = 256;
+/// Batches of updates that wait for the data plane.
+const UPDATES: usize = 16;
+
+/// What the data plane must hold.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Update {
+    /// This binding.
+    Put(Binding),
+    /// No binding of this key.
+    Delete(Key),
+}
+
+/// Why a replica was not started.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplicaError {
+    /// Its identity or connections.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// Its journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
+/// The replica has ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the replication of bindings has ended, see the log; packets go on")]
+pub struct Ended;
+
+/// How a replica stands.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    /// This node.
+    pub id: NodeId,
+    /// Whether it has the database.
+    pub is_ready: bool,
+    /// Bindings that it holds.
+    pub bindings: usize,
+    /// Bytes that they and the logs take.
+    pub bytes: usize,
+    /// The latest event of each stream.
+    pub vector: Vector,
+    /// What happened so far.
+    pub counts: Counts,
+    /// What keeps the journal from being written.
+    pub journal_trouble: Option<String>,
+    /// Whom a snapshot is being fetched from, and how many records came.
+    pub snapshot: Option<(NodeId, u64)>,
+    /// The other members.
+    pub peers: Vec<Peer>,
+}
+
+/// Another member.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Who.
+    pub id: NodeId,
+    /// Its name.
+    pub name: String,
+    /// Its role.
+    pub role: Role,
+    /// Its addresses.
+    pub addresses: Vec<String>,
+    /// How the connection to it stands.
+    pub connection: PeerState,
+    /// How far it is; `None` for members that have no bindings.
+    pub replication: Option<PeerStatus>,
+}
+
+enum Request {
+    Local(Vec<Local>),
+    Find(Key, oneshot::Sender<Option<Binding>>),
+    Standing(oneshot::Sender<Standing>),
+}
+
+/// A running replica.
+pub struct Replica {
+    requests: mpsc::Sender<Request>,
+    ready: watch::Receiver<bool>,
+    transport: Arc<Transport>,
+    actor: JoinHandle<()>,
+}
+
+impl Replica {
+    /// Starts the replica of the member that `home` says this node is. Needs a tokio runtime; opening the journal blocks.
+    pub fn start(
+        home: &Home,
+        listen: SocketAddr,
+    ) -> Result<(Self, mpsc::Receiver<Vec<Update>>, Opening), ReplicaError> {
+        Self::start_with(home, listen, |_| {})
+    }
+
+    fn start_with(
+        home: &Home,
+        listen: SocketAddr,
+        adjust: impl FnOnce(&mut Config),
+    ) -> Result<(Self, mpsc::Receiver<Vec<Update>>, Opening), ReplicaError> {
+        let identity = home.identity()?.ok_or(ClusterError::NoCluster)?;
+        let id = identity.subject.id;
+        let (journal, recovered, opening) = Journal::open(&home.journal(), id.number(), wall())?;
+        let (transport, events) = Transport::start(home, listen)?;
+        let transport = Arc::new(transport);
+        let members = actor::members(transport.roster().borrow().roster(), id);
+        let mut config = Config::new(lb_core::binding::NodeId(id.number()), members);
+        adjust(&mut config);
+        let (requests, inbox) = mpsc::channel(REQUESTS);
+        let (updates, updated) = mpsc::channel(UPDATES);
+        let (told, ready) = watch::channel(false);
+        let actor = actor::Actor::new(config, &recovered, journal, Arc::clone(&transport), told, updates)?;
+        let actor = tokio::spawn(actor.run(inbox, events));
+        Ok((Self { requests, ready, transport, actor }, updated, opening))
+    }
+
+    /// Tells what happened on this node; waits while the replica is behind.
+    pub async fn tell(&self, local: Vec<Local>) -> Result<(), Ended> {
+        self.requests.send(Request::Local(local)).await.map_err(|_| Ended)
+    }
+
+    /// The binding of a key.
+    pub async fn find(&self, key: Key) -> Result<Option<Binding>, Ended> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Request::Find(key, reply)).await.map_err(|_| Ended)?;
+        answer.await.map_err(|_| Ended)
+    }
+
+    /// How everything stands.
+    pub async fn standing(&self) -> Result<Standing, Ended> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Request::Standing(reply)).await.map_err(|_| Ended)?;
+        answer.await.map_err(|_| Ended)
+    }
+
+    /// Whether the node has the database and may take traffic; once true, it stays so.
+    pub fn ready(&self) -> watch::Receiver<bool> {
+        self.ready.clone()
+    }
+
+    /// Makes a token that lets one machine join.
+    pub fn token(&self, role: Role, lifetime: Duration) -> Result<Token, ClusterError> {
+        self.transport.token(role, lifetime)
+    }
+
+    /// Removes a member.
+    pub fn remove(&self, id: NodeId) -> Result<(), ClusterError> {
+        self.transport.remove(id)
+    }
+
+    /// Ends: what was told before is durable when this returns.
+    pub async fn stop(self) {
+        let Self { requests, actor, .. } = self;
+        drop(requests);
+        if let Err(error) = actor.await {
+            tracing::error!(%error, "the replication of bindings ended badly");
+        }
+    }
+}
+
+impl Standing {
+    fn peers(transport: &Transport, replication: impl Iterator<Item = PeerStatus>) -> Vec<Peer> {
+        let mut replication: BTreeMap<u64, PeerStatus> =
+            replication.map(|status| (status.id.0, status)).collect();
+        let roster = transport.roster();
+        let roster = roster.borrow().roster().clone();
+        let mut states = transport.peers();
+        let others = roster.members.into_iter().filter_map(|member| {
+            let connection = states.remove(&member.id)?;
+            let replication = replication.remove(&member.id.number());
+            let (id, name, role, addresses) = (member.id, member.name, member.role, member.addresses);
+            Some(Peer { id, name, role, addresses, connection, replication })
+        });
+        others.collect()
+    }
+}
+
+/// Milliseconds since 1970.
+fn wall() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests;
