@@ -1,5 +1,6 @@
 //! Several nodes as one: what a node is, how nodes talk, and what each must not forget.
 
+pub mod announce;
 pub mod authority;
 pub mod error;
 pub mod home;
