@@ -2,3 +2,6 @@
 
 pub mod affinity;
 pub mod quic;
+pub mod segments;
+pub mod syncookie;
+pub mod translation;

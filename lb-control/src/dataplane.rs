@@ -63,10 +63,10 @@ pub trait DataPlane: Send {
     /// Writes a status word.
     fn put_status(&mut self, word: u32, bits: u64) -> Result<()>;
 
-    /// A chunk of the arena of selection tables.
-    fn arena(&mut self, chunk: u32) -> Result<ArenaChunk>;
-    /// Writes a chunk of the arena.
-    fn put_arena(&mut self, chunk: u32, content: &ArenaChunk) -> Result<()>;
+    /// Chunks of the arena of selection tables, from that one on.
+    fn arena(&mut self, start: u32, count: u32) -> Result<Vec<ArenaChunk>>;
+    /// Writes chunks of the arena, from that one on.
+    fn put_arena(&mut self, start: u32, chunks: &[ArenaChunk]) -> Result<()>;
 
     /// The rules of services whose affinity has some, by service slot.
     fn affinities(&mut self) -> Result<Vec<(u16, AffinityRules)>>;

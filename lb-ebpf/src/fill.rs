@@ -8,8 +8,8 @@ use aya_ebpf::{
     bindings::__sk_buff,
     helpers::generated::{bpf_redirect, bpf_skb_change_tail, bpf_skb_store_bytes},
 };
-use core::intrinsics::{AtomicOrdering, atomic_cxchg};
-use lb_common::abi::{Filling, Hold, HoldWord, Outcome};
+use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
+use lb_common::abi::{Filling, Hold, HoldWord, Outcome, hand};
 use lb_common::datapath::filled;
 
 /// `TCX_NEXT`, in older kernels `TC_ACT_UNSPEC`: the next program decides.
@@ -28,13 +28,17 @@ pub(crate) fn run(skb: *mut __sk_buff) -> i32 {
     }
     if filling.last != 0 {
         // SAFETY: the hold's word; it is free only when nobody else is at it.
-        unsafe {
+        let (_, freed) = unsafe {
             atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(
                 &raw mut (*hold).word,
                 taken.0,
                 HoldWord::default().0,
             )
         };
+        if freed && let Some(live) = maps::HANDS.get_ptr_mut(hand::HOLDS_LIVE) {
+            // SAFETY: a map value.
+            unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(live.cast(), u64::MAX) };
+        }
     }
     // SAFETY: a helper with numbers for arguments.
     unsafe { bpf_redirect(filling.ifindex, 0) as i32 }

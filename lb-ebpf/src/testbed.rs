@@ -1,4 +1,4 @@
-//! Programs for tests and benchmarks: floors, packet restoring, reference work, decapsulation, loss, bad cables, reading application bytes.
+//! Programs for tests and benchmarks: floors, packet restoring, reference work, decapsulation, loss, bad cables, VLANs, reading application bytes.
 //!
 //! Never embedded in `lbd`.
 #![no_std]
@@ -26,6 +26,8 @@ mod reference;
 mod restore;
 #[path = "testbed/template.rs"]
 mod template;
+#[path = "testbed/vlan.rs"]
+mod vlan;
 
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]

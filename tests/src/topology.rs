@@ -19,7 +19,7 @@ pub use load::{Load, LoadPlan, LoadReport};
 pub use namespace::Namespace;
 pub use process::Process;
 pub use site::{Arms, Site, SiteBackend};
-pub use testbed::{BadCable, Faults, Testbed};
+pub use testbed::{BadCable, Faults, Testbed, Vlan};
 
 use anyhow::{Context, Result, ensure};
 use std::path::{Path, PathBuf};

@@ -6,12 +6,24 @@ mod affinity;
 #[path = "../../fuzz/src/quic.rs"]
 #[expect(unreachable_pub, reason = "the fuzz targets call the same functions")]
 mod quic;
+#[path = "../../fuzz/src/segments.rs"]
+#[expect(unreachable_pub, reason = "the fuzz targets call the same functions")]
+mod segments;
+#[path = "../../fuzz/src/syncookie.rs"]
+#[expect(unreachable_pub, reason = "the fuzz targets call the same functions")]
+mod syncookie;
+#[path = "../../fuzz/src/translation.rs"]
+#[expect(unreachable_pub, reason = "the fuzz targets call the same functions")]
+mod translation;
 
 use anyhow::{Context, Result, ensure};
 use std::path::Path;
 
-/// Replays the inputs of a target, each cut and changed a little as well.
-fn replay(target: &str, check: fn(&[u8])) -> Result<()> {
+/// What bytes become that mean something in heads.
+const HEADS: [u8; 6] = [0, b'\n', b';', b'=', b'"', 0xff];
+
+/// Replays the inputs of a target, each cut and with other bytes as well.
+fn replay(target: &str, bytes: &[u8], check: fn(&[u8])) -> Result<()> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target);
     let mut inputs = 0;
     for entry in directory.read_dir().with_context(|| format!("reading {}", directory.display()))? {
@@ -21,9 +33,9 @@ fn replay(target: &str, check: fn(&[u8])) -> Result<()> {
         check(&input);
         for place in 0..input.len() {
             check(&input[..place]);
-            for byte in [0, b'\n', b';', b'=', b'"', 0xff] {
+            for byte in bytes {
                 let mut other = input.clone();
-                other[place] = byte;
+                other[place] = *byte;
                 check(&other);
             }
         }
@@ -35,25 +47,35 @@ fn replay(target: &str, check: fn(&[u8])) -> Result<()> {
 
 #[test]
 fn requests() -> Result<()> {
-    replay("request", affinity::request)
+    replay("request", &HEADS, affinity::request)
 }
 
 #[test]
 fn responses() -> Result<()> {
-    replay("response", affinity::response)
+    replay("response", &HEADS, affinity::response)
 }
 
 #[test]
 fn segments() -> Result<()> {
-    replay("segment", affinity::segment)
+    replay("segment", &HEADS, affinity::segment)
 }
 
 #[test]
 fn quic_packets() -> Result<()> {
-    replay("quic", quic::quic)
+    replay("quic", &HEADS, quic::quic)
 }
 
 #[test]
 fn pairs() -> Result<()> {
-    replay("pair", affinity::pair)
+    replay("pair", &HEADS, affinity::pair)
+}
+
+#[test]
+fn syn_cookies() -> Result<()> {
+    replay("syn_cookie", &[0, 0xff], syncookie::syn_cookie)
+}
+
+#[test]
+fn translations() -> Result<()> {
+    replay("translation", &[0, 0xff], translation::translation)
 }

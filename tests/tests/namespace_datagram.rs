@@ -79,6 +79,46 @@ fn namespace_udp_gue() -> Result<()> {
     datagrams("gue", 100)
 }
 
+/// A session key at a fixed place of each datagram: its backend serves it whoever sends it, from whatever socket.
+fn payload(mode: &'static str) -> Result<()> {
+    let mut site = Site::new(Arms::Two, 3)?;
+    site.echo(PORT, &[vip(false), vip(true)])?;
+    let services = [false, true].map(|v6| {
+        let name = if v6 { "echo-v6" } else { "echo-v4" };
+        let service = site.service(name, SocketAddr::new(vip(v6), PORT), mode, v6);
+        let service = service.with("affinity = { kind = \"payload\", offset = 3, mask = \"ffffff0f\" }");
+        ServiceConfig { protocol: "udp", ..service }
+    });
+    let _balancer = site.balance(&services)?;
+    let script = site.directory().join("keys.py");
+    std::fs::write(&script, include_str!("keys.py"))?;
+    for v6 in [false, true] {
+        let clients: Vec<String> = site.clients(v6, 4).iter().map(IpAddr::to_string).collect();
+        let line = format!("python3 {} {} {PORT} 24 {}", script.display(), vip(v6), clients.join(" "));
+        eventually(Duration::from_secs(10), || site.client.sh(&line))?;
+        let said = site.client.sh(&line)?;
+        let mut used = BTreeSet::new();
+        for line in said.lines() {
+            let (session, backends) =
+                line.split_once(' ').context("keys.py prints a session and backends")?;
+            ensure!(!backends.contains(' '), "session {session} was served by {backends}");
+            used.insert(backends);
+        }
+        ensure!(said.lines().count() == 24 && used.len() == 3, "{said}");
+    }
+    Ok(())
+}
+
+#[test]
+fn namespace_udp_payload_nat() -> Result<()> {
+    payload("nat")
+}
+
+#[test]
+fn namespace_udp_payload_l2() -> Result<()> {
+    payload("l2")
+}
+
 #[test]
 fn namespace_fragments_nat() -> Result<()> {
     datagrams("nat", 4_000)

@@ -6,6 +6,7 @@ mod bench;
 mod build;
 mod demo;
 mod ebpf;
+mod fuzz;
 mod interrupt;
 mod lint;
 mod progress;

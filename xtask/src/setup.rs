@@ -2,6 +2,7 @@
 //!
 //! Every other command calls the part it needs first; when all is there that takes some milliseconds.
 
+pub(crate) mod fuzzer;
 pub(crate) mod kernel;
 mod packages;
 mod python;

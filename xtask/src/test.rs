@@ -5,12 +5,12 @@ use std::process::{Command, exit};
 use anyhow::{Context, Result};
 
 use crate::progress::{quietly, read, say, shown};
-use crate::{ebpf, setup, workspace};
+use crate::{ebpf, fuzz, setup, workspace};
 
 /// Options of `cargo xtask test`.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Also the tests that take minutes
+    /// Also the tests that take minutes, and a minute of each fuzz target
     #[arg(long)]
     long: bool,
     /// Only tests whose name contains this
@@ -25,9 +25,11 @@ pub(crate) fn task(arguments: &Arguments) -> Result<()> {
     // The end-to-end tests look for the programs beside themselves.
     let mut programs = workspace::cargo(&["build", "--locked", "--package", "lb-control", "--bins"]);
     quietly("building lbd and lbctl for tests", &mut programs)?;
-    let miri = arguments.filter.is_some() || miri()?;
+    let mut passed = arguments.filter.is_some() || miri()?;
+    if arguments.long {
+        passed &= fuzz::run(arguments.filter.as_deref())?;
+    }
     let rounds = if has_nextest() { nextest(arguments) } else { cargo_test(arguments) };
-    let mut passed = miri;
     for mut round in rounds {
         if arguments.long {
             round.env("STICKLEBACK_LONG", "1");

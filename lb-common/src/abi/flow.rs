@@ -268,8 +268,8 @@ pub struct Flow {
     pub splice: u16,
     /// Spliced: the window field of the client's last segment, as it stood there; kept until a backend answers.
     pub window: u16,
-    /// Zero.
-    pub pad: u16,
+    /// Spliced: when a segment last claimed with a wrong cookie to begin a connection anew, in units of 2^29 ns.
+    pub guessed: u16,
     /// With [`FlowWord::REOPENED`]: the initial sequence number of the latest SYN for this 5-tuple.
     pub syn: u32,
 }

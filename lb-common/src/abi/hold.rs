@@ -71,6 +71,15 @@ pub struct Hold {
     pub bytes: [u8; HOLD_LEN + HOLD_SLACK],
 }
 
+impl Hold {
+    /// The number that comes next, as the client counts.
+    #[inline(always)]
+    pub const fn next(&self) -> u32 {
+        let fin = self.flags & HoldFlags::FIN != 0;
+        self.start.wrapping_add(self.len).wrapping_add(fin as u32)
+    }
+}
+
 impl Default for Hold {
     fn default() -> Self {
         // SAFETY: integers and arrays of them; all zero is a hold that nobody owns.
@@ -119,12 +128,12 @@ pub struct HoldFlags;
 impl HoldFlags {
     /// The client's FIN follows the last byte.
     pub const FIN: u32 = 1 << 0;
-    /// The method is GET or HEAD: executing it twice does no harm.
-    pub const SAFE: u32 = 1 << 1;
     /// The bytes are a response's, kept for their head.
     pub const RESPONSE: u32 = 1 << 3;
     /// It is known where the request belongs.
     pub const READ: u32 = 1 << 4;
+    /// What the backend has not acknowledged was sent again, and still is not acknowledged.
+    pub const AGAIN: u32 = 1 << 5;
 }
 
 /// Owner and lock of a hold in one exchangeable word.

@@ -9,7 +9,7 @@ use crate::abi::{
 };
 
 /// The expiry is written when it moves by more than this part of the lifetime.
-const TOUCH_PART: u64 = 16;
+pub(crate) const TOUCH_PART: u64 = 16;
 /// A new binding lives no longer than this (ns) when nothing proves that its client is real; its next packet makes it
 /// a whole lifetime. Forged packets that come once thus take no room for long.
 const UNPROVED: u64 = 30_000_000_000;

@@ -121,6 +121,10 @@ impl Live {
 /// The state after a TCP segment.
 #[inline(always)]
 pub(crate) fn after_segment(word: FlowWord, from_client: bool, flags: u8) -> FlowWord {
+    if matches!(word.state(), FlowState::Collecting | FlowState::Connecting | FlowState::Releasing) {
+        // Those who hold its bytes say when it ends.
+        return word;
+    }
     if flags & flag::RST != 0 {
         let doubtful = from_client
             && (word.has(FlowWord::DOUBTFUL)

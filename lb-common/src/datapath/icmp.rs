@@ -192,7 +192,7 @@ fn about_forwarded<E: Env>(env: &E, settings: &Settings, packet: &Packet) -> Ver
     }
     let flow = live.flow();
     if live.word.has(FlowWord::SPLICED) && !splice::is_joined(live.word) {
-        return count::end(env, Outcome::IcmpIgnored);
+        return splice::narrow(env, packet, &quoted, &live);
     }
     let (client, slot, service_slot) = (&flow.client, flow.backend, flow.service_slot);
     let (mac, local, tags, ifindex) = (flow.client_mac, flow.local_mac, flow.tags, flow.ifindex);

@@ -5,7 +5,7 @@ mod open;
 mod translate;
 
 pub(crate) use establish::run as establish;
-pub(crate) use open::{run as open, take_port};
+pub(crate) use open::{client_mtu, run as open, take_port};
 
 use super::binding::Chosen;
 use super::count::Way;
@@ -108,7 +108,7 @@ fn unknown<E: Env>(env: &E, settings: &Settings, packet: &Packet, to_service: u3
         if splice::ends_handshake(env, packet) {
             return count::end(env, Outcome::HandshakeDone);
         }
-        return splice::go_on(env, program::COLLECT, FlowRef::default());
+        return splice::unsettled(env, packet, program::COLLECT, FlowRef::default());
     }
     if packet.protocol != protocol::TCP || bind::opens_tcp(packet.tcp_flags) {
         return env.tail(program::OPEN);
@@ -152,19 +152,23 @@ fn spliced<E: Env>(env: &E, packet: &Packet, live: &Live) -> Option<Verdict> {
         match splice::is_replaced(env, packet, live) {
             Anew::No => {}
             Anew::Wait => return Some(count::end(env, Outcome::Early)),
-            Anew::Yes => return Some(splice::go_on(env, program::COLLECT, FlowRef::default())),
+            Anew::Yes => {
+                return Some(splice::unsettled(env, packet, program::COLLECT, FlowRef::default()));
+            }
         }
     }
     if !live.word.has(FlowWord::SPLICED) {
         return None;
     }
+    let number = if reply { program::TURN } else { program::COLLECT };
     match live.word.state() {
+        FlowState::Releasing if !reply && owner(env, live).is_none() => Some(lost(env, packet, live)),
         FlowState::Collecting | FlowState::Connecting | FlowState::Releasing => {
-            Some(splice::unsettled(env, live))
+            Some(splice::unsettled(env, packet, number, live.reference))
         }
         // The backend did not get the balancer's acknowledgement.
         FlowState::Established | FlowState::Closing if reply && packet.tcp_flags & flag::SYN != 0 => {
-            Some(splice::unsettled(env, live))
+            Some(splice::unsettled(env, packet, number, live.reference))
         }
         // The client reset the connection before its backend had answered.
         FlowState::Closed if reply && packet.tcp_flags & flag::SYN != 0 => {
@@ -287,11 +291,19 @@ fn proves<E: Env>(env: &E, packet: &Packet, live: &Live) -> bool {
 /// A client's packet of a flow whose backend is gone.
 #[inline(always)]
 fn disowned<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live) -> Verdict {
-    let spliced = live.word.has(FlowWord::SPLICED);
-    if spliced {
-        splice::end(env, live);
+    if live.word.has(FlowWord::SPLICED) && !bind::opens_tcp(packet.tcp_flags) {
+        return lost(env, packet, live);
     }
-    unknown(env, settings, packet, if spliced { to_service::SPLICED } else { to_service::PLAIN })
+    unknown(env, settings, packet, to_service::PLAIN)
+}
+
+/// A client's segment of a spliced flow whose backend is gone: what that backend got nobody else can go on with.
+///
+/// The flow stays for a while, so that every segment is answered.
+#[inline(always)]
+fn lost<E: Env>(env: &E, packet: &Packet, live: &Live) -> Verdict {
+    splice::close(env, live);
+    answer::reset(env, packet, Outcome::NoBackend)
 }
 
 /// The backend of a flow, while it owns its slot.
@@ -319,21 +331,28 @@ fn orphaned<E: Env>(env: &E, packet: &Packet, live: &Live) -> Verdict {
 /// Notes the packet in the flow and, from time to time, in its session's binding.
 #[inline(always)]
 fn refresh<E: Env>(env: &E, live: &Live, now: u64) {
+    let seen = live.flow().last_seen;
     if live.touch(now) && live.word.has(FlowWord::BOUND) {
-        touch_binding(env, live, now);
+        touch_binding(env, live, seen, now);
     }
 }
 
+/// Extends the session's binding, if the clock has passed a multiple of a part of its lifetime since the flow's last packet.
+///
+/// The binding is far away when there are many, so most packets leave it alone.
 #[inline(never)]
-fn touch_binding<E: Env>(env: &E, live: &Live, now: u64) -> u32 {
+fn touch_binding<E: Env>(env: &E, live: &Live, seen: u64, now: u64) -> u32 {
     let flow = live.flow();
     let client = &flow.client;
     let Some(settings) = env.settings() else { return 0 };
     let service =
         choice::service_again(env, settings, &client.destination, client.destination_port, client.protocol);
-    if let Some(service) = service
-        && let Some(found) = binding::find(env, &BindingKey::new(flow.service, flow.session), now)
-    {
+    let Some(service) = service else { return 0 };
+    let part = (service.lifetime / binding::TOUCH_PART).max(1);
+    if seen / part == now / part {
+        return 0;
+    }
+    if let Some(found) = binding::find(env, &BindingKey::new(flow.service, flow.session), now) {
         binding::touch(&found, now, service.lifetime);
         return 1;
     }

@@ -141,12 +141,12 @@ impl<D: DataPlane> DataPlane for Chaos<D> {
         self.call(Operation::PutStatus, |inner| inner.put_status(word, bits))
     }
 
-    fn arena(&mut self, chunk: u32) -> Result<ArenaChunk> {
-        self.call(Operation::Read, |inner| inner.arena(chunk))
+    fn arena(&mut self, start: u32, count: u32) -> Result<Vec<ArenaChunk>> {
+        self.call(Operation::Read, |inner| inner.arena(start, count))
     }
 
-    fn put_arena(&mut self, chunk: u32, content: &ArenaChunk) -> Result<()> {
-        self.call(Operation::PutArena, |inner| inner.put_arena(chunk, content))
+    fn put_arena(&mut self, start: u32, chunks: &[ArenaChunk]) -> Result<()> {
+        self.call(Operation::PutArena, |inner| inner.put_arena(start, chunks))
     }
 
     fn affinities(&mut self) -> Result<Vec<(u16, AffinityRules)>> {

@@ -226,14 +226,16 @@ impl DataPlane for Memory {
         Ok(())
     }
 
-    fn arena(&mut self, chunk: u32) -> Result<ArenaChunk> {
-        let place = self.arena.get(chunk as usize).copied();
-        place.ok_or_else(|| out_of_range(Operation::Read, map::ARENA, chunk))
+    fn arena(&mut self, start: u32, count: u32) -> Result<Vec<ArenaChunk>> {
+        let end = start.saturating_add(count) as usize;
+        let chunks = self.arena.get(start as usize..end).map(<[ArenaChunk]>::to_vec);
+        chunks.ok_or_else(|| out_of_range(Operation::Read, map::ARENA, start))
     }
 
-    fn put_arena(&mut self, chunk: u32, content: &ArenaChunk) -> Result<()> {
-        let place = self.arena.get_mut(chunk as usize);
-        *place.ok_or_else(|| out_of_range(Operation::PutArena, map::ARENA, chunk))? = *content;
+    fn put_arena(&mut self, start: u32, chunks: &[ArenaChunk]) -> Result<()> {
+        let end = start as usize + chunks.len();
+        let places = self.arena.get_mut(start as usize..end);
+        places.ok_or_else(|| out_of_range(Operation::PutArena, map::ARENA, start))?.copy_from_slice(chunks);
         Ok(())
     }
 

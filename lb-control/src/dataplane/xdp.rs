@@ -209,14 +209,29 @@ impl DataPlane for Xdp {
         self.running.tables.statuses.set(word, bits, 0).map_err(|error| fail(io_error(error)))
     }
 
-    fn arena(&mut self, chunk: u32) -> Result<ArenaChunk> {
-        let fail = at(Operation::Read, map::ARENA, chunk);
-        self.running.tables.arena.get(&chunk, 0).map_err(|error| fail(io_error(error)))
+    fn arena(&mut self, start: u32, count: u32) -> Result<Vec<ArenaChunk>> {
+        let fail = at(Operation::Read, map::ARENA, start);
+        let sizes = (size_of::<u32>(), size_of::<ArenaChunk>());
+        let arena = self.running.tables.descriptors.arena.as_fd();
+        let mut chunks = Vec::with_capacity(count as usize);
+        // The cursor is the key that was read last.
+        let mut cursor = start.checked_sub(1);
+        while chunks.len() < count as usize {
+            let rest = count as usize - chunks.len();
+            let batch = syscall::lookup_batch(arena, sizes, cursor, rest).map_err(&fail)?;
+            if batch.values.is_empty() {
+                return Err(fail(std::io::ErrorKind::NotFound.into()));
+            }
+            chunks.extend(batch.values.chunks_exact(sizes.1).filter_map(syscall::decode::<ArenaChunk>));
+            cursor = (start + chunks.len() as u32).checked_sub(1);
+        }
+        Ok(chunks)
     }
 
-    fn put_arena(&mut self, chunk: u32, content: &ArenaChunk) -> Result<()> {
-        let fail = at(Operation::PutArena, map::ARENA, chunk);
-        self.running.tables.arena.set(chunk, content, 0).map_err(|error| fail(io_error(error)))
+    fn put_arena(&mut self, start: u32, chunks: &[ArenaChunk]) -> Result<()> {
+        let keys: Vec<u32> = (start..).take(chunks.len()).collect();
+        let arena = self.running.tables.descriptors.arena.as_fd();
+        syscall::update_batch(arena, &keys, chunks).map_err(at(Operation::PutArena, map::ARENA, start))
     }
 
     fn affinities(&mut self) -> Result<Vec<(u16, AffinityRules)>> {

@@ -34,6 +34,11 @@ const EVENTS_AT_ONCE: usize = 1_024;
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// How often the attachments and the full table are looked after.
 const AUDIT_EVERY: Duration = Duration::from_secs(1);
+/// Hop changes come in swarms: the tables follow the first of them after this long, and after a large difference
+/// only when some times the time that its making took has passed.
+const WORLD_PAUSE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(60));
+/// Times the time that the last difference took.
+const WORLD_SHARE: u32 = 3;
 /// How often events are asked for where nothing tells that there are some.
 const POLL_EVERY: Duration = Duration::from_millis(100);
 
@@ -84,6 +89,7 @@ pub fn spawn(
         addresses,
         full: FullTable::default(),
         repair: None,
+        world: Behind::default(),
         complaint: None,
     };
     let runtime =
@@ -103,6 +109,7 @@ struct Actor {
     addresses: watch::Sender<BTreeSet<IpAddr>>,
     full: FullTable,
     repair: Option<Repair>,
+    world: Behind,
     /// What was wrong with the attachments at the last look.
     complaint: Option<String>,
 }
@@ -112,6 +119,15 @@ struct Actor {
 struct Repair {
     at: Instant,
     pause: Duration,
+}
+
+/// Whether the tables are behind what is known of the ways to backends.
+#[derive(Clone, Copy, Default)]
+struct Behind {
+    /// When they follow; `None` = they are not behind.
+    due: Option<Instant>,
+    /// How long it took the last time.
+    cost: Duration,
 }
 
 /// What to say when bindings find no room.
@@ -133,6 +149,7 @@ impl Actor {
         loop {
             self.schedule_repair();
             let repair_at = self.repair.map_or_else(Instant::now, |repair| repair.at);
+            let world_at = self.world.due.unwrap_or_else(Instant::now);
             tokio::select! {
                 request = inbox.recv() => {
                     let Some(request) = request else { return };
@@ -144,35 +161,31 @@ impl Actor {
                 _ = poll.tick(), if readable.is_none() => self.take_events(),
                 _ = stretch.tick() => self.sweep(),
                 _ = audit.tick() => self.audit(),
+                () = sleep_until(world_at), if self.world.due.is_some() => self.follow_world(),
                 () = sleep_until(repair_at), if self.repair.is_some() => self.try_repair(),
             }
         }
     }
 
-    /// Handles a request and those that wait; `false` = the data plane was left.
+    /// Handles a request and the hop changes that wait behind it; `false` = the data plane was left.
     fn handle_all(&mut self, first: Request, inbox: &mut mpsc::Receiver<Request>) -> bool {
         let mut next = Some(first);
-        let mut is_world_changed = false;
         while let Some(request) = next {
-            // Hop changes come in swarms: one look at the difference is enough for all of them.
-            if let Request::Hop(change) = request {
-                self.node.hop(change);
-                is_world_changed = true;
-                next = inbox.try_recv().ok();
-                continue;
-            }
-            if std::mem::take(&mut is_world_changed) {
-                self.node.follow_world();
-            }
+            let is_hop = matches!(request, Request::Hop(_));
             if !self.handle(request) {
                 return false;
             }
-            next = None;
-        }
-        if is_world_changed {
-            self.node.follow_world();
+            next = if is_hop { inbox.try_recv().ok() } else { None };
         }
         true
+    }
+
+    /// Lets the tables follow what is known of the ways.
+    fn follow_world(&mut self) {
+        let start = Instant::now();
+        self.world.due = None;
+        self.node.follow_world();
+        self.world.cost = start.elapsed();
     }
 
     /// An answer that nobody waits for any more is dropped.
@@ -200,7 +213,8 @@ impl Actor {
             }
             Request::Hop(change) => {
                 self.node.hop(change);
-                self.node.follow_world();
+                let pause = (self.world.cost * WORLD_SHARE).clamp(WORLD_PAUSE.0, WORLD_PAUSE.1);
+                self.world.due.get_or_insert_with(|| Instant::now() + pause);
             }
             Request::View(reply) => drop(reply.send(self.node.view())),
             Request::Desired(reply) => {

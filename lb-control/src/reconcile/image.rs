@@ -6,7 +6,7 @@ use lb_common::abi::{
     SettingsFlags, Status, VLAN_KEEP, VLAN_NONE,
 };
 use lb_core::pool::{
-    BackendSpec, Desired, NodeSpec, ServiceSpec, Vlan,
+    BackendSpec, Desired, NodeSpec, PoolSpec, ServiceSpec, Vlan,
     layout::{BackendPlan, ServicePlan},
     row::{self, nanoseconds},
     secret::{self, Clocks},
@@ -62,17 +62,29 @@ const USUAL_MTU: u16 = 1_500;
 impl World {
     /// Verdict on a backend, `None` when it is not checked.
     pub(super) fn healthy(&self, service: &str, backend: &str) -> Option<bool> {
-        // The map's key is a pair of owned names; it is asked for rarely enough to make them.
+        // The map's key is a pair of owned names: none are made for nodes that check nobody.
+        if self.health.is_empty() {
+            return None;
+        }
         self.health.get(&(service.to_owned(), backend.to_owned())).copied()
     }
 
-    /// The least MTU of the links of clients and of the service's backends, as far as they are known.
-    fn mtu(&self, service: &ServiceSpec) -> u16 {
-        let pools = service.pools();
+    /// The least MTU of the links of clients and of a service's backends, as far as they are known.
+    fn mtu(&self, pools: &[PoolSpec]) -> u16 {
         let backends = pools.iter().flat_map(|pool| &pool.service.backends);
         let hops = backends.filter_map(|backend| self.hops.get(&backend.address)).map(|way| way.hop.mtu);
         let ingress = self.ingress.values().map(|&mtu| u16::try_from(mtu).unwrap_or(u16::MAX));
         hops.chain(ingress).filter(|&mtu| mtu > 0).min().unwrap_or(USUAL_MTU)
+    }
+
+    /// The mark of a source-NAT address that is the balancer's alone.
+    ///
+    /// What comes for one that this host itself connects from may be meant for the host, health checks above all, and
+    /// the host resets what is not.
+    fn source_mark(&self, service: &ServiceSpec) -> Option<FlowKey> {
+        let source =
+            service.source.filter(|&source| self.hops.values().all(|way| way.source != Some(source)))?;
+        Some(FlowKey::mark(source.into(), Be16::default()))
     }
 
     fn tunnel_source(&self, desired: &Desired, v4: bool) -> Addr {
@@ -90,8 +102,13 @@ impl World {
 }
 
 impl Image {
-    /// What the tables should hold; `places` are those of the pools of `desired`, in their order.
-    pub(super) fn build(desired: &Desired, places: &[ServicePlan], world: &World) -> Self {
+    /// What the tables should hold; `pools` are those of `desired` and `places` theirs, in their order.
+    pub(super) fn build(
+        desired: &Desired,
+        pools: &[PoolSpec],
+        places: &[ServicePlan],
+        world: &World,
+    ) -> Self {
         let mut image = Self {
             settings: settings(desired, world),
             devices: world.ingress.keys().copied().collect(),
@@ -99,11 +116,16 @@ impl Image {
             attached: desired.node.interfaces.iter().cloned().collect(),
             ..Self::default()
         };
-        let pools = desired.pools();
-        for (pool, place) in pools.iter().zip(places) {
+        let mut on_vip = HashMap::new();
+        for service in &desired.services {
+            *on_vip.entry((service.address, service.protocol)).or_insert(0_u32) += 1;
+        }
+        for (index, (pool, place)) in pools.iter().zip(places).enumerate() {
             let service = &pool.service;
             if pool.prefix.is_none() {
-                image.add_service(desired, service, place, world);
+                let is_alone = on_vip.get(&(service.address, service.protocol)) == Some(&1);
+                let of_paths = pools[index + 1..].iter().take_while(|pool| pool.prefix.is_some()).count();
+                image.add_service(&pools[index..=index + of_paths], place, is_alone, world);
             }
             for (backend, place) in service.backends.iter().zip(&place.backends) {
                 let row = self::backend(service, backend, place, world);
@@ -113,10 +135,7 @@ impl Image {
                 image.backends.insert(place.slot, row);
                 if service.is_spliced() {
                     image.marks.insert(FlowKey::mark(row.address, row.port));
-                    // What comes for a source-NAT address is for the balancer alone.
-                    if let Some(source) = service.source {
-                        image.marks.insert(FlowKey::mark(source.into(), Be16::default()));
-                    }
+                    image.marks.extend(world.source_mark(service));
                 }
                 let healthy = world.healthy(&service.name, &backend.name).unwrap_or(true);
                 let status = status::effective(backend.admin, backend.weight, healthy);
@@ -127,16 +146,18 @@ impl Image {
         image
     }
 
-    /// Adds what is looked up by the service's address and slot.
-    fn add_service(&mut self, desired: &Desired, service: &ServiceSpec, place: &ServicePlan, world: &World) {
+    /// Adds what is looked up by the address and slot of the service whose pools these are.
+    fn add_service(&mut self, pools: &[PoolSpec], place: &ServicePlan, is_alone: bool, world: &World) {
+        let Some(PoolSpec { service, .. }) = pools.first() else { return };
         let row = row::service(service, place);
         self.services.insert(key(service), row);
         self.services.insert(ServiceKey::vip(service.address.into()), Service::default());
-        if is_alone(service, desired) {
+        if is_alone {
+            // Fragments without ports can only be for this service.
             let alone = ServiceKey::alone(service.address.into(), service.protocol.number());
             self.services.insert(alone, row);
         }
-        let rules = row::rules(service, place, row::mss(service, world.mtu(service)));
+        let rules = row::rules(service, place, row::mss(service, world.mtu(pools)));
         self.affinities.extend(rules.map(|rules| (place.slot, rules)));
         for configuration in service.affinity.quic().into_iter().flat_map(|quic| &quic.configurations) {
             let entry = QuicConfig::new(configuration.layout, configuration.key.as_ref());
@@ -207,15 +228,6 @@ fn settings(desired: &Desired, world: &World) -> Settings {
         connect_timeout: nanoseconds(timeouts.connect),
         ..Settings::default()
     })
-}
-
-/// Whether fragments without ports can only be for this service.
-fn is_alone(service: &ServiceSpec, desired: &Desired) -> bool {
-    let rivals = desired
-        .services
-        .iter()
-        .filter(|other| other.address == service.address && other.protocol == service.protocol);
-    rivals.count() == 1
 }
 
 fn backend(service: &ServiceSpec, spec: &BackendSpec, place: &BackendPlan, world: &World) -> Backend {

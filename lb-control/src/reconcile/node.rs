@@ -10,12 +10,13 @@ use super::{
     transaction::{self, Failure},
 };
 use crate::dataplane::{self, DataPlane, Migration, Sizes};
+use lb_common::abi::FlowKey;
 use lb_core::pool::{
-    Desired, PoolSpec,
+    Desired, PoolSpec, ServiceSpec,
     layout::{Layout, LayoutError, MAX_ARENA_CHUNKS, Plan, ServicePlan},
     secret::Clocks,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 
 /// Desired and actual state of a node.
@@ -31,6 +32,8 @@ pub(super) struct Node {
     /// What they should hold.
     target: Image,
     is_dirty: bool,
+    /// Marks that may stand though nothing else tells of them, since a change was not taken back in full.
+    suspects: HashSet<FlowKey>,
 }
 
 /// A desired state and where its parts lie.
@@ -49,7 +52,7 @@ pub(super) struct Applied {
 impl Node {
     /// Takes over what stands in the tables.
     pub(super) fn recover(mut plane: Box<dyn DataPlane>, overrides: Overrides) -> dataplane::Result<Self> {
-        let actual = recovery::image(&mut *plane)?;
+        let actual = recovery::image(&mut *plane, &HashSet::new())?;
         let layout = recovery::layout(&mut *plane, &actual)?;
         let world = recovery::world(&mut *plane, &actual)?;
         Ok(Self {
@@ -61,6 +64,7 @@ impl Node {
             target: actual.clone(),
             actual,
             is_dirty: false,
+            suspects: HashSet::new(),
         })
     }
 
@@ -92,7 +96,8 @@ impl Node {
         let effective = self.overrides.apply_to(&desired);
         let plan = self.plan(&effective)?;
 
-        let target = Image::build(&effective, &plan.services, &self.world);
+        let pools = effective.pools();
+        let target = Image::build(&effective, &pools, &plan.services, &self.world);
         let mut steps = step::places(&plan.services);
         let difference = step::difference(&self.actual, &target);
         // An interface that was lost meanwhile is no reason to refuse every change: `audit` goes on trying.
@@ -112,7 +117,6 @@ impl Node {
 
         let places =
             plan.services.iter().map(|place| ServicePlan { contents: None, ..place.clone() }).collect();
-        let pools = effective.pools();
         self.layout = plan.into_layout();
         self.applied = Some(Applied { desired, effective, pools, places });
         self.target = target;
@@ -138,7 +142,7 @@ impl Node {
     /// Lets what the world says show in the tables; a failure leaves them to [`repair`](Self::repair).
     pub(super) fn follow_world(&mut self) {
         let Some(applied) = &self.applied else { return };
-        self.target = Image::build(&applied.effective, &applied.places, &self.world);
+        self.target = Image::build(&applied.effective, &applied.pools, &applied.places, &self.world);
         self.world.tunnel = [self.target.settings.tunnel_v4, self.target.settings.tunnel_v6];
         if self.is_dirty {
             return;
@@ -155,10 +159,12 @@ impl Node {
         if !self.is_dirty {
             return Ok(());
         }
-        self.actual = recovery::image(&mut *self.plane)?;
+        self.suspects.extend(self.actual.marks.union(&self.target.marks).copied());
+        self.actual = recovery::image(&mut *self.plane, &self.suspects)?;
         let steps = self.steps_beside_attaching();
         transaction::run_forward(&mut *self.plane, &mut self.actual, &steps)?;
         self.is_dirty = false;
+        self.suspects.clear();
         self.note_ingress();
         tracing::info!(writes = steps.len(), "the data plane holds again what it should");
         Ok(())
@@ -217,6 +223,7 @@ impl Node {
         if resizes {
             steps.push(Step::Resize(sizes));
         }
+        let marks: Vec<FlowKey> = steps.iter().filter_map(Step::mark).collect();
         match transaction::run(&mut *self.plane, &mut self.actual, steps) {
             Ok(migration) => {
                 report.migration = resizes.then_some(migration);
@@ -225,6 +232,7 @@ impl Node {
             Err(Failure { source, rollback: None }) => Err(ApplyError::RolledBack { source }),
             Err(Failure { source, rollback: Some(rollback) }) => {
                 self.is_dirty = true;
+                self.suspects.extend(marks);
                 Err(ApplyError::Repairing { source, rollback })
             }
         }
@@ -249,13 +257,13 @@ impl Node {
     }
 
     fn report(&self, effective: &Desired, steps: &[Step]) -> ApplyReport {
-        let specs = |desired: &Desired| -> BTreeMap<String, lb_core::pool::ServiceSpec> {
-            desired.services.iter().map(|service| (service.name.clone(), service.clone())).collect()
-        };
+        fn specs(desired: &Desired) -> BTreeMap<&str, &ServiceSpec> {
+            desired.services.iter().map(|service| (service.name.as_str(), service)).collect()
+        }
         let old = self.applied.as_ref().map(|applied| specs(&applied.effective)).unwrap_or_default();
         let new = specs(effective);
-        let names = |wanted: &dyn Fn(&str) -> bool, of: &BTreeMap<String, _>| -> Vec<String> {
-            of.keys().filter(|name| wanted(name)).cloned().collect()
+        let names = |wanted: &dyn Fn(&str) -> bool, of: &BTreeMap<&str, _>| -> Vec<String> {
+            of.keys().filter(|name| wanted(name)).map(|&name| name.to_owned()).collect()
         };
         ApplyReport {
             writes: steps.len(),

@@ -3,8 +3,8 @@
 use super::image::{Image, World, own};
 use crate::dataplane::{DataPlane, Result};
 use lb_common::abi::{
-    ARENA_CHUNK, Addr, AffinityRules, Backend, FlowKey, Mac, PATH_ENTRIES, PathRule, SERVER_ENTRIES, Server,
-    Service, ServiceKey,
+    ARENA_CHUNK, Addr, AffinityRules, ArenaChunk, Backend, Be16, FlowKey, Mac, PATH_ENTRIES, PathRule,
+    SERVER_ENTRIES, Server, Service, ServiceKey,
 };
 use lb_core::pool::{
     layout::{FoundBackend, FoundService, Layout, Stretch},
@@ -15,7 +15,9 @@ use std::{collections::HashSet, net::IpAddr};
 use super::ResolvedHop;
 
 /// Reads everything but the arena.
-pub(super) fn image(plane: &mut dyn DataPlane) -> Result<Image> {
+///
+/// Marks cannot be listed: looked for are those of the backends and source-NAT addresses that stand, and `suspects`.
+pub(super) fn image(plane: &mut dyn DataPlane, suspects: &HashSet<FlowKey>) -> Result<Image> {
     let mut image = Image {
         settings: own(&plane.settings()?),
         services: plane.services()?.into_iter().collect(),
@@ -28,7 +30,10 @@ pub(super) fn image(plane: &mut dyn DataPlane) -> Result<Image> {
         ..Image::default()
     };
     let owned = image.backends.values().filter(|backend| backend.address != Addr::NONE);
-    let marks: HashSet<FlowKey> = owned.map(|row| FlowKey::mark(row.address, row.port)).collect();
+    let of_backends = owned.map(|row| FlowKey::mark(row.address, row.port));
+    let sources = image.services.values().map(|row| row.source).filter(|source| *source != Addr::NONE);
+    let of_sources = sources.map(|source| FlowKey::mark(source, Be16::default()));
+    let marks: HashSet<FlowKey> = of_backends.chain(of_sources).chain(suspects.iter().copied()).collect();
     for mark in marks {
         if plane.has_mark(&mark)? {
             image.marks.insert(mark);
@@ -128,8 +133,9 @@ fn paths(plane: &mut dyn DataPlane, rules: &AffinityRules) -> Result<Stretch<Pat
 pub(super) fn slots(plane: &mut dyn DataPlane, start: u32, end: u32) -> Result<Vec<u16>> {
     let chunk = ARENA_CHUNK as u32;
     let mut slots = Vec::with_capacity((end - start) as usize + 2 * ARENA_CHUNK);
-    for index in start / chunk..end.div_ceil(chunk) {
-        slots.extend(plane.arena(index)?.0);
+    let first = start / chunk;
+    for ArenaChunk(part) in plane.arena(first, end.div_ceil(chunk) - first)? {
+        slots.extend(part);
     }
     slots.drain(..(start % chunk) as usize);
     slots.truncate((end - start) as usize);

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 /// One write, with what it replaces.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) enum Step {
-    Arena { chunk: u32, content: Box<ArenaChunk> },
+    Arena { start: u32, content: Vec<ArenaChunk> },
     Servers { start: u32, content: Vec<Server> },
     Paths { start: u32, content: Vec<PathRule> },
     ClearCounters(CounterSlot),
@@ -35,7 +35,7 @@ impl Step {
     pub(super) fn run(&self, plane: &mut dyn DataPlane) -> Result<Option<Migration>> {
         match self {
             Self::Resize(sizes) => return plane.resize(sizes).map(Some),
-            Self::Arena { chunk, content } => plane.put_arena(*chunk, content),
+            Self::Arena { start, content } => plane.put_arena(*start, content),
             Self::Servers { start, content } => plane.put_servers(*start, content),
             Self::Paths { start, content } => plane.put_paths(*start, content),
             Self::ClearCounters(slot) => plane.clear_counters(*slot),
@@ -60,6 +60,11 @@ impl Step {
     /// The interface it attaches to.
     pub(super) fn attached(&self) -> Option<String> {
         if let Self::Attach(interface) = self { Some(interface.clone()) } else { None }
+    }
+
+    /// The mark that it sets or takes away.
+    pub(super) fn mark(&self) -> Option<FlowKey> {
+        if let Self::Mark { mark, .. } = self { Some(**mark) } else { None }
     }
 
     /// The interface it leaves.
@@ -152,12 +157,18 @@ impl Step {
     }
 }
 
+/// Chunks of the arena that one write takes.
+const CHUNKS_AT_ONCE: usize = 16;
+
 /// The writes for new tables: arena, marks of servers, path rules, and counters that start from 0.
 pub(super) fn places(plans: &[ServicePlan]) -> Vec<Step> {
     let mut steps = Vec::new();
     for plan in plans {
-        let chunks = plan.chunks();
-        steps.extend(chunks.map(|(chunk, content)| Step::Arena { chunk, content: Box::new(content) }));
+        let mut chunks = plan.chunks().peekable();
+        while let Some(&(start, _)) = chunks.peek() {
+            let content = chunks.by_ref().take(CHUNKS_AT_ONCE).map(|(_, chunk)| chunk).collect();
+            steps.push(Step::Arena { start, content });
+        }
         let (servers, paths) = (&plan.servers, &plan.paths);
         if !servers.contents.is_empty() {
             steps.push(Step::Servers { start: servers.start, content: servers.contents.clone() });
@@ -186,6 +197,8 @@ pub(super) fn difference(actual: &Image, target: &Image) -> Vec<Step> {
         put_backend(&mut steps, actual, slot, *backend);
     }
     let words: BTreeSet<u32> = actual.statuses.keys().chain(target.statuses.keys()).copied().collect();
+    let changes = |word: &u32| actual.status_word(*word) != target.status_word(*word);
+    let words: Vec<u32> = words.into_iter().filter(changes).collect();
     for &word in &words {
         put_status(&mut steps, word, actual.status_word(word), between_word(actual, target, word));
     }

@@ -96,7 +96,7 @@ fn bindings_and_flows_move_into_larger_tables() {
     let before = bindings(&mut plane);
     let key = ServiceKey::service(Addr::from(Ipv4Addr::new(10, 99, 0, 1)), Be16::new(80), 6);
     plane.put_service(&key, &Service { id: 9, ..Service::default() }).expect("written");
-    plane.put_arena(3, &ArenaChunk([5; 256])).expect("written");
+    plane.put_arena(3, &[ArenaChunk([5; 256])]).expect("written");
     let half_open = flow(1, FlowState::Answered);
     let open: Vec<Flow> = (2..500).map(|number| flow(number, FlowState::Established)).collect();
     put_flow(&maps, 7, &half_open);
@@ -111,8 +111,8 @@ fn bindings_and_flows_move_into_larger_tables() {
     assert_eq!(plane.sizes(), larger);
     assert_eq!(bindings(&mut plane), before);
     assert_eq!(plane.services().expect("read").len(), 1);
-    assert_eq!(plane.arena(3).expect("read"), ArenaChunk([5; 256]));
-    assert_eq!(plane.arena(511).expect("read"), ArenaChunk([0; 256]));
+    assert_eq!(plane.arena(3, 1).expect("read"), [ArenaChunk([5; 256])]);
+    assert_eq!(plane.arena(511, 1).expect("read"), [ArenaChunk([0; 256])]);
     let settings = plane.settings().expect("read");
     assert_eq!(settings.flags & SettingsFlags::MIGRATING, 0);
     assert_eq!((settings.binding_capacity, settings.flows), (8_192, 4_096));

@@ -6,6 +6,7 @@
 //! from one to the other is one map update, and nothing that stands is freed before the plan is kept.
 
 mod arena;
+mod filling;
 mod plan;
 mod slots;
 mod stretch;
@@ -137,14 +138,15 @@ pub enum LayoutError {
 }
 
 /// Chunks of an arena for this configuration: every table twice, so that all can be swapped at once, rounded up
-/// to a power of two so that not every new backend asks for a new arena.
+/// to an eighth of a power of two so that not every new backend asks for a new arena.
 pub fn arena_chunks(desired: &Desired) -> Result<u32, LayoutError> {
     let once: u64 = desired.pools().iter().map(|pool| u64::from(run(&pool.service))).sum();
     let needed = (2 * once).max(u64::from(MIN_ARENA_CHUNKS));
     if needed > u64::from(MAX_ARENA_CHUNKS) {
         return Err(LayoutError::ArenaTooLarge { needed });
     }
-    Ok((needed as u32).next_power_of_two())
+    let needed = needed as u32;
+    Ok(needed.next_multiple_of((needed.next_power_of_two() / 8).max(1)))
 }
 
 /// Chunks of a service's table and member list.
@@ -259,13 +261,13 @@ impl Layout {
     ) -> Self {
         let mut layout =
             Self { arena_chunks, backends, services: BTreeMap::new(), service_slots: ServiceSlots::new() };
-        for found in services {
+        for mut found in services {
             if layout.services.contains_key(&found.id)
                 || found.slot.is_some_and(|slot| !layout.service_slots.take(slot))
             {
                 continue;
             }
-            let place = place(&found, arena_chunks);
+            let place = place(&mut found, arena_chunks);
             let servers = found.servers.inside(SERVER_ENTRIES);
             let paths = found.paths.inside(PATH_ENTRIES);
             layout.services.insert(found.id, Standing { slot: found.slot, place, servers, paths });
@@ -307,7 +309,7 @@ impl Layout {
 }
 
 /// Where a found service lies; `None` when it has no backends or cannot lie there.
-fn place(found: &FoundService, arena_chunks: u32) -> Option<Place> {
+fn place(found: &mut FoundService, arena_chunks: u32) -> Option<Place> {
     if found.member_count == 0 {
         return None;
     }
@@ -321,7 +323,7 @@ fn place(found: &FoundService, arena_chunks: u32) -> Option<Place> {
         mask: found.mask,
         members: found.members,
         count: found.member_count,
-        made: Made::Found(found.contents.clone()),
+        made: Made::Found(core::mem::take(&mut found.contents)),
     })
 }
 

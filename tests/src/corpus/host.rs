@@ -81,7 +81,11 @@ impl Executor for Host {
         self.memory.forget_deleted();
         let (Verdict::Pass, Some(filling)) = (verdict, filling) else { return Ok(Ran { verdict, frame }) };
         let mut hold = self.memory.holds.value(filling.hold);
-        let ran = fill(frame, &filling, &mut hold);
+        let mut ran = fill(frame, &filling, &mut hold);
+        if ran.verdict == Verdict::Redirect(Some(ifindex)) {
+            // The stack knows no other word for sending a frame back.
+            ran.verdict = Verdict::Tx;
+        }
         self.memory.holds.set(filling.hold, hold);
         Ok(ran)
     }

@@ -9,15 +9,24 @@ use anyhow::{Context, Result, ensure};
 use lb_common::abi::{
     BindingKey, BindingWord, Counters, FlowKey, FlowState, FlowWord, HoldWord, Outcome, Settings,
 };
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::Duration;
+
+/// Windows of limits are this power of two of nanoseconds long.
+const WINDOW: u32 = 30;
 
 /// Runs every case of an area; fails with all that went wrong.
 pub fn run_area<E: Executor>(executor: &mut E, name: &str) -> Result<()> {
     let area = Area::read(name)?;
     let mut failed = Vec::new();
-    for case in &area.cases {
-        match replay(executor, case, &area) {
+    // Those with tables of one size in a row: others have to be made anew.
+    let mut cases: Vec<&Case> = area.cases.iter().collect();
+    cases.sort_by_key(|case| {
+        ["binding_capacity", "flows", "half_open"].map(|size| case.settings.get(size).and_then(Value::as_u64))
+    });
+    for case in cases {
+        match replay_in_time(executor, case, &area) {
             Ok(found) if found.is_empty() => {}
             Ok(found) => failed.push(format!("{}: {}\n{}", case.name, case.description, found.join("\n"))),
             Err(error) => failed.push(format!("{}: {error:#}", case.name)),
@@ -32,6 +41,21 @@ pub fn run_area<E: Executor>(executor: &mut E, name: &str) -> Result<()> {
         failed.join("\n\n")
     );
     Ok(())
+}
+
+/// Runs one case; again when a window of time in which limits count ended in the middle of it, as on a busy machine.
+fn replay_in_time<E: Executor>(executor: &mut E, case: &Case, area: &Area) -> Result<Vec<String>> {
+    const TRIES: usize = 5;
+    let mut found = Vec::new();
+    for _ in 0..TRIES {
+        let window = executor.now() >> WINDOW;
+        found = replay(executor, case, area)?;
+        let stepped = case.steps.iter().any(|step| matches!(step, Step::Advance(_)));
+        if found.is_empty() || stepped || executor.now() >> WINDOW == window {
+            break;
+        }
+    }
+    Ok(found)
 }
 
 /// Runs one case; answers what differed.
@@ -261,18 +285,18 @@ pub fn live_flows<E: Executor>(executor: &E, settings: &Settings) -> Result<(Vec
             odd.push(format!("flow record {index} is found by two keys of one direction"));
         }
     }
-    let connected =
-        clients.iter().filter(|(_, view)| state(view) != FlowState::Collecting).map(|(index, _)| index);
+    let connected = clients.iter().filter(|(_, view)| has_server(view)).map(|(index, _)| index);
     if connected.ne(replies.keys()) {
-        odd.push(format!("flow records by client {:?}, by backend {:?}", clients.keys(), replies.keys()));
+        let clients: Vec<_> = clients.iter().map(|(index, view)| (index, state_name(state(view)))).collect();
+        odd.push(format!("flow records by client {clients:?}, by backend {:?}", replies.keys()));
     }
     let mut live: Vec<FlowData> = clients
         .values()
         .map(|view| FlowData {
             client: tuple(&view.record.client),
-            server: (state(view) != FlowState::Collecting).then(|| tuple(&view.record.server)),
+            server: has_server(view).then(|| tuple(&view.record.server)),
             state: state_name(state(view)).to_owned(),
-            backend: if state(view) == FlowState::Collecting { 0 } else { view.record.backend },
+            backend: if has_server(view) { view.record.backend } else { 0 },
             offset: offset(view),
         })
         .collect();
@@ -282,6 +306,11 @@ pub fn live_flows<E: Executor>(executor: &E, settings: &Settings) -> Result<(Vec
 
 const fn state(view: &FlowView) -> FlowState {
     FlowWord(view.record.word).state()
+}
+
+/// Whether a backend was chosen: not while a head is collected, and never when its client gave up before it was complete.
+fn has_server(view: &FlowView) -> bool {
+    state(view) != FlowState::Collecting && view.record.server != FlowKey::default()
 }
 
 /// What is added to the acknowledgements of a spliced client.

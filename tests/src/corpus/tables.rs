@@ -179,7 +179,11 @@ impl Tables {
             .map(|(_, s)| s.id)
             .collect();
         let backends = self.backends.values().filter(|backend| spliced.contains(&backend.service));
-        backends.map(|backend| FlowKey::mark(backend.address, backend.port)).collect()
+        let sources = self.services.iter().map(|(_, service)| service).filter(|service| {
+            service.flags & ServiceFlags::SPLICE != 0 && service.flags & ServiceFlags::SNAT != 0
+        });
+        let sources = sources.map(|service| FlowKey::mark(service.source, Be16::new(0)));
+        backends.map(|backend| FlowKey::mark(backend.address, backend.port)).chain(sources).collect()
     }
 
     /// Takes a service away.

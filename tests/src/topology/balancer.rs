@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+/// Patience with a daemon that starts: the kernel verifies a million instructions, on whatever CPU it gets.
+const START: Duration = Duration::from_secs(120);
+
 /// A daemon in a namespace, with its own pins, socket and files.
 #[derive(Debug)]
 pub struct Balancer {
@@ -45,7 +48,7 @@ impl Balancer {
             .arg("--pin-root")
             .arg(&self.pins);
         let mut process = Process::start(&mut command, &self.log_file())?;
-        let ready = eventually(SOON, || {
+        let ready = eventually(START, || {
             if let Some(status) = process.ended()? {
                 bail!("lbd ended with {status}");
             }
@@ -75,7 +78,7 @@ impl Balancer {
     /// Replaces the configuration file and has it loaded.
     pub fn reload(&self, config: &str) -> Result<()> {
         self.write(config)?;
-        self.ctl_within(&["reload"], Duration::from_secs(60)).map(drop)
+        self.ctl_within(&["reload"], START).map(drop)
     }
 
     /// Replaces the configuration file.

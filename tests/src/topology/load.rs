@@ -200,6 +200,7 @@ pub fn together(namespace: &Namespace, vips: &[SocketAddr], client: SocketAddr) 
 }
 
 fn work(plan: &LoadPlan, clients: &[IpAddr], stop: &AtomicBool, answered: &AtomicU64) -> LoadReport {
+    let begun = Instant::now();
     let mut report = LoadReport::default();
     let mut connections: BTreeMap<IpAddr, Connection> = BTreeMap::new();
     while !stop.load(Ordering::Relaxed) {
@@ -231,7 +232,8 @@ fn work(plan: &LoadPlan, clients: &[IpAddr], stop: &AtomicBool, answered: &Atomi
                 Err(error) => {
                     report.failed += 1;
                     if report.failures.len() < TOLD {
-                        report.failures.push(format!("{client}: {error:#}"));
+                        let at = started.duration_since(begun);
+                        report.failures.push(format!("{client}, begun after {at:?}: {error:#}"));
                     }
                 }
             }

@@ -1,4 +1,4 @@
-//! The testbed's programs on interfaces of a topology: decapsulation, loss, bad cables, plain passing.
+//! The testbed's programs on interfaces of a topology: decapsulation, loss, bad cables, VLANs, plain passing.
 
 use super::Namespace;
 use crate::bench::rig::{object, program};
@@ -24,9 +24,26 @@ impl Testbed {
     /// Of every `period` packets that the interface receives, drops the first `lost`.
     pub fn lose(namespace: &Namespace, interface: &str, lost: u32, period: u32) -> Result<Self> {
         let mut attached = Self::attach(namespace, interface, "drop_some")?;
-        let map = attached.object.map_mut("LOSS").context("testbed has no map LOSS")?;
-        Array::try_from(map)?.set(0, Loss { period, lost, seen: 0, dropped: 0 }, 0)?;
+        attached.set_loss(Loss { period, lost, seen: 0, dropped: 0 })?;
         Ok(attached)
+    }
+
+    /// Of [`Self::lose`]: of the packets from now on drops the one with this number, counted from 0, and no other.
+    pub fn lose_only(&mut self, number: u32) -> Result<()> {
+        // What stands in front of it belongs to a period that is about to end.
+        let seen = u64::from(u32::MAX - number);
+        self.set_loss(Loss { period: u32::MAX, lost: 1, seen, dropped: 0 })
+    }
+
+    /// Of [`Self::lose`]: how many packets were dropped since it was last set.
+    pub fn lost(&self) -> Result<u64> {
+        let map = Array::<_, Loss>::try_from(self.object.map("LOSS").context("testbed has no map LOSS")?)?;
+        Ok(map.get(&0, 0)?.dropped)
+    }
+
+    fn set_loss(&mut self, loss: Loss) -> Result<()> {
+        let map = self.object.map_mut("LOSS").context("testbed has no map LOSS")?;
+        Ok(Array::try_from(map)?.set(0, loss, 0)?)
     }
 
     /// What was taken off so far, by the places of [`decap`].
@@ -101,18 +118,7 @@ impl BadCable {
         };
         let map = object.map_mut("FAULT").context("testbed has no map FAULT")?;
         Array::try_from(map)?.set(0, fault, 0)?;
-        let program: &mut SchedClassifier =
-            object.program_mut("bad_cable").context("testbed has no program bad_cable")?.try_into()?;
-        program.load()?;
-        namespace.inside(|| {
-            program
-                .attach_with_options(
-                    interface,
-                    TcAttachType::Egress,
-                    TcAttachOptions::TcxOrder(LinkOrder::default()),
-                )
-                .with_context(|| format!("attaching bad_cable to {interface} in {}", namespace.name()))
-        })?;
+        classify(&mut object, "bad_cable", namespace, interface, TcAttachType::Egress)?;
         Ok(Self { object })
     }
 
@@ -122,4 +128,51 @@ impl BadCable {
         let fault = map.get(&0, 0)?;
         Ok([fault.seen, fault.lost, fault.doubled, fault.swapped])
     }
+}
+
+/// An interface on a VLAN; without it again when dropped.
+pub struct Vlan {
+    object: Ebpf,
+}
+
+impl Vlan {
+    /// Puts a tag on what the stack sends, and takes it off what comes in, behind the programs that are there.
+    ///
+    /// Tags stand in the frames, where XDP programs look for them.
+    pub fn new(namespace: &Namespace, interface: &str, number: u16) -> Result<Self> {
+        let path = object("testbed")?;
+        let mut object =
+            EbpfLoader::new().load_file(&path).with_context(|| format!("loading {}", path.display()))?;
+        let map = object.map_mut("VLAN").context("testbed has no map VLAN")?;
+        Array::try_from(map)?.set(0, u32::from(number), 0)?;
+        namespace.sh(&format!("ethtool -K {interface} txvlan off rxvlan off >/dev/null"))?;
+        classify(&mut object, "tag", namespace, interface, TcAttachType::Egress)?;
+        classify(&mut object, "untag", namespace, interface, TcAttachType::Ingress)?;
+        Ok(Self { object })
+    }
+
+    /// Frames that came in with a tag so far.
+    pub fn taken_off(&self) -> Result<u32> {
+        let map = Array::<_, u32>::try_from(self.object.map("VLAN").context("testbed has no map VLAN")?)?;
+        Ok(map.get(&1, 0)?)
+    }
+}
+
+/// Attaches a classifier behind those that are there.
+fn classify(
+    object: &mut Ebpf,
+    name: &str,
+    namespace: &Namespace,
+    interface: &str,
+    at: TcAttachType,
+) -> Result<()> {
+    let program = object.program_mut(name).with_context(|| format!("testbed has no program {name}"))?;
+    let program: &mut SchedClassifier = program.try_into()?;
+    program.load()?;
+    namespace.inside(|| {
+        program
+            .attach_with_options(interface, at, TcAttachOptions::TcxOrder(LinkOrder::last()))
+            .with_context(|| format!("attaching {name} to {interface} in {}", namespace.name()))
+    })?;
+    Ok(())
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use stickleback_tests::topology::{Arms, Load, LoadPlan, config};
 
 /// Lets a backend's kernel treat new connections to the web server this way; connections that are there go on.
-fn treat(shop: &Shop, backend: &str, how: &str) -> Result<()> {
+pub(super) fn treat(shop: &Shop, backend: &str, how: &str) -> Result<()> {
     let backend = shop.site.backends.iter().find(|b| b.name == backend).context("no such backend")?;
     let rules = format!(
         "nft add table inet f
@@ -75,20 +75,27 @@ fn namespace_cookie_survives_lbd() -> Result<()> {
     // New sessions, too.
     let new = LoadPlan::new(shop.vip, shop.site.clients_from(false, 2_000, 20)).with_cookie("SESS");
     let new = Load::start(&shop.site.client, &new)?;
+    let begun = Instant::now();
     new.reach(100)?;
     shop.balancer.restart()?;
+    println!("lbd is back after {:?}", begun.elapsed());
     short.go_on(100)?;
     let service = shop.site.service("web", shop.vip, "nat", shop.v6).with(COOKIE).with("lifetime = \"1h\"");
     let second = std::net::SocketAddr::new("10.99.0.2".parse()?, 80);
     let second = shop.site.service("second", second, "nat", shop.v6).with(COOKIE);
     for _ in 0..2 {
         shop.balancer.reload(&config::text(&shop.site.node(), &[service.clone(), second.clone()]))?;
+        println!("a service more after {:?}", begun.elapsed());
         short.go_on(60)?;
-        shop.balancer.reload(&config::text(&shop.site.node(), &[service.clone()]))?;
+        shop.balancer.reload(&config::text(&shop.site.node(), std::slice::from_ref(&service)))?;
+        println!("a service less after {:?}", begun.elapsed());
         short.go_on(60)?;
     }
     kept.go_on(60)?;
     short.finish()?.flawless(500).context("a connection for each request")?;
     kept.finish()?.flawless(120).context("connections that stay")?;
-    new.finish()?.flawless(100).context("sessions that began without lbd")
+    new.finish()?.flawless(100).with_context(|| {
+        let status = shop.balancer.ask(&["status"]).unwrap_or_default();
+        format!("sessions that began without lbd; {}", status["outcomes"])
+    })
 }

@@ -1,9 +1,8 @@
 //! A flood of forged SYNs at a service that reads cookies.
 
-use super::{COOKIE, Shop};
+use super::{COOKIE, Shop, went};
 use anyhow::{Context, Result, ensure};
-use aya::maps::{Array, MapData};
-use lb_common::abi::{Hand, hand, map};
+use lb_common::abi::hand;
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -24,13 +23,6 @@ fn link_address(namespace: &Namespace, interface: &str) -> Result<[u8; 6]> {
     let bytes: Vec<u8> =
         text.split(':').map(|byte| u8::from_str_radix(byte, 16)).collect::<Result<_, _>>()?;
     bytes.try_into().ok().with_context(|| format!("{text} is no link address"))
-}
-
-/// How far the data plane has gone round one of its rings, or how many it has numbered.
-fn went(shop: &Shop, place: u32) -> Result<u64> {
-    let path = shop.balancer.pins().join("maps").join(map::HANDS);
-    let data = MapData::from_pin(&path).with_context(|| format!("opening {}", path.display()))?;
-    Ok(Array::<_, Hand>::try_from(aya::maps::Map::Array(data))?.get(&place, 0)?.value)
 }
 
 /// Sends frames out of an interface as they are.

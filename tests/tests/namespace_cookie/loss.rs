@@ -111,7 +111,14 @@ fn namespace_cookie_loss_5() -> Result<()> {
     small(0.05, false)
 }
 
-/// One segment in five at every hop; and more traffic at the lower rates.
+/// One segment in five at every hop.
+#[test]
+fn namespace_cookie_loss_20() -> Result<()> {
+    let patience = Duration::from_secs(240);
+    through_bad_cables(&Plan { rate: 0.2, v6: true, sessions: 12, connections: 1, bytes: 4_000, patience })
+}
+
+/// More traffic at every rate.
 #[test]
 fn namespace_cookie_loss_long() -> Result<()> {
     if !is_long() {

@@ -4,14 +4,20 @@ mod failing;
 mod flood;
 mod hostile;
 mod loss;
+mod pairs;
 mod sessions;
+mod slow;
+mod steps;
+mod tags;
 
 use anyhow::{Context, Result, ensure};
+use aya::maps::{Array, MapData};
+use lb_common::abi::{Hand, map};
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::time::Duration;
 use stickleback_tests::topology::server::in_url;
-use stickleback_tests::topology::{Arms, Balancer, Site};
+use stickleback_tests::topology::{Arms, Balancer, NodeConfig, Site};
 
 /// The affinity of most services here.
 const COOKIE: &str = r#"affinity = { kind = "http-cookie", cookie = "SESS" }"#;
@@ -27,9 +33,19 @@ struct Shop {
 impl Shop {
     /// With three backends and these lines for the service.
     fn new(arms: Arms, v6: bool, lines: &str) -> Result<Self> {
-        let site = Site::new(arms, 3)?;
+        Self::on(Site::new(arms, 3)?, v6, lines)
+    }
+
+    /// On a site.
+    fn on(site: Site, v6: bool, lines: &str) -> Result<Self> {
+        let node = site.node();
+        Self::with_node(site, &node, v6, lines)
+    }
+
+    /// The same with settings of the node.
+    fn with_node(site: Site, node: &NodeConfig, v6: bool, lines: &str) -> Result<Self> {
         let vip = vip(v6);
-        let balancer = site.balance(&[site.service("web", vip, "nat", v6).with(lines)])?;
+        let balancer = site.balance_with(node, &[site.service("web", vip, "nat", v6).with(lines)])?;
         let shop = Self { balancer, site, vip, v6 };
         // Neighbours are resolved, and no test waits for that.
         for n in 0..12 {
@@ -77,6 +93,13 @@ fn backend(answer: &str) -> Result<String> {
     let name = whoami["backend"].as_str().context("the answer names no backend")?;
     ensure!(name.starts_with("be"), "a backend called {name}");
     Ok(name.to_owned())
+}
+
+/// How far the data plane has gone round one of its rings, or how many it has numbered.
+fn went(shop: &Shop, place: u32) -> Result<u64> {
+    let path = shop.balancer.pins().join("maps").join(map::HANDS);
+    let data = MapData::from_pin(&path).with_context(|| format!("opening {}", path.display()))?;
+    Ok(Array::<_, Hand>::try_from(aya::maps::Map::Array(data))?.get(&place, 0)?.value)
 }
 
 /// Whether there is time for more.

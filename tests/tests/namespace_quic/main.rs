@@ -88,7 +88,7 @@ fn migration(mode: &'static str, ids: Ids) -> Result<()> {
                 }
                 served.insert(first.server);
             }
-            ensure!(served.len() == usize::from(BACKENDS), "only {served:?} served");
+            ensure!(served.len() > 1, "only {served:?} served");
         }
         Ok(())
     })

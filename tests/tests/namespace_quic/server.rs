@@ -30,7 +30,7 @@ impl Ids {
     pub(crate) fn encoder(&self, n: usize, other: u8) -> Result<Encoder> {
         let layout = Layout::new(self.server, self.nonce)?;
         let server = ServerId::new(&self.server_id(n)).context("a server id")?;
-        let seed = std::array::from_fn(|i| i as u8 ^ n as u8 * 31 ^ other);
+        let seed = std::array::from_fn(|i| i as u8 ^ (n as u8 * 31) ^ other);
         Encoder::new(self.rotation, layout, server, self.key.as_ref(), &seed).context("an encoder")
     }
 }

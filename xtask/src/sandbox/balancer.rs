@@ -18,8 +18,8 @@ use crate::build::Product;
 use crate::progress::{Step, read, say};
 use crate::{interrupt, workspace};
 
-/// How long starting may take on a slow machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long starting may take on a slow machine, whose kernel verifies a million instructions.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Its admin socket; `xtask/sandbox.toml` says the same.
 pub(super) fn socket() -> PathBuf {

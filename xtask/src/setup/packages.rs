@@ -22,6 +22,8 @@ pub(super) enum Purpose {
     Sandbox,
     /// Protocol stacks of other makes for the tests.
     Peers,
+    /// Fuzzing.
+    Fuzz,
 }
 
 /// How to see quickly that a package's content is there, wherever it came from.
@@ -42,7 +44,7 @@ const fn package(name: &'static str, purpose: Purpose, sign: Sign) -> Package {
     Package { name, purpose, sign }
 }
 
-const PACKAGES: [Package; 17] = [
+const PACKAGES: [Package; 18] = [
     package("rustc-web", Purpose::Compiler, Sign::Dpkg),
     package("cargo-web", Purpose::Compiler, Sign::Dpkg),
     package("rust-web-src", Purpose::Compiler, Sign::Dpkg),
@@ -70,6 +72,7 @@ const PACKAGES: [Package; 17] = [
         Sign::File("/usr/lib/python3/dist-packages/scapy/__init__.py"),
     ),
     package("python3-venv", Purpose::Peers, Sign::Dpkg),
+    package("g++", Purpose::Fuzz, Sign::Program("g++")),
 ];
 
 /// Whether this is a distribution whose packages we know.

@@ -20,9 +20,10 @@ pub(crate) use wait::run as wait;
 
 use super::hold::{self, Held};
 use super::segment::{self, Segment};
+use super::step;
 use crate::abi::{AffinityRules, Flow, FlowState, FlowWord, HoldFlags, Outcome, Settings, program};
 use crate::datapath::flow::{self, Live};
-use crate::datapath::scratch::{Packet, again};
+use crate::datapath::scratch::{Packet, again, part};
 use crate::datapath::{Env, Verdict, answer, choice, count};
 use crate::packet::flag;
 use crate::splice::wanted;
@@ -32,6 +33,9 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     let (Some(scratch), Some(settings)) = (env.scratch(), env.settings()) else { return Verdict::Drop };
     // SAFETY: this CPU's own scratch.
     let (packet, reference) = unsafe { (&(*scratch).packet, (*scratch).flow) };
+    if packet.part != part::WHOLE {
+        return count::end(env, Outcome::Fragment);
+    }
     let Some(segment) = Arrived::read(env, packet) else { return count::end(env, Outcome::Malformed) };
     let Some(service) = choice::service_of(env, settings, packet) else {
         return answer::reset(env, packet, Outcome::NotOurs);
@@ -68,8 +72,13 @@ fn collecting<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived, live: &Live) ->
     let Some(mut held) = hold::lock(env, live.flow().hold, live.reference) else {
         return missing(env, way, live);
     };
-    if segment.has(flag::RST) {
-        return give_up(env, live, held);
+    match unfit(live.flow(), segment, held.get().next()) {
+        Some(Unfit::Ends) => return give_up(env, live, held),
+        Some(Unfit::Lost(outcome)) => {
+            held.unlock(env);
+            return count::end(env, outcome);
+        }
+        None => {}
     }
     let place = Place::of(held.get(), segment);
     if place == Place::Next {
@@ -78,18 +87,45 @@ fn collecting<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived, live: &Live) ->
             return count::end(env, Outcome::NotHeld);
         }
     } else if !segment.ends(held.get()) {
-        // Nothing new, or not yet: it is told again how far the bytes go.
         let hold = held.get();
         let (end, idle) = (hold.start.wrapping_add(hold.len), segment.len == 0);
+        let owned = hold.start.wrapping_add(hold.owned);
+        if !idle && place == Place::Before && (end != owned || hold.flags & HoldFlags::READ != 0) {
+            // What was done with these bytes did not come to its end.
+            return go_on(env, live, held, again::FIRST, program::READ);
+        }
+        // Nothing new, or not yet: it is told again how far the bytes go that the balancer answers for.
         held.unlock(env);
         if idle && segment.sequence == end {
             return count::end(env, Outcome::HandshakeDone);
         }
         let outcome = if idle { Outcome::IdleAnswered } else { Outcome::HeadAcknowledged };
-        return acknowledge(env, way, live.flow(), end, outcome);
+        return acknowledge(env, way, live.flow(), owned, outcome);
     }
     note(&mut held, segment);
     go_on(env, live, held, again::FIRST, program::READ)
+}
+
+/// Why a segment is not looked at.
+pub(super) enum Unfit {
+    /// It is the client's reset.
+    Ends,
+    /// It is none of the client's, or of no use.
+    Lost(Outcome),
+}
+
+/// What becomes of a segment that cannot be the client's while no backend has answered: it has been sent nothing but the
+/// SYN-ACK, and a reset has the number that comes next (RFC 9293 section 3.10.7.4, RFC 5961 sections 3 and 5).
+#[inline(always)]
+pub(super) fn unfit(flow: &Flow, segment: &Arrived, end: u32) -> Option<Unfit> {
+    if segment.has(flag::RST) {
+        return Some(if segment.sequence == end { Unfit::Ends } else { Unfit::Lost(Outcome::GivenUp) });
+    }
+    let follows = segment.acknowledgement == flow.isn.wrapping_add(1);
+    if follows && segment.flags & (flag::SYN | flag::ACK) == flag::ACK {
+        return None;
+    }
+    Some(Unfit::Lost(Outcome::NotHeld))
 }
 
 /// Notes what the segment says besides its bytes.
@@ -179,7 +215,7 @@ pub(super) fn give_up<E: Env>(env: &E, live: &Live, held: Held) -> Verdict {
 /// The connection is over; it stays known for a while, so that what comes late is answered with a reset.
 #[inline(always)]
 pub(super) fn end<E: Env>(env: &E, live: &Live) {
-    live.change(env, live.word.with(FlowWord::RESET).with_state(FlowState::Closed));
+    step(env, live, live.word.state(), FlowState::Closed, FlowWord::RESET);
 }
 
 /// The hold cannot be had: another CPU is at it for long, or it is lost, and with it what was acknowledged.

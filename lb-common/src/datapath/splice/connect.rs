@@ -36,6 +36,11 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
         held.unlock(env);
         return count::end(env, Outcome::NoBackend);
     };
+    // Another CPU may have gone on to the next backend since this one's refusal was read.
+    if why == again::REFUSED && live.flow().server.source.0[3] != packet.source.0[3] {
+        held.unlock(env);
+        return count::end(env, Outcome::Raced);
+    }
     let from = if why == again::FIRST { FlowState::Collecting } else { FlowState::Connecting };
     if !super::step(env, &live, from, FlowState::Connecting, 0) {
         held.unlock(env);

@@ -1,11 +1,13 @@
 //! Holds: claimed by a flow, locked by whoever changes them, free again when nobody needs the bytes or their time is over.
 
-use crate::abi::{FlowRef, Hold, HoldWord, Settings, hand};
+use crate::abi::{FlowRef, Hold, HoldFlags, HoldWord, Settings, hand};
 use crate::datapath::Env;
 use crate::datapath::flow::Live;
 
-/// Holds looked at for one to use.
+/// Holds looked at for one to use, and as many again for one whose client is slow.
 const PROBES: u32 = 32;
+/// A request that is not complete after this time (ns) gives way where there is no other hold.
+const SLOW: u64 = 1 << 30;
 /// Attempts to lock: together longer than anybody's work in a hold takes.
 const TRIES: u32 = 128;
 
@@ -51,6 +53,12 @@ impl Held {
     /// Gives it back.
     #[inline(always)]
     pub(crate) fn free<E: Env>(self, env: &E) {
+        if let (Some(settings), Some(live)) = (env.settings(), env.hand(hand::HOLDS_LIVE))
+            && self.number > settings.cpu_holds
+        {
+            // SAFETY: from the environment.
+            unsafe { env.add(live, u64::MAX) };
+        }
         leave(env, self.hold, self.word, HoldWord::default());
     }
 }
@@ -96,11 +104,13 @@ fn take_any<E: Env>(env: &E, word: HoldWord, now: u64) -> u32 {
     if count == 0 {
         return number;
     }
-    env.repeat(PROBES, |_| {
+    let head_timeout = settings.head_timeout;
+    env.repeat(2 * PROBES, |i| {
+        let slow = if i < PROBES { 0 } else { head_timeout.saturating_sub(SLOW) };
         // SAFETY: from the environment.
         let index = base.wrapping_add(unsafe { env.add(hand, 1) } as u32 % count);
         let Some(hold) = env.hold(index) else { return true };
-        if take(env, hold, word, now) {
+        if take(env, hold, word, now, slow) {
             number = index.wrapping_add(1);
             return true;
         }
@@ -109,11 +119,12 @@ fn take_any<E: Env>(env: &E, word: HoldWord, now: u64) -> u32 {
     number
 }
 
-/// Locks a hold that is free or whose time is over, under its new owner.
+/// Locks a hold that is free or whose time is over, under its new owner; also one whose request is not complete and has
+/// less than `slow` left.
 #[inline(always)]
-fn take<E: Env>(env: &E, hold: *mut Hold, new: HoldWord, now: u64) -> bool {
+fn take<E: Env>(env: &E, hold: *mut Hold, new: HoldWord, now: u64, slow: u64) -> bool {
     let word = word_of(hold);
-    if word.has(HoldWord::LOCKED) || word.has(HoldWord::TAKEN) && until(hold) > now {
+    if word.has(HoldWord::LOCKED) || word.has(HoldWord::TAKEN) && is_needed(hold, now, slow) {
         return false;
     }
     let locked = new.with(HoldWord::LOCKED);
@@ -122,12 +133,26 @@ fn take<E: Env>(env: &E, hold: *mut Hold, new: HoldWord, now: u64) -> bool {
         return false;
     }
     // Its owner may have been at it in between, and have got more time.
-    if word.has(HoldWord::TAKEN) && until(hold) > now {
-        // SAFETY: as above.
-        unsafe { env.exchange(&raw mut (*hold).word, locked.0, word.0) };
-        return false;
+    if word.has(HoldWord::TAKEN) {
+        if is_needed(hold, now, slow) {
+            // SAFETY: as above.
+            unsafe { env.exchange(&raw mut (*hold).word, locked.0, word.0) };
+            return false;
+        }
+    } else if let Some(live) = env.hand(hand::HOLDS_LIVE) {
+        // SAFETY: from the environment.
+        unsafe { env.add(live, 1) };
     }
     true
+}
+
+/// Whether a taken hold's bytes are still needed.
+#[inline(always)]
+fn is_needed(hold: *mut Hold, now: u64, slow: u64) -> bool {
+    // SAFETY: from the environment.
+    let flags = unsafe { (&raw const (*hold).flags).read_volatile() };
+    let collected = flags & (HoldFlags::READ | HoldFlags::RESPONSE) == 0;
+    until(hold) > if collected { now.wrapping_add(slow) } else { now }
 }
 
 /// Forgets what was in it.

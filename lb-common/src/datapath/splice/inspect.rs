@@ -5,15 +5,13 @@
 
 use super::collect::Arrived;
 use super::hold::{self, Held};
-use crate::abi::{
-    AffinityRules, BindingKey, FlowState, FlowWord, HOLD_SLACK, Hold, OnMismatch, Outcome, Settings,
-    SpliceFlags,
-};
+use super::segment::{self, Segment};
+use crate::abi::{AffinityRules, BindingKey, HOLD_SLACK, Hold, OnMismatch, Outcome, Settings, SpliceFlags};
 use crate::affinity::head::Progress;
-use crate::affinity::{self, request, segment, text};
+use crate::affinity::{self, request, segment as part_of, text};
 use crate::datapath::flow::{self, Live};
-use crate::datapath::{Env, Verdict, answer, binding, count, nat};
-use crate::packet::opaque_offset;
+use crate::datapath::{Env, Verdict, binding, count, link, nat};
+use crate::packet::{flag, opaque_offset};
 
 #[inline(always)]
 pub(crate) fn run<E: Env>(env: &E) -> Verdict {
@@ -33,14 +31,32 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
         if strange {
             env.count(Outcome::Mismatch);
             if rules.on_mismatch == OnMismatch::Reset as u8 {
-                let word = flow::word_of(live.record);
-                let live = Live { word, ..live };
-                live.change(env, word.with(FlowWord::RESET).with_state(FlowState::Closed));
-                return answer::reset(env, packet, Outcome::Mismatch);
+                return reset(env, settings, &segment, &live);
             }
         }
     }
     nat::from_client(env, settings, packet, &live, now)
+}
+
+/// Makes the segment the client's reset: whether it is in place the backend judges, and it answers what the client sends
+/// again.
+#[inline(always)]
+fn reset<E: Env>(env: &E, settings: &Settings, segment: &Arrived, live: &Live) -> Verdict {
+    let Some(backend) = nat::owner(env, live) else { return count::end(env, Outcome::Raced) };
+    let ifindex = backend.hop.ifindex;
+    let reset = Segment { sequence: segment.sequence, acknowledgement: 0, window: 0, flags: flag::RST };
+    if segment::to_backend(env, live, &reset, 0, 0).is_none() {
+        return count::end(env, Outcome::NoHop);
+    }
+    live.advance(env, true, flag::RST);
+    if !live.is_same() {
+        return count::end(env, Outcome::Raced);
+    }
+    let verdict = link::transmit(env, settings, ifindex);
+    if verdict != Verdict::Drop {
+        env.count(Outcome::TurnedRound);
+    }
+    verdict
 }
 
 #[inline(always)]
@@ -70,7 +86,7 @@ fn scan<E: Env>(env: &E, rules: &AffinityRules, held: &mut Held) -> bool {
     if value.len == 0 {
         return false;
     }
-    let part = segment::part(&bytes, value, rules.delimiter, rules.index);
+    let part = part_of::part(&bytes, value, rules.delimiter, rules.index);
     if part.len == 0 {
         return false;
     }

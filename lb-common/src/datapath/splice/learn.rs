@@ -6,7 +6,8 @@
 use super::collect::{Arrived, Place};
 use super::hold::{self, Held};
 use crate::abi::{
-    AffinityRules, BindingKey, FlowWord, HOLD_LEN, HOLD_SLACK, Hold, HoldFlags, Outcome, Service, Settings,
+    AffinityRules, BindingKey, FlowState, FlowWord, HOLD_LEN, HOLD_SLACK, Hold, HoldFlags, Outcome, Service,
+    Settings, SpliceFlags,
 };
 use crate::affinity::head::{Head, Progress};
 use crate::affinity::{self, response, segment, text};
@@ -33,7 +34,7 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
 /// Reads on in the response.
 #[inline(always)]
 fn read<E: Env>(env: &E, settings: &Settings, rules: &AffinityRules, segment: &Arrived, live: &Live) {
-    let number = live.flow().hold;
+    let number = kept(env, live);
     let held = if number == 0 {
         hold::own(env, settings, live.reference)
     } else {
@@ -66,12 +67,36 @@ fn read<E: Env>(env: &E, settings: &Settings, rules: &AffinityRules, segment: &A
                 learn(env, settings, live, session);
             }
         }
-        Head::Incomplete if number != 0 => held.unlock(env),
+        Head::Incomplete if live.flow().hold == held.number => held.unlock(env),
         Head::Incomplete => keep(env, settings, segment, live, held),
         Head::NotHttp | Head::TooLong => {
             let_go(env, live, held);
             missed(env, live);
         }
+    }
+}
+
+/// The hold with the head's first segments, plus 1; 0 = none.
+#[inline(always)]
+fn kept<E: Env>(env: &E, live: &Live) -> u32 {
+    let number = live.flow().hold;
+    if live.word.state() == FlowState::Releasing {
+        // It has the request's bytes.
+        return 0;
+    }
+    if number != 0 && hold::is_lost(env, number, live.reference) {
+        forget(live);
+        return 0;
+    }
+    number
+}
+
+/// Notes that there is no hold.
+#[inline(always)]
+fn forget(live: &Live) {
+    if live.is_same() {
+        // SAFETY: from the environment; an established flow's hold is this program's.
+        unsafe { (&raw mut (*live.record).hold).write_volatile(0) };
     }
 }
 
@@ -109,9 +134,13 @@ fn scan<E: Env>(env: &E, rules: &AffinityRules, hold: *mut Hold) -> Head {
     }
 }
 
-/// Moves an incomplete head to a hold that stays.
-#[inline(always)]
+/// Moves an incomplete head to a hold that stays. Out of line for the sake of the stack.
+#[inline(never)]
 fn keep<E: Env>(env: &E, settings: &Settings, segment: &Arrived, live: &Live, own: Held) {
+    if live.word.state() == FlowState::Releasing {
+        own.free(env);
+        return missed(env, live);
+    }
     let now = env.now();
     let until = now.wrapping_add(settings.connect_timeout);
     let Some(mut held) = hold::claim(env, live.reference, until, now) else {
@@ -141,8 +170,9 @@ fn keep<E: Env>(env: &E, settings: &Settings, segment: &Arrived, live: &Live, ow
 /// Gives the hold back.
 #[inline(always)]
 fn let_go<E: Env>(env: &E, live: &Live, held: Held) {
-    // SAFETY: from the environment, and the hold is locked.
-    unsafe { (&raw mut (*live.record).hold).write_volatile(0) };
+    if live.flow().hold == held.number {
+        forget(live);
+    }
     held.free(env);
 }
 
@@ -191,15 +221,32 @@ fn learn<E: Env>(env: &E, settings: &Settings, live: &Live, session: u64) {
     let client = &flow.client;
     let service: Option<&Service> =
         choice::service_again(env, settings, &client.destination, client.destination_port, client.protocol);
-    let (Some(service), Some(backend)) = (service, nat::owner(env, live)) else { return };
-    let now = env.now();
+    let Some(service) = service else { return };
     let key = BindingKey::new(flow.service, session);
-    match binding::find_again(env, &key, now) {
-        Some(found) if found.word.backend() == flow.backend => binding::touch(&found, now, service.lifetime),
-        _ => {
-            let client = Client { address: &client.source, proved: true };
-            binding::bind(env, service, &key, (flow.backend, backend), client, now);
-            env.count(Outcome::Learnt);
-        }
+    if stays(env, service, live, &key) {
+        return;
     }
+    let Some(backend) = nat::owner(env, live) else { return };
+    let now = env.now();
+    let client = Client { address: &client.source, proved: true };
+    binding::bind(env, service, &key, (flow.backend, backend), client, now);
+    env.count(Outcome::Learnt);
+}
+
+/// Whether a session is bound to the flow's backend, or to another one and stays there. Out of line for the sake of the
+/// stack.
+#[inline(never)]
+fn stays<E: Env>(env: &E, service: &Service, live: &Live, key: &BindingKey) -> bool {
+    let (flow, now) = (live.flow(), env.now());
+    let Some(found) = binding::find_again(env, key, now) else { return false };
+    if found.word.backend() == flow.backend && found.word.slot_generation() == flow.backend_generation {
+        binding::touch(&found, now, service.lifetime);
+        return true;
+    }
+    // Whoever makes a backend say so could move any session whose name he knows.
+    if flow.splice & SpliceFlags::READ == 0 || binding::backend(env, found.word).is_none() {
+        return false;
+    }
+    env.count(Outcome::Mismatch);
+    true
 }

@@ -3,12 +3,13 @@
 use super::collect::{self, Way};
 use super::hold::{self, Held};
 use crate::abi::{
-    Affinity, AffinityRules, HOLD_LEN, Hold, HoldFlags, MAX_PATH_RULES, Named, Outcome, Reading, Said,
-    Service, program,
+    Affinity, AffinityRules, FlowState, HOLD_LEN, Hold, HoldFlags, MAX_PATH_RULES, Named, Outcome, Reading,
+    Said, Service, program,
 };
-use crate::affinity::head::{Head, Method, Progress};
+use crate::affinity::head::{Head, Progress};
 use crate::affinity::ticket::{self, Check, Kind, Ticket};
 use crate::affinity::{self, Bytes, Span, pair, path, payload, request, route, segment, text};
+use crate::datapath::scratch::again;
 use crate::datapath::{Env, Verdict, choice, count, flow};
 
 #[inline(always)]
@@ -29,7 +30,10 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
         return count::end(env, Outcome::NotHeld);
     };
     if held.get().flags & HoldFlags::READ != 0 {
-        // Another CPU has read it to its end in between.
+        // It has been read to its end before; where nobody connected, that did not come to pass.
+        if live.word.state() == FlowState::Collecting {
+            return collect::go_on(env, &live, held, again::FIRST, program::CONNECT);
+        }
         held.unlock(env);
         return count::end(env, Outcome::Held);
     }
@@ -39,7 +43,7 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
             return collect::own(env, &way, &live, held);
         }
         // No more will come, or there is no room for it: what is there is all that there is to go by.
-        cut_short(env, &way, service, &mut held);
+        cut_short(env, &way, service, &mut held, is_last);
     }
     let hold = held.get_mut();
     hold.flags |= HoldFlags::READ;
@@ -83,18 +87,25 @@ fn scan<E: Env>(env: &E, way: &Way<'_>, service: &Service, held: &mut Held) -> b
     true
 }
 
-/// Decides by what is there: no more will come.
+/// Decides by what is there: no more will come. That no hold was free has been counted.
 #[inline(always)]
-fn cut_short<E: Env>(env: &E, way: &Way<'_>, service: &Service, held: &mut Held) {
-    let payload = service.affinity == Affinity::Payload as u8;
-    let outcome = if payload { Outcome::PayloadShort } else { Outcome::NotHttp };
-    fall_back(env, way, service, held.get_mut(), outcome);
+fn cut_short<E: Env>(env: &E, way: &Way<'_>, service: &Service, held: &mut Held, is_last: bool) {
+    if is_last {
+        let payload = service.affinity == Affinity::Payload as u8;
+        env.count(if payload { Outcome::PayloadShort } else { Outcome::NotHttp });
+    }
+    follow_fallback(way, service, held.get_mut());
 }
 
 /// Nothing that can be used: the key is that of the client's address or of the connection.
 #[inline(always)]
 fn fall_back<E: Env>(env: &E, way: &Way<'_>, service: &Service, hold: &mut Hold, outcome: Outcome) {
     env.count(outcome);
+    follow_fallback(way, service, hold);
+}
+
+#[inline(always)]
+fn follow_fallback(way: &Way<'_>, service: &Service, hold: &mut Hold) {
     hold.said = Said::Nothing as u32;
     hold.session = fallback(way, service);
 }
@@ -120,10 +131,6 @@ fn complete<E: Env, B: Bytes>(
     progress: &Progress,
     hold: &mut Hold,
 ) {
-    match progress.method() {
-        Method::Get | Method::Head => hold.flags |= HoldFlags::SAFE,
-        Method::Other => {}
-    }
     let rules = way.rules;
     let count = if rules.path_count < MAX_PATH_RULES { rules.path_count } else { MAX_PATH_RULES };
     if count != 0
@@ -155,13 +162,14 @@ fn complete<E: Env, B: Bytes>(
 /// A segment that names servers. Each step is out of line for the sake of the stack.
 #[inline(always)]
 fn named<E: Env>(env: &E, service: &Service, rules: &AffinityRules, hold: &mut Hold, part: &Span) {
+    let servers = servers(env, rules, hold);
     let (mut places, mut count) = ([0; 2], 0);
     if rules.reading == Reading::Pair as u8 {
         let sealed = sealed(env, service, hold, part, Kind::Pair);
         if sealed == FORGED {
             return;
         }
-        let pair = pair_of(env, rules, hold);
+        let pair = pair_of(env, servers, hold);
         if pair != NONE {
             let (smaller, larger) = (pair as u32, (pair >> 32) as u32);
             places = if sealed == GENUINE_TURNED { [larger, smaller] } else { [smaller, larger] };
@@ -175,7 +183,7 @@ fn named<E: Env>(env: &E, service: &Service, rules: &AffinityRules, hold: &mut H
         } else {
             mark(env, hold, part);
         }
-        let place = route_of(env, rules, hold);
+        let place = route_of(env, servers, hold);
         if place != NONE {
             places[0] = place as u32;
             count = 1;
@@ -184,7 +192,7 @@ fn named<E: Env>(env: &E, service: &Service, rules: &AffinityRules, hold: &mut H
     let mut i = 0;
     while i < 2 {
         if i < count
-            && let Some(server) = env.server(rules.servers.wrapping_add(places[i as usize]))
+            && let Some(server) = env.server(servers.first.wrapping_add(places[i as usize]))
         {
             hold.named[i as usize] = Named { slot: server.backend, generation: server.generation };
         }
@@ -195,6 +203,22 @@ fn named<E: Env>(env: &E, service: &Service, rules: &AffinityRules, hold: &mut H
         env.count(Outcome::SegmentUnknown);
     } else {
         hold.said = Said::Servers as u32;
+    }
+}
+
+/// The servers that a segment may name.
+#[derive(Clone, Copy)]
+struct Servers {
+    first: u32,
+    count: u32,
+}
+
+/// Those of the pool that the request chose.
+#[inline(always)]
+fn servers<E: Env>(env: &E, rules: &AffinityRules, hold: &Hold) -> Servers {
+    match env.path_rule(rules.paths.wrapping_add(hold.path).wrapping_sub(1)) {
+        Some(rule) if hold.path != 0 => Servers { first: rule.servers, count: rule.server_count as u32 },
+        Some(_) | None => Servers { first: rules.servers, count: rules.server_count },
     }
 }
 
@@ -241,9 +265,9 @@ fn mark<E: Env>(env: &E, hold: &mut Hold, part: &Span) {
 
 /// Place of the server with the mark noted, or [`NONE`].
 #[inline(never)]
-fn route_of<E: Env>(env: &E, rules: &AffinityRules, hold: &Hold) -> u64 {
-    let mark = |i: u32| env.server(rules.servers.wrapping_add(i)).map(|server| server.mark);
-    match route::find(&bytes(env, hold), hold.progress[NUMBER], rules.server_count, mark) {
+fn route_of<E: Env>(env: &E, servers: Servers, hold: &Hold) -> u64 {
+    let mark = |i: u32| env.server(servers.first.wrapping_add(i)).map(|server| server.mark);
+    match route::find(&bytes(env, hold), hold.progress[NUMBER], servers.count, mark) {
         Some(place) => place as u64,
         None => NONE,
     }
@@ -251,8 +275,8 @@ fn route_of<E: Env>(env: &E, rules: &AffinityRules, hold: &Hold) -> u64 {
 
 /// Places of the two servers with the sum noted, that of the smaller number in the lower half, or [`NONE`].
 #[inline(never)]
-fn pair_of<E: Env>(env: &E, rules: &AffinityRules, hold: &Hold) -> u64 {
-    let mark = |i: u32| env.server(rules.servers.wrapping_add(i)).map(|server| server.mark);
-    let pair = pair::find(&bytes(env, hold), hold.progress[NUMBER], rules.server_count, mark);
+fn pair_of<E: Env>(env: &E, servers: Servers, hold: &Hold) -> u64 {
+    let mark = |i: u32| env.server(servers.first.wrapping_add(i)).map(|server| server.mark);
+    let pair = pair::find(&bytes(env, hold), hold.progress[NUMBER], servers.count, mark);
     if pair.matches == 1 { pair.smaller as u64 | (pair.larger as u64) << 32 } else { NONE }
 }

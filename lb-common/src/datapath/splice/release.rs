@@ -10,6 +10,11 @@ const ROUND: u32 = 64;
 /// Behind the last byte of a hold's front and stream.
 const END: u32 = (HOLD_FRONT + HOLD_LEN) as u32;
 
+/// Bytes in a segment that every host takes and every way has room for (RFC 9293 section 3.7.1).
+pub(crate) const LEAST_V4: u16 = 536;
+/// The same over IPv6.
+pub(crate) const LEAST_V6: u16 = 1_220;
+
 /// Held bytes that go in one packet.
 #[derive(Clone, Copy)]
 pub(crate) struct Chunk {
@@ -78,13 +83,30 @@ pub(crate) fn acknowledge(held: &mut Held, acknowledgement: u32, flow: &Flow) {
     let start = flow.start;
     let hold = held.get_mut();
     let position = acknowledgement.wrapping_sub(start.wrapping_sub(hold.front));
-    let end = hold.front.wrapping_add(hold.len);
-    // A FIN has a number, too.
-    let ended = hold.flags & HoldFlags::FIN != 0 && position == end.wrapping_add(1);
-    let position = if ended { end } else { position };
-    if position > hold.acknowledged && position <= hold.sent {
-        hold.acknowledged = position;
+    // What follows the held bytes is acknowledged with them: a FIN, or what the client has sent since.
+    if position.wrapping_sub(hold.acknowledged) as i32 > 0 {
+        hold.acknowledged = if position < hold.sent { position } else { hold.sent };
+        hold.flags &= !HoldFlags::AGAIN;
     }
+}
+
+/// Notes that what the backend has not acknowledged is to be sent again. At the second time, it goes in packets that pass
+/// any router: nobody tells the balancer that a larger one did not.
+#[inline(always)]
+pub(crate) fn repeated(held: &mut Held, v4: bool) {
+    let hold = held.get_mut();
+    let least = if v4 { LEAST_V4 } else { LEAST_V6 };
+    if hold.flags & HoldFlags::AGAIN != 0 && (hold.mss == 0 || hold.mss > least) {
+        hold.mss = least;
+    }
+    hold.flags |= HoldFlags::AGAIN;
+}
+
+/// Whether the backend has acknowledged all that it was sent, and there is more.
+#[inline(always)]
+pub(crate) fn waits(held: &Held) -> bool {
+    let hold = held.get();
+    !sent(held) && hold.acknowledged >= hold.sent
 }
 
 /// Whether the backend has yet to acknowledge bytes that the client cannot send again.

@@ -2,21 +2,16 @@
 
 use super::hold::{self, Held};
 use super::options::{self, SynSays};
-use super::release::{self, Chunk};
+use super::release::{self, Chunk, LEAST_V4, LEAST_V6};
 use super::segment::{self, Segment};
 use super::translate;
 use crate::abi::{BindingKey, Flow, FlowState, FlowWord, Outcome, Settings, SpliceFlags, program};
 use crate::datapath::binding::Client;
 use crate::datapath::flow::{self, Live};
-use crate::datapath::scratch::{Packet, again, part, to_service};
+use crate::datapath::scratch::{Packet, again, to_service};
 use crate::datapath::{Env, Verdict, answer, binding, choice, count, frame, link, nat};
 use crate::packet::{Tcp, flag};
 use crate::splice::{Attempt, SynCookie, window_to_backend};
-
-/// What a backend takes that says nothing (RFC 9293 section 3.7.1).
-const DEFAULT_V4: u16 = 536;
-/// The same over IPv6.
-const DEFAULT_V6: u16 = 1_220;
 
 /// A backend's segment.
 #[derive(Clone, Copy)]
@@ -57,9 +52,6 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     let (Some(live), Some(said)) = (flow::by_ref(env, reference, now), Said::read(env, packet)) else {
         return count::end(env, Outcome::Raced);
     };
-    if packet.part != part::WHOLE {
-        return count::end(env, Outcome::Fragment);
-    }
     match live.word.state() {
         FlowState::Connecting => connecting(env, settings, packet, &live, &said),
         FlowState::Releasing => releasing(env, packet, &live, &said),
@@ -165,8 +157,8 @@ fn accepted<E: Env>(
     };
     let v4 = live.flow().client.source.is_v4();
     let mss = match (says.mss(), v4) {
-        (0, true) => DEFAULT_V4,
-        (0, false) => DEFAULT_V6,
+        (0, true) => LEAST_V4,
+        (0, false) => LEAST_V6,
         (mss, _) => mss,
     };
     let hold = held.get_mut();
@@ -235,8 +227,11 @@ fn bind<E: Env>(env: &E, settings: &Settings, live: &Live) -> bool {
 #[inline(always)]
 fn releasing<E: Env>(env: &E, packet: &Packet, live: &Live, said: &Said) -> Verdict {
     if said.flags & flag::RST != 0 {
-        live.advance(env, false, said.flags);
-        hold::abandon(env, live);
+        // The client judges it; what is held only goes with one that has the next number.
+        if said.sequence == live.flow().answer.wrapping_add(1) {
+            hold::abandon(env, live);
+            super::step(env, live, FlowState::Releasing, FlowState::Closed, FlowWord::RESET);
+        }
         return translated(env);
     }
     let number = live.flow().hold;
@@ -245,7 +240,7 @@ fn releasing<E: Env>(env: &E, packet: &Packet, live: &Live, said: &Said) -> Verd
             return count::end(env, Outcome::Swallowed);
         }
         // Bytes that only the hold had are gone, and the connection with them: the client is told with its next segment.
-        live.advance(env, false, flag::RST);
+        super::step(env, live, FlowState::Releasing, FlowState::Closed, FlowWord::RESET);
         return answer::reset(env, packet, Outcome::Swallowed);
     };
     if said.flags & flag::ACK != 0 {
@@ -262,16 +257,19 @@ fn releasing<E: Env>(env: &E, packet: &Packet, live: &Live, said: &Said) -> Verd
         let chunk = release::next(env, &held, room);
         return send(env, live, held, &chunk, false);
     }
-    live.advance(env, false, said.flags);
+    if said.flags & flag::FIN != 0 {
+        super::step(env, live, FlowState::Releasing, FlowState::Releasing, FlowWord::FIN_SERVER);
+    }
     if release::done(&held) {
         settle(env, live);
         held.free(env);
-        // Its data begins a response.
-        if !said.is_bare && live.flow().splice & SpliceFlags::LEARN != 0 {
-            return super::go_on(env, program::LEARN, live.reference);
-        }
     } else {
         held.unlock(env);
+    }
+    // Its first data begins a response.
+    let asked = live.word.has(FlowWord::ASKED);
+    if !said.is_bare && asked && live.flow().splice & SpliceFlags::LEARN != 0 {
+        return super::go_on(env, program::LEARN, live.reference);
     }
     translated(env)
 }
@@ -291,8 +289,12 @@ fn translated<E: Env>(env: &E) -> Verdict {
 fn settle<E: Env>(env: &E, live: &Live) {
     // SAFETY: from the environment, and the hold is locked.
     unsafe { (*live.record).hold = 0 };
-    let ended = flow::word_of(live.record).has(FlowWord::FIN_CLIENT);
-    let next = if ended { FlowState::Closing } else { FlowState::Established };
+    let word = flow::word_of(live.record);
+    let next = match (word.has(FlowWord::FIN_CLIENT), word.has(FlowWord::FIN_SERVER)) {
+        (false, false) => FlowState::Established,
+        (true, false) | (false, true) => FlowState::Closing,
+        (true, true) => FlowState::Closed,
+    };
     super::step(env, live, FlowState::Releasing, next, 0);
 }
 

@@ -100,7 +100,7 @@ pub(crate) fn secret_missing(file: &str, error: &config::SecretError) -> ApiErro
         chain(error),
         file,
         "a secret",
-        &format!("what ran before goes on; {}", error.hint()),
+        format!("what ran before goes on; {}", error.hint()),
     )
 }
 

@@ -72,8 +72,9 @@ pub(super) fn check(service: &Service, owner: &Owner<'_>) -> Checked {
 /// Keys that mean nothing with that kind of affinity.
 fn misplaced(kind: AffinityKind, table: &AffinityTable, owner: &Owner<'_>) {
     use AffinityKind::{HttpCookie, Payload, QuicCid, SourceIp};
+    type Key<'a> = (&'a str, Option<Range<usize>>, &'a [AffinityKind]);
     let by_address = matches!(table.fallback.get(), Some(FallbackWord::SourceIp));
-    let keys: [(&str, Option<Range<usize>>, &[AffinityKind]); 13] = [
+    let keys: [Key<'_>; 13] = [
         ("prefix-v4", table.prefix_v4.span(), &[SourceIp]),
         ("prefix-v6", table.prefix_v6.span(), &[SourceIp]),
         ("cookie", table.cookie.span(), &[HttpCookie]),

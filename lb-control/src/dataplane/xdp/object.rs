@@ -9,7 +9,7 @@ use super::{
 use crate::dataplane::{Error, Operation, Result, Sizes, clock, cpus};
 use aya::{
     Ebpf, EbpfLoader, TestRun, TestRunOptions,
-    programs::{ProgramError, SchedClassifier, Xdp as XdpProgram},
+    programs::{Program, ProgramError, Xdp as XdpProgram},
 };
 use lb_common::abi::{
     BindingRecord, RECORDS_PER_RUN, RecordResult, SCHEMA_VERSION, Settings, SettingsFlags, SweepReport,
@@ -18,7 +18,10 @@ use lb_common::abi::{
 use std::{
     cell::Cell,
     io,
+    num::NonZero,
     os::fd::{AsFd, BorrowedFd},
+    sync::{Mutex, MutexGuard, PoisonError},
+    thread,
 };
 
 /// What the object is called in messages.
@@ -55,18 +58,7 @@ impl Generation {
         let mut object =
             loader.load(OBJECT).map_err(|source| Error::Load { program: NAME, source: Box::new(source) })?;
         let mut tables = Tables::take(&mut object, &next)?;
-        for name in program_names() {
-            xdp(&mut object, name)?
-                .load()
-                .map_err(|source| Error::Load { program: name, source: Box::new(source) })?;
-        }
-        let load_error = |source| Error::Load { program: program::FILL, source: Box::new(source) };
-        let fill = object.program_mut(program::FILL);
-        let fill: &mut SchedClassifier = fill
-            .ok_or(Error::Object { kind: "program", name: program::FILL })?
-            .try_into()
-            .map_err(load_error)?;
-        fill.load().map_err(load_error)?;
+        load_programs(&mut object)?;
         for (place, name) in program::TAIL_CALLS {
             let target = xdp(&mut object, name)?.fd().map_err(run_error(name))?;
             tables.programs.set(place, target, 0).map_err(|error| {
@@ -193,6 +185,48 @@ impl Generation {
 fn program_names() -> impl Iterator<Item = &'static str> {
     let tail_calls = program::TAIL_CALLS.into_iter().map(|(_, name)| name);
     tail_calls.chain([program::SWEEP, program::APPLY, program::ENTRY])
+}
+
+/// Loads every program, several at once: the kernel takes seconds to check them all.
+fn load_programs(object: &mut Ebpf) -> Result<()> {
+    let names: Vec<&'static str> = program_names().chain([program::FILL]).collect();
+    let waiting: Vec<(&'static str, &mut Program)> = object
+        .programs_mut()
+        .filter_map(|(found, program)| names.iter().find(|&&name| name == found).map(|&name| (name, program)))
+        .collect();
+    if let Some(&name) = names.iter().find(|&&name| waiting.iter().all(|(found, _)| *found != name)) {
+        return Err(Error::Object { kind: "program", name });
+    }
+    let threads = thread::available_parallelism().map_or(1, NonZero::get).min(waiting.len());
+    let (waiting, failure) = (Mutex::new(waiting), Mutex::new(None));
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let Some((name, program)) = lock(&waiting).pop() else { break };
+                    if let Err(source) = load_program(program) {
+                        let error = Error::Load { program: name, source: Box::new(source) };
+                        lock(&failure).get_or_insert(error);
+                        lock(&waiting).clear();
+                    }
+                }
+            });
+        }
+    });
+    failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+}
+
+/// What is behind the lock; nothing that is done under these locks can leave it half done.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn load_program(program: &mut Program) -> std::result::Result<(), ProgramError> {
+    match program {
+        Program::Xdp(program) => program.load(),
+        Program::SchedClassifier(program) => program.load(),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
 }
 
 fn xdp<'a>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut XdpProgram> {

@@ -45,6 +45,7 @@ pub(super) struct Tables {
 pub(super) struct Descriptors {
     pub(super) backends: OwnedFd,
     pub(super) statuses: OwnedFd,
+    pub(super) arena: OwnedFd,
     pub(super) affinities: OwnedFd,
     pub(super) quic: OwnedFd,
     pub(super) bindings: OwnedFd,
@@ -64,6 +65,7 @@ impl Tables {
             descriptors: Descriptors {
                 backends: open(map::BACKENDS)?,
                 statuses: open(map::STATUS)?,
+                arena: open(map::ARENA)?,
                 affinities: open(map::AFFINITIES)?,
                 quic: open(map::QUIC)?,
                 bindings: open(map::BINDINGS)?,

@@ -61,8 +61,8 @@ forward! {
     put_backend(slot: u16, backend: &Backend) -> ();
     statuses() -> Vec<u64>;
     put_status(word: u32, bits: u64) -> ();
-    arena(chunk: u32) -> ArenaChunk;
-    put_arena(chunk: u32, content: &ArenaChunk) -> ();
+    arena(start: u32, count: u32) -> Vec<ArenaChunk>;
+    put_arena(start: u32, chunks: &[ArenaChunk]) -> ();
     affinities() -> Vec<(u16, AffinityRules)>;
     put_affinity(slot: u16, rules: &AffinityRules) -> ();
     servers(start: u32, count: u32) -> Vec<Server>;
@@ -94,6 +94,8 @@ forward! {
     sweep(request: &SweepRequest) -> SweepReport;
     events(limit: usize) -> Vec<BindingEvent>;
 }
+
+mod marks;
 
 fn desired(services: Vec<ServiceSpec>) -> Desired {
     Desired {

@@ -1,6 +1,7 @@
 //! The way from what stands to what is wanted.
 
 use super::arena::FreeList;
+use super::filling::{Filled, Tables};
 use super::{Layout, LayoutError, Made, NO_TABLE, Place, Source, Standing, Stretch, arena_chunks};
 use crate::pool::table::{Selection, Share};
 use crate::pool::{Desired, PoolSpec, ServiceSpec, mark, row};
@@ -111,21 +112,27 @@ impl ServicePlan {
 pub(super) fn make(layout: &Layout, desired: &Desired) -> Result<Plan, LayoutError> {
     let pools = desired.pools();
     check(desired, &pools)?;
-    let mut next = layout.clone();
+    let mut next = Layout {
+        arena_chunks: layout.arena_chunks,
+        backends: layout.backends.clone(),
+        services: BTreeMap::new(),
+        service_slots: layout.service_slots.clone(),
+    };
     let owner = |pool: &PoolSpec, number| (pool.service.id, number);
     let wanted: BTreeSet<(u32, u64)> = pools
         .iter()
         .flat_map(|pool| pool.service.backends.iter().map(move |backend| owner(pool, backend.number)))
         .collect();
     let mut gaps = Gaps::beside(layout);
-    next.services = BTreeMap::new();
     let mut services: Vec<ServicePlan> = Vec::with_capacity(pools.len());
+    let mut tables = Tables::new(layout, &pools);
     for service in &desired.services {
         let own = services.len();
         let mut paths = Vec::new();
         for pool in service.pools() {
             let slot = pool.prefix.as_ref().map(|_| services[own].slot);
-            let plan = place_service(layout, &mut next, &mut gaps, desired, &pool, slot);
+            let selection = tables.next();
+            let plan = place_service(layout, &mut next, &mut gaps, desired, (&pool, slot, selection));
             let plan = plan.map_err(|error| match error {
                 // The arena may be large enough but fragmented; a new one of that size is neither.
                 LayoutError::ArenaFull { service, run, chunks, .. } => match arena_chunks(desired) {
@@ -222,8 +229,7 @@ fn place_service(
     next: &mut Layout,
     gaps: &mut Gaps,
     desired: &Desired,
-    pool: &PoolSpec,
-    of_service: Option<u16>,
+    (pool, of_service, selection): (&PoolSpec, Option<u16>, Option<Filled>),
 ) -> Result<ServicePlan, LayoutError> {
     let service = &pool.service;
     let busy = |what| LayoutError::SlotsBusy { service: service.name.clone(), what };
@@ -246,7 +252,9 @@ fn place_service(
     members.sort_unstable();
     let (shares, slots) = members.into_iter().unzip();
     let old = standing.and_then(|standing| standing.place.as_ref());
-    let (place, contents) = place_table(old, &mut gaps.arena, service, shares, slots, layout.arena_chunks)?;
+    let source = Source { shares, slots };
+    let (place, contents) =
+        place_table(old, &mut gaps.arena, service, (source, selection), layout.arena_chunks)?;
     let (table, mask, members, member_count) = place
         .as_ref()
         .map(|place| (place.region.slot(), place.mask, place.members, place.count))
@@ -278,20 +286,19 @@ fn place_table(
     old: Option<&Place>,
     free: &mut FreeList,
     service: &ServiceSpec,
-    shares: Vec<Share>,
-    slots: Vec<u16>,
+    (source, selection): (Source, Option<Filled>),
     arena_chunks: u32,
 ) -> Result<(Option<Place>, Option<Vec<u16>>), LayoutError> {
-    let count = shares.len() as u32;
+    let count = source.shares.len() as u32;
     if count == 0 {
         return Ok((None, None));
     }
-    let source = Source { shares, slots };
     if let Some(old) = old.filter(|old| old.made == Made::From(source.clone())) {
         return Ok((Some(old.clone()), None));
     }
     let Source { shares, slots } = &source;
-    let selection = Selection::new(shares.iter().copied())
+    let selection = selection
+        .unwrap_or_else(|| Selection::new(shares.iter().copied()))
         .map_err(|source| LayoutError::Pool { service: service.name.clone(), source })?;
     let size = selection.slots().len() as u32;
     let table = selection.slots().iter().map(|&place| slots[usize::from(place)]);

@@ -183,7 +183,7 @@ fn busy_slots_are_told_apart_from_too_many() {
 #[test]
 fn arenas_hold_every_table_twice() {
     assert_eq!(arena_chunks(&desired([])), Ok(MIN_ARENA_CHUNKS));
-    assert_eq!(arena_chunks(&desired([service(1, &[(1, 1), (2, 1_000_000)])])), Ok(16_384));
+    assert_eq!(arena_chunks(&desired([service(1, &[(1, 1), (2, 1_000_000)])])), Ok(10_240));
     let large = desired((0..200).map(|id| service(id, &[(1, 1), (2, 1_000_000)])));
     assert_eq!(arena_chunks(&large), Err(LayoutError::ArenaTooLarge { needed: 200 * 2 * 4_097 }));
 }

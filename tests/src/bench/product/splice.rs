@@ -96,7 +96,7 @@ fn joined(rig: &Rig, product: &Product, what: &str, many: &str) -> Result<Templa
     let count = match many {
         "1-flow" => 1,
         "32k-flows" => flows(product).min(1 << 15),
-        _ => flows(product).min(1 << 20),
+        _ => 1 << (product.settings.flows - taken(product)).ilog2(),
     };
     let backend = join(rig, product, count)?;
     let (frame, at) = if what == "established-back" {
@@ -123,6 +123,11 @@ fn request(at: usize) -> Vec<u8> {
     text
 }
 
+/// Places that the cases of other services may take.
+fn taken(product: &Product) -> u32 {
+    PLACES.min(product.settings.flows / 2)
+}
+
 /// Puts so many joined connections into the tables; answers the address of their backend.
 fn join(rig: &Rig, product: &Product, count: u32) -> Result<SocketAddr> {
     let planned = product.plan.service("splice").context("no service splice")?;
@@ -130,7 +135,7 @@ fn join(rig: &Rig, product: &Product, count: u32) -> Result<SocketAddr> {
     let slot = backend.context("the service has no backend")?;
     let backend = product.plan.backends[slot];
     let link = rig.link();
-    let place = half_open_len(product.settings.flows) + PLACES.min(product.settings.flows / 2);
+    let place = half_open_len(product.settings.flows) + taken(product);
     let SocketAddr::V4(first) = client(false) else { return Ok(planned.address) };
     let now = monotonic()?;
     let mut index = HashMap::<_, FlowKey, FlowRef>::try_from(again(product, map::FLOW_INDEX)?)?;

@@ -9,7 +9,7 @@ use crate::abi::{
 };
 use crate::datapath::flow::{self, Live, Room};
 use crate::datapath::scratch::again;
-use crate::datapath::{Env, Insert, Verdict, answer, count, frame};
+use crate::datapath::{Env, Insert, Verdict, answer, count, frame, nat};
 use crate::packet::Ethernet;
 use crate::splice::SynCookie;
 
@@ -118,6 +118,7 @@ fn fill<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived, live: &Live, held: &H
     record.client_mac = client_mac;
     record.local_mac = local_mac;
     record.window = segment.window;
+    record.client_mtu = nat::client_mtu(env);
     record.ifindex = env.ingress();
     record.tags = packet.tags;
     record.answer = 0;

@@ -22,9 +22,17 @@ pub(super) fn run<E: Env>(env: &E, way: &Way<'_>, service: &Service, segment: &A
             back(env, way, numbers, window(way, segment), flag::FIN | flag::ACK, Outcome::IdleAnswered)
         }
         Proof::First => count::end(env, Outcome::HandshakeDone),
+        Proof::Early | Proof::Wrong if is_last(env, way, segment) => count::end(env, Outcome::HandshakeDone),
         Proof::Early => early(env, way, segment),
-        Proof::Wrong => wrong(env, way, segment),
+        Proof::Wrong => wrong(env, way),
     }
+}
+
+/// Whether it is the last acknowledgement of a connection without a request, where both FINs count.
+#[inline(always)]
+fn is_last<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived) -> bool {
+    let last = 1_u32.wrapping_neg();
+    segment.len == 0 && !segment.has(flag::FIN) && judge(env, way, segment, last, last) == Proof::First
 }
 
 /// A segment that does not follow the SYN: ahead of the first one, behind a head that took too long, or a sign of life.
@@ -43,12 +51,7 @@ fn early<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived) -> Verdict {
 
 /// A segment that acknowledges no cookie of its connection.
 #[inline(always)]
-fn wrong<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived) -> Verdict {
-    // The last acknowledgement of a connection without a request: both FINs count.
-    let last = 1_u32.wrapping_neg();
-    if segment.len == 0 && !segment.has(flag::FIN) && judge(env, way, segment, last, last) == Proof::First {
-        return count::end(env, Outcome::HandshakeDone);
-    }
+fn wrong<E: Env>(env: &E, way: &Way<'_>) -> Verdict {
     if way.settings.flags & SettingsFlags::MIGRATING != 0 {
         return count::end(env, Outcome::Migrating);
     }

@@ -2,13 +2,13 @@
 
 use super::super::hold::{self, Held};
 use super::super::segment::{self, Segment};
-use super::super::{release, translate};
-use super::{Arrived, Place, Way, acknowledge, append, end, give_up, go_on, missing, note};
-use crate::abi::{FlowState, HoldFlags, Outcome, program};
+use super::super::{release, step, translate};
+use super::{Arrived, Place, Unfit, Way, acknowledge, append, end, give_up, go_on, missing, note, unfit};
+use crate::abi::{FlowState, FlowWord, HOLD_SLACK, Hold, HoldFlags, Outcome, program};
 use crate::datapath::flow::{self, Live};
 use crate::datapath::scratch::again;
 use crate::datapath::{Env, Verdict, count, forward, nat};
-use crate::packet::flag;
+use crate::packet::{flag, unknown_zero};
 use crate::splice::window_to_backend;
 
 #[inline(always)]
@@ -38,23 +38,28 @@ fn connecting<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived, live: &Live) ->
     let Some(mut held) = hold::lock(env, number, live.reference) else {
         return missing(env, way, live);
     };
-    if segment.has(flag::RST) {
-        return give_up(env, live, held);
+    match unfit(live.flow(), segment, held.get().next()) {
+        Some(Unfit::Ends) => return give_up(env, live, held),
+        Some(Unfit::Lost(outcome)) => {
+            held.unlock(env);
+            return count::end(env, outcome);
+        }
+        None => {}
     }
     let place = Place::of(held.get(), segment);
-    let before = held.get().start.wrapping_add(held.get().len);
-    let held_fin = held.get().flags & HoldFlags::FIN != 0;
+    // Whatever the client sends again is what it has waited for.
+    let repeated = unfollowed(segment, repeats(held.get(), segment));
     let taken = place == Place::Next && append::run(env, way.settings, way.packet, segment, &mut held);
-    let ended = segment.ends(held.get()) && !held_fin;
-    if taken || ended {
+    let taken = unfollowed(segment, taken || is_new_end(held.get(), segment));
+    if taken {
         note(&mut held, segment);
     }
-    // Whatever the client sends again is what it has waited for.
-    let repeated = segment.len != 0 && segment.sequence.wrapping_sub(before) as i32 <= -1;
     if repeated {
         let hold = held.get();
         let owned = hold.start.wrapping_add(hold.owned);
-        if segment.sequence.wrapping_add(segment.len).wrapping_sub(owned) as i32 <= 0 {
+        if !segment.has(flag::FIN)
+            && segment.sequence.wrapping_add(segment.len).wrapping_sub(owned) as i32 <= 0
+        {
             held.unlock(env);
             return acknowledge(env, way, live.flow(), owned, Outcome::HeadAcknowledged);
         }
@@ -63,7 +68,7 @@ fn connecting<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived, live: &Live) ->
     held.unlock(env);
     count::end(
         env,
-        if taken || ended {
+        if taken {
             Outcome::Held
         } else if segment.len == 0 {
             Outcome::HandshakeDone
@@ -73,13 +78,43 @@ fn connecting<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived, live: &Live) ->
     )
 }
 
+/// A truth that the verifier does not follow: ways that only differ in it are looked at once.
+#[inline(always)]
+fn unfollowed(segment: &Arrived, truth: bool) -> bool {
+    truth as usize | unknown_zero(segment.window as u8) != 0
+}
+
+/// Whether a segment begins with something that is held: a byte, or the FIN of a client that has nothing else to send.
+#[inline(always)]
+fn repeats(hold: &Hold, segment: &Arrived) -> bool {
+    let known = segment.sequence.wrapping_sub(hold.start);
+    if segment.len == 0 {
+        segment.has(flag::FIN) && hold.flags & HoldFlags::FIN != 0 && known == hold.len
+    } else {
+        known < hold.len
+    }
+}
+
+/// Whether a segment brings the FIN behind what is held.
+#[inline(always)]
+fn is_new_end(hold: &Hold, segment: &Arrived) -> bool {
+    hold.flags & HoldFlags::FIN == 0 && segment.ends(hold)
+}
+
 /// While the backend has not answered, and the request was read without being kept.
 #[inline(always)]
 fn without<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived, live: &Live) -> Verdict {
     let flow = live.flow();
-    if segment.has(flag::RST) {
-        end(env, live);
-        return count::end(env, Outcome::GivenUp);
+    // How many bytes there were is not known: one segment's at most.
+    let far = segment.sequence.wrapping_sub(flow.start);
+    let next = if far <= HOLD_SLACK as u32 { segment.sequence } else { flow.start };
+    match unfit(flow, segment, next) {
+        Some(Unfit::Ends) => {
+            end(env, live);
+            return count::end(env, Outcome::GivenUp);
+        }
+        Some(Unfit::Lost(outcome)) => return count::end(env, outcome),
+        None => {}
     }
     if segment.len == 0 || segment.sequence != flow.start {
         return count::end(env, if segment.len == 0 { Outcome::HandshakeDone } else { Outcome::NotHeld });
@@ -102,31 +137,43 @@ fn releasing<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived, live: &Live) -> 
     let Some(mut held) = hold::lock(env, live.flow().hold, live.reference) else {
         return missing(env, way, live);
     };
-    if segment.has(flag::RST) {
-        held.free(env);
-        live.advance(env, true, segment.flags);
+    if segment.flags & (flag::SYN | flag::ACK | flag::RST) != flag::ACK {
+        // The backend judges it; what is held only goes with a reset that has the next number.
+        if segment.has(flag::RST) && segment.sequence == held.get().next() {
+            held.free(env);
+            end(env, live);
+        } else {
+            held.unlock(env);
+        }
         return pass_on(env, way, live);
     }
     let place = Place::of(held.get(), segment);
-    let before = held.get().start.wrapping_add(held.get().len);
-    let repeated = segment.len != 0 && segment.sequence.wrapping_sub(before) as i32 <= -1;
+    let repeated = unfollowed(segment, repeats(held.get(), segment));
     if !release::sent(&held) {
         // Nothing may overtake what is held.
         let taken = place == Place::Next && append::run(env, way.settings, way.packet, segment, &mut held);
-        let ended = segment.ends(held.get()) && held.get().flags & HoldFlags::FIN == 0;
+        let taken = unfollowed(segment, taken || is_new_end(held.get(), segment));
         note(&mut held, segment);
-        if !repeated && segment.len != 0 || ended {
+        if !repeated && (taken || segment.len != 0) {
             held.unlock(env);
-            return count::end(env, if taken || ended { Outcome::Held } else { Outcome::NotHeld });
+            return count::end(env, if taken { Outcome::Held } else { Outcome::NotHeld });
         }
     } else {
         note(&mut held, segment);
     }
-    if repeated && (release::kept(&held) || place == Place::Before) {
+    let again = repeated && (release::kept(&held) || segment.len != 0 && place == Place::Before);
+    if again {
+        release::repeated(&mut held, live.flow().client.source.is_v4());
+    }
+    // A backend that answers all the while acknowledges with data only, which is not turned round.
+    let more = !repeated && segment.len == 0 && release::waits(&held);
+    if unfollowed(segment, again || more) {
         return resend(env, way, segment, live, held);
     }
     held.unlock(env);
-    live.advance(env, true, segment.flags);
+    if segment.has(flag::FIN) {
+        step(env, live, FlowState::Releasing, FlowState::Releasing, FlowWord::FIN_CLIENT);
+    }
     pass_on(env, way, live)
 }
 

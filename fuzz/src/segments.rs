@@ -1,0 +1,110 @@
+//! Worlds of the corpus to play in, and segments for them.
+
+use lb_common::abi::{Flow, FlowState, FlowWord};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use stickleback_tests::bench::frame::checksum;
+use stickleback_tests::corpus::{Area, Executor as _, Host, PacketStep, Step, Tables, dissect};
+
+thread_local! {
+    /// What cases begin with and what happens in them: reading that takes long.
+    static CASES: RefCell<BTreeMap<String, &'static (Tables, Vec<PacketStep>)>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+/// A case of the corpus.
+fn case(area: &str, name: &str) -> &'static (Tables, Vec<PacketStep>) {
+    CASES.with_borrow_mut(|cases| {
+        *cases.entry(format!("{area}/{name}")).or_insert_with(|| {
+            let area = Area::read(area).expect("an area of the corpus");
+            let case = area.cases.iter().find(|case| case.name == name).expect("a case of that name");
+            let tables = Tables::of(case, &area.defaults).expect("tables");
+            let packet = |step: &Step| match step {
+                Step::Packet(packet) => Some(packet.clone()),
+                _ => None,
+            };
+            Box::leak(Box::new((tables, case.steps.iter().filter_map(packet).collect())))
+        })
+    })
+}
+
+/// A data plane with the tables of a case.
+pub struct World {
+    host: Host,
+    /// A frame of the case's client.
+    pub client: PacketStep,
+    /// One of its backend.
+    pub backend: Option<PacketStep>,
+    steps: &'static [PacketStep],
+}
+
+impl World {
+    /// Before the first packet of a case.
+    pub fn new(area: &str, name: &str) -> Self {
+        let (tables, steps) = case(area, name);
+        let client = steps.first().expect("a packet").clone();
+        let backend = steps.iter().find(|step| step.ifindex != client.ifindex).cloned();
+        let mut host = Host::default();
+        host.install(tables).expect("installed");
+        Self { host, client, backend, steps }
+    }
+
+    /// Plays the case until its connection is established; its record.
+    pub fn establish(&mut self) -> Flow {
+        for step in self.steps {
+            self.host.run(&step.frame, step.ifindex).expect("run");
+            let flows = self.host.flows().expect("flows");
+            let established = |flow: &Flow| FlowWord(flow.word).state() == FlowState::Established;
+            if let Some(view) = flows.iter().find(|view| established(&view.record)) {
+                return view.record;
+            }
+        }
+        panic!("no connection is established");
+    }
+
+    /// Runs a frame that is to be sent on; the frame as it leaves.
+    pub fn sent(&mut self, frame: &[u8], from_client: bool) -> Vec<u8> {
+        let backend = self.backend.as_ref().unwrap_or(&self.client);
+        let ifindex = if from_client { self.client.ifindex } else { backend.ifindex };
+        let ran = self.host.run(frame, ifindex).expect("run");
+        let name = ran.verdict.name();
+        assert!(matches!(name, "tx" | "redirect"), "{name}: {}", dissect(frame));
+        ran.frame
+    }
+}
+
+/// A segment between those between whom `like` went.
+pub fn frame(
+    like: &PacketStep,
+    sequence: u32,
+    acknowledgement: u32,
+    flags: u8,
+    window: u16,
+    options: &[u8],
+    payload: &[u8],
+) -> Vec<u8> {
+    let v4 = like.frame[12..14] == [8, 0];
+    let l4 = if v4 { 34 } else { 54 };
+    let mut tcp = like.frame[l4..l4 + 4].to_vec();
+    tcp.extend(sequence.to_be_bytes());
+    tcp.extend(acknowledgement.to_be_bytes());
+    tcp.extend([((20 + options.len()) as u8 / 4) << 4, flags]);
+    tcp.extend(window.to_be_bytes());
+    tcp.extend([0; 4]);
+    tcp.extend(options);
+    tcp.extend(payload);
+    let mut frame = like.frame[..l4].to_vec();
+    let addresses = if v4 { 26..34 } else { 22..54 };
+    let words = like.frame[addresses].chunks(2).map(|b| u32::from(u16::from_be_bytes([b[0], b[1]])));
+    let sum = checksum(&tcp, words.sum::<u32>() + 6 + tcp.len() as u32);
+    tcp[16..18].copy_from_slice(&sum.to_be_bytes());
+    if v4 {
+        frame[16..18].copy_from_slice(&(20 + tcp.len() as u16).to_be_bytes());
+        frame[24..26].fill(0);
+        let sum = checksum(&frame[14..34], 0);
+        frame[24..26].copy_from_slice(&sum.to_be_bytes());
+    } else {
+        frame[18..20].copy_from_slice(&(tcp.len() as u16).to_be_bytes());
+    }
+    frame.extend(tcp);
+    frame
+}
