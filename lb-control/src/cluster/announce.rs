@@ -31,7 +31,7 @@ pub enum AnnounceError {
     Open(#[source] std::io::Error),
     /// The interface is not there.
     #[error(
-        "service addresses cannot be announced: no interface {name}; make it, for example with `ip link add {name} type dummy`, and set it up"
+        "service addresses cannot be announced: no interface {name}; expected one that exists, such as lo, or make it with `ip link add {name} type dummy`"
     )]
     NoInterface {
         /// Its name.
