@@ -32,6 +32,8 @@ mod config;
 mod epoch;
 mod exchange;
 mod gap;
+#[cfg(test)]
+mod limits;
 mod local;
 mod peer;
 mod recovery;
@@ -266,14 +268,17 @@ impl Node {
     }
 
     /// What a checkpoint must hold besides the records; take it before them.
-    pub fn checkpoint(&self, now: Time) -> Checkpoint {
+    ///
+    /// `None` until numbering has begun: the store has records then that no event tells of.
+    pub fn checkpoint(&self, now: Time) -> Option<Checkpoint> {
+        self.stream()?;
         let marks: Vec<(Mark, Duration)> =
             self.store.marks().map(|(mark, until)| (mark, Duration::from_millis(until.left(now)))).collect();
         let mut digests: Vec<u64> = marks.iter().map(|(mark, _)| mark.digest).collect();
         digests.sort_unstable();
         digests.dedup();
         let views = digests.iter().filter_map(|&digest| self.store.view(digest).cloned()).collect();
-        Checkpoint { vector: self.vector(), marks, views }
+        Some(Checkpoint { vector: self.vector(), marks, views })
     }
 
     /// The living records at `most` places from `from` on, with what is left of their lives; and the place to go on from,
@@ -325,3 +330,8 @@ impl Node {
         crate::pool::identity::mix(self.random)
     }
 }
+
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;

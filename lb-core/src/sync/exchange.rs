@@ -22,7 +22,7 @@ impl Node {
             }
         };
         let Some(kind) = message.kind else { return Ok(()) };
-        if !peer.lives_in(message.incarnation, now) {
+        if !peer.lives_in(message.incarnation, now, self.config.silence) {
             self.counts.refused += 1;
             return Err(Refused::FormerLife(from));
         }

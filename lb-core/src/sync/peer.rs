@@ -95,12 +95,18 @@ impl Peer {
     }
 
     /// Notes in which life the peer sent a message; whether that life goes on.
-    pub(super) fn lives_in(&mut self, incarnation: u32, now: Time) -> bool {
+    ///
+    /// A life that another one followed is over. Should it have been the other way round, a late message of the former one
+    /// having come last, then that one falls silent, and whoever speaks is the present one.
+    pub(super) fn lives_in(&mut self, incarnation: u32, now: Time, silence: Duration) -> bool {
         if self.incarnation == Some(incarnation) {
             return true;
         }
         if self.former.contains(&incarnation) {
-            return false;
+            if !self.is_silent(now, silence) {
+                return false;
+            }
+            self.former.retain(|&life| life != incarnation);
         }
         if let Some(former) = self.incarnation.replace(incarnation) {
             self.former.push_back(former);

@@ -259,7 +259,8 @@ impl Node {
         let end = from.saturating_add(PLACES).min(self.store.places()).max(from);
         let vector = self.vector_told();
         let most = self.config.message_bytes;
-        let mut marks = if from == 0 { self.store.marks().collect() } else { Vec::new() };
+        let has_marks = from == 0 && !self.breaks(Sabotage::SnapshotWithoutMarks);
+        let mut marks = if has_marks { self.store.marks().collect() } else { Vec::new() };
         let mut slot = from;
         let mut out = wire::begin(buffer, Kind::SnapshotChunk, self.incarnation, now.0);
         out.vector(&vector);
