@@ -53,7 +53,7 @@ impl Node {
             Kind::SnapshotRequest => {
                 if let Some(cursor) = message.cursor {
                     let chunks = u8::try_from(cursor.next).unwrap_or(u8::MAX);
-                    peer.snapshot = Some((cursor.from, chunks));
+                    peer.snapshot = Some((cursor.id, cursor.from, chunks));
                     peer.held = None;
                 }
             }

@@ -36,8 +36,8 @@ pub(super) struct Peer {
     pub(super) serving: Vec<Range>,
     /// Ranges it asked for that are gone: stream and first event that is there.
     pub(super) unavailable: Vec<(StreamId, u64)>,
-    /// Place and number of the chunks that it is to be sent.
-    pub(super) snapshot: Option<(u32, u8)>,
+    /// Fetching, place and number of the chunks that it is to be sent.
+    pub(super) snapshot: Option<(u32, u32, u8)>,
     /// A chunk that must wait until an own event is durable.
     pub(super) held: Option<(StreamId, u64, Vec<u8>)>,
     pub(super) views: Vec<u64>,

@@ -23,8 +23,7 @@ impl Node {
             wire::begin(buffer, Kind::Request, self.incarnation, now.0).range(&range);
             return Some(to);
         }
-        if let Some((to, from)) = self.next_chunk(now) {
-            let cursor = SnapshotCursor { from, next: u32::from(self.config.chunks), is_last: false };
+        if let Some((to, cursor)) = self.next_chunk(now) {
             wire::begin(buffer, Kind::SnapshotRequest, self.incarnation, now.0).cursor(&cursor);
             return Some(to);
         }
@@ -252,7 +251,8 @@ impl Node {
         // Until numbering has begun, nobody can say which records may leave.
         let Some(own) = self.stream() else { return false };
         let Some(peer) = self.peers.get_mut(&to) else { return false };
-        let Some((from, chunks)) = peer.snapshot.filter(|&(_, chunks)| chunks > 0 && peer.held.is_none())
+        let Some((id, from, chunks)) =
+            peer.snapshot.filter(|&(_, _, chunks)| chunks > 0 && peer.held.is_none())
         else {
             return false;
         };
@@ -263,7 +263,9 @@ impl Node {
         let mut marks = if has_marks { self.store.marks().collect() } else { Vec::new() };
         let mut slot = from;
         let mut out = wire::begin(buffer, Kind::SnapshotChunk, self.incarnation, now.0);
-        out.vector(&vector);
+        if from == 0 {
+            out.vector(&vector);
+        }
         out.events(|len| {
             if let Some((mark, expires)) = marks.pop() {
                 return Some((Content::Failover(mark), self.departure(now, expires.left(now))));
@@ -278,11 +280,11 @@ impl Node {
             None
         });
         let is_last = slot >= self.store.places();
-        out.cursor(&SnapshotCursor { from, next: slot, is_last });
+        out.cursor(&SnapshotCursor { id, from, next: slot, is_last });
         let number = self.streams.get(&own).map_or(0, |stream| stream.log.last());
         let is_durable = self.last_to_send(own) >= number;
         let Some(peer) = self.peers.get_mut(&to) else { return false };
-        peer.snapshot = if is_last { None } else { Some((slot, chunks - 1)) };
+        peer.snapshot = if is_last { None } else { Some((id, slot, chunks - 1)) };
         if is_durable {
             return true;
         }

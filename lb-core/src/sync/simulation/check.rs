@@ -142,10 +142,10 @@ impl World {
                 };
                 if differs {
                     return Err(format!(
-                        "{key:?} differs: node {} has {known:?}, node {} {found:?}; records {:?}",
+                        "{key:?} differs: node {} has {known:?}, node {} {found:?}; records {}",
                         id.0,
                         machine.id.0,
-                        self.records(key)
+                        self.records(key).concat()
                     ));
                 }
             }
@@ -159,7 +159,25 @@ impl World {
             .map(|(machine, node)| {
                 let record = node.store().record(key);
                 let told = record.map(|(_, told)| machine.truth(told.time()));
-                format!("\n  node {} {:?} until {told:?}", machine.id.0, record.map(|(body, _)| body))
+                let marks: Vec<String> = node
+                    .store()
+                    .marks()
+                    .filter(|(mark, _)| mark.service == key.service)
+                    .map(|(m, _)| {
+                        format!(
+                            "{}#{} {:x} {}",
+                            m.server,
+                            m.epoch,
+                            m.digest >> 48,
+                            node.store().view(m.digest).is_some()
+                        )
+                    })
+                    .collect();
+                format!(
+                    "\n  node {} {:?} until {told:?} marks {marks:?}",
+                    machine.id.0,
+                    record.map(|(body, _)| body)
+                )
             })
             .collect()
     }

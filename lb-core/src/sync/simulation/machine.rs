@@ -77,12 +77,12 @@ impl Machine {
             heartbeat: Duration::from_millis(500),
             silence: Duration::from_millis(1500),
             batch_events: 8,
-            message_bytes: 400,
+            message_bytes: 500,
             log_events: 60,
             cache_events: 40,
             window: 50,
             too_far: 500,
-            chunks: 2,
+            chunks: 3,
             retention: Duration::from_secs(10),
             ..Config::new(self.id, members)
         };
