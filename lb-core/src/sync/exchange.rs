@@ -128,7 +128,7 @@ impl Node {
         for (content, left) in message.events().skip(known as usize) {
             let expires = self.arrival(now, left, excess);
             log.push(&crate::binding::Entry { content, expires });
-            self.take_in(now, &content, expires);
+            self.take_in(now, &content, expires, false);
         }
         let cache = self.config.cache_events;
         if let Some(stream) = self.streams.get_mut(&id) {

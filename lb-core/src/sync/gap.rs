@@ -220,6 +220,9 @@ impl Node {
                 self.dropped.pop_first();
             }
         }
+        if self.has_uncovered {
+            self.tell_uncovered(now);
+        }
         self.views_wanted.retain(|_, want| want.tries < 1000);
         self.look_at_base(now);
     }

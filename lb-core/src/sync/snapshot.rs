@@ -6,7 +6,7 @@
 
 use super::wire::{Message, SnapshotCursor};
 use super::{Event, Node, Sabotage};
-use crate::binding::{NodeId, Time, Vector};
+use crate::binding::{Content, Mark, NodeId, Tick, Time, Vector};
 
 /// Requests without an answer before another peer is asked.
 const PATIENCE: u32 = 5;
@@ -24,6 +24,8 @@ pub(super) struct Import {
     tries: u32,
     chunks: u32,
     records: u64,
+    /// Failovers that were news.
+    pub(super) marks: Vec<(Mark, Tick)>,
 }
 
 impl Import {
@@ -38,6 +40,7 @@ impl Import {
             tries: 0,
             chunks: 0,
             records: 0,
+            marks: Vec::new(),
         }
     }
 }
@@ -76,7 +79,7 @@ impl Node {
         };
         let next = self.peers.keys().copied().filter(is_there);
         let next = next.clone().find(|&id| id > former).or_else(|| next.clone().find(|&id| id != former));
-        self.import = None;
+        self.give_up_import();
         let gap_delay = now.after(self.config.gap_delay);
         for want in self.streams.values_mut().filter_map(|stream| stream.want.as_mut()) {
             want.next_ask = gap_delay;
@@ -90,7 +93,7 @@ impl Node {
         let Some(cursor) = message.cursor else { return };
         let Some(import) = self.import.as_mut().filter(|import| import.from == from) else { return };
         if import.incarnation.is_some_and(|life| life != message.incarnation) {
-            self.import = None;
+            self.give_up_import();
             self.begin_import(now, from);
             return;
         }
@@ -117,20 +120,46 @@ impl Node {
             self.adopt(now, vector);
         }
         for (content, left) in message.events() {
-            if let crate::binding::Content::Binding(body) = content
+            if let Content::Binding(body) = content
                 && self.breaks(Sabotage::SnapshotOverNewer)
             {
                 self.store.erase(body.key);
             }
             let expires = self.arrival(now, left, excess);
-            self.take_in(now, &content, expires);
+            self.take_in(now, &content, expires, true);
         }
         if cursor.is_last
             && let Some(Import { vector: Some(vector), records, .. }) = self.import.take()
         {
+            self.store.end_fetching(true);
             self.adopt(now, &vector);
+            self.tell_uncovered(now);
             self.counts.snapshots_done += 1;
             self.events.push_back(Event::SnapshotDone(from, records));
+        }
+    }
+
+    /// Stops fetching; what came is kept, although no vector covers it.
+    pub(super) fn give_up_import(&mut self) {
+        if let Some(import) = self.import.take() {
+            self.uncovered_marks.extend(import.marks);
+            self.store.end_fetching(false);
+            self.has_uncovered = true;
+        }
+    }
+
+    /// Records of snapshots that were not completed become own events, unless another snapshot had them too: their source may be
+    /// gone for ever, and then nobody else tells of them.
+    pub(super) fn tell_uncovered(&mut self, now: Time) {
+        if self.import.is_some() {
+            return;
+        }
+        self.has_uncovered = false;
+        for (mark, expires) in core::mem::take(&mut self.uncovered_marks) {
+            self.log(now, Content::Failover(mark), expires);
+        }
+        for (body, expires) in self.store.take_uncovered(now) {
+            self.log(now, Content::Binding(body), expires);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::wire::{self, ANSWER, ANSWERING, Kind, Range, STARTING, SnapshotCursor};
 use super::{Node, Sabotage, Standing};
-use crate::binding::{Content, NodeId, StreamId, Time, Vector};
+use crate::binding::{Content, Flags, Mark, NodeId, StreamId, Tick, Time, Vector};
 
 /// Places that are looked at for one chunk of a snapshot.
 const PLACES: u32 = 65_536;
@@ -260,7 +260,10 @@ impl Node {
         let vector = self.vector_told();
         let most = self.config.message_bytes;
         let has_marks = from == 0 && !self.breaks(Sabotage::SnapshotWithoutMarks);
-        let mut marks = if has_marks { self.store.marks().collect() } else { Vec::new() };
+        let mut marks: Vec<(Mark, Tick)> = if has_marks { self.store.marks().collect() } else { Vec::new() };
+        let fetched = self.import.iter().flat_map(|import| &import.marks).chain(&self.uncovered_marks);
+        let uncovered: Vec<Mark> = fetched.map(|(mark, _)| *mark).collect();
+        marks.retain(|(mark, _)| !uncovered.contains(mark));
         let mut slot = from;
         let mut out = wire::begin(buffer, Kind::SnapshotChunk, self.incarnation, now.0);
         if from == 0 {
@@ -272,8 +275,12 @@ impl Node {
             }
             while slot < end && (len + wire::MAX_EVENT <= most || slot == from) {
                 let record = self.store.at(slot, now);
+                let is_covered = self.store.is_covered(slot);
                 slot += 1;
-                if let Some((body, expires)) = record {
+                if let Some((mut body, expires)) = record {
+                    if !is_covered {
+                        body.flags.0 |= Flags::UNCOVERED.0;
+                    }
                     return Some((Content::Binding(body), self.departure(now, expires.left(now))));
                 }
             }
