@@ -32,6 +32,8 @@ mod config;
 mod epoch;
 mod exchange;
 mod gap;
+#[cfg(test)]
+mod limits;
 mod local;
 mod peer;
 mod recovery;
@@ -123,6 +125,9 @@ pub struct Node {
     /// Own events before numbering began.
     waiting: Vec<(Content, Tick)>,
     import: Option<Import>,
+    /// Whether snapshots that were not completed left something.
+    has_uncovered: bool,
+    uncovered_marks: Vec<(Mark, Tick)>,
     /// Whether the database was had once.
     has_base: bool,
     started: Time,
@@ -266,14 +271,17 @@ impl Node {
     }
 
     /// What a checkpoint must hold besides the records; take it before them.
-    pub fn checkpoint(&self, now: Time) -> Checkpoint {
+    ///
+    /// `None` until numbering has begun, and while a snapshot comes: the store has records then that the vector does not cover.
+    pub fn checkpoint(&self, now: Time) -> Option<Checkpoint> {
+        self.stream().filter(|_| self.import.is_none() && !self.has_uncovered)?;
         let marks: Vec<(Mark, Duration)> =
             self.store.marks().map(|(mark, until)| (mark, Duration::from_millis(until.left(now)))).collect();
         let mut digests: Vec<u64> = marks.iter().map(|(mark, _)| mark.digest).collect();
         digests.sort_unstable();
         digests.dedup();
         let views = digests.iter().filter_map(|&digest| self.store.view(digest).cloned()).collect();
-        Checkpoint { vector: self.vector(), marks, views }
+        Some(Checkpoint { vector: self.vector(), marks, views })
     }
 
     /// The living records at `most` places from `from` on, with what is left of their lives; and the place to go on from,
@@ -296,7 +304,11 @@ impl Node {
             }
         }
         if self.import.as_ref().is_some_and(|import| !self.peers.contains_key(&import.from)) {
-            self.import = None;
+            self.give_up_import();
+            let next = self.peers.iter().find(|(_, peer)| !peer.told.is_empty()).map(|(&id, _)| id);
+            if let Some(from) = next {
+                self.begin_import(now, from);
+            }
         }
         self.look_around(now);
     }
@@ -325,3 +337,8 @@ impl Node {
         crate::pool::identity::mix(self.random)
     }
 }
+
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;

@@ -87,11 +87,11 @@ impl Ordered {
         Some(Self { view, selection })
     }
 
-    /// Where a session goes whose server failed.
-    pub(super) fn heir(&self, session: u64, failed: u64) -> Option<ViewMember> {
+    /// The first server of a session's order that is live and may take it.
+    pub(super) fn heir(&self, session: u64, mut may: impl FnMut(&ViewMember) -> bool) -> Option<ViewMember> {
         // Members of the selection are by number too.
         let at = |place: u16| self.view.members.get(usize::from(place)).copied();
-        let takes = |place| at(place).is_some_and(|member| member.is_live && member.number != failed);
+        let takes = |place| at(place).is_some_and(|member| member.is_live && may(&member));
         select::choose(&self.selection, session, takes).and_then(at)
     }
 }

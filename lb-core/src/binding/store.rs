@@ -78,6 +78,10 @@ struct Record {
 }
 
 /// Flags of a record besides those of its body.
+/// Came with the snapshot that is being fetched.
+const FETCHED: u8 = 0x10;
+/// Came with a snapshot that was not completed: no vector covers it.
+const UNCOVERED: u8 = 0x20;
 const QUEUED: u8 = 0x40;
 const FREE: u8 = 0x80;
 
@@ -184,6 +188,11 @@ impl Store {
     pub fn walk(&self, from: u32, most: u32, now: Time) -> impl Iterator<Item = (Body, Tick)> {
         let end = from.saturating_add(most).min(self.places());
         (from.min(end)..end).filter_map(move |slot| self.at(slot, now))
+    }
+
+    /// Whether the own vector covers the record at a place.
+    pub fn is_covered(&self, slot: u32) -> bool {
+        self.records.get(slot as usize).is_none_or(|record| !record.has(FETCHED) && !record.has(UNCOVERED))
     }
 
     /// The living record at a place.

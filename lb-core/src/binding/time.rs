@@ -2,7 +2,8 @@
 
 use core::time::Duration;
 
-/// Milliseconds of a node's own clock, from any start; it never steps back. Clocks of nodes need not agree.
+/// Milliseconds of a node's own clock, since it or its machine started (at most 4.3 years ago); it never steps back. Clocks
+/// of nodes need not agree.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct Time(pub u64);
 

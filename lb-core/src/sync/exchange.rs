@@ -22,7 +22,7 @@ impl Node {
             }
         };
         let Some(kind) = message.kind else { return Ok(()) };
-        if !peer.lives_in(message.incarnation, now) {
+        if !peer.lives_in(message.incarnation, now, self.config.silence) {
             self.counts.refused += 1;
             return Err(Refused::FormerLife(from));
         }
@@ -53,7 +53,7 @@ impl Node {
             Kind::SnapshotRequest => {
                 if let Some(cursor) = message.cursor {
                     let chunks = u8::try_from(cursor.next).unwrap_or(u8::MAX);
-                    peer.snapshot = Some((cursor.from, chunks));
+                    peer.snapshot = Some((cursor.id, cursor.from, chunks));
                     peer.held = None;
                 }
             }
@@ -128,7 +128,7 @@ impl Node {
         for (content, left) in message.events().skip(known as usize) {
             let expires = self.arrival(now, left, excess);
             log.push(&crate::binding::Entry { content, expires });
-            self.take_in(now, &content, expires);
+            self.take_in(now, &content, expires, false);
         }
         let cache = self.config.cache_events;
         if let Some(stream) = self.streams.get_mut(&id) {

@@ -186,14 +186,12 @@ impl Node {
     /// Forgets what nobody misses: events that all members have, streams on whose end all agree.
     pub(super) fn look_around(&mut self, now: Time) {
         self.trim_due = now.after(self.config.heartbeat);
-        let trims_early = self.breaks(super::Sabotage::TrimmedTooEarly);
         let newest = self.vector();
         let present = self.stream();
         let mut ended = Vec::new();
         for (&id, stream) in &mut self.streams {
             let reached = self.peers.values().map(|peer| peer.reached.event(id));
-            let needed = if trims_early { reached.max() } else { reached.min() };
-            let needed = needed.unwrap_or(u64::MAX);
+            let needed = reached.min().unwrap_or(u64::MAX);
             let is_own = id.node == self.config.id;
             let most = if is_own { self.config.log_events } else { self.config.cache_events };
             stream.trim(needed, most);
@@ -221,6 +219,9 @@ impl Node {
             while self.dropped.len() > MOST_DROPPED {
                 self.dropped.pop_first();
             }
+        }
+        if self.has_uncovered {
+            self.tell_uncovered(now);
         }
         self.views_wanted.retain(|_, want| want.tries < 1000);
         self.look_at_base(now);

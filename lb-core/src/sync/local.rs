@@ -196,13 +196,18 @@ impl Node {
     }
 
     /// Takes in what others told; the event that this makes necessary is logged.
-    pub(super) fn take_in(&mut self, now: Time, content: &Content, expires: Tick) {
+    pub(super) fn take_in(&mut self, now: Time, content: &Content, expires: Tick, is_fetched: bool) {
         match content {
             Content::Binding(body) => {
                 if self.breaks(Sabotage::LastWriterWins) {
                     self.store.erase(body.key);
                 }
-                if let Merged::Joined(body, expires) = self.store.merge(body, expires, now, false) {
+                let merged = if is_fetched {
+                    self.store.merge_fetched(body, expires, now)
+                } else {
+                    self.store.merge(&body.sane(), expires, now, false)
+                };
+                if let Merged::Joined(body, expires) = merged {
                     self.counts.joined += 1;
                     self.log(now, Content::Binding(body), expires);
                 }
@@ -211,8 +216,14 @@ impl Node {
                 }
             }
             Content::Failover(mark) => {
-                if self.store.mark(*mark, expires, now) && self.store.view(mark.digest).is_none() {
+                if !self.store.mark(*mark, expires, now) {
+                    return;
+                }
+                if self.store.view(mark.digest).is_none() {
                     self.want_view(now, mark.digest);
+                }
+                if let Some(import) = self.import.as_mut().filter(|_| is_fetched) {
+                    import.marks.push((*mark, expires));
                 }
             }
         }

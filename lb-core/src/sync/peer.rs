@@ -36,8 +36,8 @@ pub(super) struct Peer {
     pub(super) serving: Vec<Range>,
     /// Ranges it asked for that are gone: stream and first event that is there.
     pub(super) unavailable: Vec<(StreamId, u64)>,
-    /// Place and number of the chunks that it is to be sent.
-    pub(super) snapshot: Option<(u32, u8)>,
+    /// Fetching, place and number of the chunks that it is to be sent.
+    pub(super) snapshot: Option<(u32, u32, u8)>,
     /// A chunk that must wait until an own event is durable.
     pub(super) held: Option<(StreamId, u64, Vec<u8>)>,
     pub(super) views: Vec<u64>,
@@ -95,12 +95,18 @@ impl Peer {
     }
 
     /// Notes in which life the peer sent a message; whether that life goes on.
-    pub(super) fn lives_in(&mut self, incarnation: u32, now: Time) -> bool {
+    ///
+    /// A life that another one followed is over. Should it have been the other way round, a late message of the former one
+    /// having come last, then that one falls silent, and whoever speaks is the present one.
+    pub(super) fn lives_in(&mut self, incarnation: u32, now: Time, silence: Duration) -> bool {
         if self.incarnation == Some(incarnation) {
             return true;
         }
         if self.former.contains(&incarnation) {
-            return false;
+            if !self.is_silent(now, silence) {
+                return false;
+            }
+            self.former.retain(|&life| life != incarnation);
         }
         if let Some(former) = self.incarnation.replace(incarnation) {
             self.former.push_back(former);

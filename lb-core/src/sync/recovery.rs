@@ -41,6 +41,8 @@ impl Recovery {
             turn: 0,
             waiting: Vec::new(),
             import: None,
+            has_uncovered: false,
+            uncovered_marks: Vec::new(),
             has_base: false,
             started: now,
             views_wanted: BTreeMap::new(),

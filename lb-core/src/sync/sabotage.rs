@@ -20,8 +20,8 @@ pub(crate) enum Sabotage {
     AbsoluteExpiry,
     /// The vector of a snapshot is taken when its first chunk comes, not when it is complete.
     VectorBeforeSnapshot,
-    /// The log is trimmed to what one peer has, not all.
-    TrimmedTooEarly,
+    /// A snapshot says nothing of failovers.
+    SnapshotWithoutMarks,
     /// A failover moves records that were bound after it, too.
     FailoverForgetsEpoch,
     /// The log of a dead node's events is not served to others.
@@ -42,7 +42,7 @@ impl Sabotage {
         Self::LastWriterWins,
         Self::AbsoluteExpiry,
         Self::VectorBeforeSnapshot,
-        Self::TrimmedTooEarly,
+        Self::SnapshotWithoutMarks,
         Self::FailoverForgetsEpoch,
         Self::CacheNotServed,
         Self::DowntimeForgotten,

@@ -4,9 +4,9 @@
 //! a server needs no memory of its clients. The vector of the first chunk holds for the whole: what changed at
 //! the server since comes as events behind it, and merging records twice changes nothing.
 
-use super::wire::Message;
+use super::wire::{Message, SnapshotCursor};
 use super::{Event, Node, Sabotage};
-use crate::binding::{NodeId, Time, Vector};
+use crate::binding::{Content, Mark, NodeId, Tick, Time, Vector};
 
 /// Requests without an answer before another peer is asked.
 const PATIENCE: u32 = 5;
@@ -14,6 +14,8 @@ const PATIENCE: u32 = 5;
 /// A snapshot that is being fetched.
 pub(super) struct Import {
     pub(super) from: NodeId,
+    /// Chunks of another fetching may be older than this one's vector.
+    id: u32,
     /// The server's life: its places mean nothing in another one.
     incarnation: Option<u32>,
     pub(super) cursor: u32,
@@ -22,12 +24,15 @@ pub(super) struct Import {
     tries: u32,
     chunks: u32,
     records: u64,
+    /// Failovers that were news.
+    pub(super) marks: Vec<(Mark, Tick)>,
 }
 
 impl Import {
-    fn new(from: NodeId, now: Time) -> Self {
+    fn new(from: NodeId, id: u32, now: Time) -> Self {
         Self {
             from,
+            id,
             incarnation: None,
             cursor: 0,
             vector: None,
@@ -35,6 +40,7 @@ impl Import {
             tries: 0,
             chunks: 0,
             records: 0,
+            marks: Vec::new(),
         }
     }
 }
@@ -43,7 +49,8 @@ impl Node {
     /// Begins to fetch a snapshot, unless one is being fetched.
     pub(super) fn begin_import(&mut self, now: Time, from: NodeId) {
         if self.import.is_none() && self.peers.contains_key(&from) {
-            self.import = Some(Import::new(from, now));
+            let id = (self.random() >> 32) as u32;
+            self.import = Some(Import::new(from, id, now));
             self.counts.snapshots_begun += 1;
             self.events.push_back(Event::SnapshotBegun(from));
         }
@@ -55,13 +62,15 @@ impl Node {
     }
 
     /// Whom to ask for which chunk now.
-    pub(super) fn next_chunk(&mut self, now: Time) -> Option<(NodeId, u32)> {
+    pub(super) fn next_chunk(&mut self, now: Time) -> Option<(NodeId, SnapshotCursor)> {
         let import = self.import.as_mut().filter(|import| import.next_ask <= now)?;
         import.tries += 1;
         import.chunks = 0;
         import.next_ask = now.after(self.config.retry);
         if import.tries <= PATIENCE {
-            return Some((import.from, import.cursor));
+            let next = u32::from(self.config.chunks);
+            let cursor = SnapshotCursor { id: import.id, from: import.cursor, next, is_last: false };
+            return Some((import.from, cursor));
         }
         // Another one; without one, nothing is fetched until somebody says again that it has more.
         let former = import.from;
@@ -70,7 +79,7 @@ impl Node {
         };
         let next = self.peers.keys().copied().filter(is_there);
         let next = next.clone().find(|&id| id > former).or_else(|| next.clone().find(|&id| id != former));
-        self.import = None;
+        self.give_up_import();
         let gap_delay = now.after(self.config.gap_delay);
         for want in self.streams.values_mut().filter_map(|stream| stream.want.as_mut()) {
             want.next_ask = gap_delay;
@@ -81,17 +90,21 @@ impl Node {
 
     /// Takes a chunk of the snapshot that is being fetched.
     pub(super) fn take_chunk(&mut self, now: Time, from: NodeId, message: &Message<'_>, excess: u64) {
-        let (Some(cursor), Some(vector)) = (message.cursor, &message.vector) else { return };
+        let Some(cursor) = message.cursor else { return };
         let Some(import) = self.import.as_mut().filter(|import| import.from == from) else { return };
         if import.incarnation.is_some_and(|life| life != message.incarnation) {
-            *import = Import::new(from, now);
+            self.give_up_import();
+            self.begin_import(now, from);
             return;
         }
-        if cursor.from != import.cursor {
+        if (cursor.id, cursor.from) != (import.id, import.cursor) {
             return;
         }
         if cursor.from == 0 {
-            import.vector = Some(vector.clone());
+            if message.vector.is_none() {
+                return;
+            }
+            import.vector = message.vector.clone();
             import.incarnation = Some(message.incarnation);
         }
         import.cursor = cursor.next;
@@ -101,24 +114,52 @@ impl Node {
         let is_window_over = import.chunks >= u32::from(self.config.chunks);
         import.next_ask = if is_window_over { now } else { now.after(self.config.retry) };
         let is_first = cursor.from == 0;
-        if is_first && self.breaks(Sabotage::VectorBeforeSnapshot) {
+        if let Some(vector) = message.vector.as_ref().filter(|_| is_first)
+            && self.breaks(Sabotage::VectorBeforeSnapshot)
+        {
             self.adopt(now, vector);
         }
         for (content, left) in message.events() {
-            if let crate::binding::Content::Binding(body) = content
+            if let Content::Binding(body) = content
                 && self.breaks(Sabotage::SnapshotOverNewer)
             {
                 self.store.erase(body.key);
             }
             let expires = self.arrival(now, left, excess);
-            self.take_in(now, &content, expires);
+            self.take_in(now, &content, expires, true);
         }
         if cursor.is_last
             && let Some(Import { vector: Some(vector), records, .. }) = self.import.take()
         {
+            self.store.end_fetching(true);
             self.adopt(now, &vector);
+            self.tell_uncovered(now);
             self.counts.snapshots_done += 1;
             self.events.push_back(Event::SnapshotDone(from, records));
+        }
+    }
+
+    /// Stops fetching; what came is kept, although no vector covers it.
+    pub(super) fn give_up_import(&mut self) {
+        if let Some(import) = self.import.take() {
+            self.uncovered_marks.extend(import.marks);
+            self.store.end_fetching(false);
+            self.has_uncovered = true;
+        }
+    }
+
+    /// Records of snapshots that were not completed become own events, unless another snapshot had them too: their source may be
+    /// gone for ever, and then nobody else tells of them.
+    pub(super) fn tell_uncovered(&mut self, now: Time) {
+        if self.import.is_some() {
+            return;
+        }
+        self.has_uncovered = false;
+        for (mark, expires) in core::mem::take(&mut self.uncovered_marks) {
+            self.log(now, Content::Failover(mark), expires);
+        }
+        for (body, expires) in self.store.take_uncovered(now) {
+            self.log(now, Content::Binding(body), expires);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::wire::{self, ANSWER, ANSWERING, Kind, Range, STARTING, SnapshotCursor};
 use super::{Node, Sabotage, Standing};
-use crate::binding::{Content, NodeId, StreamId, Time, Vector};
+use crate::binding::{Content, Flags, Mark, NodeId, StreamId, Tick, Time, Vector};
 
 /// Places that are looked at for one chunk of a snapshot.
 const PLACES: u32 = 65_536;
@@ -23,8 +23,7 @@ impl Node {
             wire::begin(buffer, Kind::Request, self.incarnation, now.0).range(&range);
             return Some(to);
         }
-        if let Some((to, from)) = self.next_chunk(now) {
-            let cursor = SnapshotCursor { from, next: u32::from(self.config.chunks), is_last: false };
+        if let Some((to, cursor)) = self.next_chunk(now) {
             wire::begin(buffer, Kind::SnapshotRequest, self.incarnation, now.0).cursor(&cursor);
             return Some(to);
         }
@@ -252,36 +251,47 @@ impl Node {
         // Until numbering has begun, nobody can say which records may leave.
         let Some(own) = self.stream() else { return false };
         let Some(peer) = self.peers.get_mut(&to) else { return false };
-        let Some((from, chunks)) = peer.snapshot.filter(|&(_, chunks)| chunks > 0 && peer.held.is_none())
+        let Some((id, from, chunks)) =
+            peer.snapshot.filter(|&(_, _, chunks)| chunks > 0 && peer.held.is_none())
         else {
             return false;
         };
         let end = from.saturating_add(PLACES).min(self.store.places()).max(from);
         let vector = self.vector_told();
         let most = self.config.message_bytes;
-        let mut marks = if from == 0 { self.store.marks().collect() } else { Vec::new() };
+        let has_marks = from == 0 && !self.breaks(Sabotage::SnapshotWithoutMarks);
+        let mut marks: Vec<(Mark, Tick)> = if has_marks { self.store.marks().collect() } else { Vec::new() };
+        let fetched = self.import.iter().flat_map(|import| &import.marks).chain(&self.uncovered_marks);
+        let uncovered: Vec<Mark> = fetched.map(|(mark, _)| *mark).collect();
+        marks.retain(|(mark, _)| !uncovered.contains(mark));
         let mut slot = from;
         let mut out = wire::begin(buffer, Kind::SnapshotChunk, self.incarnation, now.0);
-        out.vector(&vector);
+        if from == 0 {
+            out.vector(&vector);
+        }
         out.events(|len| {
             if let Some((mark, expires)) = marks.pop() {
                 return Some((Content::Failover(mark), self.departure(now, expires.left(now))));
             }
             while slot < end && (len + wire::MAX_EVENT <= most || slot == from) {
                 let record = self.store.at(slot, now);
+                let is_covered = self.store.is_covered(slot);
                 slot += 1;
-                if let Some((body, expires)) = record {
+                if let Some((mut body, expires)) = record {
+                    if !is_covered {
+                        body.flags.0 |= Flags::UNCOVERED.0;
+                    }
                     return Some((Content::Binding(body), self.departure(now, expires.left(now))));
                 }
             }
             None
         });
         let is_last = slot >= self.store.places();
-        out.cursor(&SnapshotCursor { from, next: slot, is_last });
+        out.cursor(&SnapshotCursor { id, from, next: slot, is_last });
         let number = self.streams.get(&own).map_or(0, |stream| stream.log.last());
         let is_durable = self.last_to_send(own) >= number;
         let Some(peer) = self.peers.get_mut(&to) else { return false };
-        peer.snapshot = if is_last { None } else { Some((slot, chunks - 1)) };
+        peer.snapshot = if is_last { None } else { Some((id, slot, chunks - 1)) };
         if is_durable {
             return true;
         }

@@ -1,9 +1,9 @@
 //! Reconciliation: what a record becomes when another one of its key is told.
 
-use super::super::body::{Body, Key};
+use super::super::body::{Body, Flags, Key};
 use super::super::time::{Tick, Time};
 use super::super::wheel::NONE;
-use super::{FREE, GRACE, LEAD, QUEUED, Record, SKEW, Store};
+use super::{FETCHED, FREE, GRACE, LEAD, QUEUED, Record, SKEW, Store, UNCOVERED};
 use core::cmp::Ordering;
 
 /// What telling a record did.
@@ -66,6 +66,49 @@ impl Store {
             self.queue(slot);
         }
         merged
+    }
+
+    /// Reconciles a record of a snapshot; until that is complete, no vector covers it.
+    pub fn merge_fetched(&mut self, body: &Body, expires: Tick, now: Time) -> Merged {
+        let is_uncovered = body.flags.has(Flags::UNCOVERED);
+        let body = body.sane();
+        let merged = self.merge(&body, expires, now, false);
+        if let Some(slot) = self.slot(body.key)
+            && self.body(slot) == body
+        {
+            let record = &mut self.records[slot as usize];
+            let is_news = !matches!(merged, Merged::Kept | Merged::Expired);
+            if is_news && is_uncovered {
+                record.set(UNCOVERED, true);
+            } else if is_news || record.has(UNCOVERED) && !is_uncovered && record.told <= expires.after(SKEW)
+            {
+                record.set(UNCOVERED, false);
+                record.set(FETCHED, true);
+            }
+        }
+        merged
+    }
+
+    /// The snapshot that was being fetched is complete, or given up.
+    pub fn end_fetching(&mut self, is_complete: bool) {
+        for record in &mut self.records {
+            if record.has(FETCHED) {
+                record.set(FETCHED, false);
+                record.set(UNCOVERED, !is_complete || record.has(UNCOVERED));
+            }
+        }
+    }
+
+    /// The living records that no vector covers, which the node must tell itself; from here on it does.
+    pub fn take_uncovered(&mut self, now: Time) -> Vec<(Body, Tick)> {
+        let mut found = Vec::new();
+        for slot in 0..self.places() {
+            if self.records[slot as usize].has(UNCOVERED) {
+                self.records[slot as usize].set(UNCOVERED, false);
+                found.extend(self.at(slot, now));
+            }
+        }
+        found
     }
 
     /// Notes that a binding was used, without telling anyone yet.

@@ -8,7 +8,7 @@ use super::super::wheel::NONE;
 use super::{FREE, Store};
 
 /// More steps than that are not followed: each needs the failure of another server within one lifetime.
-const MOST_STEPS: u32 = 16;
+const MOST_STEPS: usize = 16;
 
 /// Where a session is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,17 +28,24 @@ impl Store {
         if body.is_tombstone() {
             return at;
         }
-        for _ in 0..MOST_STEPS {
-            let heir = self.members.find(body.key.service, at.server).and_then(|member| {
-                let mark = self.members.at(member).next_mark(at.failover)?;
-                // Without the view it stays where it was until the view comes.
-                self.views.get(&mark.digest)?.heir(body.key.session, at.server)
-            });
-            let Some(heir) = heir else { return at };
-            at = Effective {
-                server: heir.number,
-                generation: (at.generation + 1).min(MAX_GENERATION),
-                failover: heir.failover,
+        let mut taken = [(0, 0); MOST_STEPS];
+        for step in 0..MOST_STEPS {
+            let Some(member) = self.members.find(body.key.service, at.server) else { return at };
+            let Some(mark) = self.members.at(member).next_mark(at.failover) else { return at };
+            // Without the view it stays where it was until the view comes.
+            let Some(ordered) = self.views.get(&mark.digest) else { return at };
+            taken[step] = (at.server, mark.epoch);
+            let is_taken =
+                |server, known| taken[..=step].iter().any(|&(other, epoch)| other == server && epoch > known);
+            let heir = ordered.heir(body.key.session, |heir| !is_taken(heir.number, heir.failover));
+            at = match heir {
+                Some(heir) => Effective {
+                    server: heir.number,
+                    generation: (at.generation + 1).min(MAX_GENERATION),
+                    failover: heir.failover,
+                },
+                // Nobody was live; perhaps somebody was when it failed again.
+                None => Effective { failover: mark.epoch, ..at },
             };
         }
         at
@@ -172,11 +179,11 @@ impl Store {
             .for_each(|slot| self.place_anew(slot));
     }
 
-    /// The data plane hears of it when the server is another one.
+    /// The data plane hears of it: the server may be another one, the generation is.
     fn place_anew(&mut self, slot: u32) {
-        let before = self.records[slot as usize].server;
         self.place(slot);
-        if self.records[slot as usize].server != before {
+        let record = &self.records[slot as usize];
+        if self.members.at(record.base).failover() > record.failover && !record.is_tombstone() {
             self.queue(slot);
         }
     }

@@ -67,7 +67,9 @@ impl<'a> Events<'a> {
         let left = event.varint()?;
         let content = if flags & MARK == 0 {
             let key = Key { service, session: word };
-            Content::Binding(Body { key, server, generation, flags: Flags(flags), failover }.sane())
+            let mut body = Body { key, server, generation, flags: Flags(flags), failover }.sane();
+            body.flags.0 |= flags & Flags::UNCOVERED.0;
+            Content::Binding(body)
         } else {
             Content::Failover(Mark { service, server, epoch: failover, digest: word })
         };

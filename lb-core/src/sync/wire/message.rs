@@ -74,6 +74,8 @@ pub struct Range {
 /// Where in a snapshot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SnapshotCursor {
+    /// Which fetching of a snapshot; chosen by who asks.
+    pub id: u32,
     /// First place of the chunk, or the place to go on from.
     pub from: u32,
     /// Place behind the chunk; in a request, how many chunks.
@@ -153,6 +155,7 @@ impl<'a> Message<'a> {
                 tag::CURSOR => {
                     let mut cursor = Reader::new(content, "cursor");
                     message.cursor = Some(SnapshotCursor {
+                        id: cursor.u32()?,
                         from: cursor.u32()?,
                         next: cursor.u32()?,
                         is_last: cursor.u8()? != 0,
@@ -251,6 +254,7 @@ impl Writer<'_> {
 
     pub(crate) fn cursor(&mut self, cursor: &SnapshotCursor) {
         self.field(tag::CURSOR, |out| {
+            out.u32(cursor.id);
             out.u32(cursor.from);
             out.u32(cursor.next);
             out.u8(u8::from(cursor.is_last));
