@@ -40,12 +40,15 @@ impl Checkpoints {
         let events = node.counts().own + node.counts().applied;
         let new = events.saturating_sub(self.events);
         let is_due = new >= EVENTS || new > 0 && now.since(self.last) >= EVERY;
-        if self.running.is_none() && is_due {
-            self.number += 1;
-            self.last = now;
-            self.events = events;
-            self.running = Some(Running { checkpoint: node.checkpoint(now), place: 0, part: 0 });
+        if self.running.is_some() || !is_due {
+            return;
         }
+        // Before the numbering has begun there is nothing to hold on to.
+        let Some(checkpoint) = node.checkpoint(now) else { return };
+        self.number += 1;
+        self.last = now;
+        self.events = events;
+        self.running = Some(Running { checkpoint, place: 0, part: 0 });
     }
 
     /// Whether there is something to write now.
