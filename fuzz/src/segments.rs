@@ -1,29 +1,29 @@
 //! Worlds of the corpus to play in, and segments for them.
 
 use lb_common::abi::{Flow, FlowState, FlowWord};
-use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 use stickleback_tests::bench::frame::checksum;
 use stickleback_tests::corpus::{Area, Executor as _, Host, PacketStep, Step, Tables, dissect};
 
-thread_local! {
-    /// What cases begin with and what happens in them: reading that takes long.
-    static CASES: RefCell<BTreeMap<String, &'static (Tables, Vec<PacketStep>)>> = const { RefCell::new(BTreeMap::new()) };
-}
+/// What a case begins with, and what happens in it.
+type Played = (Tables, Vec<PacketStep>);
+
+/// Reading them takes long.
+static CASES: Mutex<BTreeMap<String, &'static Played>> = Mutex::new(BTreeMap::new());
 
 /// A case of the corpus.
-fn case(area: &str, name: &str) -> &'static (Tables, Vec<PacketStep>) {
-    CASES.with_borrow_mut(|cases| {
-        *cases.entry(format!("{area}/{name}")).or_insert_with(|| {
-            let area = Area::read(area).expect("an area of the corpus");
-            let case = area.cases.iter().find(|case| case.name == name).expect("a case of that name");
-            let tables = Tables::of(case, &area.defaults).expect("tables");
-            let packet = |step: &Step| match step {
-                Step::Packet(packet) => Some(packet.clone()),
-                _ => None,
-            };
-            Box::leak(Box::new((tables, case.steps.iter().filter_map(packet).collect())))
-        })
+fn case(area: &str, name: &str) -> &'static Played {
+    let mut cases = CASES.lock().expect("nobody panics in here");
+    cases.entry(format!("{area}/{name}")).or_insert_with(|| {
+        let area = Area::read(area).expect("an area of the corpus");
+        let case = area.cases.iter().find(|case| case.name == name).expect("a case of that name");
+        let tables = Tables::of(case, &area.defaults).expect("tables");
+        let packet = |step: &Step| match step {
+            Step::Packet(packet) => Some(packet.clone()),
+            _ => None,
+        };
+        Box::leak(Box::new((tables, case.steps.iter().filter_map(packet).collect())))
     })
 }
 

@@ -192,47 +192,24 @@ impl Tried {
     }
 }
 
-/// [`walk`] past those that were tried.
-#[inline(never)]
-fn walk_past<E: Env>(env: &E, service: &Service, session: u64, want: Want, tried: Tried) -> u32 {
-    let count = service.member_count;
-    if count == 0 {
-        return NONE;
-    }
-    let probes = Probes::new(session);
-    let mut i = 0;
-    while i < PROBES {
-        if let Some(slot) = env.arena(service.table.wrapping_add(probes.value(i) & service.table_mask))
-            && !tried.has(slot)
-            && takes(env, slot, want)
-        {
-            return slot as u32;
-        }
-        i += 1;
-    }
-    let start = probes.value(PROBES) % count;
-    let members = service.members;
-    let mut found = NONE;
-    env.repeat(count, |i| {
-        let place = start.wrapping_add(i);
-        let place = if place >= count { place.wrapping_sub(count) } else { place };
-        match env.arena(members.wrapping_add(place)) {
-            Some(slot) if !tried.has(slot) && takes(env, slot, want) => {
-                found = slot as u32;
-                true
-            }
-            _ => false,
-        }
-    });
-    found
-}
-
 /// No backend; backend slots are 16 bits.
 const NONE: u32 = u32::MAX;
 
 /// The kernel's twin of [`crate::select::choose`].
 #[inline(never)]
 fn walk<E: Env>(env: &E, service: &Service, session: u64, want: Want) -> u32 {
+    first_of(env, service, session, |slot| takes(env, slot, want))
+}
+
+/// [`walk`] past those that were tried.
+#[inline(never)]
+fn walk_past<E: Env>(env: &E, service: &Service, session: u64, want: Want, tried: Tried) -> u32 {
+    first_of(env, service, session, |slot| !tried.has(slot) && takes(env, slot, want))
+}
+
+/// The first backend in the session's order that fits.
+#[inline(always)]
+fn first_of<E: Env>(env: &E, service: &Service, session: u64, fits: impl Fn(u16) -> bool) -> u32 {
     let count = service.member_count;
     // Without members there is no table, and its place in the arena may be another service's.
     if count == 0 {
@@ -242,7 +219,7 @@ fn walk<E: Env>(env: &E, service: &Service, session: u64, want: Want) -> u32 {
     let mut i = 0;
     while i < PROBES {
         if let Some(slot) = env.arena(service.table.wrapping_add(probes.value(i) & service.table_mask))
-            && takes(env, slot, want)
+            && fits(slot)
         {
             return slot as u32;
         }
@@ -255,7 +232,7 @@ fn walk<E: Env>(env: &E, service: &Service, session: u64, want: Want) -> u32 {
         let place = start.wrapping_add(i);
         let place = if place >= count { place.wrapping_sub(count) } else { place };
         match env.arena(members.wrapping_add(place)) {
-            Some(slot) if takes(env, slot, want) => {
+            Some(slot) if fits(slot) => {
                 found = slot as u32;
                 true
             }

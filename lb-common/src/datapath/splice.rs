@@ -121,7 +121,8 @@ pub(crate) fn is_replaced<E: Env>(env: &E, packet: &Packet, live: &Live) -> Anew
     let tcp = unsafe { Tcp::new(p) };
     let (cookie, isn) = (tcp.acknowledgement().wrapping_sub(1), tcp.sequence().wrapping_sub(1));
     let flow = live.flow();
-    if isn != flow.syn || cookie == flow.isn {
+    // The flow's own segments follow its own SYN. Its cookie tells less: one in 2,048 successors has the same.
+    if isn != flow.syn || isn.wrapping_add(1) == flow.start {
         return Anew::No;
     }
     let tick = (env.now() >> GUESS_SHIFT) as u16;

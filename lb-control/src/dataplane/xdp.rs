@@ -11,6 +11,7 @@ mod interface;
 mod layout;
 mod links;
 mod migrate;
+mod netlink;
 mod object;
 mod pins;
 mod schema;

@@ -124,7 +124,7 @@ unsafe fn count(cell: *mut u64) {
 
 #[inline(always)]
 unsafe fn keep(skb: *mut __sk_buff, fault: *mut Fault, len: u32) -> bool {
-    if len < 34 || len > LARGEST {
+    if !(34..=LARGEST).contains(&len) {
         return false;
     }
     // SAFETY: map memory that is BUSY for us; the length is within the buffer.
@@ -140,7 +140,7 @@ unsafe fn send_kept(skb: *mut __sk_buff, fault: *mut Fault) -> bool {
     // SAFETY: map memory that is BUSY for us; the length is within the buffer.
     unsafe {
         let len = (*fault).len;
-        if len < 34 || len > LARGEST {
+        if !(34..=LARGEST).contains(&len) {
             return false;
         }
         bpf_skb_change_tail(skb, len, 0) == 0
