@@ -127,12 +127,15 @@ pub struct Node {
     import: Option<Import>,
     /// Whether snapshots that were not completed left something.
     has_uncovered: bool,
+    /// What the records of the latest snapshot may have in them and the own vector has not, since when.
+    owed: Option<(Vector, Time)>,
     uncovered_marks: Vec<(Mark, Tick)>,
     /// Whether the database was had once.
     has_base: bool,
     started: Time,
     views_wanted: BTreeMap<u64, gap::ViewWant>,
     views_to_write: VecDeque<View>,
+    early_views: VecDeque<View>,
     events: VecDeque<Event>,
     /// When streams were last looked over for what may be forgotten.
     trim_due: Time,
@@ -274,7 +277,7 @@ impl Node {
     ///
     /// `None` until numbering has begun, and while a snapshot comes: the store has records then that the vector does not cover.
     pub fn checkpoint(&self, now: Time) -> Option<Checkpoint> {
-        self.stream().filter(|_| self.import.is_none() && !self.has_uncovered)?;
+        self.stream().filter(|_| self.import.is_none() && self.owed.is_none() && !self.has_uncovered)?;
         let marks: Vec<(Mark, Duration)> =
             self.store.marks().map(|(mark, until)| (mark, Duration::from_millis(until.left(now)))).collect();
         let mut digests: Vec<u64> = marks.iter().map(|(mark, _)| mark.digest).collect();

@@ -322,3 +322,6 @@ impl Store {
 }
 
 const _: () = assert!(size_of::<Record>() == 48);
+
+#[cfg(test)]
+mod tests;

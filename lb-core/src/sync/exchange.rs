@@ -3,8 +3,11 @@
 use super::wire::{ANSWER, STARTING};
 use super::wire::{Kind, Message, Range};
 use super::{Node, Refused, Sabotage};
-use crate::binding::{NodeId, Tick, Time};
+use crate::binding::{NodeId, Tick, Time, View};
 use core::time::Duration;
+
+/// Views that are kept before a mark names them.
+const EARLY_VIEWS: usize = 64;
 
 impl Node {
     /// Takes a message of a peer. A message that is refused has changed nothing.
@@ -66,10 +69,7 @@ impl Node {
             }
             Kind::View => {
                 if let Some(view) = message.view {
-                    self.views_wanted.remove(&view.digest());
-                    if self.store.add_view(view.clone()) {
-                        self.views_to_write.push_back(view);
-                    }
+                    self.take_view(view);
                 }
             }
         }
@@ -77,8 +77,20 @@ impl Node {
             self.notice(now, from);
         }
         self.look_at_standing(now);
+        self.look_at_owed(now);
         self.look_at_base(now);
         Ok(())
+    }
+
+    /// Takes a view that a mark names, or keeps it until one does.
+    pub(super) fn take_view(&mut self, view: View) {
+        self.views_wanted.remove(&view.digest());
+        if self.store.add_view(view.clone()) {
+            self.views_to_write.push_back(view);
+        } else if self.store.view(view.digest()).is_none() {
+            self.early_views.truncate(EARLY_VIEWS - 1);
+            self.early_views.push_front(view);
+        }
     }
 
     /// When something ends that had so much left when it was sent.

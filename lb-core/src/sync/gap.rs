@@ -220,6 +220,7 @@ impl Node {
                 self.dropped.pop_first();
             }
         }
+        self.look_at_owed(now);
         if self.has_uncovered {
             self.tell_uncovered(now);
         }

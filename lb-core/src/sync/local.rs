@@ -174,6 +174,10 @@ impl Node {
         self.store.mark(mark, expires, now);
         self.store.add_view(view.clone());
         self.views_to_write.push_back(view);
+        // It goes ahead of its mark: should this node end now, the others must be able to find the heirs.
+        for peer in self.peers.values_mut().filter(|peer| peer.views.len() < 64) {
+            peer.views.push(mark.digest);
+        }
         self.log(now, Content::Failover(mark), expires)
     }
 
@@ -218,6 +222,11 @@ impl Node {
             Content::Failover(mark) => {
                 if !self.store.mark(*mark, expires, now) {
                     return;
+                }
+                if let Some(at) = self.early_views.iter().position(|view| view.digest() == mark.digest)
+                    && let Some(view) = self.early_views.remove(at)
+                {
+                    self.take_view(view);
                 }
                 if self.store.view(mark.digest).is_none() {
                     self.want_view(now, mark.digest);

@@ -2,7 +2,8 @@
 //!
 //! Who wants it pulls: each request names the place to go on from, so a chunk that is lost is asked for again and
 //! a server needs no memory of its clients. The vector of the first chunk holds for the whole: what changed at
-//! the server since comes as events behind it, and merging records twice changes nothing.
+//! the server since comes as events behind it, and merging records twice changes nothing. The vector of the last chunk says
+//! which events those are at most: until they are had, no vector covers all that came.
 
 use super::wire::{Message, SnapshotCursor};
 use super::{Event, Node, Sabotage};
@@ -49,6 +50,10 @@ impl Node {
     /// Begins to fetch a snapshot, unless one is being fetched.
     pub(super) fn begin_import(&mut self, now: Time, from: NodeId) {
         if self.import.is_none() && self.peers.contains_key(&from) {
+            if self.owed.take().is_some() {
+                self.store.end_fetching(false);
+                self.has_uncovered = true;
+            }
             let id = (self.random() >> 32) as u32;
             self.import = Some(Import::new(from, id, now));
             self.counts.snapshots_begun += 1;
@@ -131,12 +136,36 @@ impl Node {
         if cursor.is_last
             && let Some(Import { vector: Some(vector), records, .. }) = self.import.take()
         {
-            self.store.end_fetching(true);
             self.adopt(now, &vector);
-            self.tell_uncovered(now);
+            self.owed = message.vector.clone().map(|owed| (owed, now));
+            self.look_at_owed(now);
             self.counts.snapshots_done += 1;
             self.events.push_back(Event::SnapshotDone(from, records));
         }
+    }
+
+    /// Whether the events that a snapshot's records may have had in them have come, or nobody has them.
+    pub(super) fn look_at_owed(&mut self, now: Time) {
+        let Some((owed, since)) = &self.owed else { return };
+        let own = self.vector();
+        let lacks = |id: crate::binding::StreamId, event: u64| {
+            let is_dropped = self.dropped.get(&id).is_some_and(|&last| last >= event);
+            let is_own = id.node == self.config.id && self.is_own_now(id.epoch);
+            own.event(id) < event && !is_dropped && !is_own
+        };
+        let lacking: Vec<_> = owed.iter().filter(|&(id, event)| lacks(id, event)).map(|(id, _)| id).collect();
+        let can_come = |&id: &crate::binding::StreamId| {
+            self.peers.values().any(|peer| peer.told.event(id) > own.event(id))
+        };
+        if lacking.is_empty() {
+            self.store.end_fetching(true);
+        } else if now.since(*since) > self.config.silence && !lacking.iter().any(can_come) {
+            self.store.end_fetching(false);
+        } else {
+            return;
+        }
+        self.owed = None;
+        self.tell_uncovered(now);
     }
 
     /// Stops fetching; what came is kept, although no vector covers it.
@@ -151,7 +180,7 @@ impl Node {
     /// Records of snapshots that were not completed become own events, unless another snapshot had them too: their source may be
     /// gone for ever, and then nobody else tells of them.
     pub(super) fn tell_uncovered(&mut self, now: Time) {
-        if self.import.is_some() {
+        if self.import.is_some() || self.owed.is_some() {
             return;
         }
         self.has_uncovered = false;

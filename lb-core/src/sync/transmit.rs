@@ -287,6 +287,9 @@ impl Node {
             None
         });
         let is_last = slot >= self.store.places();
+        if is_last && from > 0 {
+            out.vector(&vector);
+        }
         out.cursor(&SnapshotCursor { id, from, next: slot, is_last });
         let number = self.streams.get(&own).map_or(0, |stream| stream.log.last());
         let is_durable = self.last_to_send(own) >= number;
