@@ -158,7 +158,7 @@ fn errors_name_the_service() {
     let full = desired([service(1, &[(1, 1)]), service(2, &[(1, 1), (2, 100_000)])]);
     assert_eq!(
         plan(&full),
-        LayoutError::ArenaFull { service: "service-2".into(), run: 4_097, chunks: 256, needed: 16_384 }
+        LayoutError::ArenaFull { service: "service-2".into(), run: 4_097, chunks: 256, needed: 10_240 }
     );
 }
 
