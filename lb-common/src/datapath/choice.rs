@@ -186,7 +186,7 @@ impl Tried {
         Self(self.0 & !(0xffff << shift) | (slot as u64) << shift)
     }
     #[inline(always)]
-    const fn has(self, slot: u16) -> bool {
+    pub(crate) const fn has(self, slot: u16) -> bool {
         let t = self.0;
         t as u16 == slot || (t >> 16) as u16 == slot || (t >> 32) as u16 == slot || (t >> 48) as u16 == slot
     }

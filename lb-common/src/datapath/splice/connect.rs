@@ -168,29 +168,39 @@ fn is_silent<E: Env>(env: &E, attempt: Attempt, slot: u16, now: u64) -> bool {
 /// The backend that a request belongs to: one that it names, its session's, or the first of the session's order.
 #[inline(always)]
 fn first<E: Env>(env: &E, pool: &Service, hold: &Hold, now: u64) -> u32 {
-    if hold.said == Said::Servers as u32 {
-        let mut i = 0;
-        while i < hold.named.len() {
-            if (i as u32) < hold.named_count {
-                let named = &hold.named[i];
-                if env.backend(named.slot).is_some_and(|backend| backend.generation == named.generation)
-                    && env
-                        .status(Status::word(named.slot))
-                        .is_some_and(|word| Status::serves(word, named.slot))
-                {
-                    return named.slot as u32;
-                }
-                env.count(Outcome::ServerDown);
-            }
-            i += 1;
-        }
+    let named = named(env, hold, |_| true);
+    if named != NONE {
+        return named;
     }
     let bound = binding::find(env, &BindingKey::new(pool.id, hold.session), now)
         .and_then(|found| binding::backend(env, found.word));
     slot_of(bound.or_else(|| choice::choose(env, pool, hold.session)))
 }
 
-/// The next backend of the session's order; the present one is remembered as tried.
+/// The first of the backends that the request names which serves and fits, or [`NONE`].
+#[inline(always)]
+fn named<E: Env>(env: &E, hold: &Hold, fits: impl Fn(u16) -> bool) -> u32 {
+    if hold.said != Said::Servers as u32 {
+        return NONE;
+    }
+    let mut i = 0;
+    while i < hold.named.len() {
+        let named = &hold.named[i];
+        if (i as u32) < hold.named_count && fits(named.slot) {
+            if env.backend(named.slot).is_some_and(|backend| backend.generation == named.generation)
+                && env.status(Status::word(named.slot)).is_some_and(|word| Status::serves(word, named.slot))
+            {
+                return named.slot as u32;
+            }
+            env.count(Outcome::ServerDown);
+        }
+        i += 1;
+    }
+    NONE
+}
+
+/// The other backend that the request names, or the next of the session's order; the present one is remembered as
+/// tried.
 #[inline(always)]
 fn next<E: Env>(env: &E, pool: &Service, held: &mut Held, current: u16) -> u32 {
     let hold = held.get_mut();
@@ -207,7 +217,10 @@ fn next<E: Env>(env: &E, pool: &Service, held: &mut Held, current: u16) -> u32 {
         i += 1;
     }
     let tried = tried.with(count, current);
-    let found = slot_of(choice::next(env, pool, hold.session, tried));
+    let mut found = named(env, hold, |slot| !tried.has(slot));
+    if found == NONE {
+        found = slot_of(choice::next(env, pool, hold.session, tried));
+    }
     if found != NONE {
         // SAFETY: masked, and the length is a power of two.
         unsafe { *hold.tried.get_unchecked_mut(count as usize & (MAX_TRIED - 1)) = current };
