@@ -22,6 +22,7 @@ pub use problem::{ConfigErrors, Position, Problem, Related, Severity};
 pub use secret::{Purpose, QuicKeyFile, SecretError, SecretSource, Secrets};
 
 use core::net::SocketAddr;
+use core::time::Duration;
 use document::Findings;
 use lb_core::pool::Desired;
 use std::path::{Path, PathBuf};
@@ -55,6 +56,39 @@ pub struct DaemonSpec {
     pub admin_group: Option<String>,
     /// Where Prometheus metrics are served.
     pub metrics: Option<SocketAddr>,
+    /// How it is one of several nodes.
+    pub cluster: ClusterSpec,
+}
+
+/// How a node is one of several; without a cluster only the announcing counts.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ClusterSpec {
+    /// Where other nodes reach this one.
+    pub listen: SocketAddr,
+    /// Where they are told to call it: `host:port`; none = what this machine finds out by itself.
+    pub advertise: Vec<String>,
+    /// Its name in lists; `None` = that of the node.
+    pub name: Option<String>,
+    /// `host:port` whose addresses are those of all nodes.
+    pub discover: Option<String>,
+    /// Where service addresses are announced.
+    pub announce: Option<AnnounceSpec>,
+}
+
+/// Where service addresses are announced.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AnnounceSpec {
+    /// The interface.
+    pub interface: String,
+    /// How long an address stays when nobody renews it.
+    pub lifetime: Duration,
+}
+
+impl Default for ClusterSpec {
+    fn default() -> Self {
+        let listen = defaults::CLUSTER_LISTEN.parse().expect("a socket address");
+        Self { listen, advertise: Vec::new(), name: None, discover: None, announce: None }
+    }
 }
 
 impl Configuration {
