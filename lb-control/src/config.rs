@@ -19,9 +19,9 @@ pub use command::{Report, check_file, diff_files, diff_running};
 pub(crate) use difference::affinity_words;
 pub use difference::{Change, Difference, Effect, difference};
 pub use problem::{ConfigErrors, Position, Problem, Related, Severity};
-pub use secret::{Purpose, QuicKeyFile, SecretError, SecretSource, Secrets};
+pub use secret::{Purpose, QuicKeyFile, SecretError, SecretSource, Secrets, SharedSecrets};
 
-use core::net::SocketAddr;
+use core::net::{Ipv6Addr, SocketAddr};
 use core::time::Duration;
 use document::Findings;
 use lb_core::pool::Desired;
@@ -86,7 +86,7 @@ pub struct AnnounceSpec {
 
 impl Default for ClusterSpec {
     fn default() -> Self {
-        let listen = defaults::CLUSTER_LISTEN.parse().expect("a socket address");
+        let listen = SocketAddr::from((Ipv6Addr::UNSPECIFIED, crate::cluster::PORT));
         Self { listen, advertise: Vec::new(), name: None, discover: None, announce: None }
     }
 }
@@ -104,6 +104,13 @@ impl Configuration {
     pub fn resolve(&self, state_dir: &Path) -> Result<Desired, SecretError> {
         let mut desired = self.unsealed.clone();
         self.secrets.resolve(&mut desired, state_dir)?;
+        Ok(desired)
+    }
+
+    /// What the node should do, with a cluster's secrets where the file says nothing of them.
+    pub fn resolve_shared(&self, shared: &SharedSecrets) -> Result<Desired, SecretError> {
+        let mut desired = self.unsealed.clone();
+        self.secrets.resolve_shared(&mut desired, shared)?;
         Ok(desired)
     }
 

@@ -233,6 +233,17 @@ impl Node {
         self.peers.iter().map(move |(&id, peer)| peer.status(id, &own, now))
     }
 
+    /// The latest own event, durable or not, once numbering has begun.
+    pub fn last_own(&self) -> Option<(StreamId, u64)> {
+        let stream = self.stream()?;
+        Some((stream, self.streams.get(&stream)?.log.last()))
+    }
+
+    /// The latest event of a stream that a member says it has; `None` = it has said nothing yet.
+    pub fn told_by(&self, peer: NodeId, stream: StreamId) -> Option<u64> {
+        self.peers.get(&peer).filter(|peer| peer.has_told).map(|peer| peer.told.event(stream))
+    }
+
     /// The next thing that the data plane and the daemon must hear.
     pub fn poll_event(&mut self, now: Time) -> Option<Event> {
         if let Some(event) = self.events.pop_front() {

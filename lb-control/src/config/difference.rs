@@ -1,7 +1,7 @@
 //! What changes between two desired states, in words and for programs.
 
-use super::{ClusterSpec, DaemonSpec};
 use super::value::spell;
+use super::{ClusterSpec, DaemonSpec};
 use core::fmt;
 use lb_common::abi::{Mode, OnMismatch, Reading};
 use lb_core::pool::{
@@ -165,7 +165,8 @@ fn node(old: &NodeSpec, new: &NodeSpec) -> Vec<Change> {
             changes.add(field, "(secret)", "(another secret)", Effect::Live);
         }
     };
-    secret("syn-cookie-secret", old.secrets.syn_cookie != new.secrets.syn_cookie);
+    let syn_cookie = |node: &NodeSpec| (node.secrets.syn_cookie, node.secrets.syn_cookie_later.clone());
+    secret("syn-cookie-secret", syn_cookie(old) != syn_cookie(new));
     secret("segment-key", old.secrets.segment != new.secrets.segment);
     let mut live = |field, old: String, new: String| changes.add(field, old, new, Effect::Live);
     live("tunnel-source-v4", option(old.tunnel_v4), option(new.tunnel_v4));

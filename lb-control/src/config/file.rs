@@ -3,8 +3,8 @@
 use super::defaults;
 use super::field::Field;
 use super::value::{
-    AbsolutePath, Address, AddressV4, AddressV6, AffinityChoice, Endpoint, Group, Interface, Lifetime, Listen, Name,
-    Number, PathPrefix, PortChoice, RouteText, Secret, ServerIdText, VlanChoice, spell,
+    AbsolutePath, Address, AddressV4, AddressV6, AffinityChoice, Endpoint, Group, Interface, Lifetime,
+    Listen, Name, Number, PathPrefix, PortChoice, RouteText, Secret, ServerIdText, VlanChoice, spell,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;

@@ -266,7 +266,19 @@ impl Text for Group {
     }
 }
 
-text!(Name, Interface, Address, AddressV4, AddressV6, Listen, Endpoint, AbsolutePath, Group, Lifetime, Secret);
+text!(
+    Name,
+    Interface,
+    Address,
+    AddressV4,
+    AddressV6,
+    Listen,
+    Endpoint,
+    AbsolutePath,
+    Group,
+    Lifetime,
+    Secret
+);
 text!(CookieName, Delimiter, Mask, PathPrefix, RouteText, ServerIdText);
 
 /// 16 bytes in hexadecimal; its debug form does not show them.

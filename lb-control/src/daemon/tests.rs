@@ -1,7 +1,8 @@
 //! The API, the command line and the reconciler together, over a real socket; only the packets are missing.
 
-use super::configuration::{Loaded, Source, note_loaded};
-use super::run::Supervisor;
+use super::configuration::{Applied, Loaded, Source, note_loaded};
+use super::member;
+use super::supervisor::{Signals, Supervisor};
 use crate::admin::client::{Client, ClientError};
 use crate::admin::row::{BackendRow, ReloadState, StatusRow};
 use crate::admin::{self, Context, EventLog, Facts, Listener, Order, openapi, row};
@@ -19,7 +20,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 use tempfile::TempDir;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 
 const CONFIG: &str = r#"
 [node]
@@ -79,8 +80,9 @@ impl Rig {
         let file = dir.path().join("lb.toml");
         std::fs::write(&file, CONFIG).unwrap();
         let state_dir = Some(dir.path().join("state"));
-        let source = Source { file: file.clone(), interfaces: vec![], state_dir, preparation: None };
-        let Loaded { desired, daemon } = source.load().unwrap();
+        let applied = Applied::default();
+        let source = Source { file: file.clone(), interfaces: vec![], state_dir, preparation: None, applied };
+        let Loaded { desired, daemon, read } = source.load().unwrap();
 
         let sizes = Sizes { bindings: 4096, flows: 1024, arena: arena_chunks(&desired).unwrap(), holds: 64 };
         let mut memory = Memory::new(sizes);
@@ -94,6 +96,8 @@ impl Rig {
 
         let events = Arc::new(EventLog::default());
         reconciler.apply(desired).await.unwrap();
+        source.applied.set(read);
+        let cluster = member::open(&daemon, &reconciler).await.unwrap();
 
         let (facts, told) = watch::channel(Facts {
             started: Instant::now(),
@@ -106,17 +110,20 @@ impl Rig {
         });
         note_loaded(&facts);
         let (orders, mut ordered) = mpsc::channel::<Order>(4);
-        let context =
-            Context { reconciler: reconciler.clone(), orders, facts: told, events: Arc::clone(&events) };
+        let context = Context {
+            reconciler: reconciler.clone(),
+            orders,
+            facts: told,
+            cluster: cluster.clone(),
+            events: Arc::clone(&events),
+        };
         let socket = dir.path().join("lbd.sock");
         let listener = Listener::bind(&socket, None).unwrap();
-        let supervisor = Supervisor { source, daemon, facts, reconciler: reconciler.clone() };
+        let vips = Mutex::new(None);
+        let supervisor = Supervisor { source, daemon, facts, reconciler: reconciler.clone(), cluster, vips };
         tokio::spawn(async move {
-            while let Some(order) = ordered.recv().await {
-                if supervisor.obey(order).await {
-                    break;
-                }
-            }
+            let mut signals = Signals::listen().unwrap();
+            supervisor.supervise(&mut signals, &mut ordered).await
         });
         tokio::spawn(listener.serve(admin::router(context), std::future::pending()));
         Self { dir, reconciler, client: Client::new(socket), events }

@@ -41,6 +41,7 @@ async fn row(context: &Context, view: &View) -> Result<StatusRow, ApiError> {
             .iter()
             .map(|a| InterfaceRow { name: a.interface.clone(), mode: mode_name(a.mode).to_owned() })
             .collect(),
+        cluster: super::cluster::row(context).await?.state,
         pin_root: facts.pin_root.display().to_string(),
         services: view.services.iter().filter(|service| service.prefix.is_none()).count(),
         backends: backends().count(),

@@ -33,7 +33,7 @@ async fn start(machine: &Machine) -> Running {
     };
     let mut attempts = 0;
     loop {
-        match Replica::start_with(&machine.home(), machine.listen, quick) {
+        match Replica::start_with(&machine.home(), machine.listen, None, quick) {
             Ok((replica, updates, opening)) => return Running { replica, updates, opening },
             // The socket of a node that has stopped is closed a moment later.
             Err(error) => assert!(attempts < 100, "{error}"),
@@ -237,7 +237,7 @@ async fn who_was_away_catches_up_and_who_was_removed_does_not() {
 #[test]
 fn a_found_cluster_is_needed() {
     let machine = Machine::new();
-    let outcome = Replica::start(&machine.home(), machine.listen);
+    let outcome = Replica::start(&machine.home(), machine.listen, None);
     assert!(matches!(outcome, Err(ReplicaError::Cluster(ClusterError::NoCluster))));
     assert!(matches!(Authority::open(&machine.home()), Ok(None)));
 }
