@@ -2,6 +2,7 @@
 
 pub mod announce;
 pub mod authority;
+pub mod bindings;
 pub mod error;
 pub mod home;
 pub mod identity;

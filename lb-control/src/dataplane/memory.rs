@@ -114,7 +114,9 @@ impl Memory {
                 self.bindings.remove(&place);
                 RecordResult::Applied
             }
-            (Some(BindingOp::Delete | BindingOp::Acknowledge | BindingOp::Clear), None) => RecordResult::Absent,
+            (Some(BindingOp::Delete | BindingOp::Acknowledge | BindingOp::Clear), None) => {
+                RecordResult::Absent
+            }
             (Some(BindingOp::Delete), Some(old)) => {
                 let ahead = old.generation().wrapping_sub(new.generation()) & BindingWord::GENERATION_MASK;
                 if ahead != 0 && ahead <= BindingWord::GENERATION_MASK / 2 {
