@@ -248,6 +248,13 @@ impl From<ChangeError> for ApiError {
                 "a state directory that lbd may write to",
                 "nothing was changed; see --state-dir of lbd",
             ),
+            ChangeError::NotReplicated => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the other nodes cannot be told",
+                "the replication of bindings",
+                "a replica that runs",
+                "the daemon's log says why it ended; restart it: `systemctl restart stickleback`",
+            ),
             ChangeError::DataPlane(error) => Self::data_plane("data plane", &error),
             ChangeError::Apply(error) => error.into(),
         }

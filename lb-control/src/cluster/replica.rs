@@ -33,13 +33,17 @@ const REQUESTS: usize = 256;
 /// Batches of updates that wait for the data plane.
 const UPDATES: usize = 16;
 
-/// What the data plane must hold.
+/// What the data plane must hold, and how far what it told has come.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Update {
     /// This binding.
     Put(Binding),
     /// No binding of this key.
     Delete(Key),
+    /// What follows takes account of the batch with this number, and of those before it.
+    Heard(u64),
+    /// The batch with this number will not be lost, nor those before it.
+    Durable(u64),
 }
 
 /// Why a replica was not started.
@@ -103,14 +107,68 @@ pub struct Peer {
 }
 
 enum Request {
-    Local(Vec<Local>),
+    Local(Vec<Local>, Receipt),
+    Again(Vec<Key>),
+    AgainOf(Vec<(u32, u64)>),
     Find(Key, oneshot::Sender<Option<Binding>>),
     Standing(oneshot::Sender<Standing>),
+    Stop,
+}
+
+/// How a batch of local events is acknowledged.
+enum Receipt {
+    /// Among the updates.
+    Number(u64),
+    /// To whoever waits.
+    Reply(oneshot::Sender<()>),
+}
+
+/// What was told, on its way to the disk.
+#[derive(Debug)]
+pub struct Told(oneshot::Receiver<()>);
+
+impl Told {
+    /// Waits until it cannot be lost any more.
+    pub async fn durable(self) -> Result<(), Ended> {
+        self.0.await.map_err(|_| Ended)
+    }
+}
+
+/// A way for the data plane to tell a replica what happens.
+#[derive(Clone)]
+pub(super) struct Teller(mpsc::Sender<Request>);
+
+impl Teller {
+    /// Tells a batch whose number is above those before; [`Update`]s say what becomes of it.
+    pub(super) async fn tell(&self, number: u64, local: Vec<Local>) -> Result<(), Ended> {
+        self.send(Request::Local(local, Receipt::Number(number))).await
+    }
+
+    /// Asks to be told again what is to be held under these keys.
+    pub(super) async fn again(&self, keys: Vec<Key>) -> Result<(), Ended> {
+        self.send(Request::Again(keys)).await
+    }
+
+    /// Asks to be told again what is with these servers, each with its service.
+    pub(super) async fn again_of(&self, servers: Vec<(u32, u64)>) -> Result<(), Ended> {
+        self.send(Request::AgainOf(servers)).await
+    }
+
+    /// The binding of a key.
+    pub(super) async fn find(&self, key: Key) -> Result<Option<Binding>, Ended> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::Find(key, reply)).await?;
+        answer.await.map_err(|_| Ended)
+    }
+
+    async fn send(&self, request: Request) -> Result<(), Ended> {
+        self.0.send(request).await.map_err(|_| Ended)
+    }
 }
 
 /// A running replica.
 pub struct Replica {
-    requests: mpsc::Sender<Request>,
+    teller: Teller,
     ready: watch::Receiver<bool>,
     transport: Arc<Transport>,
     actor: JoinHandle<()>,
@@ -145,25 +203,30 @@ impl Replica {
         let (told, ready) = watch::channel(false);
         let actor = actor::Actor::new(config, &recovered, journal, Arc::clone(&transport), told, updates)?;
         let actor = tokio::spawn(actor.run(inbox, events));
-        Ok((Self { requests, ready, transport, actor }, updated, opening))
+        Ok((Self { teller: Teller(requests), ready, transport, actor }, updated, opening))
     }
 
     /// Tells what happened on this node; waits while the replica is behind.
-    pub async fn tell(&self, local: Vec<Local>) -> Result<(), Ended> {
-        self.requests.send(Request::Local(local)).await.map_err(|_| Ended)
+    pub async fn tell(&self, local: Vec<Local>) -> Result<Told, Ended> {
+        let (reply, answer) = oneshot::channel();
+        self.teller.send(Request::Local(local, Receipt::Reply(reply))).await?;
+        Ok(Told(answer))
+    }
+
+    /// A way to tell it that its data plane can keep.
+    pub(super) fn teller(&self) -> Teller {
+        self.teller.clone()
     }
 
     /// The binding of a key.
     pub async fn find(&self, key: Key) -> Result<Option<Binding>, Ended> {
-        let (reply, answer) = oneshot::channel();
-        self.requests.send(Request::Find(key, reply)).await.map_err(|_| Ended)?;
-        answer.await.map_err(|_| Ended)
+        self.teller.find(key).await
     }
 
     /// How everything stands.
     pub async fn standing(&self) -> Result<Standing, Ended> {
         let (reply, answer) = oneshot::channel();
-        self.requests.send(Request::Standing(reply)).await.map_err(|_| Ended)?;
+        self.teller.send(Request::Standing(reply)).await?;
         answer.await.map_err(|_| Ended)
     }
 
@@ -209,8 +272,9 @@ impl Replica {
 
     /// Ends: what was told before is durable when this returns.
     pub async fn stop(self) {
-        let Self { requests, actor, .. } = self;
-        drop(requests);
+        let Self { teller, actor, .. } = self;
+        // Who has ended already needs not be told.
+        let _ = teller.send(Request::Stop).await;
         if let Err(error) = actor.await {
             tracing::error!(%error, "the replication of bindings ended badly");
         }

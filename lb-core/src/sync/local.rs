@@ -23,6 +23,17 @@ pub enum Local {
         /// What is left of its life.
         left: Duration,
     },
+    /// The data plane has had this for a while: it was used, or was there before this node started.
+    Held {
+        /// Whose.
+        key: Key,
+        /// Where.
+        server: u64,
+        /// The data plane's generation of it.
+        generation: u32,
+        /// What is left of its life.
+        left: Duration,
+    },
     /// A binding was used, and lives a whole lifetime from now.
     Used {
         /// Whose.
@@ -65,6 +76,7 @@ impl Node {
     pub fn handle_local(&mut self, now: Time, local: Local) -> Option<(StreamId, u64)> {
         match local {
             Local::Bound { key, server, generation, left } => self.bound(now, key, server, generation, left),
+            Local::Held { key, server, generation, left } => self.held(now, key, server, generation, left),
             Local::Used { key, lifetime } => self.used(now, key, lifetime),
             Local::Pinned { key, server, lifetime } => {
                 let generation = match self.store.look(key, now) {
@@ -131,6 +143,32 @@ impl Node {
                     self.used(now, key, left)
                 }
             },
+        }
+    }
+
+    fn held(
+        &mut self,
+        now: Time,
+        key: Key,
+        server: u64,
+        generation: u32,
+        left: Duration,
+    ) -> Option<(StreamId, u64)> {
+        match self.store.look(key, now) {
+            Look::Bound(known) if known.server == server && known.generation == generation => {
+                self.used(now, key, left)
+            }
+            // Not bound anew: the data plane has not heard of the deletion yet.
+            Look::Deleted(_) => {
+                self.store.tell_again(key);
+                None
+            }
+            Look::Absent | Look::Ended(_) | Look::Bound(_) => {
+                let event = self.bound(now, key, server, generation, left);
+                // It may hold something else by now, since it waits for nobody to hear this.
+                self.store.tell_again(key);
+                event
+            }
         }
     }
 

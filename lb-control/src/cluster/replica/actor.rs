@@ -3,7 +3,7 @@
 use super::checkpoint::Checkpoints;
 use super::convergence::{self, Convergence};
 use super::record::{self, BlockWriter};
-use super::{Request, Standing, Update, wall};
+use super::{Receipt, Request, Standing, Update, wall};
 use crate::cluster::error::ClusterError;
 use crate::cluster::identity::{NodeId, Role, random};
 use crate::cluster::journal::{Journal, Progress, Recovered, Ticket, Write};
@@ -34,6 +34,8 @@ pub(super) struct Actor {
     progress: watch::Receiver<Progress>,
     /// What becomes durable with which ticket.
     unwritten: VecDeque<(Ticket, Option<(StreamId, u64)>)>,
+    /// Who waits for which own event to be durable; `None` = for the numbering to begin.
+    told: VecDeque<(Option<(StreamId, u64)>, Receipt)>,
     checkpoints: Checkpoints,
     transport: Arc<Transport>,
     rosters: watch::Receiver<Arc<SignedRoster>>,
@@ -75,6 +77,7 @@ impl Actor {
             progress: journal.progress(),
             journal,
             unwritten: VecDeque::new(),
+            told: VecDeque::new(),
             checkpoints: Checkpoints::after(number, now),
             rosters: transport.roster(),
             transport,
@@ -99,9 +102,8 @@ impl Actor {
             tokio::select! {
                 request = inbox.recv() => match request {
                     Some(request) => {
-                        self.handle(request);
-                        while let Ok(request) = inbox.try_recv() {
-                            self.handle(request);
+                        if !self.handle_all(request, &mut inbox) {
+                            break;
                         }
                     }
                     None => break,
@@ -156,28 +158,76 @@ impl Actor {
             let _ = self.node.handle_local(now, probe);
             self.note_own(now);
         }
+        self.acknowledge();
     }
 
     /// Has an own event watched now and then.
     fn note_own(&mut self, now: Time) {
-        if let Some((stream, number)) = self.node.last_own() {
+        if let Some((stream, number)) = self.node.latest() {
             self.convergence.made(now, stream, number);
         }
     }
 
-    fn handle(&mut self, request: Request) {
+    /// Tells who waits for what has become durable.
+    fn acknowledge(&mut self) {
+        while let (Some((event, _)), Some(latest)) = (self.told.front_mut(), self.node.latest()) {
+            match *event {
+                Some((stream, number)) if stream == latest.0 => {
+                    if !self.node.is_durable(stream, number) {
+                        return;
+                    }
+                }
+                // Numbering began, or began anew: all that was told in this life has numbers up to the latest.
+                Some(_) | None => {
+                    *event = Some(latest);
+                    continue;
+                }
+            }
+            match self.told.pop_front() {
+                Some((_, Receipt::Number(number))) => self.batch.push(Update::Durable(number)),
+                // Who asked may wait no more.
+                Some((_, Receipt::Reply(reply))) => drop(reply.send(())),
+                None => return,
+            }
+        }
+    }
+
+    /// Handles a request and those that wait behind it; false = it is to end.
+    fn handle_all(&mut self, first: Request, inbox: &mut mpsc::Receiver<Request>) -> bool {
+        let mut next = Some(first);
+        while let Some(request) = next {
+            if !self.handle(request) {
+                return false;
+            }
+            next = inbox.try_recv().ok();
+        }
+        true
+    }
+
+    fn handle(&mut self, request: Request) -> bool {
         let now = self.now();
         match request {
-            Request::Local(all) => {
+            Request::Local(all, receipt) => {
                 for local in all {
                     // Nobody waits for a single one: nothing leaves before it is durable.
                     let _ = self.node.handle_local(now, local);
                 }
                 self.note_own(now);
+                if let Receipt::Number(number) = receipt {
+                    // What is in the batch already was polled before.
+                    self.batch.push(Update::Heard(number));
+                }
+                self.told.push_back((self.node.latest(), receipt));
+            }
+            Request::Again(keys) => keys.into_iter().for_each(|key| self.node.tell_again(key)),
+            Request::AgainOf(servers) => {
+                servers.into_iter().for_each(|(service, server)| self.node.tell_again_of(service, server));
             }
             Request::Find(key, reply) => drop(reply.send(self.node.find(key, now))),
             Request::Standing(reply) => drop(reply.send(self.standing(now))),
+            Request::Stop => return false,
         }
+        true
     }
 
     fn hear(&mut self, event: Event) {
@@ -354,9 +404,16 @@ impl Actor {
         if self.write(now).await.is_none() {
             tracing::error!("the journal has ended before its time");
         }
-        let Self { journal, transport, .. } = self;
+        let Self { journal, transport, told, .. } = self;
         let closed = tokio::task::spawn_blocking(move || journal.close()).await;
-        if !matches!(closed, Ok(Ok(()))) {
+        if matches!(closed, Ok(Ok(()))) {
+            for (_, receipt) in told {
+                match receipt {
+                    Receipt::Number(_) => {}
+                    Receipt::Reply(reply) => drop(reply.send(())),
+                }
+            }
+        } else {
             tracing::error!(
                 "the journal was not written to its end; what is missing is fetched from the peers"
             );

@@ -76,6 +76,7 @@ impl Running {
                         missing.remove(&binding.key.session);
                     }
                     Update::Delete(key) => panic!("{key:?} was deleted"),
+                    Update::Heard(_) | Update::Durable(_) => {}
                 }
             }
         }
@@ -98,7 +99,8 @@ impl Running {
     }
 
     async fn tell(&self, local: Vec<Local>) {
-        self.replica.tell(local).await.expect("a replica");
+        let told = self.replica.tell(local).await.expect("a replica");
+        timeout(SOON, told.durable()).await.expect("in time").expect("durable");
     }
 }
 

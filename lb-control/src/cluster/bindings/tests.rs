@@ -1,0 +1,1 @@
+//! Two nodes with a data plane each.
