@@ -154,6 +154,11 @@ pub fn parse(text: &str, file: &str) -> Result<Configuration, ConfigErrors> {
     }
 }
 
+/// A duration as the configuration file takes it.
+pub(crate) fn duration(text: &str) -> Option<Duration> {
+    <value::Lifetime as value::Text>::from_text(text).map(|lifetime| lifetime.0)
+}
+
 /// The JSON schema of the configuration file, made from the types that read it.
 pub fn schema() -> serde_json::Value {
     schemars::schema_for!(file::File).to_value()

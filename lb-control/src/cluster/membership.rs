@@ -73,8 +73,10 @@ pub struct Founded {
 /// How this node stands.
 #[derive(Clone, Debug)]
 pub struct Status {
-    /// Its entry in the member list; `None` = it was removed.
+    /// Its entry in the member list, as far as there is one.
     pub member: Option<Member>,
+    /// Whether it was removed.
+    pub is_removed: bool,
     /// Where it listens.
     pub listen: SocketAddr,
     /// Whether it makes tokens, removes members and changes secrets.
@@ -210,6 +212,7 @@ impl Membership {
         let roster = rosters.borrow();
         Ok(Some(Status {
             member: roster.roster().member(standing.id).cloned(),
+            is_removed: replica.is_shut_out(),
             listen: self.0.settings.listen,
             is_authority: replica.is_authority(),
             roster: roster.roster().serial,

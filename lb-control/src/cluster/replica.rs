@@ -265,6 +265,11 @@ impl Replica {
         self.transport.is_authority()
     }
 
+    /// Whether this node was removed, as far as it knows.
+    pub fn is_shut_out(&self) -> bool {
+        self.transport.is_shut_out()
+    }
+
     /// The member list, and whenever it changes.
     pub fn roster(&self) -> watch::Receiver<Arc<SignedRoster>> {
         self.transport.roster()

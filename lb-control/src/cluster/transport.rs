@@ -25,6 +25,7 @@ use quinn::crypto::rustls::HandshakeData;
 use rustls::pki_types::CertificateDer;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -124,6 +125,8 @@ struct Shared {
     discover: Option<String>,
     links: Links,
     failures: Mutex<BTreeMap<NodeId, String>>,
+    /// Whether a member said that this node is none.
+    shut_out: AtomicBool,
     events: mpsc::Sender<Event>,
 }
 
@@ -158,6 +161,7 @@ impl Transport {
             discover,
             links: Links::default(),
             failures: Mutex::default(),
+            shut_out: AtomicBool::new(false),
             events,
         });
         let mut tasks = JoinSet::new();
@@ -209,6 +213,12 @@ impl Transport {
     /// Whether this node holds the key of the authority.
     pub fn is_authority(&self) -> bool {
         self.shared.authority.is_some()
+    }
+
+    /// Whether this node was removed, as far as it knows: those who are shut out are not sent the list without them.
+    pub fn is_shut_out(&self) -> bool {
+        let is_listed = self.shared.roster.borrow().roster().admits(self.shared.identity.subject);
+        !is_listed || self.shared.shut_out.load(Relaxed)
     }
 
     /// Makes one of the shared secrets new, here at once and elsewhere as soon as it gets there.

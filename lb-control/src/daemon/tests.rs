@@ -22,6 +22,8 @@ use std::time::Instant;
 use tempfile::TempDir;
 use tokio::sync::{Mutex, mpsc, watch};
 
+mod cluster;
+
 const CONFIG: &str = r#"
 [node]
 bindings = 4096
@@ -76,9 +78,14 @@ impl Rig {
 
     /// A daemon that finds these sessions of service `web`: client, backend slot and its generation.
     async fn over(sessions: &[(u32, u16, u16)], faults: Faults) -> Self {
+        Self::with(CONFIG, sessions, faults).await
+    }
+
+    /// The same with a configuration.
+    async fn with(config: &str, sessions: &[(u32, u16, u16)], faults: Faults) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("lb.toml");
-        std::fs::write(&file, CONFIG).unwrap();
+        std::fs::write(&file, config).unwrap();
         let state_dir = Some(dir.path().join("state"));
         let applied = Applied::default();
         let source = Source { file: file.clone(), interfaces: vec![], state_dir, preparation: None, applied };
@@ -416,8 +423,12 @@ async fn every_described_path_is_served() {
             if path == "/v1/detach" {
                 continue;
             }
-            let concrete =
-                path.replace("{service}", "web").replace("{backend}", "be1").replace("{key}", "10.0.0.1");
+            let concrete = path
+                .replace("{service}", "web")
+                .replace("{backend}", "be1")
+                .replace("{key}", "10.0.0.1")
+                .replace("{member}", "lb9")
+                .replace("{secret}", "syn-cookie");
             let method = method.to_uppercase().parse().unwrap();
             if let Err(ClientError::Refused(body)) = rig.client.act(method, &concrete).await {
                 assert!(

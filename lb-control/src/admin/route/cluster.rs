@@ -129,11 +129,11 @@ fn lifetime(seconds: u64) -> Result<Duration, ApiError> {
 }
 
 fn show(status: &Status) -> ClusterRow {
-    let Status { member, listen, is_authority, roster, standing } = status;
-    let state = match (member, standing.is_ready) {
-        (None, _) => ClusterState::Removed,
-        (Some(_), false) => ClusterState::Joining,
-        (Some(_), true) => ClusterState::Ready,
+    let Status { member, is_removed, listen, is_authority, roster, standing } = status;
+    let state = match (is_removed, standing.is_ready) {
+        (true, _) => ClusterState::Removed,
+        (false, false) => ClusterState::Joining,
+        (false, true) => ClusterState::Ready,
     };
     let node = ClusterNodeRow {
         id: standing.id.to_string(),

@@ -14,6 +14,7 @@ use quinn::{Connection, RecvStream, SendStream, Side};
 use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
@@ -78,6 +79,12 @@ pub(super) async fn run(shared: Arc<Shared>, connection: Connection) -> Result<(
                 | ClusterError::Document { .. } => Close::Protocol,
                 _ => Close::Ended,
             };
+            if let Some(quinn::ConnectionError::ApplicationClosed(closed)) = connection.close_reason()
+                && closed.error_code == quinn::VarInt::from_u32(Close::NoMember as u32)
+                && !shared.shut_out.swap(true, Relaxed)
+            {
+                tracing::error!("the others say that this node is not in their cluster any more");
+            }
             // What the other side said about it is worth more than how it was noticed here.
             let reason = connection.close_reason().map(|reason| reason.to_string());
             (close, Err(reason.map_or(error, |reason| ClusterError::Refused { reason })))
@@ -149,6 +156,7 @@ async fn talk(shared: &Arc<Shared>, connection: &Connection) -> Result<(), Failu
             return Err(Failure::Close(close));
         }
     }
+    shared.shut_out.store(false, Relaxed);
     let seen = Seen { shared, connection, peer: subject.id };
     if side == Side::Server {
         frame::write_json(&mut control, &hello(shared)).await?;
