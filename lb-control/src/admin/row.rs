@@ -19,8 +19,8 @@ pub(super) use backend::mac;
 pub use backend::{AdminState, BackendRow, HopRow, ServingState, WeightBody};
 pub use change::{ChangeRow, DiffBody, DiffRow, ReloadRow};
 pub use cluster::{
-    ClusterCounts, ClusterNodeRow, ClusterRow, ClusterState, ConnectionRow, ConvergenceRow, InitBody,
-    JoinBody, JoinedRow, PeerRow, StreamRow, TokenBody, TokenRow,
+    ClusterCounts, ClusterNodeRow, ClusterRow, ClusterState, ConnectionRow, ConvergenceBucket,
+    ConvergenceRow, InitBody, JoinBody, JoinedRow, PeerRow, StreamRow, TokenBody, TokenRow,
 };
 pub use config::{ConfigRow, ConfiguredBackend, ConfiguredService, NodeRow, TimeoutsRow};
 pub use event::EventRow;

@@ -171,9 +171,9 @@ fn node_sheet(state: ClusterState, node: &ClusterNodeRow, look: Look) -> String 
 
 /// What half of the measured events took at most, in milliseconds.
 fn median(node: &ClusterNodeRow) -> Option<u64> {
-    let all: u64 = node.convergence.iter().map(|row| row.events).sum();
+    let all: u64 = node.convergence.buckets.iter().map(|row| row.events).sum();
     let mut seen = 0;
-    let bucket = node.convergence.iter().find(|row| {
+    let bucket = node.convergence.buckets.iter().find(|row| {
         seen += row.events;
         all > 0 && seen * 2 >= all
     })?;

@@ -105,7 +105,7 @@ impl Authority {
     pub fn rotate(&mut self, rotation: Rotation) -> Result<(), ClusterError> {
         let mut keyring = self.keyring.content().clone();
         // Seconds have fewer than 34 bits, and epochs are as many nanoseconds long that the number has fewer than 32.
-        let epoch = u128::from(unix_now()) * 1_000_000_000 >> EPOCH_SHIFT;
+        let epoch = (u128::from(unix_now()) * 1_000_000_000) >> EPOCH_SHIFT;
         keyring.rotate(rotation, u32::try_from(epoch).unwrap_or(u32::MAX))?;
         let signed = SignedKeyring::sign(keyring, &self.key)?;
         self.home.keep_keyring(&signed)?;

@@ -32,7 +32,7 @@ pub(super) enum JoinAnswer {
         /// The member list with it.
         roster: SignedRoster,
         /// The shared secrets, for load balancers.
-        keyring: Option<SignedKeyring>,
+        keyring: Option<Box<SignedKeyring>>,
     },
     /// It is not.
     Refused {
@@ -49,7 +49,7 @@ impl JoinAnswer {
                 certificate: hex(&admission.certificate),
                 authority: hex(&admission.authority),
                 roster: admission.roster,
-                keyring: admission.keyring,
+                keyring: admission.keyring.map(Box::new),
             },
             Err(error) => Self::Refused { reason: error.to_string() },
         }

@@ -5,8 +5,8 @@ use super::session::configured;
 use crate::admin::context::Context;
 use crate::admin::error::{ApiError, ErrorBody};
 use crate::admin::row::{
-    ClusterCounts, ClusterNodeRow, ClusterRow, ClusterState, ConnectionRow, ConvergenceRow, InitBody,
-    JoinBody, JoinedRow, PeerRow, StreamRow, TokenBody, TokenRow,
+    ClusterCounts, ClusterNodeRow, ClusterRow, ClusterState, ConnectionRow, ConvergenceBucket,
+    ConvergenceRow, InitBody, JoinBody, JoinedRow, PeerRow, StreamRow, TokenBody, TokenRow,
 };
 use crate::cluster::identity::Role;
 use crate::cluster::keyring::Rotation;
@@ -189,10 +189,13 @@ fn vector(vector: &Vector) -> Vec<StreamRow> {
     rows.collect()
 }
 
-fn convergence(standing: &Standing) -> Vec<ConvergenceRow> {
+fn convergence(standing: &Standing) -> ConvergenceRow {
     let ends = BUCKETS.into_iter().map(Some).chain([None]);
     let rows = ends.zip(standing.convergence.counts);
-    rows.map(|(milliseconds, events)| ConvergenceRow { milliseconds, events }).collect()
+    ConvergenceRow {
+        sum_milliseconds: standing.convergence.sum,
+        buckets: rows.map(|(milliseconds, events)| ConvergenceBucket { milliseconds, events }).collect(),
+    }
 }
 
 fn counts(standing: &Standing) -> ClusterCounts {

@@ -150,6 +150,7 @@ pub(in crate::admin) async fn metrics(State(context): State<Context>) -> Result<
     let view = context.reconciler.view().await?;
     let snapshot = Snapshot {
         status: row(&context, &view).await?,
+        cluster: super::cluster::row(&context).await?,
         outcomes: context.reconciler.outcomes().await?,
         view,
     };

@@ -53,7 +53,7 @@ pub struct ClusterNodeRow {
     /// What happened since it started.
     pub counts: ClusterCounts,
     /// How long it took until others had what happened here, since the daemon started.
-    pub convergence: Vec<ConvergenceRow>,
+    pub convergence: ConvergenceRow,
     /// What keeps its journal from being written.
     pub journal_trouble: Option<String>,
 }
@@ -94,9 +94,18 @@ pub struct ClusterCounts {
     pub refused: u64,
 }
 
+/// Times until another node said that it had an event, as far as they were measured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ConvergenceRow {
+    /// Sum of all.
+    pub sum_milliseconds: u64,
+    /// How many took how long.
+    pub buckets: Vec<ConvergenceBucket>,
+}
+
 /// Events by the time until another node had them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct ConvergenceRow {
+pub struct ConvergenceBucket {
     /// At most so many milliseconds; absent: longer than that of the row before.
     pub milliseconds: Option<u64>,
     /// How many of those that were measured took so long, and longer than that of the row before.

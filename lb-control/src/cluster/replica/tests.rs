@@ -161,7 +161,8 @@ async fn a_checkpoint_takes_the_place_of_the_events_before_it() {
         for from in (0..MANY).step_by(4_000) {
             running.replica.tell((from..from + 4_000).map(bound).collect()).await.expect("a replica");
         }
-        sleep(Duration::from_millis(300)).await;
+        // Long enough for all portions, on a busy machine too.
+        sleep(Duration::from_secs(2)).await;
     };
     tokio::select! {
         () = drain => panic!("the replica ended"),

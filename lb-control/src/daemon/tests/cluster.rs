@@ -82,6 +82,18 @@ async fn two_nodes_are_one_in_two_commands() {
     assert_eq!((&seen["node"]["name"], &seen["node"]["authority"]), (&"lb1".into(), &true.into()));
     let seen = b.shows(connected).await;
     assert_eq!((&seen["peers"][0]["name"], &seen["node"]["authority"]), (&"lb1".into(), &false.into()));
+    let text = a.client.text("/metrics").await.unwrap();
+    for line in [
+        "stickleback_cluster_state{state=\"ready\"} 1",
+        "stickleback_cluster_peers_connected 1",
+        "stickleback_cluster_peer_connected{peer=\"lb2\",",
+        "stickleback_cluster_peer_sent_bytes_total{peer=\"lb2\",",
+        "stickleback_cluster_events_total{kind=\"own\"} ",
+        "stickleback_cluster_convergence_seconds_bucket{le=\"0.05\"} ",
+        "stickleback_cluster_convergence_seconds_count ",
+    ] {
+        assert!(text.contains(line), "{line} is missing in\n{text}");
+    }
     let table = b.lbctl("cluster status").await.unwrap();
     assert!(table.contains("lb1") && table.contains("LAST HEARD") && table.contains("ready"), "{table}");
     assert!(b.lbctl("status").await.unwrap().contains("cluster"));
