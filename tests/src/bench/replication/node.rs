@@ -17,7 +17,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// The option of the benchmark that makes it a node.
-pub const OPTION: &str = "--replication-node";
+const OPTION: &str = "--replication-node";
 /// Bindings told at once, as many as a read of the ring gives.
 const BATCH: u64 = 1_024;
 /// Lifetime of a binding.
