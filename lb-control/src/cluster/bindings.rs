@@ -116,6 +116,3 @@ impl From<Ended> for End {
         Self::Replica
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,7 +1,7 @@
 //! What happens on this node and becomes an event.
 
 use super::{Node, Sabotage};
-use crate::binding::store::Look;
+use crate::binding::store::{Look, SKEW};
 use crate::binding::time::milliseconds;
 use crate::binding::{
     Body, Content, Flags, Key, MAX_GENERATION, Mark, Merged, StreamId, Tick, Time, View, ViewMember,
@@ -156,7 +156,9 @@ impl Node {
     ) -> Option<(StreamId, u64)> {
         match self.store.look(key, now) {
             Look::Bound(known) if known.server == server && known.generation == generation => {
-                self.used(now, key, left)
+                // What the node itself made the data plane hold ends there a little later than it was told.
+                let told = self.store.record(key)?.1;
+                if Tick::of(now.after(left)) <= told.after(SKEW) { None } else { self.used(now, key, left) }
             }
             // Not bound anew: the data plane has not heard of the deletion yet.
             Look::Deleted(_) => {

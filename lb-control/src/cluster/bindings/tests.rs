@@ -1,1 +1,0 @@
-//! Two nodes with a data plane each.
