@@ -125,8 +125,8 @@ impl Document for Keyring {
             Err("it has no secret of SYN cookies, or more than 8")
         } else if !self.syn_cookie.is_sorted_by(|a, b| a.from < b.from) {
             Err("its secrets of SYN cookies are not in order")
-        } else if self.segment.is_empty() || self.segment.len() > SEGMENTS {
-            Err("it has no segment key, or more than 2")
+        } else if self.segment.len() > SEGMENTS {
+            Err("it has more than 2 segment keys")
         } else if self.segment.iter().any(|one| one.id >= SEGMENT_IDS) {
             Err("a segment key's id is above 127")
         } else {

@@ -37,7 +37,7 @@ pub struct Secrets {
 }
 
 /// Secrets that a configuration says nothing of, from elsewhere than the state directory: those of a cluster.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct SharedSecrets {
     /// Key of the session-key hash.
     pub session: [u8; 16],
