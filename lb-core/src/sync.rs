@@ -254,6 +254,11 @@ impl Node {
         self.peers.iter().map(move |(&id, peer)| peer.status(id, &own, now))
     }
 
+    /// The latest event of a stream that a member says it has; `None` = it has said nothing yet.
+    pub fn told_by(&self, peer: NodeId, stream: StreamId) -> Option<u64> {
+        self.peers.get(&peer).filter(|peer| peer.has_told).map(|peer| peer.told.event(stream))
+    }
+
     /// The next thing that the data plane and the daemon must hear.
     pub fn poll_event(&mut self, now: Time) -> Option<Event> {
         if let Some(event) = self.events.pop_front() {

@@ -6,12 +6,17 @@
 
 mod actor;
 mod checkpoint;
+mod convergence;
 mod record;
+
+pub use convergence::{BUCKETS, Histogram};
 
 use super::error::ClusterError;
 use super::home::Home;
 use super::identity::{NodeId, Role};
 use super::journal::{Journal, JournalError, Opening};
+use super::keyring::{Rotation, SignedKeyring};
+use super::roster::SignedRoster;
 use super::token::Token;
 use super::transport::{PeerState, Transport};
 use lb_core::binding::{Binding, Key, Vector};
@@ -72,6 +77,8 @@ pub struct Standing {
     pub vector: Vector,
     /// What happened so far.
     pub counts: Counts,
+    /// How long it took until others had what happened here.
+    pub convergence: Histogram,
     /// What keeps the journal from being written.
     pub journal_trouble: Option<String>,
     /// Whom a snapshot is being fetched from, and how many records came.
@@ -95,6 +102,8 @@ pub struct Peer {
     pub connection: PeerState,
     /// How far it is; `None` for members that have no bindings.
     pub replication: Option<PeerStatus>,
+    /// For how long it has lacked something that happened here.
+    pub behind: Option<Duration>,
 }
 
 enum Request {
@@ -170,19 +179,21 @@ impl Replica {
     pub fn start(
         home: &Home,
         listen: SocketAddr,
+        discover: Option<String>,
     ) -> Result<(Self, mpsc::Receiver<Vec<Update>>, Opening), ReplicaError> {
-        Self::start_with(home, listen, |_| {})
+        Self::start_with(home, listen, discover, |_| {})
     }
 
     fn start_with(
         home: &Home,
         listen: SocketAddr,
+        discover: Option<String>,
         adjust: impl FnOnce(&mut Config),
     ) -> Result<(Self, mpsc::Receiver<Vec<Update>>, Opening), ReplicaError> {
         let identity = home.identity()?.ok_or(ClusterError::NoCluster)?;
         let id = identity.subject.id;
         let (journal, recovered, opening) = Journal::open(&home.journal(), id.number(), wall())?;
-        let (transport, events) = Transport::start(home, listen)?;
+        let (transport, events) = Transport::start(home, listen, discover)?;
         let transport = Arc::new(transport);
         let members = actor::members(transport.roster().borrow().roster(), id);
         let mut config = Config::new(lb_core::binding::NodeId(id.number()), members);
@@ -219,6 +230,11 @@ impl Replica {
         answer.await.map_err(|_| Ended)
     }
 
+    /// This node's id.
+    pub fn id(&self) -> NodeId {
+        self.transport.id()
+    }
+
     /// Whether the node has the database and may take traffic; once true, it stays so.
     pub fn ready(&self) -> watch::Receiver<bool> {
         self.ready.clone()
@@ -234,6 +250,31 @@ impl Replica {
         self.transport.remove(id)
     }
 
+    /// The shared secrets, and whenever they change.
+    pub fn keyring(&self) -> watch::Receiver<Option<Arc<SignedKeyring>>> {
+        self.transport.keyring()
+    }
+
+    /// Makes one of the shared secrets new.
+    pub fn rotate(&self, rotation: Rotation) -> Result<(), ClusterError> {
+        self.transport.rotate(rotation)
+    }
+
+    /// Whether this node makes tokens, removes members and changes secrets.
+    pub fn is_authority(&self) -> bool {
+        self.transport.is_authority()
+    }
+
+    /// Whether this node was removed, as far as it knows.
+    pub fn is_shut_out(&self) -> bool {
+        self.transport.is_shut_out()
+    }
+
+    /// The member list, and whenever it changes.
+    pub fn roster(&self) -> watch::Receiver<Arc<SignedRoster>> {
+        self.transport.roster()
+    }
+
     /// Ends: what was told before is durable when this returns.
     pub async fn stop(self) {
         let Self { teller, actor, .. } = self;
@@ -246,7 +287,11 @@ impl Replica {
 }
 
 impl Standing {
-    fn peers(transport: &Transport, replication: impl Iterator<Item = PeerStatus>) -> Vec<Peer> {
+    fn peers(
+        transport: &Transport,
+        replication: impl Iterator<Item = PeerStatus>,
+        behind: impl Fn(lb_core::binding::NodeId) -> Option<Duration>,
+    ) -> Vec<Peer> {
         let mut replication: BTreeMap<u64, PeerStatus> =
             replication.map(|status| (status.id.0, status)).collect();
         let roster = transport.roster();
@@ -256,7 +301,8 @@ impl Standing {
             let connection = states.remove(&member.id)?;
             let replication = replication.remove(&member.id.number());
             let (id, name, role, addresses) = (member.id, member.name, member.role, member.addresses);
-            Some(Peer { id, name, role, addresses, connection, replication })
+            let behind = replication.as_ref().and_then(|status| behind(status.id));
+            Some(Peer { id, name, role, addresses, connection, replication, behind })
         });
         others.collect()
     }

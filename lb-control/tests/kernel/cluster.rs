@@ -9,7 +9,9 @@ use lb_control::cluster::bindings::{self, Bindings};
 use lb_control::cluster::home::Home;
 use lb_control::cluster::identity::Role;
 use lb_control::cluster::join::join;
+use lb_control::cluster::keyring::Keyring;
 use lb_control::cluster::replica::Replica;
+use lb_control::config::SharedSecrets;
 use lb_control::dataplane::DataPlane;
 use lb_control::reconcile::{self, ChangeError, Handle, SessionFilter, SessionRow};
 use lb_core::pool::Desired;
@@ -73,7 +75,7 @@ impl Machine {
             reconcile::spawn(Box::new(self.sandbox.open(SIZES)), None).expect("the reconciler starts");
         let until = Instant::now() + SOON;
         let (replica, updates, _) = loop {
-            match Replica::start(&self.home(), self.listen) {
+            match Replica::start(&self.home(), self.listen, None) {
                 Ok(started) => break started,
                 // The socket of a node that has stopped is closed a moment later.
                 Err(error) => assert!(Instant::now() < until, "{error}"),
@@ -182,7 +184,8 @@ async fn cluster() -> (Machine, Running, Machine, Running) {
     let sandbox = Sandbox::new();
     run("ip link set lo up");
     let a = Machine::new(sandbox, "lb0", "peer0", desired());
-    Authority::found(&a.home(), "a", a.addresses()).expect("a cluster");
+    Authority::found(&a.home(), "a", a.addresses(), Keyring::of(&SharedSecrets::default()))
+        .expect("a cluster");
     let one = a.start().await;
     one.ready().await;
     let b = Machine::new(Sandbox::beside(), "lb1", "peer1", laid_out_differently());
@@ -328,7 +331,8 @@ async fn a_session_that_is_used_lives_on_at_the_other_node() {
         state
     };
     let a = Machine::new(sandbox, "lb0", "peer0", brief(desired()));
-    Authority::found(&a.home(), "a", a.addresses()).expect("a cluster");
+    Authority::found(&a.home(), "a", a.addresses(), Keyring::of(&SharedSecrets::default()))
+        .expect("a cluster");
     let one = a.start().await;
     one.ready().await;
     let b = Machine::new(Sandbox::beside(), "lb1", "peer1", brief(laid_out_differently()));

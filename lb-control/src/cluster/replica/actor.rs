@@ -1,6 +1,7 @@
 //! The task that owns the state machine.
 
 use super::checkpoint::Checkpoints;
+use super::convergence::{self, Convergence};
 use super::record::{self, BlockWriter};
 use super::{Receipt, Request, Standing, Update, wall};
 use crate::cluster::error::ClusterError;
@@ -40,6 +41,7 @@ pub(super) struct Actor {
     rosters: watch::Receiver<Arc<SignedRoster>>,
     members: Vec<binding::NodeId>,
     blocked: Vec<binding::NodeId>,
+    convergence: Convergence,
     ready: watch::Sender<bool>,
     updates: mpsc::Sender<Vec<Update>>,
     /// Written and sent when there is room.
@@ -81,6 +83,7 @@ impl Actor {
             transport,
             blocked: members.clone(),
             members,
+            convergence: Convergence::default(),
             ready,
             updates,
             batch: Vec::new(),
@@ -149,7 +152,20 @@ impl Actor {
         if self.node.next_deadline().is_some_and(|due| due <= now) {
             self.node.handle_timeout(now);
         }
+        self.convergence.tidy(&self.members);
+        let own = binding::NodeId(self.id.number());
+        if let Some(probe) = self.convergence.probe(now, own).filter(|_| !self.members.is_empty()) {
+            let _ = self.node.handle_local(now, probe);
+            self.note_own(now);
+        }
         self.acknowledge();
+    }
+
+    /// Has an own event watched now and then.
+    fn note_own(&mut self, now: Time) {
+        if let Some((stream, number)) = self.node.latest() {
+            self.convergence.made(now, stream, number);
+        }
     }
 
     /// Tells who waits for what has become durable.
@@ -196,6 +212,7 @@ impl Actor {
                     // Nobody waits for a single one: nothing leaves before it is durable.
                     let _ = self.node.handle_local(now, local);
                 }
+                self.note_own(now);
                 if let Receipt::Number(number) = receipt {
                     // What is in the batch already was polled before.
                     self.batch.push(Update::Heard(number));
@@ -220,6 +237,11 @@ impl Actor {
                 let from = binding::NodeId(peer.number());
                 if let Err(refused) = self.node.handle_message(now, from, &bytes) {
                     tracing::debug!(%refused, "a message was not taken");
+                }
+                if let Some(stream) = self.node.stream()
+                    && let Some(number) = self.node.told_by(from, stream)
+                {
+                    self.convergence.reached(now, from, stream, number);
                 }
             }
             Event::Up { peer, role } => {
@@ -305,6 +327,8 @@ impl Actor {
         while self.batch.len() < BATCH {
             let Some(event) = self.node.poll_event(now) else { break };
             match event {
+                sync::Event::Put(binding::Binding { key, .. }) | sync::Event::Delete(key)
+                    if key.service == convergence::SERVICE => {}
                 sync::Event::Put(binding) => self.batch.push(Update::Put(binding)),
                 sync::Event::Delete(key) => self.batch.push(Update::Delete(key)),
                 sync::Event::Ready => {
@@ -363,9 +387,12 @@ impl Actor {
             bytes: self.node.bytes(),
             vector: self.node.vector(),
             counts: *self.node.counts(),
+            convergence: self.convergence.histogram(),
             journal_trouble: self.progress.borrow().trouble.clone(),
             snapshot: snapshot.and_then(|(peer, records)| Some((NodeId::new(peer.0)?, records))),
-            peers: Standing::peers(&self.transport, self.node.peers(now)),
+            peers: Standing::peers(&self.transport, self.node.peers(now), |peer| {
+                self.convergence.behind(now, peer)
+            }),
         }
     }
 

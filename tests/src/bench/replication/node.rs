@@ -7,7 +7,9 @@ use lb_control::cluster::authority::Authority;
 use lb_control::cluster::home::Home;
 use lb_control::cluster::identity::Role;
 use lb_control::cluster::join::join;
+use lb_control::cluster::keyring::Keyring;
 use lb_control::cluster::replica::{Replica, Update};
+use lb_control::config::SharedSecrets;
 use lb_core::binding::Key;
 use lb_core::sync::Local;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -65,7 +67,12 @@ impl Node {
         let listen = UdpSocket::bind("127.0.0.1:0")?.local_addr()?;
         let home = Home::in_state(state);
         match by {
-            None => drop(Authority::found(&home, "first", vec![listen.to_string()])?),
+            None => drop(Authority::found(
+                &home,
+                "first",
+                vec![listen.to_string()],
+                Keyring::of(&SharedSecrets::default()),
+            )?),
             Some(first) => {
                 let token = first.order("token")?.parse().map_err(|_| anyhow::anyhow!("no token"))?;
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -130,7 +137,7 @@ impl Drop for Node {
 pub(in crate::bench) fn run(state: &Path, listen: SocketAddr) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
-        let (replica, mut updates, _) = Replica::start(&Home::in_state(state), listen)?;
+        let (replica, mut updates, _) = Replica::start(&Home::in_state(state), listen, None)?;
         // The data plane's place: everything is taken at once.
         let drained = tokio::spawn(async move {
             let mut taken = 0_u64;
