@@ -2,6 +2,7 @@
 
 mod affinity;
 mod backend;
+mod health;
 mod node;
 mod path;
 mod secrets;

@@ -3,8 +3,8 @@
 use super::defaults;
 use super::field::Field;
 use super::value::{
-    AbsolutePath, Address, AddressV4, AddressV6, AffinityChoice, Group, Interface, Lifetime, Listen, Name,
-    Number, PathPrefix, PortChoice, RouteText, Secret, ServerIdText, VlanChoice, spell,
+    AbsolutePath, Address, AddressV4, AddressV6, AffinityChoice, Group, HealthChoice, Interface, Lifetime,
+    Listen, Name, Number, PathPrefix, PortChoice, RouteText, Secret, ServerIdText, VlanChoice, spell,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -188,6 +188,8 @@ pub(super) struct Service {
     /// What makes a session.
     #[schemars(extend("default" = "source-ip"))]
     pub(super) affinity: Field<AffinityChoice>,
+    /// How backends are checked; TCP services: by a connection to their port, others: not at all, when absent.
+    pub(super) health: Field<HealthChoice>,
     /// Lifetime of a binding without traffic.
     #[schemars(extend("default" = spell(defaults::LIFETIME)))]
     pub(super) lifetime: Field<Lifetime>,

@@ -139,6 +139,7 @@ fn service(id: u32, mode: Mode, backends: Vec<BackendSpec>) -> ServiceSpec {
         source: None,
         mss: None,
         proxy_protocol: false,
+        health: None,
         paths: Vec::new(),
         backends,
     }
