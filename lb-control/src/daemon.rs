@@ -5,6 +5,7 @@
 
 pub mod args;
 mod configuration;
+mod health;
 mod notify;
 mod privilege;
 mod run;

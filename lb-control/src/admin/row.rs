@@ -15,7 +15,7 @@ mod status;
 mod traffic;
 
 pub(super) use backend::mac;
-pub use backend::{AdminState, BackendRow, HopRow, ServingState, WeightBody};
+pub use backend::{AdminState, BackendRow, HealthRow, HealthState, HopRow, ServingState, WeightBody};
 pub use change::{ChangeRow, DiffBody, DiffRow, ReloadRow};
 pub use config::{ConfigRow, ConfiguredBackend, ConfiguredService, NodeRow, TimeoutsRow};
 pub use event::EventRow;

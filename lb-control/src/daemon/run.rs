@@ -2,6 +2,7 @@
 
 use super::args::Lbd;
 use super::configuration::{Loaded, Source, note_loaded};
+use super::health::Checks;
 use super::{notify, privilege, target, way};
 use crate::admin::error::{ApiError, ErrorBody, chain};
 use crate::admin::row::ReloadState;
@@ -54,6 +55,7 @@ pub(super) async fn run(args: Lbd) -> anyhow::Result<()> {
             Some(bound.with_context(|| format!("metrics address {address}: cannot be listened on; {hint}"))?)
         }
     };
+    Checks::examine(&desired).map_err(described)?;
     source.prepare(&desired).await.map_err(described)?;
     Source::hint(&desired);
 
@@ -90,6 +92,8 @@ pub(super) async fn run(args: Lbd) -> anyhow::Result<()> {
         .map_err(|error| anyhow!("{}: cannot be applied: {}", args.config.display(), chain(&error)))?;
     let (facts, told) = watch::channel(facts(&args));
     note_loaded(&facts);
+    let checks = Checks::start(&reconciler, &mut tasks)?;
+    checks.watch().await?;
     target::start(&reconciler, facts.clone(), &mut tasks);
     let (orders, mut ordered) = mpsc::channel(ORDERS);
     let context = Context { reconciler: reconciler.clone(), orders, facts: told, events };
@@ -97,7 +101,7 @@ pub(super) async fn run(args: Lbd) -> anyhow::Result<()> {
     info!(socket = %daemon.admin_socket.display(), "ready");
     notify::ready("forwarding");
 
-    let supervisor = Supervisor { source, daemon: configured, facts, reconciler };
+    let supervisor = Supervisor { source, daemon: configured, facts, reconciler, checks: Some(checks) };
     let end = supervisor.supervise(&mut signals, &mut ordered).await?;
     notify::stopping();
     let outcome = supervisor.finish(end, args.detach_on_exit, &args.pin_root).await;
@@ -155,6 +159,8 @@ pub(super) struct Supervisor {
     pub(super) daemon: DaemonSpec,
     pub(super) facts: watch::Sender<Facts>,
     pub(super) reconciler: Handle,
+    /// `None` = nobody is probed.
+    pub(super) checks: Option<Checks>,
 }
 
 impl Supervisor {
@@ -182,7 +188,11 @@ impl Supervisor {
     }
 
     async fn reload(&self) -> Result<admin::row::ReloadRow, ErrorBody> {
-        self.source.reload(&self.reconciler, &self.daemon, &self.facts).await
+        let done = self.source.reload(&self.reconciler, &self.daemon, &self.facts).await?;
+        if let Some(checks) = &self.checks {
+            checks.watch().await.map_err(|gone| ApiError::from(gone).body)?;
+        }
+        Ok(done)
     }
 
     /// Does what is ordered; true when there is nothing left to do.

@@ -110,7 +110,7 @@ impl Rig {
             Context { reconciler: reconciler.clone(), orders, facts: told, events: Arc::clone(&events) };
         let socket = dir.path().join("lbd.sock");
         let listener = Listener::bind(&socket, None).unwrap();
-        let supervisor = Supervisor { source, daemon, facts, reconciler: reconciler.clone() };
+        let supervisor = Supervisor { source, daemon, facts, reconciler: reconciler.clone(), checks: None };
         tokio::spawn(async move {
             while let Some(order) = ordered.recv().await {
                 if supervisor.obey(order).await {
