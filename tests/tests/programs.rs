@@ -52,7 +52,8 @@ fn programs_verify_within_their_budget() -> Result<()> {
         .map_max_entries("HOLDS", 64)
         .load_file(object()?)?;
     let named: Vec<&str> = program::TAIL_CALLS.iter().map(|(_, name)| *name).collect();
-    for name in named.iter().copied().chain([program::ENTRY, program::SWEEP, program::APPLY, program::REBIND]) {
+    for name in named.iter().copied().chain([program::ENTRY, program::SWEEP, program::APPLY, program::REBIND])
+    {
         let budget = BUDGET.iter().find(|(n, _)| *n == name).context("a program without a budget")?.1;
         let xdp: &mut Xdp =
             object.program_mut(name).with_context(|| format!("no program `{name}`"))?.try_into()?;
