@@ -65,8 +65,8 @@ async fn watch(
         let rates = Rates::between(&before, &now);
         match form {
             Output::Json => {
-                serde_json::to_writer(&mut *out, &rates)?;
-                out.write_all(b"\n")?;
+                let text = serde_json::to_string(&rates)?;
+                writeln!(out, "{text}")?;
             }
             Output::Table if in_place => {
                 let text = show(&now, &rates, look).replace('\n', &format!("{ERASE_LINE}\n"));
