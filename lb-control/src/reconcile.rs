@@ -15,6 +15,7 @@ mod overrides;
 mod query;
 mod rebind;
 mod recovery;
+pub(crate) mod replication;
 mod session;
 mod step;
 mod sweep;

@@ -202,6 +202,27 @@ impl Node {
         self.has_base && self.standing.epoch().is_some()
     }
 
+    /// The latest own event: when it is durable, so is all that happened here before. `None` until numbering has begun.
+    pub fn latest(&self) -> Option<(StreamId, u64)> {
+        let id = self.stream()?;
+        self.streams.get(&id).map(|stream| (id, stream.log.last()))
+    }
+
+    /// Whether an own event is durable.
+    pub fn is_durable(&self, stream: StreamId, number: u64) -> bool {
+        self.streams.get(&stream).is_some_and(|stream| stream.sendable() >= number)
+    }
+
+    /// Has the data plane hear of a key again, because it may hold something else.
+    pub fn tell_again(&mut self, key: Key) {
+        self.store.tell_again(key);
+    }
+
+    /// Has the data plane hear again of all that are with a server now, because it has got to know it.
+    pub fn tell_again_of(&mut self, service: u32, server: u64) {
+        self.store.tell_again_of(service, server);
+    }
+
     /// The binding of a key, if it lives.
     pub fn find(&self, key: Key, now: Time) -> Option<Binding> {
         self.store.find(key, now)
@@ -231,6 +252,11 @@ impl Node {
     pub fn peers(&self, now: Time) -> impl Iterator<Item = PeerStatus> {
         let own = self.vector_told();
         self.peers.iter().map(move |(&id, peer)| peer.status(id, &own, now))
+    }
+
+    /// The latest event of a stream that a member says it has; `None` = it has said nothing yet.
+    pub fn told_by(&self, peer: NodeId, stream: StreamId) -> Option<u64> {
+        self.peers.get(&peer).filter(|peer| peer.has_told).map(|peer| peer.told.event(stream))
     }
 
     /// The next thing that the data plane and the daemon must hear.

@@ -489,6 +489,31 @@ fn a_deleted_session_stays_deleted_although_a_cut_off_node_used_it() {
 }
 
 #[test]
+fn what_a_data_plane_has_had_for_a_while_is_told_unless_it_was_deleted() {
+    let mut cluster = Cluster::new(&[1, 2]);
+    let held = |session, generation, left| Local::Held { key: key(session), server: 100, generation, left };
+    // Nobody knows it: the journal was lost, or the cluster is new.
+    assert!(cluster.does(1, held(1, 3, MINUTE)).is_some());
+    cluster.pass(200);
+    assert_eq!(cluster.find(2, key(1)).map(|binding| binding.generation), Some(3));
+    // It ends a moment later than the others think: not worth a word, neither now nor at its end.
+    let told = cluster.node(2).counts().own;
+    assert_eq!(cluster.does(2, held(1, 3, MINUTE)), None);
+    cluster.pass(59_000);
+    assert_eq!(cluster.node(2).counts().own, told);
+    // It was used.
+    assert!(cluster.does(2, held(1, 3, MINUTE)).is_some());
+    cluster.pass(200);
+    assert!(cluster.find(1, key(1)).is_some_and(|binding| binding.left > MINUTE / 2));
+    // It was deleted while this data plane heard nothing.
+    cluster.does(1, Local::Deleted { key: key(1) });
+    cluster.pass(200);
+    assert_eq!(cluster.does(2, held(1, 3, MINUTE)), None);
+    cluster.pass(200);
+    assert_eq!((cluster.find(1, key(1)), cluster.find(2, key(1))), (None, None));
+}
+
+#[test]
 fn uses_are_told_once_a_quarter_of_the_lifetime_and_still_count_to_the_last() {
     let mut cluster = Cluster::new(&[1, 2]);
     cluster.binds(1, key(1), 100, Duration::from_secs(100));

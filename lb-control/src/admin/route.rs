@@ -1,5 +1,6 @@
 //! Paths and their handlers.
 
+pub(super) mod cluster;
 pub(super) mod config;
 pub(super) mod explain;
 pub(super) mod flow;
@@ -16,7 +17,7 @@ use axum::extract::{FromRequest, FromRequestParts, Json, Request};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post, put};
 use axum::{Router, extract};
 use serde::de::DeserializeOwned;
 
@@ -38,6 +39,11 @@ pub fn router(context: Context) -> Router {
         .route("/v1/config/diff", get(config::pending).post(config::diff))
         .route("/v1/reload", post(config::reload))
         .route("/v1/detach", post(config::detach))
+        .route("/v1/cluster", get(cluster::status).post(cluster::init))
+        .route("/v1/cluster/join", post(cluster::join))
+        .route("/v1/cluster/tokens", post(cluster::token))
+        .route("/v1/cluster/members/{member}", delete(cluster::remove))
+        .route("/v1/cluster/secrets/{secret}/rotate", post(cluster::rotate))
         .route("/v1/openapi.json", get(description))
         .route("/metrics", get(status::metrics))
         .fallback(nowhere)

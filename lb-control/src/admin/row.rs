@@ -5,6 +5,7 @@
 
 mod backend;
 mod change;
+mod cluster;
 mod config;
 mod event;
 mod explanation;
@@ -17,6 +18,10 @@ mod traffic;
 pub(super) use backend::mac;
 pub use backend::{AdminState, BackendRow, HealthRow, HealthState, HopRow, ServingState, WeightBody};
 pub use change::{ChangeRow, DiffBody, DiffRow, ReloadRow};
+pub use cluster::{
+    ClusterCounts, ClusterNodeRow, ClusterRow, ClusterState, ConnectionRow, ConvergenceBucket,
+    ConvergenceRow, InitBody, JoinBody, JoinedRow, PeerRow, StreamRow, TokenBody, TokenRow,
+};
 pub use config::{ConfigRow, ConfiguredBackend, ConfiguredService, NodeRow, TimeoutsRow};
 pub use event::EventRow;
 pub use explanation::{ExplainBody, Explanation, Step, StepKind, Verdict};

@@ -1,5 +1,7 @@
 //! What `lbctl` understands on its command line.
 
+pub mod cluster;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use lb_core::pool::Protocol;
 use std::net::{IpAddr, SocketAddr};
@@ -95,6 +97,9 @@ daemon and let the data plane go on: `systemctl stop stickleback`.")]
     /// Configuration files: check, compare, schema.
     #[command(subcommand)]
     Config(Config),
+    /// Nodes that act as one: make a cluster, join one, see how it stands.
+    #[command(subcommand)]
+    Cluster(cluster::Cluster),
     /// The latest binding events.
     #[command(after_help = "Examples:\n  lbctl events\n  lbctl events --limit 500 --service web")]
     Events(EventsArgs),

@@ -102,7 +102,7 @@ pub(super) async fn run(
             answer(out, form, &events, |e| present::events(e, look))
         }
         // Answered without this function, see `cli::run`.
-        Command::Config(_) | Command::Top(_) | Command::Completions { .. } => Ok(()),
+        Command::Config(_) | Command::Cluster(_) | Command::Top(_) | Command::Completions { .. } => Ok(()),
     }
 }
 

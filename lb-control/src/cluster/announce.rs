@@ -1,6 +1,6 @@
 //! Service addresses on an interface, for a routing daemon to pick up, for as long as somebody renews them.
 //!
-//! Each address is given to the kernel with a lifetime of ten seconds. A node that dies takes nothing back, and
+//! Each address is given to the kernel with a lifetime. A node that dies takes nothing back, and
 //! need not: the kernel drops the addresses, and the routing daemon what it made of them. Addresses that somebody else put
 //! on the interface are left alone.
 
@@ -16,10 +16,10 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
-/// How long an address stays without being renewed.
+/// How long an address stays without being renewed, as a rule.
 pub const LIFETIME: Duration = Duration::from_secs(10);
-/// How often it is renewed: two renewals may be lost.
-const RENEW: Duration = Duration::from_secs(3);
+/// How often it is renewed within a lifetime: two renewals may be lost.
+const RENEWALS: u32 = 3;
 /// `IFA_PROTO` of our addresses; the kernel's own are below 4.
 const OURS: u8 = 0x53;
 
@@ -68,12 +68,8 @@ impl Drop for Announcer {
 }
 
 impl Announcer {
-    /// For an interface that exists. Needs a tokio runtime.
-    pub async fn open(interface: &str) -> Result<Self, AnnounceError> {
-        Self::with_lifetime(interface, LIFETIME).await
-    }
-
-    async fn with_lifetime(interface: &str, lifetime: Duration) -> Result<Self, AnnounceError> {
+    /// For an interface that exists; addresses stay for `lifetime` when nobody renews them. Needs a tokio runtime.
+    pub async fn open(interface: &str, lifetime: Duration) -> Result<Self, AnnounceError> {
         let (connection, handle, _) = rtnetlink::new_connection().map_err(AnnounceError::Open)?;
         let task = tokio::spawn(connection);
         let found = handle.link().get().match_name(interface.to_owned()).execute().try_next().await;
@@ -152,7 +148,7 @@ pub async fn follow(
     mut ready: watch::Receiver<bool>,
     mut wanted: watch::Receiver<BTreeSet<IpAddr>>,
 ) {
-    let mut renewal = interval(RENEW.min(announcer.lifetime / 3));
+    let mut renewal = interval(announcer.lifetime / RENEWALS);
     renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut complaint = None;
     loop {
@@ -174,7 +170,7 @@ pub async fn follow(
         }
     }
     if let Err(error) = announcer.announce(&BTreeSet::new()).await {
-        tracing::warn!(%error, "left announced; the kernel drops it in {LIFETIME:?}");
+        tracing::warn!(%error, "left announced; the kernel drops it in {:?}", announcer.lifetime);
     }
 }
 

@@ -3,8 +3,10 @@
 use super::error::ClusterError;
 use super::home::{Home, Name};
 use super::identity::{Identity, NodeId, Role, Subject};
+use super::keyring::{Keyring, Rotation, SignedKeyring};
 use super::roster::{Member, Roster, SignedRoster};
 use super::token::{OpenTokens, Token};
+use lb_common::abi::EPOCH_SHIFT;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
@@ -27,6 +29,7 @@ pub struct Authority {
     certificate: CertificateDer<'static>,
     key: KeyPair,
     roster: SignedRoster,
+    keyring: SignedKeyring,
     tokens: OpenTokens,
 }
 
@@ -36,11 +39,18 @@ pub(super) struct Admission {
     pub(super) certificate: CertificateDer<'static>,
     pub(super) authority: CertificateDer<'static>,
     pub(super) roster: SignedRoster,
+    /// For load balancers.
+    pub(super) keyring: Option<SignedKeyring>,
 }
 
 impl Authority {
-    /// Makes a cluster whose first member is this node.
-    pub fn found(home: &Home, name: &str, addresses: Vec<String>) -> Result<Self, ClusterError> {
+    /// Makes a cluster whose first member is this node, and whose secrets are this node's.
+    pub fn found(
+        home: &Home,
+        name: &str,
+        addresses: Vec<String>,
+        keyring: Keyring,
+    ) -> Result<Self, ClusterError> {
         home.must_be_free()?;
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
@@ -59,10 +69,11 @@ impl Authority {
         let member = Member { id: subject.id, role: subject.role, name: name.to_owned(), addresses };
         let roster = Roster { serial: 1, members: vec![member], ..Roster::default() };
         let roster = SignedRoster::sign(roster, &key)?;
+        let keyring = SignedKeyring::sign(keyring, &key)?;
         home.write(Name::AuthorityKey, key.serialize_pem().as_bytes())?;
         home.write(Name::Tokens, b"[]")?;
-        home.keep(&Identity::new(issued, certificate.clone(), own)?, &roster)?;
-        Ok(Self { home: home.clone(), certificate, key, roster, tokens: OpenTokens::default() })
+        home.keep(&Identity::new(issued, certificate.clone(), own)?, &roster, Some(&keyring))?;
+        Ok(Self { home: home.clone(), certificate, key, roster, keyring, tokens: OpenTokens::default() })
     }
 
     /// The authority of this node's cluster; `None` = its key is elsewhere.
@@ -73,15 +84,33 @@ impl Authority {
         let key = home.key(Name::AuthorityKey, &text)?;
         let certificate = identity.authority;
         let roster = home.roster(&certificate)?;
+        let keyring = home.keyring()?.ok_or_else(|| home.malformed(Name::Keyring, "it is missing"))?;
         let text = home.read(Name::Tokens)?.unwrap_or_else(|| b"[]".to_vec());
         let tokens =
             serde_json::from_slice(&text).map_err(|error| home.malformed(Name::Tokens, error.to_string()))?;
-        Ok(Some(Self { home: home.clone(), certificate, key, roster, tokens }))
+        Ok(Some(Self { home: home.clone(), certificate, key, roster, keyring, tokens }))
     }
 
     /// The newest member list.
     pub fn roster(&self) -> &SignedRoster {
         &self.roster
+    }
+
+    /// The newest shared secrets.
+    pub fn keyring(&self) -> &SignedKeyring {
+        &self.keyring
+    }
+
+    /// Makes one of the shared secrets new.
+    pub fn rotate(&mut self, rotation: Rotation) -> Result<(), ClusterError> {
+        let mut keyring = self.keyring.content().clone();
+        // Seconds have fewer than 34 bits, and epochs are as many nanoseconds long that the number has fewer than 32.
+        let epoch = (u128::from(unix_now()) * 1_000_000_000) >> EPOCH_SHIFT;
+        keyring.rotate(rotation, u32::try_from(epoch).unwrap_or(u32::MAX))?;
+        let signed = SignedKeyring::sign(keyring, &self.key)?;
+        self.home.keep_keyring(&signed)?;
+        self.keyring = signed;
+        Ok(())
     }
 
     /// Makes a token that lets one machine in for a while.
@@ -116,7 +145,13 @@ impl Authority {
         let certificate = issue(&self.certificate, &self.key, subject, &request)?;
         let member = Member { id, role, name: name.to_owned(), addresses };
         self.change(|roster| roster.members.push(member))?;
-        Ok(Admission { certificate, authority: self.certificate.clone(), roster: self.roster.clone() })
+        let keyring = (role == Role::Node).then(|| self.keyring.clone());
+        Ok(Admission {
+            certificate,
+            authority: self.certificate.clone(),
+            roster: self.roster.clone(),
+            keyring,
+        })
     }
 
     /// Puts a member out; from the next list on nobody talks to it.

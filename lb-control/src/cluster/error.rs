@@ -61,6 +61,26 @@ pub enum ClusterError {
         /// The id.
         id: NodeId,
     },
+    /// No member has this name.
+    #[error("no member is called {name}; `lbctl cluster status` lists names and ids")]
+    NoMemberNamed {
+        /// The name.
+        name: String,
+    },
+    /// More than one member has this name.
+    #[error("more than one member is called {name}; give the id, as `lbctl cluster status` shows it")]
+    SeveralMembers {
+        /// The name.
+        name: String,
+    },
+    /// The machine's addresses could not be listed.
+    #[error(
+        "the addresses of this machine cannot be listed: {reason}; name them as `advertise` in [cluster]"
+    )]
+    Addresses {
+        /// Why.
+        reason: String,
+    },
     /// The node that holds the authority's key cannot be removed.
     #[error("{id} holds the key of the cluster's authority; it cannot remove itself")]
     Itself {
@@ -73,9 +93,17 @@ pub enum ClusterError {
     /// A token that does not let anybody in.
     #[error("the token is unknown, used or expired; make another one with `lbctl cluster token`")]
     Token,
-    /// A member list that the authority did not sign.
+    /// A member list that is not one.
     #[error("the member list is refused: {reason}")]
     Roster {
+        /// Why.
+        reason: String,
+    },
+    /// Something that the authority did not sign.
+    #[error("the {name} is refused: {reason}")]
+    Document {
+        /// What it should be.
+        name: &'static str,
         /// Why.
         reason: String,
     },

@@ -2,6 +2,7 @@
 
 use super::error::ClusterError;
 use super::identity::Identity;
+use super::keyring::SignedKeyring;
 use super::roster::SignedRoster;
 use rcgen::KeyPair;
 use rustls::pki_types::CertificateDer;
@@ -24,6 +25,8 @@ pub(super) enum Name {
     Key,
     /// The newest member list.
     Roster,
+    /// The newest shared secrets.
+    Keyring,
     /// Tokens that are open, beside the authority's key.
     Tokens,
 }
@@ -42,6 +45,7 @@ impl Name {
             Self::Certificate => "node.pem",
             Self::Key => "node-key.pem",
             Self::Roster => "members.json",
+            Self::Keyring => "secrets.json",
             Self::Tokens => "tokens.json",
         }
     }
@@ -85,8 +89,29 @@ impl Home {
         self.write(Name::Roster, &roster.text()?)
     }
 
+    /// The newest shared secrets that this node has; `None` = it is in no cluster, or none that has any.
+    pub fn keyring(&self) -> Result<Option<SignedKeyring>, ClusterError> {
+        let Some(identity) = self.identity()? else { return Ok(None) };
+        let Some(text) = self.read(Name::Keyring)? else { return Ok(None) };
+        let keyring = SignedKeyring::parse(&text, &identity.authority);
+        keyring.map(Some).map_err(|error| self.malformed(Name::Keyring, error.to_string()))
+    }
+
+    /// Keeps shared secrets.
+    pub(super) fn keep_keyring(&self, keyring: &SignedKeyring) -> Result<(), ClusterError> {
+        self.write(Name::Keyring, &keyring.text()?)
+    }
+
     /// Keeps a new identity.
-    pub(super) fn keep(&self, identity: &Identity, roster: &SignedRoster) -> Result<(), ClusterError> {
+    pub(super) fn keep(
+        &self,
+        identity: &Identity,
+        roster: &SignedRoster,
+        keyring: Option<&SignedKeyring>,
+    ) -> Result<(), ClusterError> {
+        if let Some(keyring) = keyring {
+            self.keep_keyring(keyring)?;
+        }
         self.write(Name::Key, identity.key.serialize_pem().as_bytes())?;
         self.write(Name::Authority, pem(&identity.authority).as_bytes())?;
         self.keep_roster(roster)?;

@@ -4,6 +4,7 @@ use super::authority::{Admission, request};
 use super::error::ClusterError;
 use super::home::Home;
 use super::identity::{Identity, hex, unhex};
+use super::keyring::SignedKeyring;
 use super::roster::SignedRoster;
 use super::token::Token;
 use rustls::pki_types::CertificateDer;
@@ -30,6 +31,8 @@ pub(super) enum JoinAnswer {
         authority: String,
         /// The member list with it.
         roster: SignedRoster,
+        /// The shared secrets, for load balancers.
+        keyring: Option<Box<SignedKeyring>>,
     },
     /// It is not.
     Refused {
@@ -46,6 +49,7 @@ impl JoinAnswer {
                 certificate: hex(&admission.certificate),
                 authority: hex(&admission.authority),
                 roster: admission.roster,
+                keyring: admission.keyring.map(Box::new),
             },
             Err(error) => Self::Refused { reason: error.to_string() },
         }
@@ -67,9 +71,11 @@ pub async fn join(
     let request =
         JoinRequest { secret: token.secret(), request: hex(&request), name: name.to_owned(), addresses };
     let answer = super::transport::ask_to_join(address, token, &request).await?;
-    let (certificate, authority, roster) = match answer {
+    let (certificate, authority, roster, keyring) = match answer {
         JoinAnswer::Refused { reason } => return Err(ClusterError::Refused { reason }),
-        JoinAnswer::Admitted { certificate, authority, roster } => (certificate, authority, roster),
+        JoinAnswer::Admitted { certificate, authority, roster, keyring } => {
+            (certificate, authority, roster, keyring)
+        }
     };
     let der = |text: &str| {
         let bytes =
@@ -81,10 +87,11 @@ pub async fn join(
         return Err(ClusterError::Certificate { reason: "it is not of the token's authority".to_owned() });
     }
     let identity = Identity::new(der(&certificate)?, authority, key)?;
-    let roster = SignedRoster::parse(&roster.text()?, &identity.authority)?;
+    let roster = roster.checked(&identity.authority)?;
+    let keyring = keyring.map(|keyring| keyring.checked(&identity.authority)).transpose()?;
     if !roster.roster().admits(identity.subject) {
         return Err(ClusterError::Roster { reason: "this node is not in it".to_owned() });
     }
-    home.keep(&identity, &roster)?;
+    home.keep(&identity, &roster, keyring.as_ref())?;
     Ok(identity)
 }

@@ -6,12 +6,17 @@
 
 mod actor;
 mod checkpoint;
+mod convergence;
 mod record;
+
+pub use convergence::{BUCKETS, Histogram};
 
 use super::error::ClusterError;
 use super::home::Home;
 use super::identity::{NodeId, Role};
 use super::journal::{Journal, JournalError, Opening};
+use super::keyring::{Rotation, SignedKeyring};
+use super::roster::SignedRoster;
 use super::token::Token;
 use super::transport::{PeerState, Transport};
 use lb_core::binding::{Binding, Key, Vector};
@@ -28,13 +33,17 @@ const REQUESTS: usize = 256;
 /// Batches of updates that wait for the data plane.
 const UPDATES: usize = 16;
 
-/// What the data plane must hold.
+/// What the data plane must hold, and how far what it told has come.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Update {
     /// This binding.
     Put(Binding),
     /// No binding of this key.
     Delete(Key),
+    /// What follows takes account of the batch with this number, and of those before it.
+    Heard(u64),
+    /// The batch with this number will not be lost, nor those before it.
+    Durable(u64),
 }
 
 /// Why a replica was not started.
@@ -68,6 +77,8 @@ pub struct Standing {
     pub vector: Vector,
     /// What happened so far.
     pub counts: Counts,
+    /// How long it took until others had what happened here.
+    pub convergence: Histogram,
     /// What keeps the journal from being written.
     pub journal_trouble: Option<String>,
     /// Whom a snapshot is being fetched from, and how many records came.
@@ -91,17 +102,73 @@ pub struct Peer {
     pub connection: PeerState,
     /// How far it is; `None` for members that have no bindings.
     pub replication: Option<PeerStatus>,
+    /// For how long it has lacked something that happened here.
+    pub behind: Option<Duration>,
 }
 
 enum Request {
-    Local(Vec<Local>),
+    Local(Vec<Local>, Receipt),
+    Again(Vec<Key>),
+    AgainOf(Vec<(u32, u64)>),
     Find(Key, oneshot::Sender<Option<Binding>>),
     Standing(oneshot::Sender<Standing>),
+    Stop,
+}
+
+/// How a batch of local events is acknowledged.
+enum Receipt {
+    /// Among the updates.
+    Number(u64),
+    /// To whoever waits.
+    Reply(oneshot::Sender<()>),
+}
+
+/// What was told, on its way to the disk.
+#[derive(Debug)]
+pub struct Told(oneshot::Receiver<()>);
+
+impl Told {
+    /// Waits until it cannot be lost any more.
+    pub async fn durable(self) -> Result<(), Ended> {
+        self.0.await.map_err(|_| Ended)
+    }
+}
+
+/// A way for the data plane to tell a replica what happens.
+#[derive(Clone)]
+pub(super) struct Teller(mpsc::Sender<Request>);
+
+impl Teller {
+    /// Tells a batch whose number is above those before; [`Update`]s say what becomes of it.
+    pub(super) async fn tell(&self, number: u64, local: Vec<Local>) -> Result<(), Ended> {
+        self.send(Request::Local(local, Receipt::Number(number))).await
+    }
+
+    /// Asks to be told again what is to be held under these keys.
+    pub(super) async fn again(&self, keys: Vec<Key>) -> Result<(), Ended> {
+        self.send(Request::Again(keys)).await
+    }
+
+    /// Asks to be told again what is with these servers, each with its service.
+    pub(super) async fn again_of(&self, servers: Vec<(u32, u64)>) -> Result<(), Ended> {
+        self.send(Request::AgainOf(servers)).await
+    }
+
+    /// The binding of a key.
+    pub(super) async fn find(&self, key: Key) -> Result<Option<Binding>, Ended> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::Find(key, reply)).await?;
+        answer.await.map_err(|_| Ended)
+    }
+
+    async fn send(&self, request: Request) -> Result<(), Ended> {
+        self.0.send(request).await.map_err(|_| Ended)
+    }
 }
 
 /// A running replica.
 pub struct Replica {
-    requests: mpsc::Sender<Request>,
+    teller: Teller,
     ready: watch::Receiver<bool>,
     transport: Arc<Transport>,
     actor: JoinHandle<()>,
@@ -112,19 +179,21 @@ impl Replica {
     pub fn start(
         home: &Home,
         listen: SocketAddr,
+        discover: Option<String>,
     ) -> Result<(Self, mpsc::Receiver<Vec<Update>>, Opening), ReplicaError> {
-        Self::start_with(home, listen, |_| {})
+        Self::start_with(home, listen, discover, |_| {})
     }
 
     fn start_with(
         home: &Home,
         listen: SocketAddr,
+        discover: Option<String>,
         adjust: impl FnOnce(&mut Config),
     ) -> Result<(Self, mpsc::Receiver<Vec<Update>>, Opening), ReplicaError> {
         let identity = home.identity()?.ok_or(ClusterError::NoCluster)?;
         let id = identity.subject.id;
         let (journal, recovered, opening) = Journal::open(&home.journal(), id.number(), wall())?;
-        let (transport, events) = Transport::start(home, listen)?;
+        let (transport, events) = Transport::start(home, listen, discover)?;
         let transport = Arc::new(transport);
         let members = actor::members(transport.roster().borrow().roster(), id);
         let mut config = Config::new(lb_core::binding::NodeId(id.number()), members);
@@ -134,26 +203,36 @@ impl Replica {
         let (told, ready) = watch::channel(false);
         let actor = actor::Actor::new(config, &recovered, journal, Arc::clone(&transport), told, updates)?;
         let actor = tokio::spawn(actor.run(inbox, events));
-        Ok((Self { requests, ready, transport, actor }, updated, opening))
+        Ok((Self { teller: Teller(requests), ready, transport, actor }, updated, opening))
     }
 
     /// Tells what happened on this node; waits while the replica is behind.
-    pub async fn tell(&self, local: Vec<Local>) -> Result<(), Ended> {
-        self.requests.send(Request::Local(local)).await.map_err(|_| Ended)
+    pub async fn tell(&self, local: Vec<Local>) -> Result<Told, Ended> {
+        let (reply, answer) = oneshot::channel();
+        self.teller.send(Request::Local(local, Receipt::Reply(reply))).await?;
+        Ok(Told(answer))
+    }
+
+    /// A way to tell it that its data plane can keep.
+    pub(super) fn teller(&self) -> Teller {
+        self.teller.clone()
     }
 
     /// The binding of a key.
     pub async fn find(&self, key: Key) -> Result<Option<Binding>, Ended> {
-        let (reply, answer) = oneshot::channel();
-        self.requests.send(Request::Find(key, reply)).await.map_err(|_| Ended)?;
-        answer.await.map_err(|_| Ended)
+        self.teller.find(key).await
     }
 
     /// How everything stands.
     pub async fn standing(&self) -> Result<Standing, Ended> {
         let (reply, answer) = oneshot::channel();
-        self.requests.send(Request::Standing(reply)).await.map_err(|_| Ended)?;
+        self.teller.send(Request::Standing(reply)).await?;
         answer.await.map_err(|_| Ended)
+    }
+
+    /// This node's id.
+    pub fn id(&self) -> NodeId {
+        self.transport.id()
     }
 
     /// Whether the node has the database and may take traffic; once true, it stays so.
@@ -171,10 +250,36 @@ impl Replica {
         self.transport.remove(id)
     }
 
+    /// The shared secrets, and whenever they change.
+    pub fn keyring(&self) -> watch::Receiver<Option<Arc<SignedKeyring>>> {
+        self.transport.keyring()
+    }
+
+    /// Makes one of the shared secrets new.
+    pub fn rotate(&self, rotation: Rotation) -> Result<(), ClusterError> {
+        self.transport.rotate(rotation)
+    }
+
+    /// Whether this node makes tokens, removes members and changes secrets.
+    pub fn is_authority(&self) -> bool {
+        self.transport.is_authority()
+    }
+
+    /// Whether this node was removed, as far as it knows.
+    pub fn is_shut_out(&self) -> bool {
+        self.transport.is_shut_out()
+    }
+
+    /// The member list, and whenever it changes.
+    pub fn roster(&self) -> watch::Receiver<Arc<SignedRoster>> {
+        self.transport.roster()
+    }
+
     /// Ends: what was told before is durable when this returns.
     pub async fn stop(self) {
-        let Self { requests, actor, .. } = self;
-        drop(requests);
+        let Self { teller, actor, .. } = self;
+        // Who has ended already needs not be told.
+        let _ = teller.send(Request::Stop).await;
         if let Err(error) = actor.await {
             tracing::error!(%error, "the replication of bindings ended badly");
         }
@@ -182,7 +287,11 @@ impl Replica {
 }
 
 impl Standing {
-    fn peers(transport: &Transport, replication: impl Iterator<Item = PeerStatus>) -> Vec<Peer> {
+    fn peers(
+        transport: &Transport,
+        replication: impl Iterator<Item = PeerStatus>,
+        behind: impl Fn(lb_core::binding::NodeId) -> Option<Duration>,
+    ) -> Vec<Peer> {
         let mut replication: BTreeMap<u64, PeerStatus> =
             replication.map(|status| (status.id.0, status)).collect();
         let roster = transport.roster();
@@ -192,7 +301,8 @@ impl Standing {
             let connection = states.remove(&member.id)?;
             let replication = replication.remove(&member.id.number());
             let (id, name, role, addresses) = (member.id, member.name, member.role, member.addresses);
-            Some(Peer { id, name, role, addresses, connection, replication })
+            let behind = replication.as_ref().and_then(|status| behind(status.id));
+            Some(Peer { id, name, role, addresses, connection, replication, behind })
         });
         others.collect()
     }

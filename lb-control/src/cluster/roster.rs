@@ -1,16 +1,11 @@
 //! The list of members: what the authority signs, and the only thing that authorises.
 //!
-//! Every change has a higher serial. Nodes pass the newest list on to each other, and a node that is not in it is
-//! shut out at once, whatever its certificate says.
+//! A node that is not in the newest list is shut out at once, whatever its certificate says.
 
-use super::error::ClusterError;
-use super::identity::{NodeId, Role, Subject, hex, unhex};
-use rcgen::{KeyPair, SigningKey};
-use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
-use rustls::pki_types::CertificateDer;
+use super::identity::{NodeId, Role, Subject};
+use super::signed::{Document, Signed};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// Members of a cluster.
 const MEMBERS: usize = 4_096;
@@ -18,8 +13,6 @@ const MEMBERS: usize = 4_096;
 const ADDRESSES: usize = 8;
 /// Bytes of a name or an address.
 const TEXT: usize = 255;
-/// Begins what is signed, so that no signature of the authority for something else fits.
-const CONTEXT: &[u8] = b"stickleback member list 1\n";
 
 /// A member.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -46,13 +39,7 @@ pub struct Roster {
 }
 
 /// A roster with the authority's signature.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct SignedRoster {
-    body: String,
-    signature: String,
-    #[serde(skip)]
-    roster: Roster,
-}
+pub type SignedRoster = Signed<Roster>;
 
 impl Roster {
     /// The member with this id.
@@ -63,6 +50,15 @@ impl Roster {
     /// Whether somebody with this certificate is let in.
     pub fn admits(&self, subject: Subject) -> bool {
         self.member(subject.id).is_some_and(|member| member.role == subject.role)
+    }
+}
+
+impl Document for Roster {
+    const NAME: &'static str = "member list";
+    const CONTEXT: &'static [u8] = b"stickleback member list 1\n";
+
+    fn serial(&self) -> u64 {
+        self.serial
     }
 
     fn check(&self) -> Result<(), &'static str> {
@@ -86,42 +82,9 @@ impl Roster {
     }
 }
 
-impl SignedRoster {
-    /// Signs a roster with the authority's key.
-    pub(super) fn sign(roster: Roster, key: &KeyPair) -> Result<Self, ClusterError> {
-        let refused = |reason: String| ClusterError::Roster { reason };
-        roster.check().map_err(|reason| refused(reason.to_owned()))?;
-        let body = serde_json::to_string(&roster).map_err(|error| refused(error.to_string()))?;
-        let signature = hex(&key.sign(&signed(&body))?);
-        Ok(Self { body, signature, roster })
-    }
-
-    /// Reads what somebody sent, and refuses what the authority did not sign.
-    pub fn parse(text: &[u8], authority: &CertificateDer<'_>) -> Result<Self, ClusterError> {
-        let refused = |reason: String| ClusterError::Roster { reason };
-        let mut list: Self = serde_json::from_slice(text).map_err(|error| refused(error.to_string()))?;
-        let (_, parsed) = X509Certificate::from_der(authority).map_err(|error| refused(error.to_string()))?;
-        let key =
-            UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &parsed.public_key().subject_public_key.data);
-        let signature = unhex(&list.signature).ok_or_else(|| refused("no signature".to_owned()))?;
-        key.verify(&signed(&list.body), &signature)
-            .map_err(|_| refused("its signature is not the authority's".to_owned()))?;
-        list.roster = serde_json::from_str(&list.body).map_err(|error| refused(error.to_string()))?;
-        list.roster.check().map_err(|reason| refused(reason.to_owned()))?;
-        Ok(list)
-    }
-
+impl Signed<Roster> {
     /// What was signed.
     pub fn roster(&self) -> &Roster {
-        &self.roster
+        self.content()
     }
-
-    /// As it is kept and sent.
-    pub fn text(&self) -> Result<Vec<u8>, ClusterError> {
-        serde_json::to_vec(self).map_err(|error| ClusterError::Roster { reason: error.to_string() })
-    }
-}
-
-fn signed(body: &str) -> Vec<u8> {
-    [CONTEXT, body.as_bytes()].concat()
 }

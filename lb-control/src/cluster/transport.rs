@@ -16,13 +16,16 @@ use super::error::ClusterError;
 use super::home::Home;
 use super::identity::{Identity, NodeId, Role, random};
 use super::join::{JoinAnswer, JoinRequest};
+use super::keyring::{Rotation, SignedKeyring};
 use super::roster::{Roster, SignedRoster};
+use super::signed::Document;
 use super::token::Token;
 use links::{Close, Links};
 use quinn::crypto::rustls::HandshakeData;
 use rustls::pki_types::CertificateDer;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -117,17 +120,29 @@ struct Shared {
     endpoint: quinn::Endpoint,
     authority: Option<Mutex<Authority>>,
     roster: watch::Sender<Arc<SignedRoster>>,
+    keyring: watch::Sender<Option<Arc<SignedKeyring>>>,
+    /// `host:port` that stands for all nodes.
+    discover: Option<String>,
     links: Links,
     failures: Mutex<BTreeMap<NodeId, String>>,
+    /// Whether a member said that this node is none.
+    shut_out: AtomicBool,
     events: mpsc::Sender<Event>,
 }
 
 impl Transport {
     /// Listens and calls as the member that `home` says this node is. Needs a tokio runtime.
-    pub fn start(home: &Home, listen: SocketAddr) -> Result<(Self, mpsc::Receiver<Event>), ClusterError> {
+    ///
+    /// Members that do not answer where the member list says are looked for behind `discover`, a `host:port`.
+    pub fn start(
+        home: &Home,
+        listen: SocketAddr,
+        discover: Option<String>,
+    ) -> Result<(Self, mpsc::Receiver<Event>), ClusterError> {
         let identity = home.identity()?.ok_or(ClusterError::NoCluster)?;
         let authority = Authority::open(home)?;
         let roster = home.roster(&identity.authority)?;
+        let keyring = home.keyring()?.map(Arc::new);
         let is_open = authority.as_ref().is_some_and(|authority| authority.open_until().is_some());
         let endpoint = quinn::Endpoint::server(tls::server(&identity, is_open)?, listen)
             .map_err(|source| ClusterError::Listen { address: listen, source })?;
@@ -142,8 +157,11 @@ impl Transport {
             endpoint,
             authority: authority.map(Mutex::new),
             roster: watch::Sender::new(Arc::new(roster)),
+            keyring: watch::Sender::new(keyring),
+            discover,
             links: Links::default(),
             failures: Mutex::default(),
+            shut_out: AtomicBool::new(false),
             events,
         });
         let mut tasks = JoinSet::new();
@@ -185,6 +203,30 @@ impl Transport {
     /// The member list, and whenever it changes.
     pub fn roster(&self) -> watch::Receiver<Arc<SignedRoster>> {
         self.shared.roster.subscribe()
+    }
+
+    /// The shared secrets, and whenever they change.
+    pub fn keyring(&self) -> watch::Receiver<Option<Arc<SignedKeyring>>> {
+        self.shared.keyring.subscribe()
+    }
+
+    /// Whether this node holds the key of the authority.
+    pub fn is_authority(&self) -> bool {
+        self.shared.authority.is_some()
+    }
+
+    /// Whether this node was removed, as far as it knows: those who are shut out are not sent the list without them.
+    pub fn is_shut_out(&self) -> bool {
+        let is_listed = self.shared.roster.borrow().roster().admits(self.shared.identity.subject);
+        !is_listed || self.shared.shut_out.load(Relaxed)
+    }
+
+    /// Makes one of the shared secrets new, here at once and elsewhere as soon as it gets there.
+    pub fn rotate(&self, rotation: Rotation) -> Result<(), ClusterError> {
+        let mut authority = self.shared.authority()?;
+        authority.rotate(rotation)?;
+        self.shared.keyring.send_replace(Some(Arc::new(authority.keyring().clone())));
+        Ok(())
     }
 
     /// How each other member stands.
@@ -248,12 +290,12 @@ impl Shared {
         drop(self.events.send(event).await);
     }
 
-    /// Takes a member list over when the authority signed it and it is newer.
-    fn adopt(&self, text: &[u8]) -> Result<(), ClusterError> {
-        let list = SignedRoster::parse(text, &self.trusted)?;
+    /// Takes a member list over when the authority signed it and it is newer; the serial that it has.
+    fn adopt(&self, list: SignedRoster) -> Result<u64, ClusterError> {
+        let list = list.checked(&self.trusted)?;
         let serial = list.roster().serial;
         if serial <= self.roster.borrow().roster().serial {
-            return Ok(());
+            return Ok(serial);
         }
         if self.authority.is_some() {
             let reason =
@@ -267,6 +309,25 @@ impl Shared {
                 kept = self.home.keep_roster(&list);
                 report(list.roster(), self.own);
                 *known = Arc::new(list.clone());
+            }
+            is_newer
+        });
+        kept.map(|()| serial)
+    }
+
+    /// Takes shared secrets over when the authority signed them and they are newer.
+    fn adopt_keyring(&self, keyring: SignedKeyring) -> Result<(), ClusterError> {
+        let keyring = keyring.checked(&self.trusted)?;
+        if self.authority.is_some() || self.identity.subject.role != Role::Node {
+            return Ok(());
+        }
+        let mut kept = Ok(());
+        self.keyring.send_if_modified(|known| {
+            let is_newer = keyring.content().serial() > serial(known.as_deref());
+            if is_newer {
+                kept = self.home.keep_keyring(&keyring);
+                tracing::info!(serial = keyring.content().serial(), "new shared secrets");
+                *known = Some(Arc::new(keyring.clone()));
             }
             is_newer
         });
@@ -296,6 +357,11 @@ impl Shared {
             None => self.failures().remove(&peer),
         };
     }
+}
+
+/// How new shared secrets are; 0 = there are none.
+fn serial(keyring: Option<&SignedKeyring>) -> u64 {
+    keyring.map_or(0, |keyring| keyring.content().serial())
 }
 
 fn report(roster: &Roster, own: NodeId) {

@@ -2,6 +2,7 @@
 
 mod affinity;
 mod backend;
+mod cluster;
 mod health;
 mod node;
 mod path;

@@ -1,7 +1,8 @@
 //! The API, the command line and the reconciler together, over a real socket; only the packets are missing.
 
-use super::configuration::{Loaded, Source, note_loaded};
-use super::run::Supervisor;
+use super::configuration::{Applied, Loaded, Source, note_loaded};
+use super::member;
+use super::supervisor::{Signals, Supervisor};
 use crate::admin::client::{Client, ClientError};
 use crate::admin::row::{BackendRow, ReloadState, StatusRow};
 use crate::admin::{self, Context, EventLog, Facts, Listener, Order, openapi, row};
@@ -19,7 +20,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 use tempfile::TempDir;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
+
+mod cluster;
 
 const CONFIG: &str = r#"
 [node]
@@ -75,12 +78,18 @@ impl Rig {
 
     /// A daemon that finds these sessions of service `web`: client, backend slot and its generation.
     async fn over(sessions: &[(u32, u16, u16)], faults: Faults) -> Self {
+        Self::with(CONFIG, sessions, faults).await
+    }
+
+    /// The same with a configuration.
+    async fn with(config: &str, sessions: &[(u32, u16, u16)], faults: Faults) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("lb.toml");
-        std::fs::write(&file, CONFIG).unwrap();
+        std::fs::write(&file, config).unwrap();
         let state_dir = Some(dir.path().join("state"));
-        let source = Source { file: file.clone(), interfaces: vec![], state_dir, preparation: None };
-        let Loaded { desired, daemon } = source.load().unwrap();
+        let applied = Applied::default();
+        let source = Source { file: file.clone(), interfaces: vec![], state_dir, preparation: None, applied };
+        let Loaded { desired, daemon, read } = source.load().unwrap();
 
         let sizes = Sizes { bindings: 4096, flows: 1024, arena: arena_chunks(&desired).unwrap(), holds: 64 };
         let mut memory = Memory::new(sizes);
@@ -94,6 +103,8 @@ impl Rig {
 
         let events = Arc::new(EventLog::default());
         reconciler.apply(desired).await.unwrap();
+        source.applied.set(read);
+        let cluster = member::open(&daemon, &reconciler).await.unwrap();
 
         let (facts, told) = watch::channel(Facts {
             started: Instant::now(),
@@ -106,17 +117,21 @@ impl Rig {
         });
         note_loaded(&facts);
         let (orders, mut ordered) = mpsc::channel::<Order>(4);
-        let context =
-            Context { reconciler: reconciler.clone(), orders, facts: told, events: Arc::clone(&events) };
+        let context = Context {
+            reconciler: reconciler.clone(),
+            orders,
+            facts: told,
+            cluster: cluster.clone(),
+            events: Arc::clone(&events),
+        };
         let socket = dir.path().join("lbd.sock");
         let listener = Listener::bind(&socket, None).unwrap();
-        let supervisor = Supervisor { source, daemon, facts, reconciler: reconciler.clone(), checks: None };
+        let vips = Mutex::new(None);
+        let supervisor =
+            Supervisor { source, daemon, facts, reconciler: reconciler.clone(), cluster, vips, checks: None };
         tokio::spawn(async move {
-            while let Some(order) = ordered.recv().await {
-                if supervisor.obey(order).await {
-                    break;
-                }
-            }
+            let mut signals = Signals::listen().unwrap();
+            supervisor.supervise(&mut signals, &mut ordered).await
         });
         tokio::spawn(listener.serve(admin::router(context), std::future::pending()));
         Self { dir, reconciler, client: Client::new(socket), events }
@@ -409,8 +424,12 @@ async fn every_described_path_is_served() {
             if path == "/v1/detach" {
                 continue;
             }
-            let concrete =
-                path.replace("{service}", "web").replace("{backend}", "be1").replace("{key}", "10.0.0.1");
+            let concrete = path
+                .replace("{service}", "web")
+                .replace("{backend}", "be1")
+                .replace("{key}", "10.0.0.1")
+                .replace("{member}", "lb9")
+                .replace("{secret}", "syn-cookie");
             let method = method.to_uppercase().parse().unwrap();
             if let Err(ClientError::Refused(body)) = rig.client.act(method, &concrete).await {
                 assert!(

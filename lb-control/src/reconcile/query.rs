@@ -190,9 +190,10 @@ impl Node {
         match self.plane.apply_bindings(&[record])?.first() {
             Some(RecordResult::Applied) => Ok(()),
             Some(RecordResult::Absent) => Err(ChangeError::UnknownSession { service, session }),
-            Some(RecordResult::Superseded | RecordResult::Full | RecordResult::Invalid) | None => {
-                Err(ChangeError::SessionMoved { service, session })
-            }
+            Some(
+                RecordResult::Superseded | RecordResult::Busy | RecordResult::Full | RecordResult::Invalid,
+            )
+            | None => Err(ChangeError::SessionMoved { service, session }),
         }
     }
 

@@ -1,7 +1,7 @@
 //! What happens on this node and becomes an event.
 
 use super::{Node, Sabotage};
-use crate::binding::store::Look;
+use crate::binding::store::{Look, SKEW};
 use crate::binding::time::milliseconds;
 use crate::binding::{
     Body, Content, Flags, Key, MAX_GENERATION, Mark, Merged, StreamId, Tick, Time, View, ViewMember,
@@ -14,6 +14,17 @@ use core::time::Duration;
 pub enum Local {
     /// The data plane made a binding, or moved one.
     Bound {
+        /// Whose.
+        key: Key,
+        /// Where.
+        server: u64,
+        /// The data plane's generation of it.
+        generation: u32,
+        /// What is left of its life.
+        left: Duration,
+    },
+    /// The data plane has had this for a while: it was used, or was there before this node started.
+    Held {
         /// Whose.
         key: Key,
         /// Where.
@@ -65,6 +76,7 @@ impl Node {
     pub fn handle_local(&mut self, now: Time, local: Local) -> Option<(StreamId, u64)> {
         match local {
             Local::Bound { key, server, generation, left } => self.bound(now, key, server, generation, left),
+            Local::Held { key, server, generation, left } => self.held(now, key, server, generation, left),
             Local::Used { key, lifetime } => self.used(now, key, lifetime),
             Local::Pinned { key, server, lifetime } => {
                 let generation = match self.store.look(key, now) {
@@ -131,6 +143,34 @@ impl Node {
                     self.used(now, key, left)
                 }
             },
+        }
+    }
+
+    fn held(
+        &mut self,
+        now: Time,
+        key: Key,
+        server: u64,
+        generation: u32,
+        left: Duration,
+    ) -> Option<(StreamId, u64)> {
+        match self.store.look(key, now) {
+            Look::Bound(known) if known.server == server && known.generation == generation => {
+                // What the node itself made the data plane hold ends there a little later than it was told.
+                let told = self.store.record(key)?.1;
+                if Tick::of(now.after(left)) <= told.after(SKEW) { None } else { self.used(now, key, left) }
+            }
+            // Not bound anew: the data plane has not heard of the deletion yet.
+            Look::Deleted(_) => {
+                self.store.tell_again(key);
+                None
+            }
+            Look::Absent | Look::Ended(_) | Look::Bound(_) => {
+                let event = self.bound(now, key, server, generation, left);
+                // It may hold something else by now, since it waits for nobody to hear this.
+                self.store.tell_again(key);
+                event
+            }
         }
     }
 

@@ -42,7 +42,7 @@ fn shown() -> String {
 fn addresses_stay_while_they_are_renewed_and_end_by_themselves() {
     in_namespace(|| async {
         let vips = addresses(&["192.0.2.80", "2001:db8::80"]);
-        let mut announcer = Announcer::with_lifetime(INTERFACE, SHORT).await.expect("opened");
+        let mut announcer = Announcer::open(INTERFACE, SHORT).await.expect("opened");
         for _ in 0..5 {
             announcer.announce(&vips).await.expect("announced");
             sleep(Duration::from_secs(1)).await;
@@ -65,11 +65,11 @@ fn what_is_not_wanted_any_more_is_taken_back_and_what_others_put_there_stays() {
     in_namespace(|| async {
         ip(&format!("address add 192.0.2.1/24 dev {INTERFACE}"));
         ip(&format!("address add 192.0.2.81/32 dev {INTERFACE}"));
-        let mut announcer = Announcer::open(INTERFACE).await.expect("opened");
+        let mut announcer = Announcer::open(INTERFACE, LIFETIME).await.expect("opened");
         announcer.announce(&addresses(&["192.0.2.80", "192.0.2.81"])).await.expect("announced");
         assert!(shown().contains("192.0.2.80/32"));
         // Another instance takes over what an earlier one left.
-        let mut announcer = Announcer::open(INTERFACE).await.expect("opened");
+        let mut announcer = Announcer::open(INTERFACE, LIFETIME).await.expect("opened");
         announcer.announce(&BTreeSet::new()).await.expect("announced");
         let now = shown();
         assert!(!now.contains("192.0.2.80"), "{now}");
@@ -82,7 +82,7 @@ fn what_is_not_wanted_any_more_is_taken_back_and_what_others_put_there_stays() {
 #[test]
 fn nothing_is_announced_before_the_node_is_ready() {
     in_namespace(|| async {
-        let announcer = Announcer::with_lifetime(INTERFACE, SHORT).await.expect("opened");
+        let announcer = Announcer::open(INTERFACE, SHORT).await.expect("opened");
         let (ready, is_ready) = watch::channel(false);
         let (vips, wanted) = watch::channel(addresses(&["192.0.2.80"]));
         let following = tokio::spawn(follow(announcer, is_ready, wanted));
@@ -107,7 +107,7 @@ fn nothing_is_announced_before_the_node_is_ready() {
 #[test]
 fn an_interface_that_is_not_there_is_named() {
     in_namespace(|| async {
-        let error = Announcer::open("t-nowhere").await.expect_err("it is not there");
+        let error = Announcer::open("t-nowhere", LIFETIME).await.expect_err("it is not there");
         assert!(error.to_string().contains("t-nowhere"), "{error}");
     });
 }

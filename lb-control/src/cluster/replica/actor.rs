@@ -1,8 +1,9 @@
 //! The task that owns the state machine.
 
 use super::checkpoint::Checkpoints;
+use super::convergence::{self, Convergence};
 use super::record::{self, BlockWriter};
-use super::{Request, Standing, Update, wall};
+use super::{Receipt, Request, Standing, Update, wall};
 use crate::cluster::error::ClusterError;
 use crate::cluster::identity::{NodeId, Role, random};
 use crate::cluster::journal::{Journal, Progress, Recovered, Ticket, Write};
@@ -33,11 +34,14 @@ pub(super) struct Actor {
     progress: watch::Receiver<Progress>,
     /// What becomes durable with which ticket.
     unwritten: VecDeque<(Ticket, Option<(StreamId, u64)>)>,
+    /// Who waits for which own event to be durable; `None` = for the numbering to begin.
+    told: VecDeque<(Option<(StreamId, u64)>, Receipt)>,
     checkpoints: Checkpoints,
     transport: Arc<Transport>,
     rosters: watch::Receiver<Arc<SignedRoster>>,
     members: Vec<binding::NodeId>,
     blocked: Vec<binding::NodeId>,
+    convergence: Convergence,
     ready: watch::Sender<bool>,
     updates: mpsc::Sender<Vec<Update>>,
     /// Written and sent when there is room.
@@ -73,11 +77,13 @@ impl Actor {
             progress: journal.progress(),
             journal,
             unwritten: VecDeque::new(),
+            told: VecDeque::new(),
             checkpoints: Checkpoints::after(number, now),
             rosters: transport.roster(),
             transport,
             blocked: members.clone(),
             members,
+            convergence: Convergence::default(),
             ready,
             updates,
             batch: Vec::new(),
@@ -96,9 +102,8 @@ impl Actor {
             tokio::select! {
                 request = inbox.recv() => match request {
                     Some(request) => {
-                        self.handle(request);
-                        while let Ok(request) = inbox.try_recv() {
-                            self.handle(request);
+                        if !self.handle_all(request, &mut inbox) {
+                            break;
                         }
                     }
                     None => break,
@@ -147,20 +152,82 @@ impl Actor {
         if self.node.next_deadline().is_some_and(|due| due <= now) {
             self.node.handle_timeout(now);
         }
+        self.convergence.tidy(&self.members);
+        let own = binding::NodeId(self.id.number());
+        if let Some(probe) = self.convergence.probe(now, own).filter(|_| !self.members.is_empty()) {
+            let _ = self.node.handle_local(now, probe);
+            self.note_own(now);
+        }
+        self.acknowledge();
     }
 
-    fn handle(&mut self, request: Request) {
+    /// Has an own event watched now and then.
+    fn note_own(&mut self, now: Time) {
+        if let Some((stream, number)) = self.node.latest() {
+            self.convergence.made(now, stream, number);
+        }
+    }
+
+    /// Tells who waits for what has become durable.
+    fn acknowledge(&mut self) {
+        while let (Some((event, _)), Some(latest)) = (self.told.front_mut(), self.node.latest()) {
+            match *event {
+                Some((stream, number)) if stream == latest.0 => {
+                    if !self.node.is_durable(stream, number) {
+                        return;
+                    }
+                }
+                // Numbering began, or began anew: all that was told in this life has numbers up to the latest.
+                Some(_) | None => {
+                    *event = Some(latest);
+                    continue;
+                }
+            }
+            match self.told.pop_front() {
+                Some((_, Receipt::Number(number))) => self.batch.push(Update::Durable(number)),
+                // Who asked may wait no more.
+                Some((_, Receipt::Reply(reply))) => drop(reply.send(())),
+                None => return,
+            }
+        }
+    }
+
+    /// Handles a request and those that wait behind it; false = it is to end.
+    fn handle_all(&mut self, first: Request, inbox: &mut mpsc::Receiver<Request>) -> bool {
+        let mut next = Some(first);
+        while let Some(request) = next {
+            if !self.handle(request) {
+                return false;
+            }
+            next = inbox.try_recv().ok();
+        }
+        true
+    }
+
+    fn handle(&mut self, request: Request) -> bool {
         let now = self.now();
         match request {
-            Request::Local(all) => {
+            Request::Local(all, receipt) => {
                 for local in all {
                     // Nobody waits for a single one: nothing leaves before it is durable.
                     let _ = self.node.handle_local(now, local);
                 }
+                self.note_own(now);
+                if let Receipt::Number(number) = receipt {
+                    // What is in the batch already was polled before.
+                    self.batch.push(Update::Heard(number));
+                }
+                self.told.push_back((self.node.latest(), receipt));
+            }
+            Request::Again(keys) => keys.into_iter().for_each(|key| self.node.tell_again(key)),
+            Request::AgainOf(servers) => {
+                servers.into_iter().for_each(|(service, server)| self.node.tell_again_of(service, server));
             }
             Request::Find(key, reply) => drop(reply.send(self.node.find(key, now))),
             Request::Standing(reply) => drop(reply.send(self.standing(now))),
+            Request::Stop => return false,
         }
+        true
     }
 
     fn hear(&mut self, event: Event) {
@@ -170,6 +237,11 @@ impl Actor {
                 let from = binding::NodeId(peer.number());
                 if let Err(refused) = self.node.handle_message(now, from, &bytes) {
                     tracing::debug!(%refused, "a message was not taken");
+                }
+                if let Some(stream) = self.node.stream()
+                    && let Some(number) = self.node.told_by(from, stream)
+                {
+                    self.convergence.reached(now, from, stream, number);
                 }
             }
             Event::Up { peer, role } => {
@@ -255,6 +327,8 @@ impl Actor {
         while self.batch.len() < BATCH {
             let Some(event) = self.node.poll_event(now) else { break };
             match event {
+                sync::Event::Put(binding::Binding { key, .. }) | sync::Event::Delete(key)
+                    if key.service == convergence::SERVICE => {}
                 sync::Event::Put(binding) => self.batch.push(Update::Put(binding)),
                 sync::Event::Delete(key) => self.batch.push(Update::Delete(key)),
                 sync::Event::Ready => {
@@ -313,9 +387,12 @@ impl Actor {
             bytes: self.node.bytes(),
             vector: self.node.vector(),
             counts: *self.node.counts(),
+            convergence: self.convergence.histogram(),
             journal_trouble: self.progress.borrow().trouble.clone(),
             snapshot: snapshot.and_then(|(peer, records)| Some((NodeId::new(peer.0)?, records))),
-            peers: Standing::peers(&self.transport, self.node.peers(now)),
+            peers: Standing::peers(&self.transport, self.node.peers(now), |peer| {
+                self.convergence.behind(now, peer)
+            }),
         }
     }
 
@@ -327,9 +404,16 @@ impl Actor {
         if self.write(now).await.is_none() {
             tracing::error!("the journal has ended before its time");
         }
-        let Self { journal, transport, .. } = self;
+        let Self { journal, transport, told, .. } = self;
         let closed = tokio::task::spawn_blocking(move || journal.close()).await;
-        if !matches!(closed, Ok(Ok(()))) {
+        if matches!(closed, Ok(Ok(()))) {
+            for (_, receipt) in told {
+                match receipt {
+                    Receipt::Number(_) => {}
+                    Receipt::Reply(reply) => drop(reply.send(())),
+                }
+            }
+        } else {
             tracing::error!(
                 "the journal was not written to its end; what is missing is fetched from the peers"
             );

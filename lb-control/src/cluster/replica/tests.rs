@@ -33,7 +33,7 @@ async fn start(machine: &Machine) -> Running {
     };
     let mut attempts = 0;
     loop {
-        match Replica::start_with(&machine.home(), machine.listen, quick) {
+        match Replica::start_with(&machine.home(), machine.listen, None, quick) {
             Ok((replica, updates, opening)) => return Running { replica, updates, opening },
             // The socket of a node that has stopped is closed a moment later.
             Err(error) => assert!(attempts < 100, "{error}"),
@@ -76,6 +76,7 @@ impl Running {
                         missing.remove(&binding.key.session);
                     }
                     Update::Delete(key) => panic!("{key:?} was deleted"),
+                    Update::Heard(_) | Update::Durable(_) => {}
                 }
             }
         }
@@ -98,7 +99,8 @@ impl Running {
     }
 
     async fn tell(&self, local: Vec<Local>) {
-        self.replica.tell(local).await.expect("a replica");
+        let told = self.replica.tell(local).await.expect("a replica");
+        timeout(SOON, told.durable()).await.expect("in time").expect("durable");
     }
 }
 
@@ -159,7 +161,8 @@ async fn a_checkpoint_takes_the_place_of_the_events_before_it() {
         for from in (0..MANY).step_by(4_000) {
             running.replica.tell((from..from + 4_000).map(bound).collect()).await.expect("a replica");
         }
-        sleep(Duration::from_millis(300)).await;
+        // Long enough for all portions, on a busy machine too.
+        sleep(Duration::from_secs(2)).await;
     };
     tokio::select! {
         () = drain => panic!("the replica ended"),
@@ -237,7 +240,7 @@ async fn who_was_away_catches_up_and_who_was_removed_does_not() {
 #[test]
 fn a_found_cluster_is_needed() {
     let machine = Machine::new();
-    let outcome = Replica::start(&machine.home(), machine.listen);
+    let outcome = Replica::start(&machine.home(), machine.listen, None);
     assert!(matches!(outcome, Err(ReplicaError::Cluster(ClusterError::NoCluster))));
     assert!(matches!(Authority::open(&machine.home()), Ok(None)));
 }

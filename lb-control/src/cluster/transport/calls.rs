@@ -24,7 +24,8 @@ pub(super) async fn run(shared: Arc<Shared>, client: quinn::ClientConfig) {
     loop {
         let roster = Arc::clone(&rosters.borrow_and_update());
         let wanted = |member: &&Member| {
-            member.id != shared.own && member.role == Role::Node && !member.addresses.is_empty()
+            let is_somewhere = !member.addresses.is_empty() || shared.discover.is_some();
+            member.id != shared.own && member.role == Role::Node && is_somewhere
         };
         callers.retain(|id, (known, task)| {
             let is_same = roster.roster().member(*id) == Some(known);
@@ -56,7 +57,11 @@ async fn call(shared: Arc<Shared>, client: quinn::ClientConfig, member: Member) 
         if shared.links.has(member.id) {
             pause = PAUSE.0;
         } else {
-            for address in &member.addresses {
+            // Behind the name that stands for all of them, only this one shows its certificate.
+            for address in member.addresses.iter().chain(&shared.discover) {
+                if shared.links.has(member.id) {
+                    break;
+                }
                 let failure = match attempt(&shared, &client, &member, address).await {
                     // Not within this task, which ends when the member's addresses change.
                     Ok(connection) => match tokio::spawn(link::run(Arc::clone(&shared), connection)).await {

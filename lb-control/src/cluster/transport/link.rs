@@ -1,17 +1,20 @@
 //! One connection between two members, from the first words to the last.
 //!
 //! The caller opens the control stream and both say who they are and which member list they have; afterwards it carries
-//! newer lists. Each side opens one more stream for its messages, so that a removal does not wait behind data.
+//! newer lists and secrets. Each side opens one more stream for its messages, so that a removal does not wait behind data.
 
 use super::links::{Close, Entry, Link};
 use super::{Event, Shared, frame};
 use crate::cluster::error::ClusterError;
-use crate::cluster::identity::{NodeId, Subject};
+use crate::cluster::identity::{NodeId, Role, Subject};
+use crate::cluster::keyring::SignedKeyring;
 use crate::cluster::roster::SignedRoster;
+use crate::cluster::signed::Document;
 use quinn::{Connection, RecvStream, SendStream, Side};
 use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
@@ -27,6 +30,24 @@ struct Hello {
     instance: String,
     /// Its newest member list.
     roster: SignedRoster,
+    /// Serial of its shared secrets; 0 = it has none.
+    keyring: u64,
+}
+
+/// What the control stream carries after that.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum News {
+    /// A newer member list.
+    Roster(SignedRoster),
+    /// Newer shared secrets, to load balancers only.
+    Keyring(SignedKeyring),
+}
+
+/// Serials of what the peer has.
+struct Known {
+    roster: u64,
+    keyring: u64,
 }
 
 /// Why a connection ended.
@@ -53,9 +74,17 @@ pub(super) async fn run(shared: Arc<Shared>, connection: Connection) -> Result<(
         }
         Err(Failure::Error(error)) => {
             let close = match error {
-                ClusterError::Protocol { .. } | ClusterError::Roster { .. } => Close::Protocol,
+                ClusterError::Protocol { .. }
+                | ClusterError::Roster { .. }
+                | ClusterError::Document { .. } => Close::Protocol,
                 _ => Close::Ended,
             };
+            if let Some(quinn::ConnectionError::ApplicationClosed(closed)) = connection.close_reason()
+                && closed.error_code == quinn::VarInt::from_u32(Close::NoMember as u32)
+                && !shared.shut_out.swap(true, Relaxed)
+            {
+                tracing::error!("the others say that this node is not in their cluster any more");
+            }
             // What the other side said about it is worth more than how it was noticed here.
             let reason = connection.close_reason().map(|reason| reason.to_string());
             (close, Err(reason.map_or(error, |reason| ClusterError::Refused { reason })))
@@ -93,7 +122,8 @@ async fn talk(shared: &Arc<Shared>, connection: &Connection) -> Result<(), Failu
     });
     let (mut control, heard, peer) = greeting.await.map_err(|_| lost("no greeting in time"))??;
     let instance = u64::from_str_radix(&peer.instance, 16).map_err(lost)?;
-    adopt(shared, &peer.roster)?;
+    let keyring = peer.keyring;
+    let known = Known { roster: shared.adopt(peer.roster)?, keyring };
     if !shared.roster.borrow().roster().admits(subject) {
         return Err(Failure::Close(Close::NoMember));
     }
@@ -126,15 +156,15 @@ async fn talk(shared: &Arc<Shared>, connection: &Connection) -> Result<(), Failu
             return Err(Failure::Close(close));
         }
     }
+    shared.shut_out.store(false, Relaxed);
     let seen = Seen { shared, connection, peer: subject.id };
     if side == Side::Server {
         frame::write_json(&mut control, &hello(shared)).await?;
     }
     shared.tell(Event::Up { peer: subject.id, role: subject.role }).await;
-    let known = peer.roster.roster().serial;
     let outcome = tokio::select! {
-        outcome = rosters_out(shared, control, subject, known) => outcome,
-        outcome = rosters_in(shared, heard) => outcome,
+        outcome = news_out(shared, control, subject, known) => outcome,
+        outcome = news_in(shared, heard) => outcome,
         outcome = messages_out(connection, messages) => outcome,
         outcome = messages_in(shared, connection, subject.id) => outcome,
         error = connection.closed() => Err(Failure::Error(lost(error))),
@@ -157,32 +187,46 @@ impl Drop for Seen<'_> {
     }
 }
 
-/// Tells newer member lists, and shuts out who is not in one any more.
-async fn rosters_out(
+/// Tells newer member lists and secrets, and shuts out who is not in a list any more.
+async fn news_out(
     shared: &Shared,
     mut control: SendStream,
     subject: Subject,
-    mut known: u64,
+    mut known: Known,
 ) -> Result<(), Failure> {
-    let mut rosters = shared.roster.subscribe();
+    let (mut rosters, mut keyrings) = (shared.roster.subscribe(), shared.keyring.subscribe());
     loop {
         let roster = rosters.borrow_and_update().clone();
         if !roster.roster().admits(subject) {
             return Err(Failure::Close(Close::NoMember));
         }
-        if roster.roster().serial > known {
-            known = roster.roster().serial;
-            frame::write_json(&mut control, &*roster).await?;
+        if roster.roster().serial > known.roster {
+            known.roster = roster.roster().serial;
+            frame::write_json(&mut control, &News::Roster(SignedRoster::clone(&roster))).await?;
         }
-        if rosters.changed().await.is_err() {
+        let keyring = keyrings.borrow_and_update().clone();
+        if let Some(keyring) = keyring.filter(|_| subject.role == Role::Node)
+            && keyring.content().serial() > known.keyring
+        {
+            known.keyring = keyring.content().serial();
+            frame::write_json(&mut control, &News::Keyring(SignedKeyring::clone(&keyring))).await?;
+        }
+        let goes_on = tokio::select! {
+            changed = rosters.changed() => changed.is_ok(),
+            changed = keyrings.changed() => changed.is_ok(),
+        };
+        if !goes_on {
             return Ok(());
         }
     }
 }
 
-async fn rosters_in(shared: &Shared, mut heard: RecvStream) -> Result<(), Failure> {
+async fn news_in(shared: &Shared, mut heard: RecvStream) -> Result<(), Failure> {
     while let Some(text) = frame::read(&mut heard, frame::CONTROL).await? {
-        shared.adopt(&text)?;
+        match serde_json::from_slice(&text).map_err(lost)? {
+            News::Roster(roster) => drop(shared.adopt(roster)?),
+            News::Keyring(keyring) => shared.adopt_keyring(keyring)?,
+        }
     }
     Ok(())
 }
@@ -207,12 +251,8 @@ fn hello(shared: &Shared) -> Hello {
     Hello {
         instance: format!("{:016x}", shared.instance),
         roster: SignedRoster::clone(&shared.roster.borrow()),
+        keyring: super::serial(shared.keyring.borrow().as_deref()),
     }
-}
-
-/// Takes over a list that came inside of something else.
-fn adopt(shared: &Shared, roster: &SignedRoster) -> Result<(), ClusterError> {
-    shared.adopt(&roster.text()?)
 }
 
 /// Whose certificate the other side showed.

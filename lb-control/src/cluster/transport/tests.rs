@@ -1,5 +1,8 @@
 use super::*;
 use crate::cluster::join::join;
+use crate::cluster::keyring::Keyring;
+use crate::config::SharedSecrets;
+use lb_core::pool::secret::SegmentSecret;
 use rcgen::KeyPair;
 use std::net::UdpSocket;
 use std::path::Path;
@@ -12,6 +15,17 @@ const SOON: Duration = Duration::from_secs(10);
 pub(in crate::cluster) struct Machine {
     state: tempfile::TempDir,
     pub(in crate::cluster) listen: SocketAddr,
+}
+
+/// The secrets of a first node.
+fn keyring() -> Keyring {
+    let segment = vec![SegmentSecret { id: 0, key: [3; 16] }];
+    Keyring::of(&SharedSecrets {
+        session: [1; 16],
+        syn_cookie: [2; 16],
+        syn_cookie_later: Vec::new(),
+        segment,
+    })
 }
 
 /// A machine whose node runs.
@@ -41,15 +55,19 @@ impl Machine {
 
     pub(in crate::cluster) fn found() -> Self {
         let machine = Self::new();
-        Authority::found(&machine.home(), "first", machine.addresses()).expect("a cluster");
+        Authority::found(&machine.home(), "first", machine.addresses(), keyring()).expect("a cluster");
         machine
     }
 
-    /// A socket of a transport that has stopped is closed a moment later.
     fn start(&self) -> Running {
+        self.start_with(None)
+    }
+
+    /// A socket of a transport that has stopped is closed a moment later.
+    fn start_with(&self, discover: Option<String>) -> Running {
         let mut attempts = 0;
         let (transport, events) = loop {
-            match Transport::start(&self.home(), self.listen) {
+            match Transport::start(&self.home(), self.listen, discover.clone()) {
                 Ok(started) => break started,
                 Err(error) => assert!(attempts < 100, "{error}"),
             }
@@ -384,12 +402,12 @@ async fn a_member_list_that_the_authority_did_not_sign_is_refused() {
     roster.serial += 1;
     roster.members.pop();
     let forged = SignedRoster::sign(roster, &KeyPair::generate().expect("a key")).expect("signed");
-    let outcome = shared.adopt(&forged.text().expect("text"));
-    assert!(matches!(outcome, Err(ClusterError::Roster { .. })), "{outcome:?}");
+    let outcome = shared.adopt(forged);
+    assert!(matches!(outcome, Err(ClusterError::Document { .. })), "{outcome:?}");
     let text = String::from_utf8(shared.roster.borrow().text().expect("text")).expect("text");
     let altered = text.replace("another", "an0ther");
     assert_ne!(altered, text);
-    assert!(shared.adopt(altered.as_bytes()).is_err());
+    assert!(shared.adopt(serde_json::from_str(&altered).expect("a list")).is_err());
     assert_eq!(shared.roster.borrow().roster().members.len(), 2);
 }
 
@@ -402,6 +420,75 @@ async fn keys_are_for_their_owner_alone() {
         let mode = entry.metadata().expect("its mode").permissions().mode();
         assert_eq!(mode & 0o077, 0, "{:?}", entry.path());
     }
-    let again = Authority::found(&first.home(), "again", vec![]);
+    let again = Authority::found(&first.home(), "again", vec![], keyring());
     assert!(matches!(again, Err(ClusterError::Already { .. })), "{again:?}");
+}
+
+impl Running {
+    async fn secrets(&self, serial: u64) -> SharedSecrets {
+        let mut keyring = self.transport.keyring();
+        let has_come = keyring.wait_for(|keyring| super::serial(keyring.as_deref()) == serial);
+        let keyring = timeout(SOON, has_come).await.expect("in time").expect("a transport").clone();
+        keyring.expect("a keyring").content().secrets()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_come_with_the_certificate_and_are_changed_everywhere() {
+    let mut nodes = cluster(1).await;
+    let first = keyring().secrets();
+    assert_eq!(nodes[1].1.secrets(1).await, first);
+    nodes[0].1.transport.rotate(Rotation::Segment).expect("changed");
+    let second = nodes[0].1.secrets(2).await;
+    assert_ne!(second.segment, first.segment);
+    assert_eq!(nodes[1].1.secrets(2).await, second);
+    let refused = nodes[1].1.transport.rotate(Rotation::Segment);
+    assert!(matches!(refused, Err(ClusterError::NoAuthority)), "{refused:?}");
+    // Who is away meanwhile hears of it when it is back, and has kept what it knew.
+    let (machine, running) = nodes.remove(1);
+    running.stop().await;
+    nodes[0].1.transport.rotate(Rotation::SynCookie).expect("changed");
+    assert_eq!(machine.home().keyring().expect("readable").expect("there").content().secrets(), second);
+    let again = machine.start();
+    let third = again.secrets(3).await;
+    assert_eq!(third.syn_cookie_later.len(), 1);
+    assert_eq!(nodes[0].1.secrets(3).await, third);
+    again.stop().await;
+    assert_eq!(machine.start().secrets(3).await, third);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn application_servers_are_not_told_the_secrets() {
+    let nodes = cluster(0).await;
+    let token = nodes[0].1.transport.token(Role::App, HOUR).expect("a token");
+    let machine = Machine::new();
+    machine.join(&nodes[0].0, &token).await.expect("joined");
+    assert!(machine.home().keyring().expect("readable").is_none());
+    let mut app = machine.start();
+    app.up(nodes[0].1.transport.id()).await;
+    nodes[0].1.transport.rotate(Rotation::Segment).expect("changed");
+    // Lists go the same way, one after the other.
+    let other = Machine::new();
+    other.join(&nodes[0].0, &nodes[0].1.token()).await.expect("joined");
+    let mut rosters = app.transport.roster();
+    let three = rosters.wait_for(|list| list.roster().members.len() == 3);
+    drop(timeout(SOON, three).await.expect("in time").expect("a transport"));
+    assert!(app.transport.keyring().borrow().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_has_moved_is_found_behind_the_name_for_all() {
+    let mut nodes = cluster(1).await;
+    let (mut second, running) = nodes.remove(1);
+    let id = running.transport.id();
+    running.stop().await;
+    let (first, running) = nodes.remove(0);
+    running.stop().await;
+    // Both have moved, so that neither finds the other one where the list says.
+    second.listen = Machine::new().listen;
+    let moved = Machine { listen: Machine::new().listen, ..first };
+    let mut there = second.start();
+    let mut here = moved.start_with(Some(second.listen.to_string()));
+    here.up(id).await;
+    there.up(here.transport.id()).await;
 }

@@ -128,6 +128,15 @@ impl Store {
         }
     }
 
+    /// Has the data plane hear of all that are with a server now.
+    pub fn tell_again_of(&mut self, service: u32, server: u64) {
+        let mut next = self.members.find(service, server).map_or(NONE, |at| self.members.at(at).head);
+        while let Some(record) = self.records.get(next as usize) {
+            let slot = core::mem::replace(&mut next, record.next);
+            self.queue(slot);
+        }
+    }
+
     fn extend(&mut self, slot: u32, expires: Tick) {
         let record = &mut self.records[slot as usize];
         record.told = expires.max(record.told);

@@ -79,12 +79,15 @@ impl World {
     fn local(&mut self, id: NodeId, local: Local) -> Result<(), String> {
         let now = self.now;
         let key = match local {
-            Local::Bound { key, .. } | Local::Used { key, .. } | Local::Pinned { key, .. } => Some(key),
+            Local::Bound { key, .. }
+            | Local::Held { key, .. }
+            | Local::Used { key, .. }
+            | Local::Pinned { key, .. } => Some(key),
             Local::Deleted { .. } | Local::Failed { .. } => None,
         };
         if let Some(key) = key {
             let longest = match local {
-                Local::Bound { left, .. } => left,
+                Local::Bound { left, .. } | Local::Held { left, .. } => left,
                 Local::Used { lifetime, .. } | Local::Pinned { lifetime, .. } => lifetime,
                 Local::Deleted { .. } | Local::Failed { .. } => Duration::ZERO,
             };
