@@ -10,6 +10,7 @@ mod config;
 mod event;
 mod explanation;
 mod flow;
+mod seal;
 mod service;
 mod session;
 mod status;
@@ -26,6 +27,7 @@ pub use config::{ConfigRow, ConfiguredBackend, ConfiguredService, NodeRow, Timeo
 pub use event::EventRow;
 pub use explanation::{ExplainBody, Explanation, Step, StepKind, Verdict};
 pub use flow::{FlowPage, FlowRow};
+pub use seal::SealedRow;
 pub use service::ServiceRow;
 pub use session::{SessionPage, SessionRow};
 pub use status::{

@@ -83,16 +83,6 @@ impl Node {
         &self.target
     }
 
-    /// The status words as the tables hold them.
-    pub(super) const fn statuses(&self) -> &BTreeMap<u32, u64> {
-        &self.actual.statuses
-    }
-
-    /// A status word as the tables hold it.
-    pub(super) fn actual_status(&self, word: u32) -> u64 {
-        self.actual.status_word(word)
-    }
-
     /// What the tables hold, as far as is known.
     pub(super) const fn actual(&self) -> &Image {
         &self.actual
@@ -101,6 +91,16 @@ impl Node {
     /// Where everything lies.
     pub(super) const fn layout(&self) -> &Layout {
         &self.layout
+    }
+
+    /// The status words as the tables hold them.
+    pub(super) const fn statuses(&self) -> &BTreeMap<u32, u64> {
+        &self.actual.statuses
+    }
+
+    /// A status word as the tables hold it.
+    pub(super) fn actual_status(&self, word: u32) -> u64 {
+        self.actual.status_word(word)
     }
 
     /// Addresses of all backends.
