@@ -60,11 +60,19 @@ pub enum Command {
     Flows(FlowsArgs),
     /// Give a backend no new sessions; bound ones stay.
     #[command(after_help = "Examples:
-  lbctl drain web be2               then watch `lbctl sessions list --backend be2`
+  lbctl drain web be2 --wait        until it has no sessions and connections left
+  lbctl drain web be2 --wait --deadline 600 && ssh be2 reboot
   lbctl undrain web be2             take it back
 
 Holds over reloads and restarts until undrain.")]
-    Drain(BackendName),
+    Drain(DrainArgs),
+    /// Take a backend out at once: its sessions move to others, `undrain` brings it back.
+    #[command(after_help = "Examples:
+  lbctl maintenance web be2
+  lbctl undrain web be2             take it back
+
+Holds over reloads and restarts until undrain. Sessions that moved stay where they are.")]
+    Maintenance(BackendName),
     /// Give a drained backend new sessions again.
     #[command(after_help = "Example:\n  lbctl undrain web be2")]
     Undrain(BackendName),
@@ -81,6 +89,15 @@ Holds over reloads and restarts until undrain.")]
 
 Nothing is sent and nothing is bound.")]
     Explain(ExplainArgs),
+    /// Cookie segment that names a backend under a MAC (cookies read as "sealed-route" or "pair").
+    #[command(after_help = "Examples:
+  lbctl seal shop be1               a route, where cookies are read as \"sealed-route\"
+  lbctl seal shop be1 be2           primary and secondary, where they are read as \"pair\"
+  lbctl -o json seal shop be1 be2   with the cookie that it belongs into, and the id of the key
+
+Applications put it into the cookie that they set. It is good until the key that it is sealed with is removed from the
+configuration; nothing is kept of it.")]
+    Seal(SealArgs),
     /// Load the configuration file again.
     #[command(after_help = "Examples:
   lbctl config diff /etc/stickleback/lb.toml && lbctl reload
@@ -101,7 +118,9 @@ daemon and let the data plane go on: `systemctl stop stickleback`.")]
     #[command(subcommand)]
     Cluster(cluster::Cluster),
     /// The latest binding events.
-    #[command(after_help = "Examples:\n  lbctl events\n  lbctl events --limit 500 --service web")]
+    #[command(
+        after_help = "Examples:\n  lbctl events\n  lbctl events --limit 500 --service web\n  lbctl events --follow"
+    )]
     Events(EventsArgs),
     /// Rates of services and backends, refreshed in place.
     #[command(after_help = "Examples:
@@ -255,6 +274,20 @@ pub struct BackendName {
     pub backend: String,
 }
 
+/// Arguments of `drain`.
+#[derive(Debug, Args)]
+pub struct DrainArgs {
+    /// The backend.
+    #[command(flatten)]
+    pub name: BackendName,
+    /// Wait until no sessions and connections are left.
+    #[arg(long, short)]
+    pub wait: bool,
+    /// Seconds after which what is left is moved to other backends, as with `maintenance`.
+    #[arg(long, value_name = "SECONDS", requires = "wait")]
+    pub deadline: Option<u64>,
+}
+
 /// Arguments of `weight`.
 #[derive(Debug, Args)]
 pub struct WeightArgs {
@@ -310,6 +343,17 @@ impl From<ProtocolName> for Protocol {
     }
 }
 
+/// Whom a segment is to name.
+#[derive(Debug, Args)]
+pub struct SealArgs {
+    /// Name of the service, or of the pool of a path.
+    pub service: String,
+    /// Name of the backend; of a pair, the primary.
+    pub backend: String,
+    /// Name of the secondary of a pair.
+    pub secondary: Option<String>,
+}
+
 /// Arguments of `detach`.
 #[derive(Debug, Args)]
 pub struct DetachArgs {
@@ -357,6 +401,9 @@ pub struct EventsArgs {
     /// At most this many, the latest ones.
     #[arg(long, short, default_value_t = 50, value_name = "N")]
     pub limit: usize,
+    /// Go on with those that come, until interrupted.
+    #[arg(long, short)]
+    pub follow: bool,
 }
 
 /// Arguments of `top`.
