@@ -4,6 +4,8 @@ pub mod args;
 mod ask;
 mod cluster;
 mod config;
+mod drain;
+mod follow;
 mod frame;
 mod present;
 mod screen;
