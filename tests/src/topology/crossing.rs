@@ -89,7 +89,8 @@ impl Crossing {
     /// Sends connections to these balancers, counted from 0; others of them move as soon as they are idle.
     pub fn spread(&self, nodes: &[usize]) -> Result<()> {
         let hops = nodes.iter().map(|node| (node + 1).to_string()).collect::<Vec<_>>().join("/");
-        let known = (1..=NODES).map(|n| format!("ip nexthop replace id {n} via 10.3.{n}.2 dev r{n}\n"));
+        let known = nodes.iter().map(|node| node + 1);
+        let known = known.map(|n| format!("ip nexthop replace id {n} via 10.3.{n}.2 dev r{n}\n"));
         self.router.sh(&format!(
             "{}ip nexthop replace id 10 group {hops} type resilient buckets 64 idle_timer 1
              ip route replace 10.99.0.0/24 nhid 10",
