@@ -53,12 +53,17 @@ impl Store {
             }
             Ordering::Less if expires > told.after(SKEW) => {
                 self.extend(slot, expires);
+                self.queue(slot);
                 return Merged::Joined(self.body(slot), expires);
             }
             Ordering::Equal | Ordering::Less => return Merged::Kept,
             Ordering::Greater => {
                 let until = if body.is_tombstone() { expires.max(told) } else { expires.max(used) };
                 self.replace(slot, body, expires.max(told), until);
+                if until > expires {
+                    // The data plane, which told it, knows the earlier end only.
+                    self.queue(slot);
+                }
                 if told > expires.after(SKEW) { Merged::Joined(*body, told) } else { Merged::Replaced }
             }
         };

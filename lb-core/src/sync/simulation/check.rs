@@ -188,7 +188,8 @@ impl World {
             let Some(node) = &machine.node else { continue };
             let time = machine.time(self.now);
             for binding in node.store().bindings(time).filter(|b| b.left.as_millis() as u64 > TOLERANCE) {
-                let held = machine.kernel.get(&binding.key);
+                let ends = self.now + binding.left.as_millis() as u64;
+                let held = machine.kernel.get(&binding.key).filter(|held| held.expires + TOLERANCE >= ends);
                 let held = held.map(|held| (held.server, held.generation));
                 if held != Some((binding.server, binding.generation)) {
                     return Err(format!("kernel of node {} holds {held:?} for {binding:?}", machine.id.0));

@@ -4,7 +4,7 @@ use super::dice::Dice;
 use super::journal::{Journal, Saved};
 use crate::binding::{Key, NodeId, Time, Vector};
 use crate::sync::sabotage::Sabotage;
-use crate::sync::{Config, Node, Recovery};
+use crate::sync::{Config, Local, Node, Recovery};
 use core::time::Duration;
 use std::collections::BTreeMap;
 
@@ -94,8 +94,6 @@ impl Machine {
         self.vector = Vector::default();
         self.up_at = None;
         self.sync_due = None;
-        // What was in its memory is told to it again by the node.
-        self.kernel.clear();
     }
 
     pub(super) fn checkpoint(&mut self, now: u64) {
@@ -111,10 +109,23 @@ impl Machine {
         self.journal.checkpoint(Saved { wall, checkpoint, records });
     }
 
-    /// Loses power.
-    pub(super) fn crash(&mut self) {
+    /// Loses power, or the process only; then the kernel goes on.
+    pub(super) fn crash(&mut self, keeps_kernel: bool) {
         self.node = None;
         self.sync_due = None;
-        self.kernel.clear();
+        if !keeps_kernel {
+            self.kernel.clear();
+        }
+    }
+
+    /// The data plane tells what it has had before.
+    pub(super) fn tell_held(&mut self, now: u64) {
+        let time = self.time(now);
+        let Some(node) = &mut self.node else { return };
+        self.kernel.retain(|_, held| held.expires > now);
+        for (&key, &Held { server, generation, expires }) in &self.kernel {
+            let left = Duration::from_millis(expires - now);
+            node.handle_local(time, Local::Held { key, server, generation, left });
+        }
     }
 }

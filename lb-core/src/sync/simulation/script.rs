@@ -115,7 +115,14 @@ impl World {
         match machine.kernel.get_mut(&key).filter(|held| held.expires > now) {
             Some(held) if !moves => {
                 held.expires = expires.max(held.expires);
-                self.local(id, Local::Used { key, lifetime })
+                let Held { server, generation, expires } = *held;
+                let left = Duration::from_millis(expires - now);
+                // Sometimes a walk through the kernel's table finds it.
+                if self.dice.chance(500) {
+                    self.local(id, Local::Used { key, lifetime })
+                } else {
+                    self.local(id, Local::Held { key, server, generation, left })
+                }
             }
             Some(held) => {
                 *held = Held { server, generation: held.generation + 1, expires };
@@ -186,7 +193,8 @@ impl World {
         let keeps = self.dice.roll();
         let up_at = self.now + self.dice.between(10, 12_000);
         let Some(machine) = self.machines.get_mut(&id) else { return Ok(()) };
-        machine.crash();
+        // Only the process ends, sometimes.
+        machine.crash((3..6).contains(&kind));
         machine.up_at = Some(up_at);
         let journal = &mut machine.journal;
         let fault = match (kind, machine.image.clone()) {
@@ -259,7 +267,7 @@ impl World {
             return Ok(());
         }
         if let Some(machine) = self.machines.get_mut(&id) {
-            machine.crash();
+            machine.crash(false);
             machine.up_at = None;
             machine.is_removed = true;
         }

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) type Faults = BTreeMap<&'static str, u64>;
 
 /// What a run of many seeds must have seen.
-pub(super) const FAULTS: [&str; 25] = [
+pub(super) const FAULTS: [&str; 26] = [
     "message lost",
     "message twice",
     "message late",
@@ -40,6 +40,7 @@ pub(super) const FAULTS: [&str; 25] = [
     "epoch opened",
     "joined",
     "view sent",
+    "kernel kept",
 ];
 
 struct Packet {
@@ -225,6 +226,7 @@ impl World {
             }
         }
         let mut said = Vec::new();
+        let mut is_ready = false;
         while let Some(event) = node.poll_event(time) {
             match event {
                 Event::Put(binding) => {
@@ -235,7 +237,10 @@ impl World {
                 Event::Delete(key) => {
                     machine.kernel.remove(&key);
                 }
-                Event::Ready => said.push("is ready".to_owned()),
+                Event::Ready => {
+                    is_ready = true;
+                    said.push("is ready".to_owned());
+                }
                 Event::Epoch(epoch) => said.push(format!("numbers in epoch {epoch}")),
                 Event::SnapshotBegun(from) => said.push(format!("fetches a snapshot from {}", from.0)),
                 Event::SnapshotDone(from, count) => {
@@ -258,6 +263,13 @@ impl World {
         for (to, bytes) in sent {
             self.look_at_message(id, &bytes)?;
             self.send(id, to, bytes);
+        }
+        if is_ready {
+            if let Some(machine) = self.machines.get_mut(&id).filter(|machine| !machine.kernel.is_empty()) {
+                machine.tell_held(now);
+                *self.faults.entry("kernel kept").or_default() += 1;
+            }
+            return self.settle(id);
         }
         self.look_at_node(id)
     }
