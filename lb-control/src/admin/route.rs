@@ -5,6 +5,7 @@ pub(super) mod config;
 pub(super) mod explain;
 pub(super) mod flow;
 pub(super) mod pool;
+pub(super) mod seal;
 pub(super) mod session;
 pub(super) mod status;
 
@@ -35,6 +36,7 @@ pub fn router(context: Context) -> Router {
         .route("/v1/sessions/{service}/{key}", get(session::show).delete(session::delete))
         .route("/v1/flows", get(flow::list))
         .route("/v1/explain", post(explain::explain))
+        .route("/v1/seal", get(seal::seal))
         .route("/v1/config", get(config::show))
         .route("/v1/config/diff", get(config::pending).post(config::diff))
         .route("/v1/reload", post(config::reload))

@@ -2,6 +2,7 @@
 
 use super::args::Lbd;
 use super::configuration::{Applied, Loaded, Source, note_loaded};
+use super::health::Checks;
 use super::servers::Servers;
 use super::supervisor::{Signals, Supervisor};
 use super::vips::Vips;
@@ -53,6 +54,7 @@ pub(super) async fn run(args: Lbd) -> anyhow::Result<()> {
             Some(bound.with_context(|| format!("metrics address {address}: cannot be listened on; {hint}"))?)
         }
     };
+    Checks::examine(&desired).map_err(described)?;
     source.prepare(&desired).await.map_err(described)?;
     Source::hint(&desired);
 
@@ -95,6 +97,8 @@ pub(super) async fn run(args: Lbd) -> anyhow::Result<()> {
     };
     let (facts, told) = watch::channel(facts(&args));
     note_loaded(&facts);
+    let checks = Checks::start(&reconciler, &mut tasks)?;
+    checks.watch().await?;
     target::start(&reconciler, facts.clone(), &mut tasks);
     let (orders, mut ordered) = mpsc::channel(ORDERS);
     let (reconciling, member) = (reconciler.clone(), cluster.clone());
@@ -102,8 +106,15 @@ pub(super) async fn run(args: Lbd) -> anyhow::Result<()> {
     let servers = Servers::start(context, listener, metrics);
     info!(socket = %daemon.admin_socket.display(), "listening");
 
-    let supervisor =
-        Supervisor { source, daemon: configured, facts, reconciler, cluster, vips: Mutex::new(vips) };
+    let supervisor = Supervisor {
+        source,
+        daemon: configured,
+        facts,
+        reconciler,
+        cluster,
+        vips: Mutex::new(vips),
+        checks: Some(checks),
+    };
     let end = supervisor.supervise(&mut signals, &mut ordered).await?;
     notify::stopping();
     let outcome = supervisor.finish(end, args.detach_on_exit, &args.pin_root).await;

@@ -1,8 +1,8 @@
 //! How others talk to the reconciler.
 
 use super::{
-    ApplyError, ApplyReport, ChangeError, ExplainInputs, FlowFilter, FlowRow, Gone, OutcomeRow, Overrides,
-    QueryError, SessionFilter, SessionRow, TableRow, View,
+    ApplyError, ApplyReport, ChangeError, ExplainInputs, FlowFilter, FlowRow, Gone, HealthChange, OutcomeRow,
+    Overrides, QueryError, SessionFilter, SessionRow, TableRow, View,
     replication::{Change, Feed},
 };
 use crate::dataplane::{self, Cursor};
@@ -60,12 +60,7 @@ pub(super) enum Request {
         weight: Option<u32>,
         reply: Reply<Result<(), ChangeError>>,
     },
-    Health {
-        service: String,
-        backend: String,
-        healthy: Option<bool>,
-        reply: Reply<Result<(), ChangeError>>,
-    },
+    Health(Vec<HealthChange>),
     Hop(HopChange),
     View(Reply<Result<View, dataplane::Error>>),
     Desired(Reply<Option<Desired>>),
@@ -160,15 +155,9 @@ impl Handle {
         self.ask(|reply| Request::SetWeight { service, backend, weight, reply }).await?
     }
 
-    /// Says what health checks found; `None` = not checked, which counts as healthy.
-    pub async fn health(
-        &self,
-        service: &str,
-        backend: &str,
-        healthy: Option<bool>,
-    ) -> Result<(), ChangeError> {
-        let (service, backend) = (service.to_owned(), backend.to_owned());
-        self.ask(|reply| Request::Health { service, backend, healthy, reply }).await?
+    /// Says what health checks found; backends that it does not speak of count as healthy.
+    pub async fn health(&self, changes: Vec<HealthChange>) -> Result<(), Gone> {
+        self.requests.send(Request::Health(changes)).await.map_err(|_| Gone)
     }
 
     /// Says what is known of the way to an address; those of no backend are kept for later.

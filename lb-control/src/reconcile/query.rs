@@ -59,7 +59,7 @@ impl Node {
             let counters = match &pool.prefix {
                 None => traffic.services.first().copied().unwrap_or_default(),
                 Some(_) => {
-                    backends.iter().fold(Counters::default(), |sum, backend| added(sum, backend.counters))
+                    backends.iter().fold(Counters::default(), |sum, backend| sum.plus(backend.counters))
                 }
             };
             services.push(ServiceView {
@@ -103,7 +103,7 @@ impl Node {
                 (true, false) => Status::Draining,
                 (false, false) => Status::Down,
             },
-            healthy: self.world.healthy(&service.name, &spec.name),
+            health: self.world.health.of(&service.name, &spec.name).cloned(),
             hop: match self.world.hops.get(&spec.address) {
                 Some(way) => HopState::Resolved { hop: way.hop, source: way.source },
                 None => HopState::Unresolved,
@@ -304,18 +304,6 @@ fn configured_backends<'a>(desired: &'a Desired, pool: &str) -> Option<&'a [Back
         let path = || service.paths.iter().find(|path| path.name == pool).map(|path| &path.backends[..]);
         if service.name == pool { Some(&service.backends[..]) } else { path() }
     })
-}
-
-/// The sum of two counters.
-const fn added(a: Counters, b: Counters) -> Counters {
-    Counters {
-        packets: a.packets.wrapping_add(b.packets),
-        bytes: a.bytes.wrapping_add(b.bytes),
-        reply_packets: a.reply_packets.wrapping_add(b.reply_packets),
-        reply_bytes: a.reply_bytes.wrapping_add(b.reply_bytes),
-        bindings: a.bindings.wrapping_add(b.bindings),
-        connections: a.connections.wrapping_add(b.connections),
-    }
 }
 
 /// Numbers that a filter lets through; `None` = all.

@@ -102,6 +102,11 @@ impl Site {
         server::web(&backend.namespace, &backend.name, self.directory(), &self.files())
     }
 
+    /// The web server of backend `n`, counted from 0.
+    pub fn server(&mut self, n: usize) -> &mut Process {
+        &mut self.servers[n]
+    }
+
     /// Starts UDP servers on this port of all backends, on their own and on these virtual addresses.
     pub fn echo(&mut self, port: u16, vips: &[IpAddr]) -> Result<()> {
         for backend in &self.backends {
@@ -130,8 +135,18 @@ impl Site {
 
     /// The same with settings for the node.
     pub fn balance_with(&self, node: &NodeConfig, services: &[ServiceConfig]) -> Result<Balancer> {
+        self.balance_under(&[], node, services)
+    }
+
+    /// The same through another command, which is given the program and its arguments.
+    pub fn balance_under(
+        &self,
+        command: &[String],
+        node: &NodeConfig,
+        services: &[ServiceConfig],
+    ) -> Result<Balancer> {
         let text = config::text(node, services);
-        Balancer::start(&self.lb, self.directory(), &self.topology.pins(), &text)
+        Balancer::start_under(command, &self.lb, self.directory(), &self.topology.pins(), &text)
     }
 
     /// The node's part of the configuration, with all interfaces of the balancer.
