@@ -12,6 +12,8 @@ use stickleback_tests::topology::{
 };
 
 const COOKIE: &str = r#"affinity = { kind = "http-cookie", cookie = "SESS" }"#;
+/// How long the nodes are without each other.
+const CUT: Duration = Duration::from_secs(30);
 /// Sessions.
 const CLIENTS: u16 = 60;
 
@@ -180,6 +182,49 @@ fn namespace_cluster_sessions_are_the_same_on_any_node() -> Result<()> {
             ensure!(node.ask(&["sessions", "show", "direct", &name]).is_err(), "it is still there");
             Ok(())
         })?;
+    }
+    Ok(())
+}
+
+/// The way between the nodes is cut and heals; meanwhile both go on, and bind.
+#[test]
+fn namespace_cluster_heals_after_a_cut() -> Result<()> {
+    let crossing = Crossing::new(3)?;
+    crossing.spread(&[0, 1])?;
+    let nodes = pair(&crossing, "")?;
+    let before = bound_elsewhere(&crossing, &nodes)?;
+    let plans = plans(&crossing);
+    let running = plans.iter().map(|plan| Load::start(&crossing.client, plan)).collect::<Result<Vec<_>>>()?;
+    running.iter().try_for_each(|load| load.reach(100))?;
+    crossing.cut()?;
+    let is_cut = |node: &Balancer| {
+        let status = node.ask(&["cluster", "status"])?;
+        ensure!(status["peers"][0]["connected"].is_null(), "{status:#}");
+        ensure!(status["state"] == "ready", "a node without its peer goes on: {status:#}");
+        Ok(())
+    };
+    nodes.iter().try_for_each(|node| eventually(SOON, || is_cut(node)))?;
+    // Sessions that are new on one side.
+    let fresh = crossing.clients_from(CLIENTS + 1, 20);
+    for client in &fresh {
+        load::once(&crossing.client, direct(), *client)?;
+        load::once(&crossing.client, direct(), *client)?;
+    }
+    std::thread::sleep(CUT);
+    running.iter().try_for_each(|load| load.go_on(200))?;
+    crossing.heal()?;
+    nodes.iter().try_for_each(agrees)?;
+    running.iter().try_for_each(|load| load.go_on(200))?;
+    for (load, before) in running.into_iter().zip(&before) {
+        let report = load.finish()?;
+        report.flawless(500)?;
+        let moved = moved(before, &report);
+        ensure!(moved.is_empty(), "sessions moved: {}", moved.join("; "));
+    }
+    for client in fresh {
+        let shown = |node: &Balancer| node.ask(&["sessions", "show", "direct", &client.to_string()]);
+        let (a, b) = (eventually(SOON, || shown(&nodes[0]))?, eventually(SOON, || shown(&nodes[1]))?);
+        ensure!(a["backend"] == b["backend"], "{a:#} {b:#}");
     }
     Ok(())
 }

@@ -138,7 +138,24 @@ impl Crossing {
 
     /// `count` client addresses, each a session of its own.
     pub fn clients(&self, count: u16) -> Vec<IpAddr> {
-        (1..=count).map(|n| Ipv4Addr::from(0x0a04_0000 + u32::from(n)).into()).collect()
+        self.clients_from(1, count)
+    }
+
+    /// The same, from number `first` on.
+    pub fn clients_from(&self, first: u16, count: u16) -> Vec<IpAddr> {
+        (first..first + count).map(|n| Ipv4Addr::from(0x0a04_0000 + u32::from(n)).into()).collect()
+    }
+
+    /// Cuts the way between the nodes, and no other.
+    pub fn cut(&self) -> Result<()> {
+        self.machines[0].sh("ip route add blackhole 10.2.0.12/32")?;
+        self.machines[1].sh("ip route add blackhole 10.2.0.11/32").map(drop)
+    }
+
+    /// Mends it.
+    pub fn heal(&self) -> Result<()> {
+        self.machines[0].sh("ip route del blackhole 10.2.0.12/32")?;
+        self.machines[1].sh("ip route del blackhole 10.2.0.11/32").map(drop)
     }
 
     /// A directory for the test's own files.
