@@ -45,6 +45,9 @@ pub(super) struct Task {
     orders: HashMap<u64, Order>,
     last_order: u64,
     told: Vec<Told>,
+    /// The change after which the data plane has all that the cluster had when the node became ready.
+    complete_after: Option<u64>,
+    complete: watch::Sender<bool>,
 }
 
 /// An order that the replica was told.
@@ -64,7 +67,11 @@ struct Boarding {
 }
 
 impl Task {
-    pub(super) async fn new(reconciler: &Handle, teller: Teller) -> Result<Self, Gone> {
+    pub(super) async fn new(
+        reconciler: &Handle,
+        teller: Teller,
+        complete: watch::Sender<bool>,
+    ) -> Result<Self, Gone> {
         Ok(Self {
             plane: reconciler.replicate().await?,
             teller,
@@ -79,6 +86,8 @@ impl Task {
             orders: HashMap::new(),
             last_order: 0,
             told: Vec::new(),
+            complete_after: None,
+            complete,
         })
     }
 
@@ -245,6 +254,10 @@ impl Task {
                 }
                 self.answer();
             }
+            Update::Complete => {
+                self.complete_after = Some(self.counts.0);
+                self.answer();
+            }
         }
     }
 
@@ -350,6 +363,9 @@ impl Task {
     /// Answers orders that are durable, and done here as well.
     fn answer(&mut self) {
         let done = self.counts.1;
+        if self.complete_after.take_if(|after| *after <= done).is_some() {
+            self.complete.send_replace(true);
+        }
         for told in self.told.extract_if(.., |told| told.done_after.is_some_and(|after| after <= done)) {
             drop(told.reply.send(Ok(())));
         }
