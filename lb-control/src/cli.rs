@@ -2,9 +2,11 @@
 
 pub mod args;
 mod ask;
+mod cluster;
 mod config;
 mod frame;
 mod present;
+mod screen;
 pub mod table;
 mod top;
 
@@ -99,6 +101,7 @@ pub async fn run(args: Lbctl, look: Look, out: &mut dyn Write) -> Result<(), Cli
             Ok(out.write_all(&script)?)
         }
         Command::Config(command) => config::run(command, &client, args.output, look, out).await,
+        Command::Cluster(command) => cluster::run(command, &client, args.output, look, out).await,
         Command::Top(top) => top::run(&top, &client, args.output, look, out).await,
         command => ask::run(command, &client, args.output, look, out).await,
     }

@@ -2,8 +2,10 @@
 
 pub mod admin;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod daemon;
 pub mod dataplane;
 pub mod net;
+pub mod probe;
 pub mod reconcile;

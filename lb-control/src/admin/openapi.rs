@@ -14,6 +14,7 @@ use utoipa::OpenApi;
         (name = "daemon", description = "The daemon itself"),
         (name = "pool", description = "Services and backends"),
         (name = "sessions", description = "Bindings, flows and why packets go where they go"),
+        (name = "cluster", description = "Nodes that act as one"),
         (name = "configuration", description = "The configuration file and what runs")
     ),
     paths(
@@ -30,11 +31,18 @@ use utoipa::OpenApi;
         route::session::delete,
         route::flow::list,
         route::explain::explain,
+        route::seal::seal,
         route::config::show,
         route::config::pending,
         route::config::diff,
         route::config::reload,
-        route::config::detach
+        route::config::detach,
+        route::cluster::status,
+        route::cluster::init,
+        route::cluster::join,
+        route::cluster::token,
+        route::cluster::remove,
+        route::cluster::rotate
     ),
     components(schemas(error::ErrorBody, row::StatusRow))
 )]

@@ -1,9 +1,10 @@
 //! Answers as tables.
 
 use super::table::{Align, Column, Look, Sheet, Tone, grouped, number, plain, span};
+use crate::admin::now;
 use crate::admin::row::{
-    AdminState, BackendRow, ChangeRow, EventRow, Explanation, FlowPage, ReloadRow, ReloadState, ServiceRow,
-    ServingState, SessionPage, SessionRow, StatusRow, Verdict,
+    AdminState, BackendRow, ChangeRow, ClusterState, EventRow, Explanation, FlowPage, HealthRow, HealthState,
+    ReloadRow, ReloadState, ServiceRow, ServingState, SessionPage, SessionRow, StatusRow, Verdict,
 };
 use Align::{Left, Right};
 use std::fmt::Write;
@@ -27,6 +28,15 @@ pub(super) fn status(s: &StatusRow, look: Look) -> String {
         false => fact("interfaces", interfaces.join(", "), Tone::Plain),
     }
     fact("pinned under", s.pin_root.clone(), Tone::Plain);
+    let (cluster, tone) = match s.cluster {
+        ClusterState::Alone => ("in none", Tone::Plain),
+        ClusterState::Joining => {
+            ("waiting for the bindings; service addresses are not announced", Tone::Warning)
+        }
+        ClusterState::Ready => ("ready", Tone::Good),
+        ClusterState::Removed => ("REMOVED from it", Tone::Bad),
+    };
+    fact("cluster", cluster.to_owned(), tone);
     fact("services", s.services.to_string(), Tone::Plain);
     let tone = if s.backends_up < s.backends { Tone::Warning } else { Tone::Good };
     fact("backends", format!("{} of {} take new sessions", s.backends_up, s.backends), tone);
@@ -120,6 +130,7 @@ pub(super) fn backends(rows: &[BackendRow], look: Look) -> String {
         Column("BACKEND", Left),
         Column("ADDRESS", Left),
         Column("STATE", Left),
+        Column("HEALTH", Left),
         Column("ADMIN", Left),
         Column("WEIGHT", Right),
         Column("NEXT HOP", Left),
@@ -148,6 +159,7 @@ pub(super) fn backends(rows: &[BackendRow], look: Look) -> String {
             plain(&row.name),
             plain(endpoint(&row.address, row.port)),
             (row.state.to_string(), state),
+            health(row.health.as_ref(), now()),
             (overridden(row.admin.to_string(), row.configured_admin.is_some()), admin),
             plain(overridden(row.weight.to_string(), row.configured_weight.is_some())),
             hop,
@@ -162,6 +174,24 @@ pub(super) fn backends(rows: &[BackendRow], look: Look) -> String {
         text.push_str("* set by lbctl; the configuration file says otherwise\n");
     }
     text
+}
+
+/// "down 2m 5s: refused the connection".
+fn health(health: Option<&HealthRow>, now: u64) -> (String, Tone) {
+    let Some(health) = health else { return plain("not checked") };
+    let tone = match health.state {
+        HealthState::Healthy => Tone::Good,
+        HealthState::New | HealthState::Failing | HealthState::Rising => Tone::Warning,
+        HealthState::Down => Tone::Bad,
+    };
+    let mut text = health.state.to_string();
+    if let Some(since) = health.since_unix_seconds {
+        let _ = write!(text, " {}", span(now.saturating_sub(since)));
+    }
+    if let Some(reason) = &health.reason {
+        let _ = write!(text, ": {reason}");
+    }
+    (text, tone)
 }
 
 /// `lbctl sessions list`.

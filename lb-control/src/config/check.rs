@@ -2,6 +2,8 @@
 
 mod affinity;
 mod backend;
+mod cluster;
+mod health;
 mod node;
 mod path;
 mod secrets;

@@ -4,6 +4,8 @@ use super::{
     ApplyError, ChangeError, Gone, Handle, Overrides,
     handle::Request,
     node::Node,
+    rebind::{FAILBACK_EVERY, Rebinder},
+    replication::{Feed, Report},
     sweep::{STRETCH_EVERY, Sweeper},
 };
 use crate::dataplane::{self, DataPlane, clock::clocks};
@@ -11,16 +13,18 @@ use lb_common::abi::{BindingEvent, BindingOp, BindingRecord, Outcome};
 use lb_core::pool::Desired;
 use std::{
     collections::BTreeSet,
+    future::ready,
     io,
     net::IpAddr,
     os::fd::OwnedFd,
     path::PathBuf,
+    sync::Arc,
     thread::{self, JoinHandle},
     time::Duration,
 };
 use tokio::{
     io::{Interest, unix::AsyncFd},
-    sync::{broadcast, mpsc, watch},
+    sync::{Semaphore, broadcast, mpsc, watch},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
@@ -83,10 +87,12 @@ pub fn spawn(
     let handle = Handle::new(requests, events.clone(), addresses_seen);
     let actor = Actor {
         sweeper: Sweeper::new(node.plane.capabilities()),
+        rebinder: Rebinder::default(),
         node,
         overrides,
         events,
         addresses,
+        feed: None,
         full: FullTable::default(),
         repair: None,
         world: Behind::default(),
@@ -104,9 +110,12 @@ pub fn spawn(
 struct Actor {
     node: Node,
     sweeper: Sweeper,
+    rebinder: Rebinder,
     overrides: Option<PathBuf>,
     events: broadcast::Sender<BindingEvent>,
     addresses: watch::Sender<BTreeSet<IpAddr>>,
+    /// Where what happens to bindings goes, when the node is one of several.
+    feed: Option<Feed>,
     full: FullTable,
     repair: Option<Repair>,
     world: Behind,
@@ -130,6 +139,14 @@ struct Behind {
     cost: Duration,
 }
 
+impl Behind {
+    /// Something new is known; more of it may come at once.
+    fn fall_behind(&mut self) {
+        let pause = (self.cost * WORLD_SHARE).clamp(WORLD_PAUSE.0, WORLD_PAUSE.1);
+        self.due.get_or_insert_with(|| Instant::now() + pause);
+    }
+}
+
 /// What to say when bindings find no room.
 #[derive(Default)]
 struct FullTable {
@@ -143,12 +160,15 @@ impl Actor {
         let mut stretch = interval(STRETCH_EVERY);
         let mut audit = interval(AUDIT_EVERY);
         let mut poll = interval(POLL_EVERY);
-        for timer in [&mut stretch, &mut audit, &mut poll] {
+        let mut failback = interval(FAILBACK_EVERY);
+        for timer in [&mut stretch, &mut audit, &mut poll, &mut failback] {
             timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         }
         loop {
             self.schedule_repair();
+            self.rebinder.look(&self.node);
             let repair_at = self.repair.map_or_else(Instant::now, |repair| repair.at);
+            let credits = self.feed.as_ref().filter(|feed| feed.is_behind).map(Feed::credits);
             let world_at = self.world.due.unwrap_or_else(Instant::now);
             tokio::select! {
                 request = inbox.recv() => {
@@ -158,20 +178,23 @@ impl Actor {
                     }
                 }
                 () = has_events(readable.as_ref()) => self.take_events(),
+                () = has_room(credits) => self.take_events(),
                 _ = poll.tick(), if readable.is_none() => self.take_events(),
                 _ = stretch.tick() => self.sweep(),
                 _ = audit.tick() => self.audit(),
+                _ = failback.tick() => self.rebinder.look_for_idle(&self.node),
+                () = ready(()), if self.rebinder.is_busy() => self.rebinder.step(&mut self.node),
                 () = sleep_until(world_at), if self.world.due.is_some() => self.follow_world(),
                 () = sleep_until(repair_at), if self.repair.is_some() => self.try_repair(),
             }
         }
     }
 
-    /// Handles a request and the hop changes that wait behind it; `false` = the data plane was left.
+    /// Handles a request and the news of the world that wait behind it; `false` = the data plane was left.
     fn handle_all(&mut self, first: Request, inbox: &mut mpsc::Receiver<Request>) -> bool {
         let mut next = Some(first);
         while let Some(request) = next {
-            let is_hop = matches!(request, Request::Hop(_));
+            let is_hop = matches!(request, Request::Hop(_) | Request::Health(_));
             if !self.handle(request) {
                 return false;
             }
@@ -195,6 +218,9 @@ impl Actor {
                 let result = self.node.apply(*desired);
                 if result.is_ok() {
                     self.tell_addresses();
+                    if let Some(feed) = &mut self.feed {
+                        feed.tell_servers(&self.node);
+                    }
                 }
                 drop(reply.send(result));
             }
@@ -208,13 +234,13 @@ impl Actor {
                 };
                 drop(reply.send(result));
             }
-            Request::Health { service, backend, healthy, reply } => {
-                drop(reply.send(self.health(service, backend, healthy)));
+            Request::Health(changes) => {
+                changes.into_iter().for_each(|change| self.node.world.health.note(change));
+                self.world.fall_behind();
             }
             Request::Hop(change) => {
                 self.node.hop(change);
-                let pause = (self.world.cost * WORLD_SHARE).clamp(WORLD_PAUSE.0, WORLD_PAUSE.1);
-                self.world.due.get_or_insert_with(|| Instant::now() + pause);
+                self.world.fall_behind();
             }
             Request::View(reply) => drop(reply.send(self.node.view())),
             Request::Desired(reply) => {
@@ -236,6 +262,28 @@ impl Actor {
                 drop(reply.send(self.node.flows(&filter, cursor, limit)));
             }
             Request::Explain { service, reply } => drop(reply.send(self.node.explain(&service))),
+            Request::Replicate(feed) => {
+                let feed = self.feed.insert(*feed);
+                feed.tell_servers(&self.node);
+            }
+            Request::Replicated(changes) => {
+                let outcomes = self.node.replicated(&changes);
+                self.tell(Report::Applied(outcomes));
+            }
+            Request::Replicable { cursor, since } => {
+                if let Some(feed) = &self.feed {
+                    feed.tell(Report::Page(self.node.replicable(feed, cursor, since)));
+                }
+            }
+            Request::Look { number, service, session, backend } => {
+                // What was told of it must be known before anything is done to it.
+                self.take_events();
+                let looked = match &self.feed {
+                    Some(feed) if feed.is_behind => Err(ChangeError::SessionMoved { service, session }),
+                    Some(_) | None => self.node.look(&service, session, backend.as_deref()),
+                };
+                self.tell(Report::Looked(number, looked));
+            }
             Request::DetachAll(reply) => {
                 let result = self.node.plane.detach_all();
                 let is_left = result.is_ok();
@@ -279,16 +327,6 @@ impl Actor {
         saved.map_err(|source| ChangeError::State { path: path.clone(), source })
     }
 
-    fn health(&mut self, service: String, backend: String, healthy: Option<bool>) -> Result<(), ChangeError> {
-        self.node.backend(&service, &backend)?;
-        match healthy {
-            Some(healthy) => self.node.world.health.insert((service, backend), healthy),
-            None => self.node.world.health.remove(&(service, backend)),
-        };
-        self.node.follow_world();
-        Ok(())
-    }
-
     fn tell_addresses(&self) {
         let addresses = self.node.addresses();
         self.addresses.send_if_modified(|known| {
@@ -309,17 +347,19 @@ impl Actor {
         source.inspect_err(|error| tracing::warn!(%error, "binding events have to be polled for")).ok()
     }
 
-    /// Passes waiting events on and acknowledges them.
+    /// Passes waiting events on, and acknowledges them unless the cluster does.
     fn take_events(&mut self) {
         loop {
+            if self.feed.as_mut().is_some_and(|feed| !feed.has_room()) {
+                return;
+            }
             let events = match self.node.plane.events(EVENTS_AT_ONCE) {
                 Ok(events) => events,
                 Err(error) => return tracing::warn!(%error, "cannot take binding events; trying again"),
             };
-            let records: Vec<BindingRecord> = events.iter().map(acknowledgement).collect();
-            // What is not acknowledged is found again by the sweep.
-            if let Err(error) = self.node.plane.apply_bindings(&records) {
-                tracing::warn!(%error, "cannot acknowledge binding events");
+            match &self.feed {
+                Some(feed) => feed.tell_made(self.node.made(&events)),
+                None => self.acknowledge(&events),
             }
             let count = events.len();
             for event in events {
@@ -329,6 +369,20 @@ impl Actor {
             if count < EVENTS_AT_ONCE {
                 return;
             }
+        }
+    }
+
+    fn acknowledge(&mut self, events: &[BindingEvent]) {
+        let records: Vec<BindingRecord> = events.iter().map(acknowledgement).collect();
+        // What is not acknowledged is found again by the sweep.
+        if let Err(error) = self.node.plane.apply_bindings(&records) {
+            tracing::warn!(%error, "cannot acknowledge binding events");
+        }
+    }
+
+    fn tell(&self, report: Report) {
+        if let Some(feed) = &self.feed {
+            feed.tell(report);
         }
     }
 
@@ -403,6 +457,14 @@ fn acknowledgement(event: &BindingEvent) -> BindingRecord {
         service: event.service,
         op: BindingOp::Acknowledge as u8,
         pad: [0; 3],
+    }
+}
+
+/// Waits until whoever replicates bindings has room for more; for ever where nobody is behind.
+async fn has_room(credits: Option<Arc<Semaphore>>) {
+    match credits {
+        Some(credits) => drop(credits.acquire().await),
+        None => std::future::pending().await,
     }
 }
 

@@ -1,8 +1,9 @@
 //! How others talk to the reconciler.
 
 use super::{
-    ApplyError, ApplyReport, ChangeError, ExplainInputs, FlowFilter, FlowRow, Gone, OutcomeRow, Overrides,
-    QueryError, SessionFilter, SessionRow, TableRow, View,
+    ApplyError, ApplyReport, ChangeError, ExplainInputs, FlowFilter, FlowRow, Gone, HealthChange, OutcomeRow,
+    Overrides, QueryError, SessionFilter, SessionRow, TableRow, View,
+    replication::{Change, Feed},
 };
 use crate::dataplane::{self, Cursor};
 use lb_common::abi::{BindingEvent, Hop};
@@ -59,12 +60,7 @@ pub(super) enum Request {
         weight: Option<u32>,
         reply: Reply<Result<(), ChangeError>>,
     },
-    Health {
-        service: String,
-        backend: String,
-        healthy: Option<bool>,
-        reply: Reply<Result<(), ChangeError>>,
-    },
+    Health(Vec<HealthChange>),
     Hop(HopChange),
     View(Reply<Result<View, dataplane::Error>>),
     Desired(Reply<Option<Desired>>),
@@ -96,6 +92,22 @@ pub(super) enum Request {
     Explain {
         service: String,
         reply: Reply<Result<ExplainInputs, ChangeError>>,
+    },
+    /// What happens to bindings goes there from now on.
+    Replicate(Box<Feed>),
+    /// Changes that the cluster asks for; the feed says what became of them.
+    Replicated(Vec<Change>),
+    /// A part of the table for the cluster, by the feed.
+    Replicable {
+        cursor: Option<Cursor>,
+        since: Option<u64>,
+    },
+    /// One session for the cluster, by the feed.
+    Look {
+        number: u64,
+        service: String,
+        session: u64,
+        backend: Option<String>,
     },
     DetachAll(Reply<Result<(), dataplane::Error>>),
 }
@@ -143,15 +155,9 @@ impl Handle {
         self.ask(|reply| Request::SetWeight { service, backend, weight, reply }).await?
     }
 
-    /// Says what health checks found; `None` = not checked, which counts as healthy.
-    pub async fn health(
-        &self,
-        service: &str,
-        backend: &str,
-        healthy: Option<bool>,
-    ) -> Result<(), ChangeError> {
-        let (service, backend) = (service.to_owned(), backend.to_owned());
-        self.ask(|reply| Request::Health { service, backend, healthy, reply }).await?
+    /// Says what health checks found; backends that it does not speak of count as healthy.
+    pub async fn health(&self, changes: Vec<HealthChange>) -> Result<(), Gone> {
+        self.requests.send(Request::Health(changes)).await.map_err(|_| Gone)
     }
 
     /// Says what is known of the way to an address; those of no backend are kept for later.
@@ -245,6 +251,11 @@ impl Handle {
     /// Leaves every interface and frees every table; the reconciler ends.
     pub async fn detach(&self) -> Result<(), QueryError> {
         Ok(self.ask(Request::DetachAll).await??)
+    }
+
+    /// Asks for something that is not answered here.
+    pub(super) async fn request(&self, request: Request) -> Result<(), Gone> {
+        self.requests.send(request).await.map_err(|_| Gone)
     }
 
     async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Gone> {

@@ -103,7 +103,7 @@ impl Node {
                 (true, false) => Status::Draining,
                 (false, false) => Status::Down,
             },
-            healthy: self.world.healthy(&service.name, &spec.name),
+            health: self.world.health.of(&service.name, &spec.name).cloned(),
             hop: match self.world.hops.get(&spec.address) {
                 Some(way) => HopState::Resolved { hop: way.hop, source: way.source },
                 None => HopState::Unresolved,
@@ -190,9 +190,10 @@ impl Node {
         match self.plane.apply_bindings(&[record])?.first() {
             Some(RecordResult::Applied) => Ok(()),
             Some(RecordResult::Absent) => Err(ChangeError::UnknownSession { service, session }),
-            Some(RecordResult::Superseded | RecordResult::Full | RecordResult::Invalid) | None => {
-                Err(ChangeError::SessionMoved { service, session })
-            }
+            Some(
+                RecordResult::Superseded | RecordResult::Busy | RecordResult::Full | RecordResult::Invalid,
+            )
+            | None => Err(ChangeError::SessionMoved { service, session }),
         }
     }
 

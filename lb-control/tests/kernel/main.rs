@@ -2,9 +2,11 @@
 
 mod attach;
 mod bench;
+mod cluster;
 mod migrate;
 mod older;
 #[path = "../net_namespaces/program.rs"]
 mod program;
 mod reconcile;
 mod sandbox;
+mod settle;

@@ -24,7 +24,9 @@ pub struct Template {
     /// State of the sequence or of the random numbers.
     pub state: u64,
     /// Bytes behind [`WORDS`] that are restored too, for programs that make the frame shorter; 0 = none.
-    pub rest: u64,
+    pub rest: u32,
+    /// 1: the program lets the frame grow at its end, not at its beginning.
+    pub tail: u32,
     /// The head.
     pub head: [u8; HEAD],
 }

@@ -108,10 +108,16 @@ fn the_sample_shows_the_defaults() {
         "tunnel-source",
         "group",
         "metrics",
+        "advertise",
+        "discover",
+        "announce",
         "id = 4711",
         "source-nat",
         "mss",
         "number = 1",
+        "host = ",
+        "body = ",
+        "port = 9080",
     ];
     let text: String = full_sample()
         .lines()

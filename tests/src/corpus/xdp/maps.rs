@@ -2,7 +2,7 @@
 
 use super::super::tables::{Change, DEVICES, Tables};
 use anyhow::{Context, Result, ensure};
-use aya::maps::{Array, HashMap, MapData, PerCpuArray, ProgramArray, RingBuf, xdp::DevMapHash};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues, ProgramArray, RingBuf, xdp::DevMapHash};
 use aya::programs::Xdp;
 use aya::{Ebpf, Pod};
 use lb_common::abi::{
@@ -216,6 +216,14 @@ impl Maps {
         ensure!(clock.value != 0, "the programs' clock was not set");
         clock.value = clock.value.wrapping_add(by);
         Ok(self.hands.map.set(hand::CLOCK, clock, 0)?)
+    }
+
+    /// Counts an outcome once more.
+    pub(super) fn count(&mut self, outcome: Outcome) -> Result<()> {
+        let number = outcome as u32;
+        let mut counts: Vec<u64> = self.outcomes.get(&number, 0)?.iter().copied().collect();
+        *counts.first_mut().context("a machine without CPUs")? += 1;
+        Ok(self.outcomes.set(number, PerCpuValues::try_from(counts)?, 0)?)
     }
 
     /// Totals by outcome number.
