@@ -51,7 +51,7 @@ pub use service::{Mode, SERVICES_AT_HAND, Service, ServiceAtHand, ServiceFlags, 
 pub use settings::{Settings, SettingsFlags};
 
 /// Version of every layout in this module; pinned maps of another version are migrated, never reused.
-pub const SCHEMA_VERSION: u32 = 2;
+pub const SCHEMA_VERSION: u32 = 3;
 
 /// Most services one node can hold.
 pub const MAX_SERVICES: u32 = 4_096;

@@ -114,8 +114,8 @@ async fn frames(
         match form {
             Output::Table => screen.frame(out, &status(&row, look))?,
             Output::Json => {
-                serde_json::to_writer(&mut *out, &row)?;
-                out.write_all(b"\n")?;
+                let text = serde_json::to_string(&row)?;
+                writeln!(out, "{text}")?;
                 out.flush()?;
             }
         }

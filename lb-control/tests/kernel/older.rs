@@ -59,9 +59,30 @@ fn value_of(path: &Path, size: usize) -> Vec<u8> {
     value
 }
 
-/// Turns the maps of an empty sandbox into those of version 1, with such bindings: a key of session, service and zeros, and
-/// a value of word, expiry, place in a ring of keys, and tag.
-fn make_version_1(maps: &Path, sessions: impl Iterator<Item = (u64, BindingWord, u64)>) {
+/// What tells an older version's maps from others.
+struct Older {
+    version: u32,
+    /// Sizes of values.
+    settings: usize,
+    flow: usize,
+    /// Of the records that waited for backends; `None` = it had none.
+    hold: Option<usize>,
+    /// Maps that it did not have yet.
+    missing: &'static [&'static str],
+}
+
+const V1: Older = Older {
+    version: 1,
+    settings: 144,
+    flow: 144,
+    hold: None,
+    missing: &[map::AFFINITIES, map::SERVERS, map::PATHS, map::QUIC, map::SECRETS, map::HOLDS],
+};
+const V2: Older = Older { version: 2, settings: 168, flow: 160, hold: Some(4_224), missing: &[] };
+
+/// Turns the maps of an empty sandbox into those of an older version, with such bindings: a key of session, service and
+/// zeros, and a value of word, expiry, place in a ring of keys, and tag.
+fn make(older: &Older, maps: &Path, sessions: impl Iterator<Item = (u64, BindingWord, u64)>) {
     let table = create(HASH, 16, 24, SIZES.bindings);
     let ring = create(ARRAY, 4, 16, SIZES.bindings + SIZES.bindings / 4);
     for (place, (session, word, expires)) in (0_u32..).zip(sessions) {
@@ -73,16 +94,19 @@ fn make_version_1(maps: &Path, sessions: impl Iterator<Item = (u64, BindingWord,
     pin(&table, &maps.join(map::BINDINGS));
     pin(&ring, &maps.join("BINDING_RING"));
     let mut settings = value_of(&maps.join(map::SETTINGS), size_of::<lb_common::abi::Settings>());
-    settings[..4].copy_from_slice(&1_u32.to_ne_bytes());
-    let older = create(ARRAY, 4, 144, 1);
-    put(&older, &[0; 4], &settings[..144]);
-    pin(&older, &maps.join(map::SETTINGS));
-    for newer in [map::AFFINITIES, map::SERVERS, map::PATHS, map::QUIC, map::SECRETS, map::HOLDS] {
+    settings[..4].copy_from_slice(&older.version.to_ne_bytes());
+    let node = create(ARRAY, 4, older.settings, 1);
+    put(&node, &[0; 4], &settings[..older.settings]);
+    pin(&node, &maps.join(map::SETTINGS));
+    for newer in older.missing {
         fs::remove_file(maps.join(newer)).expect("removed");
     }
-    // A flow's record had 144 bytes; this one is established, and used just now.
-    let flows = create(ARRAY, 4, 144, SIZES.flow_records());
-    let mut flow = [0; 144];
+    if let Some(hold) = older.hold {
+        pin(&create(ARRAY, 4, hold, 64), &maps.join(map::HOLDS));
+    }
+    // This one is established, and used just now.
+    let flows = create(ARRAY, 4, older.flow, SIZES.flow_records());
+    let mut flow = vec![0; older.flow];
     flow[..8].copy_from_slice(&FlowWord::new(77, FlowState::Established).0.to_ne_bytes());
     flow[8..16].copy_from_slice(&monotonic().to_ne_bytes());
     flow[96..104].copy_from_slice(&0x5e55_u64.to_ne_bytes());
@@ -100,6 +124,15 @@ fn monotonic() -> u64 {
 
 #[test]
 fn bindings_of_version_1_are_bound_in_this_one() {
+    are_bound_in_this_one(&V1);
+}
+
+#[test]
+fn bindings_of_version_2_are_bound_in_this_one() {
+    are_bound_in_this_one(&V2);
+}
+
+fn are_bound_in_this_one(older: &Older) {
     let sandbox = Sandbox::new();
     drop(sandbox.open(SIZES));
     let now = monotonic();
@@ -108,7 +141,7 @@ fn bindings_of_version_1_are_bound_in_this_one() {
     let word = |session: u64| BindingWord::new(session as u16, 7, session as u32).with(flags(session));
     let live = (1..=400).map(|session| (session, word(session), now + session * 1_000_000_000_000));
     let over = (401..=450).map(|session| (session, word(session), now - 1));
-    make_version_1(&sandbox.root.join("maps"), live.chain(over));
+    make(older, &sandbox.root.join("maps"), live.chain(over));
 
     let mut plane = sandbox.open(SIZES);
     let settings = plane.settings().expect("read");

@@ -70,29 +70,40 @@ impl Schema {
         flow: decode,
     };
 
-    /// Version 1: a hash map of bindings; settings and flows without what delayed binding and the seed added.
-    pub const V1: Self = Self {
-        version: 1,
-        settings: |bytes| {
-            let mut settings: Settings = longer(bytes, 144)?;
-            settings.binding_buckets = binding_buckets(settings.binding_capacity);
-            Some(settings)
-        },
+    /// Version 2: a hash map of bindings; settings and flows without what sessions by cookie and the seed added.
+    pub const V2: Self = Self {
+        version: 2,
+        settings: |bytes| with_buckets(bytes, 168),
         bindings: |key, value| {
             let binding = value.get(..size_of::<Binding>()).and_then(decode);
             decode(key).zip(binding).into_iter().collect()
         },
-        flow: |bytes| longer(bytes, 144),
+        flow: |bytes| longer(bytes, 160),
         ..Self::CURRENT
     };
 
+    /// Version 1: the same without what delayed binding added.
+    pub const V1: Self = Self {
+        version: 1,
+        settings: |bytes| with_buckets(bytes, 144),
+        flow: |bytes| longer(bytes, 144),
+        ..Self::V2
+    };
+
     /// Every schema that this build reads.
-    pub const KNOWN: &[Self] = &[Self::CURRENT, Self::V1];
+    pub const KNOWN: &[Self] = &[Self::CURRENT, Self::V2, Self::V1];
 
     /// The schema version of a settings entry.
     pub(super) fn version_of(settings: &[u8]) -> Option<u32> {
         decode(settings.get(..4)?)
     }
+}
+
+/// Settings of a version that had a ring of keys in the place of buckets.
+fn with_buckets(bytes: &[u8], length: usize) -> Option<Settings> {
+    let mut settings: Settings = longer(bytes, length)?;
+    settings.binding_buckets = binding_buckets(settings.binding_capacity);
+    Some(settings)
 }
 
 /// A value whose first `length` bytes are known and whose other fields did not exist.
