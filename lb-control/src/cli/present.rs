@@ -269,6 +269,16 @@ pub(super) fn flows(page: &FlowPage, look: Look) -> String {
 
 /// `lbctl events`.
 pub(super) fn events(rows: &[EventRow], look: Look) -> String {
+    event_sheet(rows, look).render("No binding events since the daemon started.")
+}
+
+/// Events without the titles of their columns.
+pub(super) fn more_events(rows: &[EventRow], look: Look) -> String {
+    let text = event_sheet(rows, look).render("");
+    text.split_once('\n').map_or_else(String::new, |(_, rest)| rest.to_owned())
+}
+
+fn event_sheet(rows: &[EventRow], look: Look) -> Sheet {
     let columns = [
         Column("NO", Right),
         Column("TIME (UTC)", Left),
@@ -293,7 +303,7 @@ pub(super) fn events(rows: &[EventRow], look: Look) -> String {
             number(u64::from(row.generation)),
         ]);
     }
-    sheet.render("No binding events since the daemon started.")
+    sheet
 }
 
 /// `lbctl explain`.

@@ -90,6 +90,8 @@ pub(super) async fn run(args: Lbd) -> anyhow::Result<()> {
         .await
         .map_err(|error| anyhow!("{}: cannot be applied: {}", args.config.display(), chain(&error)))?;
     source.applied.set(read);
+    let checks = Checks::start(&reconciler, &mut tasks)?;
+    checks.watch().await?;
     let cluster = member::open(&daemon, &reconciler).await?;
     let vips = match &daemon.cluster.announce {
         None => None,
@@ -97,8 +99,6 @@ pub(super) async fn run(args: Lbd) -> anyhow::Result<()> {
     };
     let (facts, told) = watch::channel(facts(&args));
     note_loaded(&facts);
-    let checks = Checks::start(&reconciler, &mut tasks)?;
-    checks.watch().await?;
     target::start(&reconciler, facts.clone(), &mut tasks);
     let (orders, mut ordered) = mpsc::channel(ORDERS);
     let (reconciling, member) = (reconciler.clone(), cluster.clone());

@@ -6,7 +6,7 @@ use super::{
     replication::{Change, Feed},
 };
 use crate::dataplane::{self, Cursor};
-use lb_common::abi::{BindingEvent, Hop};
+use lb_common::abi::{BindingEvent, FlowState, Hop};
 use lb_core::pool::{Admin, Desired};
 use std::{collections::BTreeSet, net::IpAddr};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -240,6 +240,26 @@ impl Handle {
                 return Ok(rows);
             }
         }
+    }
+
+    /// How many sessions and connections a backend has.
+    pub async fn load(&self, service: &str, backend: &str) -> Result<(u64, u64), QueryError> {
+        let (service, backend) = (Some(service.to_owned()), Some(backend.to_owned()));
+        let wanted = SessionFilter { service: service.clone(), backend: backend.clone(), session: None };
+        let (mut sessions, mut cursor) = (0, None);
+        loop {
+            let filter = wanted.clone();
+            let part = self.ask(|reply| Request::Sessions { filter, cursor, limit: PAGE, reply }).await??;
+            sessions += part.rows.len() as u64;
+            cursor = part.next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        let flows =
+            self.flows(FlowFilter { service, backend, client: None, state: None }, usize::MAX).await?;
+        let open = flows.iter().filter(|flow| flow.state != FlowState::Closed).count();
+        Ok((sessions, open as u64))
     }
 
     /// What is needed to compute which backend a session of this service gets.

@@ -111,6 +111,15 @@ pub enum ServingState {
     Down,
 }
 
+/// What a backend still has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LoadRow {
+    /// Sessions bound to it.
+    pub sessions: u64,
+    /// Translated connections to it, without those that are over.
+    pub flows: u64,
+}
+
 /// A new weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct WeightBody {

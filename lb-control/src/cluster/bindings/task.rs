@@ -23,8 +23,8 @@ const BATCHES: usize = 2;
 const ENOUGH: usize = 2 * BATCH;
 /// Orders that are being looked into.
 const LOOKED_INTO: usize = 8;
-/// What the kernel could not do is asked for again so much later.
-const AGAIN: Duration = Duration::from_millis(20);
+/// What somebody was changing is asked for again so much later, and what the data plane refused.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
 pub(super) struct Task {
     plane: Replication,
@@ -207,7 +207,7 @@ impl Task {
             // Nobody can be told what its backend was. Whatever the cluster has in its place may be written now.
             if is_news {
                 self.change(Change::Acknowledge(key, word));
-                self.ask_again(named(&key));
+                self.ask_again(named(&key), AGAIN.0);
             }
             return;
         };
@@ -286,7 +286,8 @@ impl Task {
                 Change::Delete(key) => key,
             };
             match outcome {
-                Outcome::Busy => self.ask_again(key),
+                Outcome::Busy => self.ask_again(key, AGAIN.0),
+                Outcome::Failed => self.ask_again(key, AGAIN.1),
                 // What changed is reported; what finds no room is counted there; what is unknown comes with its server.
                 Outcome::Done | Outcome::Changed | Outcome::Full | Outcome::Unknown => {}
             }
@@ -294,9 +295,9 @@ impl Task {
         self.answer();
     }
 
-    fn ask_again(&mut self, key: Key) {
+    fn ask_again(&mut self, key: Key, pause: Duration) {
         self.again.push(key);
-        self.again_at.get_or_insert_with(|| Instant::now() + AGAIN);
+        self.again_at.get_or_insert_with(|| Instant::now() + pause);
     }
 
     async fn look_into(&mut self, order: Order) -> Result<(), Gone> {
