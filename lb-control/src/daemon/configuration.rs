@@ -7,7 +7,7 @@ use crate::admin::error::{ApiError, ErrorBody, chain};
 use crate::admin::row::{ReloadRow, ReloadState};
 use crate::admin::{Facts, configuration_changes, configuration_refused, now};
 use crate::cluster::home::Home;
-use crate::config::{self, Configuration, DaemonSpec};
+use crate::config::{self, Configuration, DaemonSpec, SharedSecrets};
 use crate::net::{hints, interface};
 use crate::reconcile::Handle;
 use axum::http::StatusCode;
@@ -70,12 +70,19 @@ impl Source {
             let hint = "`lbctl help cluster` tells how a node gets into a cluster and out of it";
             refusal(&file, chain(&error), "the secrets of the cluster", hint)
         })?;
-        let resolved = match keyring {
-            Some(keyring) => read.resolve_shared(&keyring.content().secrets()),
+        let shared = keyring.map(|keyring| keyring.content().secrets());
+        let resolved = match &shared {
+            Some(shared) => read.resolve_shared(shared),
             None => read.resolve(state_dir),
         };
         let mut desired =
             resolved.map_err(|error| refusal(&file, chain(&error), "a secret", &error.hint()))?;
+        if shared.is_some_and(|shared| shared != SharedSecrets::of(&desired)) {
+            warn!(
+                "{file} has secrets of its own, which hold in place of the cluster's: every node must have the same, \
+                 and `lbctl cluster rotate` does not change them"
+            );
+        }
         if !self.interfaces.is_empty() {
             desired.node.interfaces.clone_from(&self.interfaces);
         }
