@@ -7,6 +7,7 @@ mod migrate;
 mod older;
 #[path = "../net_namespaces/program.rs"]
 mod program;
+mod rebind;
 mod reconcile;
 mod sandbox;
 mod settle;

@@ -5,7 +5,8 @@ use crate::config::field::{Field, Owner};
 use crate::config::file::Service;
 use crate::config::problem::Finding;
 use crate::config::value::{
-    FailbackWord, HealthChoice, HealthKind, HealthTable, Lifetime, MethodWord, PortChoice, spell,
+    AffinityChoice, AffinityKind, FailbackWord, HealthChoice, HealthKind, HealthTable, Lifetime, MethodWord,
+    PortChoice, spell,
 };
 use core::num::NonZero;
 use core::ops::{Range, RangeInclusive};
@@ -76,7 +77,7 @@ pub(super) fn check(service: &Service, protocol: Protocol, owner: &Owner<'_>) ->
             ejected: table.max_ejected.get().map_or(defaults::MAX_EJECTED, |n| n.narrow()),
         },
         port: table.port.get().map_or(0, |n| n.narrow()),
-        failback: failback(table, &owner),
+        failback: failback(table, service, &owner),
     };
     Some(Arc::new(spec))
 }
@@ -183,11 +184,23 @@ fn command(table: &HealthTable, owner: &Owner<'_>) -> Option<Check> {
     Some(Check::Command { program: PathBuf::from(program), arguments: words.collect() })
 }
 
-fn failback(table: &HealthTable, owner: &Owner<'_>) -> Failback {
+fn failback(table: &HealthTable, service: &Service, owner: &Owner<'_>) -> Failback {
     let idle = within("idle", &table.idle, defaults::FAILBACK_IDLE, &IDLE, owner);
-    match table.failback.get() {
-        Some(FailbackWord::WhenIdle) => Failback::WhenIdle(idle),
-        Some(FailbackWord::Never) | None => {
+    match table.failback.located() {
+        Some((FailbackWord::WhenIdle, span)) => {
+            let cookie = matches!(service.affinity.get(), Some(AffinityChoice::Table(table))
+                if table.kind.get() == Some(&AffinityKind::HttpCookie));
+            if cookie {
+                owner.report(
+                    Finding::error(span, "sessions by cookie cannot go back: the first of their order need not be who set the cookie")
+                        .suggest("write `failback = \"never\"`"),
+                );
+            } else {
+                check_idle(idle, table, service, owner);
+            }
+            Failback::WhenIdle(idle)
+        }
+        Some((FailbackWord::Never, _)) | None => {
             if let Some(span) = table.idle.span() {
                 owner.report(
                     Finding::error(span, "`idle` works only with `failback = \"when-idle\"`")
@@ -197,6 +210,22 @@ fn failback(table: &HealthTable, owner: &Owner<'_>) -> Failback {
             Failback::Never
         }
     }
+}
+
+/// Bindings are written when their expiry moves by a sixteenth of their lifetime: less than twice that is no idleness.
+fn check_idle(idle: Duration, table: &HealthTable, service: &Service, owner: &Owner<'_>) {
+    let lifetime = service.lifetime.get().map_or(defaults::LIFETIME, |lifetime| lifetime.0);
+    if (lifetime / 8..lifetime).contains(&idle) {
+        return;
+    }
+    let span = table.idle.span().unwrap_or_else(|| owner.span.clone());
+    owner.report(
+        Finding::error(
+            span,
+            format!("`idle` cannot be {} with a lifetime of {}", spell(idle), spell(lifetime)),
+        )
+        .expected("from an eighth of the service's `lifetime` to just below it"),
+    );
 }
 
 /// Keys that mean nothing with that kind of check.
