@@ -38,7 +38,7 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
         return verdict;
     }
     forget_old(env, scratch);
-    let Some(live) = flow::allocate(env, Room::HalfOpen, now) else {
+    let Some(live) = flow::allocate(env, Room::HalfOpen, (&packet.source, packet.source_port), now) else {
         return count::end(env, Outcome::FlowsFull);
     };
     if fill(env, service, scratch, &live, session, (slot, backend), now).is_none() {
@@ -157,7 +157,7 @@ fn publish<E: Env>(
     let opening = FlowWord::new(reference.nonce(), FlowState::Opening);
     let opening = if packet.protocol == protocol::TCP { opening } else { opening.with(FlowWord::DATAGRAM) };
     if !take_port(env, settings, service, live.record, reply) {
-        free(live);
+        flow::vacate(live);
         return Err(Outcome::PortsExhausted);
     }
     // SAFETY: from the environment; written above, and changed by nobody.
@@ -174,14 +174,6 @@ fn publish<E: Env>(
     flow::forget_key(env, &server, reply);
     flow::release(env, live.record, reference.index(), opening);
     Err(if taken == Insert::Full { Outcome::FlowsFull } else { Outcome::Raced })
-}
-
-/// Gives a record back that nobody can find.
-#[inline(always)]
-fn free(live: &Live) {
-    let free = FlowWord::new(live.reference.nonce(), FlowState::Free);
-    // SAFETY: from the environment; the record is this CPU's.
-    unsafe { (&raw mut (*live.record).word).write_volatile(free.0) };
 }
 
 /// Writes the first free source port into the record and takes its reply key.
