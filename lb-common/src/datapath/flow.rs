@@ -221,18 +221,22 @@ pub(crate) fn allocate<E: Env>(env: &E, room: Room, (client, port): (&Addr, Be16
     if len == 0 {
         return None;
     }
-    let home = flow_home(settings, client, port);
     let (first, tries) = match room {
         Room::HalfOpen => (0, 0),
         // Too few for a home.
         Room::Established | Room::Datagrams if settings.flows < HOME_LEN => (0, 0),
-        Room::Established => (home, HOME_LEN),
-        Room::Datagrams => (home.wrapping_add(home.wrapping_sub(base) & 1), HOME_LEN / 2),
+        Room::Established => (flow_home(settings, client, port), HOME_LEN),
+        Room::Datagrams => {
+            let home = flow_home(settings, client, port);
+            (home.wrapping_add(home.wrapping_sub(base) & 1), HOME_LEN / 2)
+        }
     };
     let hand = env.hand(hand)?;
     let nonce = nonce(env)?;
     let mut claimed = None;
-    env.repeat(probes + tries, |i| {
+    let place = &mut claimed;
+    // By value: what is taken by reference stands on the stack twice.
+    env.repeat(probes + tries, move |i| {
         let index = if i < tries {
             first.wrapping_add(i * step)
         } else {
@@ -242,7 +246,7 @@ pub(crate) fn allocate<E: Env>(env: &E, room: Room, (client, port): (&Addr, Be16
         let Some(record) = env.flow(index) else { return true };
         if claim(env, settings, record, index, nonce, room, now) {
             let word = FlowWord::new(nonce, FlowState::Claimed);
-            claimed = Some(Live { record, reference: FlowRef::new(index, nonce, false), word });
+            *place = Some(Live { record, reference: FlowRef::new(index, nonce, false), word });
             return true;
         }
         false

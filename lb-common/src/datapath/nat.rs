@@ -5,7 +5,7 @@ mod open;
 mod translate;
 
 pub(crate) use establish::run as establish;
-pub(crate) use open::{client_mtu, run as open, take_port};
+pub(crate) use open::{client_mtu, run as open, take_own_port, take_port};
 
 use super::binding::Chosen;
 use super::count::Way;

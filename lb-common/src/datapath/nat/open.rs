@@ -214,6 +214,19 @@ pub(crate) fn take_port<E: Env>(
     taken
 }
 
+/// Takes the reply key with the client's own port, if that is free; nearly always it is, and the others need a hash.
+#[inline(never)]
+pub(crate) fn take_own_port<E: Env>(env: &E, service: &Service, record: *mut Flow, reply: FlowRef) -> bool {
+    // SAFETY: this CPU's to change, and filled in.
+    let record = unsafe { &mut *record };
+    let own = record.client.source_port;
+    if service.flags & ServiceFlags::SNAT != 0 && (own.host() as u32) < FIRST_PORT {
+        return false;
+    }
+    record.server.destination_port = own;
+    flow::take_key(env, &record.server, reply, env.now()) == Insert::Done
+}
+
 const _: () = assert!(FIRST_PORT + PORTS == 65_536);
 
 #[cfg(test)]
