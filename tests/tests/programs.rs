@@ -14,9 +14,9 @@ use std::path::PathBuf;
 const BUDGET: [(&str, u32); 20] = [
     (program::ENTRY, 60_000),
     ("bind", 80_000),
-    ("nat", 60_000),
+    ("nat", 110_000),
     ("open", 30_000),
-    ("establish", 100_000),
+    ("establish", 200_000),
     ("icmp", 60_000),
     ("fragment", 60_000),
     ("answer", 10_000),
