@@ -21,7 +21,7 @@ const BUDGET: [(&str, u32); 20] = [
     ("fragment", 60_000),
     ("answer", 10_000),
     ("greet", 200_000),
-    ("collect", 200_000),
+    ("collect", 350_000),
     ("read", 200_000),
     ("wait", 200_000),
     ("connect", 400_000),

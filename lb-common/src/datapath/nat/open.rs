@@ -137,7 +137,7 @@ fn fill<E: Env>(
 }
 
 /// The MTU of the client's link, as far as an IP packet's length reaches.
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn client_mtu<E: Env>(env: &E) -> u16 {
     let mtu = env.ingress_mtu();
     if mtu > u16::MAX as u32 { u16::MAX } else { mtu as u16 }

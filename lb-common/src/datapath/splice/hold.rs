@@ -182,7 +182,18 @@ const _: () = assert!(FIRST.is_multiple_of(8) && LAST.is_multiple_of(8));
 pub(crate) fn lock<E: Env>(env: &E, number: u32, flow: FlowRef) -> Option<Held> {
     let hold = env.hold(number.wrapping_sub(1))?;
     let word = HoldWord::taken(flow.nonce());
-    if try_lock(env, hold, word) { Some(Held { number, hold, word }) } else { None }
+    // Nobody else is at it nearly always, and calls are dear.
+    if lock_once(env, hold, word) || try_lock(env, hold, word) {
+        Some(Held { number, hold, word })
+    } else {
+        None
+    }
+}
+
+#[inline(always)]
+fn lock_once<E: Env>(env: &E, hold: *mut Hold, word: HoldWord) -> bool {
+    // SAFETY: from the environment.
+    unsafe { env.exchange(&raw mut (*hold).word, word.0, word.with(HoldWord::LOCKED).0) }
 }
 
 #[inline(never)]
@@ -193,8 +204,7 @@ fn try_lock<E: Env>(env: &E, hold: *mut Hold, word: HoldWord) -> bool {
         if word_of(hold).nonce() != word.nonce() {
             return true;
         }
-        // SAFETY: from the environment.
-        *done = unsafe { env.exchange(&raw mut (*hold).word, word.0, word.with(HoldWord::LOCKED).0) };
+        *done = lock_once(env, hold, word);
         *done
     });
     locked

@@ -5,10 +5,10 @@ use crate::abi::{Filling, Flow, HOLD_FRONT, HOLD_LEN, HOLD_SLACK, Hold, HoldFlag
 use crate::datapath::{Env, Verdict, count, frame, link};
 use crate::packet::{Ipv4, Ipv6, Sum, Tcp, flag, get, opaque_offset};
 
-/// Bytes that one round of the checksum takes.
-const ROUND: u32 = 128;
-/// Half of them.
-const HALF: u32 = ROUND / 2;
+/// Bytes that one round of the checksum takes: as many as pay for a call.
+const ROUND: u32 = 512;
+/// Bytes below which they are taken word by word.
+const LAST: u32 = 64;
 /// Behind the last byte of a hold's front and stream.
 const END: u32 = (HOLD_FRONT + HOLD_LEN) as u32;
 
@@ -223,11 +223,19 @@ pub(crate) fn sum<E: Env>(env: &E, hold: *mut Hold, place: u32, len: u32) -> u32
         false
     });
     let mut at = place.wrapping_add(len - len % ROUND);
-    if len % ROUND >= HALF {
-        total = total.plus(whole::<HALF>(hold, at));
-        at = at.wrapping_add(HALF);
+    if len & 256 != 0 {
+        total = total.plus(whole::<256>(hold, at));
+        at = at.wrapping_add(256);
     }
-    total.plus(part(hold, at, len % HALF)).folded() as u32
+    if len & 128 != 0 {
+        total = total.plus(whole::<128>(hold, at));
+        at = at.wrapping_add(128);
+    }
+    if len & 64 != 0 {
+        total = total.plus(whole::<64>(hold, at));
+        at = at.wrapping_add(64);
+    }
+    total.plus(part(hold, at, len % LAST)).folded() as u32
 }
 
 /// Sum of `LEN` bytes, by words of four: they need no splitting.
@@ -240,17 +248,20 @@ fn whole<const LEN: u32>(hold: *mut Hold, place: u32) -> Sum {
         // SAFETY: inside the slack.
         total = total.add32(unsafe { get(start.add(i as usize)) });
         i += 4;
+        if i % 32 == 0 {
+            total = total.computed();
+        }
     }
     total
 }
 
-/// Sum of the first `len` of [`HALF`] bytes.
+/// Sum of the first `len` of [`LAST`] bytes.
 #[inline(always)]
 fn part(hold: *mut Hold, place: u32, len: u32) -> Sum {
     let Some(start) = from(hold, place) else { return Sum::ZERO };
     let mut total = Sum::ZERO;
     let mut i = 0;
-    while i < HALF {
+    while i < LAST {
         if i >= len {
             break;
         }
