@@ -13,6 +13,7 @@ pub mod metrics;
 mod openapi;
 mod route;
 pub mod row;
+mod seal;
 mod sessionkey;
 
 pub use context::{Context, Facts, Order, Orders, Reloads};

@@ -2,9 +2,11 @@
 
 pub mod args;
 mod ask;
+mod cluster;
 mod config;
 mod frame;
 mod present;
+mod screen;
 pub mod table;
 mod top;
 
@@ -97,6 +99,7 @@ pub async fn run(args: Lbctl, look: Look, out: &mut dyn Write) -> Result<(), Cli
             Ok(())
         }
         Command::Config(command) => config::run(command, &client, args.output, look, out).await,
+        Command::Cluster(command) => cluster::run(command, &client, args.output, look, out).await,
         Command::Top(top) => top::run(&top, &client, args.output, look, out).await,
         command => ask::run(command, &client, args.output, look, out).await,
     }

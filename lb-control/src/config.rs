@@ -19,9 +19,10 @@ pub use command::{Report, check_file, diff_files, diff_running};
 pub(crate) use difference::affinity_words;
 pub use difference::{Change, Difference, Effect, difference};
 pub use problem::{ConfigErrors, Position, Problem, Related, Severity};
-pub use secret::{Purpose, QuicKeyFile, SecretError, SecretSource, Secrets};
+pub use secret::{Purpose, QuicKeyFile, SecretError, SecretSource, Secrets, SharedSecrets};
 
-use core::net::SocketAddr;
+use core::net::{Ipv6Addr, SocketAddr};
+use core::time::Duration;
 use document::Findings;
 use lb_core::pool::Desired;
 use std::path::{Path, PathBuf};
@@ -55,6 +56,39 @@ pub struct DaemonSpec {
     pub admin_group: Option<String>,
     /// Where Prometheus metrics are served.
     pub metrics: Option<SocketAddr>,
+    /// How it is one of several nodes.
+    pub cluster: ClusterSpec,
+}
+
+/// How a node is one of several; without a cluster only the announcing counts.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ClusterSpec {
+    /// Where other nodes reach this one.
+    pub listen: SocketAddr,
+    /// Where they are told to call it: `host:port`; none = what this machine finds out by itself.
+    pub advertise: Vec<String>,
+    /// Its name in lists; `None` = that of the node.
+    pub name: Option<String>,
+    /// `host:port` whose addresses are those of all nodes.
+    pub discover: Option<String>,
+    /// Where service addresses are announced.
+    pub announce: Option<AnnounceSpec>,
+}
+
+/// Where service addresses are announced.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AnnounceSpec {
+    /// The interface.
+    pub interface: String,
+    /// How long an address stays when nobody renews it.
+    pub lifetime: Duration,
+}
+
+impl Default for ClusterSpec {
+    fn default() -> Self {
+        let listen = SocketAddr::from((Ipv6Addr::UNSPECIFIED, crate::cluster::PORT));
+        Self { listen, advertise: Vec::new(), name: None, discover: None, announce: None }
+    }
 }
 
 impl Configuration {
@@ -70,6 +104,13 @@ impl Configuration {
     pub fn resolve(&self, state_dir: &Path) -> Result<Desired, SecretError> {
         let mut desired = self.unsealed.clone();
         self.secrets.resolve(&mut desired, state_dir)?;
+        Ok(desired)
+    }
+
+    /// What the node should do, with a cluster's secrets where the file says nothing of them.
+    pub fn resolve_shared(&self, shared: &SharedSecrets) -> Result<Desired, SecretError> {
+        let mut desired = self.unsealed.clone();
+        self.secrets.resolve_shared(&mut desired, shared)?;
         Ok(desired)
     }
 
@@ -111,6 +152,11 @@ pub fn parse(text: &str, file: &str) -> Result<Configuration, ConfigErrors> {
         }
         _ => Err(ConfigErrors::new(file, problems)),
     }
+}
+
+/// A duration as the configuration file takes it.
+pub(crate) fn duration(text: &str) -> Option<Duration> {
+    <value::Lifetime as value::Text>::from_text(text).map(|lifetime| lifetime.0)
 }
 
 /// The JSON schema of the configuration file, made from the types that read it.

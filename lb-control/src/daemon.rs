@@ -5,10 +5,14 @@
 
 pub mod args;
 mod configuration;
+mod member;
 mod notify;
 mod privilege;
 mod run;
+mod servers;
+mod supervisor;
 mod target;
+mod vips;
 mod way;
 
 use args::Lbd;

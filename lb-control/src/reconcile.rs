@@ -13,6 +13,7 @@ mod node;
 mod overrides;
 mod query;
 mod recovery;
+pub(crate) mod replication;
 mod session;
 mod step;
 mod sweep;

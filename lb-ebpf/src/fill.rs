@@ -40,6 +40,7 @@ pub(crate) fn run(skb: *mut __sk_buff) -> i32 {
             unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(live.cast(), u64::MAX) };
         }
     }
+    count(Outcome::TurnedRound);
     // SAFETY: a helper with numbers for arguments.
     unsafe { bpf_redirect(filling.ifindex, 0) as i32 }
 }
@@ -81,9 +82,15 @@ fn append(skb: *mut __sk_buff, hold: *mut Hold, filling: &Filling) -> bool {
 
 #[inline(always)]
 fn lost() -> i32 {
-    if let Some(counter) = maps::OUTCOMES.get_ptr_mut(Outcome::NoRoom as u32) {
+    count(Outcome::NoRoom);
+    LOST
+}
+
+/// Counts what became of the packet: the XDP program has left that to this one.
+#[inline(always)]
+fn count(outcome: Outcome) {
+    if let Some(counter) = maps::OUTCOMES.get_ptr_mut(outcome as u32) {
         // SAFETY: this CPU's own counter.
         unsafe { *counter += 1 }
     }
-    LOST
 }

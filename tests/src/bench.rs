@@ -8,6 +8,7 @@ pub mod memory;
 pub mod path;
 pub mod product;
 pub mod reference;
+pub mod replication;
 pub mod report;
 pub mod rig;
 pub mod rounds;
@@ -33,6 +34,11 @@ pub struct Options {
     pub no_path: bool,
 }
 
+/// Does what one process of a benchmark with several does.
+pub fn run_node(state: &std::path::Path, listen: std::net::SocketAddr) -> Result<()> {
+    replication::node::run(state, listen)
+}
+
 /// Measures, prints and writes the report.
 pub fn run(options: &Options) -> Result<Report> {
     let wanted = |name: &str| options.filter.as_deref().is_none_or(|filter| name.contains(filter));
@@ -41,6 +47,11 @@ pub fn run(options: &Options) -> Result<Report> {
         Vec::new()
     } else {
         path::run(options.quick)?
+    };
+    let replication = if replication::NAMES.iter().any(|name| wanted(name)) {
+        replication::run(options.quick, &wanted)?
+    } else {
+        Vec::new()
     };
     let product_wanted = product::NAMES.iter().any(|name| wanted(name));
     let (mut memory, mut results) = (None, Vec::new());
@@ -57,11 +68,11 @@ pub fn run(options: &Options) -> Result<Report> {
         results = rounds::run(&mut rig, product.as_ref(), &cases, options.quick)?;
     }
     ensure!(
-        !(results.is_empty() && path.is_empty()),
+        !(results.is_empty() && path.is_empty() && replication.is_empty()),
         "no case's name contains {:?}",
         options.filter.as_deref().unwrap_or_default()
     );
-    let report = Report::new(Environment::of_this_machine()?, results, memory, path);
+    let report = Report::new(Environment::of_this_machine()?, results, memory, path, replication);
     report.print();
     if let Some(directory) = options.json.parent() {
         std::fs::create_dir_all(directory).with_context(|| format!("creating {}", directory.display()))?;

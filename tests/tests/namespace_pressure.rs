@@ -6,8 +6,9 @@ use lb_common::abi::{BindingBucket, BindingKey, BindingSlot, map};
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::thread::sleep;
-use std::time::Duration;
-use stickleback_tests::topology::{Arms, Balancer, Load, LoadPlan, NodeConfig, Site, load};
+use std::time::{Duration, Instant};
+use stickleback_tests::topology::process::eventually;
+use stickleback_tests::topology::{Arms, Balancer, Load, LoadPlan, NodeConfig, SOON, Site, load};
 
 /// Bindings in the small tables of these tests.
 const CAPACITY: u16 = 1_024;
@@ -71,10 +72,20 @@ fn namespace_full_table_still_serves() -> Result<()> {
     let balancer = site.balance_with(&node, &[service])?;
     site.serves(vip())?;
     let clients = site.clients_from(false, 2_000, CAPACITY + 300);
+    let start = Instant::now();
     let first = load::each(&site.client, vip(), &clients)?;
     ensure!(load::each(&site.client, vip(), &clients)? == first, "sessions moved");
     let status = balancer.ask(&["status"])?;
     ensure!(status.to_string().contains("bindings-full"), "a full table was not counted: {status}");
+
+    // Told once a second at most, however many were refused.
+    let told = || balancer.log().matches("the table of bindings is full").count();
+    eventually(SOON, || {
+        ensure!(told() > 0, "a full table was not logged: {}", balancer.log());
+        Ok(())
+    })?;
+    let (told, seconds) = (told(), start.elapsed().as_secs());
+    ensure!(told as u64 <= seconds + 1, "logged {told} times in {seconds} s");
     Ok(())
 }
 

@@ -85,6 +85,11 @@ fn namespace_100_mb_l2_v4() -> Result<()> {
 }
 
 #[test]
+fn namespace_100_mb_l2_v6() -> Result<()> {
+    large("l2", true)
+}
+
+#[test]
 fn namespace_100_mb_ipip_v4() -> Result<()> {
     large("ipip", false)
 }
@@ -97,6 +102,11 @@ fn namespace_100_mb_ipip_v6() -> Result<()> {
 #[test]
 fn namespace_100_mb_gue_v4() -> Result<()> {
     large("gue", false)
+}
+
+#[test]
+fn namespace_100_mb_gue_v6() -> Result<()> {
+    large("gue", true)
 }
 
 /// iperf3 opens a control and a data connection: both must reach the same server.

@@ -18,6 +18,20 @@ pub struct Counters {
     pub connections: u64,
 }
 
+impl Counters {
+    /// What both have counted together.
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            packets: self.packets.wrapping_add(other.packets),
+            bytes: self.bytes.wrapping_add(other.bytes),
+            reply_packets: self.reply_packets.wrapping_add(other.reply_packets),
+            reply_bytes: self.reply_bytes.wrapping_add(other.reply_bytes),
+            bindings: self.bindings.wrapping_add(other.bindings),
+            connections: self.connections.wrapping_add(other.connections),
+        }
+    }
+}
+
 /// Rate of new bindings of one service.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]

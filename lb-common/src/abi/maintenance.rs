@@ -50,6 +50,11 @@ pub enum BindingOp {
     Acknowledge = 3,
     /// Insert when absent: migration of a table.
     Copy = 4,
+    /// Insert, or replace whatever the generation: what the cluster says. What the data plane changed and `lbd` has not
+    /// acknowledged stays, since `lbd` will hear of it; of two ends the later one holds.
+    Settle = 5,
+    /// Delete whatever the generation, but not what `lbd` has not acknowledged.
+    Clear = 6,
 }
 
 /// One binding for the `apply` program; the input is an array of them.
@@ -84,6 +89,8 @@ pub enum RecordResult {
     Full = 18,
     /// Nothing there to delete or acknowledge.
     Absent = 19,
+    /// Somebody was changing it at that moment: try again.
+    Busy = 20,
 }
 
 /// Records in one run of `apply`.

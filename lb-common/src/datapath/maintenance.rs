@@ -142,6 +142,10 @@ fn apply_one<E: Env>(env: &E, record: &BindingRecord, now: u64) -> RecordResult 
         delete(env, &key, number, word)
     } else if record.op == BindingOp::Acknowledge as u8 {
         acknowledge(env, &key, number, word)
+    } else if record.op == BindingOp::Settle as u8 {
+        settle(env, &key, number, word.without(BindingWord::UNSYNCED), expires, now)
+    } else if record.op == BindingOp::Clear as u8 {
+        clear(env, &key, number, now)
     } else {
         RecordResult::Invalid
     }
@@ -209,6 +213,41 @@ fn acknowledge<E: Env>(env: &E, key: &BindingKey, number: u32, word: BindingWord
     } else {
         RecordResult::Superseded
     }
+}
+
+/// Inserts or replaces, whatever the generation, unless the data plane has something to tell of it first.
+#[inline(always)]
+fn settle<E: Env>(
+    env: &E,
+    key: &BindingKey,
+    number: u32,
+    word: BindingWord,
+    expires: u64,
+    now: u64,
+) -> RecordResult {
+    if number == table::ABSENT {
+        let inserted = insert(env, key, word, expires, now);
+        return if matches!(inserted, RecordResult::Superseded) { RecordResult::Busy } else { inserted };
+    }
+    let Some(old) = binding::at(env, key, number) else { return RecordResult::Busy };
+    if old.expires > now && old.word.has(BindingWord::UNSYNCED) {
+        return RecordResult::Superseded;
+    }
+    let expires = if old.expires > expires { old.expires } else { expires };
+    if binding::replace(env, &old, word, expires) { RecordResult::Applied } else { RecordResult::Busy }
+}
+
+/// Deletes, whatever the generation, unless the data plane has something to tell of it first.
+#[inline(always)]
+fn clear<E: Env>(env: &E, key: &BindingKey, number: u32, now: u64) -> RecordResult {
+    if number == table::ABSENT {
+        return RecordResult::Absent;
+    }
+    let Some(old) = binding::at(env, key, number) else { return RecordResult::Busy };
+    if old.expires > now && old.word.has(BindingWord::UNSYNCED) {
+        return RecordResult::Superseded;
+    }
+    if table::remove(env, key, number, old.word) { RecordResult::Applied } else { RecordResult::Busy }
 }
 
 /// Whether generation `a` comes after `b`; generations are 24 bits and wrap (RFC 1982).

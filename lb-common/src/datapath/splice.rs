@@ -38,8 +38,8 @@ pub(crate) use turn::run as turn;
 
 use super::flow::{self, Live};
 use super::scratch::{Packet, part};
-use super::{Env, Verdict, count, frame};
-use crate::abi::{FlowRef, FlowState, FlowWord, Outcome, SpliceFlags, program};
+use super::{Env, Verdict, choice, count, frame};
+use crate::abi::{AffinityRules, FlowRef, FlowState, FlowWord, Outcome, Settings, SpliceFlags, program};
 use crate::packet::{Tcp, flag};
 use crate::splice::{Proof, SynCookie};
 
@@ -188,6 +188,20 @@ pub(crate) fn readers<E: Env>(env: &E, packet: &Packet, live: &Live) -> Option<V
         return None;
     }
     Some(go_on(env, program::INSPECT, live.reference))
+}
+
+/// How the flow's service is read. Nothing, where the service is gone: its place may be another's by now. Out of line for the
+/// sake of the stack.
+#[inline(never)]
+pub(crate) fn rules<'a, E: Env>(env: &'a E, settings: &Settings, live: &Live) -> Option<&'a AffinityRules> {
+    let flow = live.flow();
+    let client = &flow.client;
+    let service =
+        choice::service_again(env, settings, &client.destination, client.destination_port, client.protocol)?;
+    if service.slot != flow.service_slot {
+        return None;
+    }
+    env.affinity_rules(service.slot)
 }
 
 /// Changes a flow's state, whatever flags other CPUs set meanwhile; whether it was in `from`.

@@ -3,6 +3,7 @@
 use super::error::ErrorBody;
 use super::eventlog::EventLog;
 use super::row::{ReloadRow, ReloadState};
+use crate::cluster::membership::Membership;
 use crate::reconcile::Handle;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -58,6 +59,8 @@ pub struct Context {
     pub orders: Orders,
     /// What it says of itself.
     pub facts: watch::Receiver<Facts>,
+    /// This node's part in a cluster.
+    pub cluster: Membership,
     /// The latest binding events.
     pub events: Arc<EventLog>,
 }

@@ -1,5 +1,7 @@
 //! Errors as the API answers them: what failed, on which object, what was expected, what to do.
 
+use crate::cluster::error::ClusterError;
+use crate::cluster::membership::MembershipError;
 use crate::reconcile::{ApplyError, ChangeError, Gone, QueryError};
 use axum::Json;
 use axum::http::StatusCode;
@@ -116,6 +118,80 @@ impl From<Gone> for ApiError {
     }
 }
 
+impl From<MembershipError> for ApiError {
+    fn from(error: MembershipError) -> Self {
+        use ClusterError::{
+            Already, Certificate, Itself, NoAuthority, NoCluster, NoMember, NoMemberNamed, NodeId, Refused,
+            SeveralMembers, TokenText, Unreachable,
+        };
+        let (status, object, expected, hint) = match &error {
+            MembershipError::Ended(_) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "cluster",
+                "a replica that runs",
+                "restart lbd when its log says why",
+            ),
+            MembershipError::Replica(_) => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "cluster",
+                "a replica that starts",
+                "restart lbd when it is mended",
+            ),
+            MembershipError::Cluster(inner) => match inner {
+                NoCluster => {
+                    (StatusCode::CONFLICT, "cluster", "a node that is in a cluster", "`lbctl help cluster`")
+                }
+                Already { .. } => (
+                    StatusCode::CONFLICT,
+                    "cluster",
+                    "a node that is in no cluster",
+                    "`lbctl cluster status` shows which",
+                ),
+                NoAuthority => (
+                    StatusCode::CONFLICT,
+                    "cluster",
+                    "the node that holds the authority's key",
+                    "`lbctl cluster status` on a node says whether it does",
+                ),
+                Itself { .. } | SeveralMembers { .. } => {
+                    (StatusCode::CONFLICT, "member", "one other member", "`lbctl cluster status` lists them")
+                }
+                NoMember { .. } | NoMemberNamed { .. } | NodeId { .. } => (
+                    StatusCode::NOT_FOUND,
+                    "member",
+                    "the id or name of a member",
+                    "`lbctl cluster status` lists them",
+                ),
+                TokenText => (
+                    StatusCode::BAD_REQUEST,
+                    "token",
+                    "sb1- and 96 hexadecimal digits",
+                    "`lbctl cluster token` on the first node makes one",
+                ),
+                Refused { .. } => (
+                    StatusCode::FORBIDDEN,
+                    "cluster",
+                    "a token that is open",
+                    "each lets one machine in, once and in time: `lbctl cluster token` on the first node makes another",
+                ),
+                Unreachable { .. } | Certificate { .. } => (
+                    StatusCode::BAD_GATEWAY,
+                    "cluster",
+                    "the node where `lbctl cluster init` ran, within reach by UDP",
+                    "a firewall may be between, and only while a token is open it lets strangers in",
+                ),
+                _ => (
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "cluster",
+                    "it to be done",
+                    "the daemon's log has the details",
+                ),
+            },
+        };
+        Self::new(status, chain(&error), object, expected, hint)
+    }
+}
+
 impl From<QueryError> for ApiError {
     fn from(error: QueryError) -> Self {
         match error {
@@ -171,6 +247,13 @@ impl From<ChangeError> for ApiError {
                 path.display().to_string(),
                 "a state directory that lbd may write to",
                 "nothing was changed; see --state-dir of lbd",
+            ),
+            ChangeError::NotReplicated => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the other nodes cannot be told",
+                "the replication of bindings",
+                "a replica that runs",
+                "the daemon's log says why it ended; restart it: `systemctl restart stickleback`",
             ),
             ChangeError::DataPlane(error) => Self::data_plane("data plane", &error),
             ChangeError::Apply(error) => error.into(),

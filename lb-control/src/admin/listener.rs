@@ -44,6 +44,18 @@ pub enum ListenError {
         /// The group.
         group: String,
     },
+    /// The group is not one of the process's own, and it has not the capability to use others.
+    #[error(
+        "admin socket {}: may not be given to group {group}, which lbd is not in, without CAP_CHOWN; \
+         under systemd add `SupplementaryGroups={group}` to the unit (`systemctl edit stickleback`), or leave out `group` in [admin]",
+        path.display()
+    )]
+    NotOurGroup {
+        /// The socket.
+        path: PathBuf,
+        /// The group.
+        group: String,
+    },
     /// The file system or the kernel refused.
     #[error("admin socket {}: {what}: {source}; expected a directory that lbd may write to", path.display())]
     Io {
@@ -61,10 +73,10 @@ impl Listener {
     pub fn bind(path: &Path, group: Option<&str>) -> Result<Self, ListenError> {
         let group = match group {
             None => None,
-            Some(name) => Some(
-                group_id(name)
-                    .ok_or_else(|| ListenError::NoGroup { path: path.to_owned(), group: name.to_owned() })?,
-            ),
+            Some(name) => {
+                let unknown = || ListenError::NoGroup { path: path.to_owned(), group: name.to_owned() };
+                Some((group_id(name).ok_or_else(unknown)?, name))
+            }
         };
         let failed = |what| move |source| ListenError::Io { path: path.to_owned(), what, source };
         if let Some(directory) = path.parent().filter(|d| !d.as_os_str().is_empty()) {
@@ -85,12 +97,9 @@ impl Listener {
         let fresh = path.with_extension(format!("{}.new", std::process::id()));
         let _ = fs::remove_file(&fresh);
         let socket = UnixListener::bind(&fresh).map_err(failed("binding"))?;
-        let placed = chown(&fresh, None, group)
-            .and_then(|()| fs::set_permissions(&fresh, fs::Permissions::from_mode(MODE)))
-            .and_then(|()| fs::rename(&fresh, path));
-        if let Err(source) = placed {
+        if let Err(error) = place(&fresh, path, group) {
             let _ = fs::remove_file(&fresh);
-            return Err(failed("putting it in place")(source));
+            return Err(error);
         }
         Ok(Self { path: path.to_owned(), socket })
     }
@@ -106,6 +115,21 @@ impl Listener {
         let _ = fs::remove_file(path);
         served
     }
+}
+
+/// Gives the new socket its group and permissions, and then its name.
+fn place(fresh: &Path, path: &Path, group: Option<(u32, &str)>) -> Result<(), ListenError> {
+    if let Some((id, name)) = group {
+        chown(fresh, None, Some(id)).map_err(|source| match source.kind() {
+            io::ErrorKind::PermissionDenied => {
+                ListenError::NotOurGroup { path: path.to_owned(), group: name.to_owned() }
+            }
+            _ => ListenError::Io { path: path.to_owned(), what: "giving it to its group", source },
+        })?;
+    }
+    fs::set_permissions(fresh, fs::Permissions::from_mode(MODE))
+        .and_then(|()| fs::rename(fresh, path))
+        .map_err(|source| ListenError::Io { path: path.to_owned(), what: "putting it in place", source })
 }
 
 /// Number of a group given by number or name.

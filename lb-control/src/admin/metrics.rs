@@ -2,7 +2,9 @@
 //!
 //! The data plane counts; nothing is kept here. So counters go on over restarts of the daemon.
 
-use super::row::StatusRow;
+mod cluster;
+
+use super::row::{ClusterRow, StatusRow};
 use crate::reconcile::{HopState, OutcomeRow, View};
 use lb_common::abi::{Counters, Status};
 use prometheus_client::collector::Collector;
@@ -21,6 +23,8 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 pub struct Snapshot {
     /// The daemon.
     pub status: StatusRow,
+    /// The cluster.
+    pub cluster: ClusterRow,
     /// Every outcome, those never met too.
     pub outcomes: Vec<OutcomeRow>,
     /// Services and backends.
@@ -56,7 +60,8 @@ impl Collector for Snapshot {
         self.traffic(e)?;
         self.backends(e)?;
         self.tables(e)?;
-        self.daemon(e)
+        self.daemon(e)?;
+        cluster::encode(&self.cluster, e)
     }
 }
 

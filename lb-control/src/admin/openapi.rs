@@ -14,6 +14,7 @@ use utoipa::OpenApi;
         (name = "daemon", description = "The daemon itself"),
         (name = "pool", description = "Services and backends"),
         (name = "sessions", description = "Bindings, flows and why packets go where they go"),
+        (name = "cluster", description = "Nodes that act as one"),
         (name = "configuration", description = "The configuration file and what runs")
     ),
     paths(
@@ -30,11 +31,18 @@ use utoipa::OpenApi;
         route::session::delete,
         route::flow::list,
         route::explain::explain,
+        route::seal::seal,
         route::config::show,
         route::config::pending,
         route::config::diff,
         route::config::reload,
-        route::config::detach
+        route::config::detach,
+        route::cluster::status,
+        route::cluster::init,
+        route::cluster::join,
+        route::cluster::token,
+        route::cluster::remove,
+        route::cluster::rotate
     ),
     components(schemas(error::ErrorBody, row::StatusRow))
 )]
@@ -74,5 +82,26 @@ mod tests {
             }
         }
         assert!(json["components"]["schemas"]["ErrorBody"].is_object());
+    }
+
+    /// The other way round is a test of the daemon, which asks for everything that is described.
+    #[test]
+    fn every_route_is_described() {
+        let json: serde_json::Value = serde_json::from_str(&document()).expect("is JSON");
+        let mut routes = 0;
+        for line in include_str!("route.rs").split(".route(\"").skip(1) {
+            let (path, handlers) = line.split_once('"').expect("a path is a string");
+            let handlers = handlers.lines().next().expect("there is a handler");
+            if path == "/v1/openapi.json" {
+                continue;
+            }
+            for method in ["get", "post", "put", "delete"] {
+                if handlers.contains(&format!("{method}(")) {
+                    routes += 1;
+                    assert!(json["paths"][path][method].is_object(), "{method} {path} is not described");
+                }
+            }
+        }
+        assert!(routes > 15, "only {routes} routes were found");
     }
 }

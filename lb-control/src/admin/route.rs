@@ -1,9 +1,11 @@
 //! Paths and their handlers.
 
+pub(super) mod cluster;
 pub(super) mod config;
 pub(super) mod explain;
 pub(super) mod flow;
 pub(super) mod pool;
+pub(super) mod seal;
 pub(super) mod session;
 pub(super) mod status;
 
@@ -16,7 +18,7 @@ use axum::extract::{FromRequest, FromRequestParts, Json, Request};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post, put};
 use axum::{Router, extract};
 use serde::de::DeserializeOwned;
 
@@ -34,10 +36,16 @@ pub fn router(context: Context) -> Router {
         .route("/v1/sessions/{service}/{key}", get(session::show).delete(session::delete))
         .route("/v1/flows", get(flow::list))
         .route("/v1/explain", post(explain::explain))
+        .route("/v1/seal", get(seal::seal))
         .route("/v1/config", get(config::show))
         .route("/v1/config/diff", get(config::pending).post(config::diff))
         .route("/v1/reload", post(config::reload))
         .route("/v1/detach", post(config::detach))
+        .route("/v1/cluster", get(cluster::status).post(cluster::init))
+        .route("/v1/cluster/join", post(cluster::join))
+        .route("/v1/cluster/tokens", post(cluster::token))
+        .route("/v1/cluster/members/{member}", delete(cluster::remove))
+        .route("/v1/cluster/secrets/{secret}/rotate", post(cluster::rotate))
         .route("/v1/openapi.json", get(description))
         .route("/metrics", get(status::metrics))
         .fallback(nowhere)

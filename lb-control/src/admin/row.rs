@@ -5,10 +5,12 @@
 
 mod backend;
 mod change;
+mod cluster;
 mod config;
 mod event;
 mod explanation;
 mod flow;
+mod seal;
 mod service;
 mod session;
 mod status;
@@ -17,10 +19,15 @@ mod traffic;
 pub(super) use backend::mac;
 pub use backend::{AdminState, BackendRow, HopRow, ServingState, WeightBody};
 pub use change::{ChangeRow, DiffBody, DiffRow, ReloadRow};
+pub use cluster::{
+    ClusterCounts, ClusterNodeRow, ClusterRow, ClusterState, ConnectionRow, ConvergenceBucket,
+    ConvergenceRow, InitBody, JoinBody, JoinedRow, PeerRow, StreamRow, TokenBody, TokenRow,
+};
 pub use config::{ConfigRow, ConfiguredBackend, ConfiguredService, NodeRow, TimeoutsRow};
 pub use event::EventRow;
 pub use explanation::{ExplainBody, Explanation, Step, StepKind, Verdict};
 pub use flow::{FlowPage, FlowRow};
+pub use seal::SealedRow;
 pub use service::ServiceRow;
 pub use session::{SessionPage, SessionRow};
 pub use status::{

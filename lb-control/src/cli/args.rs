@@ -1,5 +1,7 @@
 //! What `lbctl` understands on its command line.
 
+pub mod cluster;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use lb_core::pool::Protocol;
 use std::net::{IpAddr, SocketAddr};
@@ -79,6 +81,15 @@ Holds over reloads and restarts until undrain.")]
 
 Nothing is sent and nothing is bound.")]
     Explain(ExplainArgs),
+    /// Cookie segment that names a backend under a MAC (cookies read as "sealed-route" or "pair").
+    #[command(after_help = "Examples:
+  lbctl seal shop be1               a route, where cookies are read as \"sealed-route\"
+  lbctl seal shop be1 be2           primary and secondary, where they are read as \"pair\"
+  lbctl -o json seal shop be1 be2   with the cookie that it belongs into, and the id of the key
+
+Applications put it into the cookie that they set. It is good until the key that it is sealed with is removed from the
+configuration; nothing is kept of it.")]
+    Seal(SealArgs),
     /// Load the configuration file again.
     #[command(after_help = "Examples:
   lbctl config diff /etc/stickleback/lb.toml && lbctl reload
@@ -95,6 +106,9 @@ daemon and let the data plane go on: `systemctl stop stickleback`.")]
     /// Configuration files: check, compare, schema.
     #[command(subcommand)]
     Config(Config),
+    /// Nodes that act as one: make a cluster, join one, see how it stands.
+    #[command(subcommand)]
+    Cluster(cluster::Cluster),
     /// The latest binding events.
     #[command(after_help = "Examples:\n  lbctl events\n  lbctl events --limit 500 --service web")]
     Events(EventsArgs),
@@ -303,6 +317,17 @@ impl From<ProtocolName> for Protocol {
             ProtocolName::Udp => Self::Udp,
         }
     }
+}
+
+/// Whom a segment is to name.
+#[derive(Debug, Args)]
+pub struct SealArgs {
+    /// Name of the service, or of the pool of a path.
+    pub service: String,
+    /// Name of the backend; of a pair, the primary.
+    pub backend: String,
+    /// Name of the secondary of a pair.
+    pub secondary: Option<String>,
 }
 
 /// Arguments of `detach`.

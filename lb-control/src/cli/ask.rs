@@ -6,8 +6,8 @@ use super::{CliError, answer, present};
 use crate::admin::client::{Client, ClientError, encode, with_query};
 use crate::admin::explain::protocol_name;
 use crate::admin::row::{
-    BackendRow, EventRow, ExplainBody, Explanation, FlowPage, ReloadRow, ServiceRow, SessionPage, SessionRow,
-    StatusRow, WeightBody,
+    BackendRow, EventRow, ExplainBody, Explanation, FlowPage, ReloadRow, SealedRow, ServiceRow, SessionPage,
+    SessionRow, StatusRow, WeightBody,
 };
 use crate::dataplane::xdp::{Options, Xdp};
 use hyper::Method;
@@ -76,6 +76,15 @@ pub(super) async fn run(
             let told: Explanation = client.send(Method::POST, "/v1/explain", &body).await?;
             answer(out, form, &told, |e| present::explanation(e, look))
         }
+        Command::Seal(args) => {
+            let query = [
+                ("service", Some(args.service)),
+                ("backend", Some(args.backend)),
+                ("secondary", args.secondary),
+            ];
+            let sealed: SealedRow = client.get(&with_query("/v1/seal", &query)).await?;
+            answer(out, form, &sealed, |s| format!("{}\n", s.segment))
+        }
         Command::Reload => {
             let done: ReloadRow = client.send(Method::POST, "/v1/reload", &()).await?;
             answer(out, form, &done, |r| present::reload(r, look))
@@ -102,7 +111,7 @@ pub(super) async fn run(
             answer(out, form, &events, |e| present::events(e, look))
         }
         // Answered without this function, see `cli::run`.
-        Command::Config(_) | Command::Top(_) | Command::Completions { .. } => Ok(()),
+        Command::Config(_) | Command::Cluster(_) | Command::Top(_) | Command::Completions { .. } => Ok(()),
     }
 }
 

@@ -2,8 +2,8 @@
 
 use super::table::{Align, Column, Look, Sheet, Tone, grouped, number, plain, span};
 use crate::admin::row::{
-    AdminState, BackendRow, ChangeRow, EventRow, Explanation, FlowPage, ReloadRow, ReloadState, ServiceRow,
-    ServingState, SessionPage, SessionRow, StatusRow, Verdict,
+    AdminState, BackendRow, ChangeRow, ClusterState, EventRow, Explanation, FlowPage, ReloadRow, ReloadState,
+    ServiceRow, ServingState, SessionPage, SessionRow, StatusRow, Verdict,
 };
 use Align::{Left, Right};
 use std::fmt::Write;
@@ -27,6 +27,15 @@ pub(super) fn status(s: &StatusRow, look: Look) -> String {
         false => fact("interfaces", interfaces.join(", "), Tone::Plain),
     }
     fact("pinned under", s.pin_root.clone(), Tone::Plain);
+    let (cluster, tone) = match s.cluster {
+        ClusterState::Alone => ("in none", Tone::Plain),
+        ClusterState::Joining => {
+            ("waiting for the bindings; service addresses are not announced", Tone::Warning)
+        }
+        ClusterState::Ready => ("ready", Tone::Good),
+        ClusterState::Removed => ("REMOVED from it", Tone::Bad),
+    };
+    fact("cluster", cluster.to_owned(), tone);
     fact("services", s.services.to_string(), Tone::Plain);
     let tone = if s.backends_up < s.backends { Tone::Warning } else { Tone::Good };
     fact("backends", format!("{} of {} take new sessions", s.backends_up, s.backends), tone);

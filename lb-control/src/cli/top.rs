@@ -3,20 +3,11 @@
 use super::CliError;
 use super::args::{Output, TopArgs};
 use super::frame::{Rates, Sample, show};
+use super::screen::Screen;
 use super::table::Look;
 use crate::admin::client::{Client, with_query};
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
-
-/// Cursor to the upper left corner.
-const HOME: &str = "\x1b[H";
-/// Erase from the cursor to the end of the line.
-const ERASE_LINE: &str = "\x1b[K";
-/// Erase from the cursor to the end of the screen.
-const ERASE_BELOW: &str = "\x1b[J";
-/// Change to the other screen and hide the cursor; and back.
-const ENTER: &str = "\x1b[?1049h\x1b[?25l";
-const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
 
 /// Samples, waits, and shows the difference, until interrupted or enough frames are shown.
 pub(super) async fn run(
@@ -33,18 +24,13 @@ pub(super) async fn run(
         (None, true) => u64::MAX,
         (None, false) => 1,
     };
-    let in_place = terminal && frames > 1;
-    if in_place {
-        out.write_all(ENTER.as_bytes())?;
-    }
+    let screen = if terminal && frames > 1 { Screen::InPlace } else { Screen::Rolling };
+    screen.enter(out)?;
     let outcome = tokio::select! {
-        outcome = watch(args, client, form, look, in_place, frames, out) => Some(outcome),
+        outcome = watch(args, client, form, look, screen, frames, out) => Some(outcome),
         _ = tokio::signal::ctrl_c() => None,
     };
-    if in_place {
-        out.write_all(LEAVE.as_bytes())?;
-        out.flush()?;
-    }
+    screen.leave(out)?;
     outcome.unwrap_or(Ok(()))
 }
 
@@ -53,7 +39,7 @@ async fn watch(
     client: &Client,
     form: Output,
     look: Look,
-    in_place: bool,
+    screen: Screen,
     frames: u64,
     out: &mut dyn Write,
 ) -> Result<(), CliError> {
@@ -67,14 +53,10 @@ async fn watch(
             Output::Json => {
                 serde_json::to_writer(&mut *out, &rates)?;
                 out.write_all(b"\n")?;
+                out.flush()?;
             }
-            Output::Table if in_place => {
-                let text = show(&now, &rates, look).replace('\n', &format!("{ERASE_LINE}\n"));
-                write!(out, "{HOME}{text}{ERASE_BELOW}")?;
-            }
-            Output::Table => out.write_all(show(&now, &rates, look).as_bytes())?,
+            Output::Table => screen.frame(out, &show(&now, &rates, look))?,
         }
-        out.flush()?;
         before = now;
     }
     Ok(())

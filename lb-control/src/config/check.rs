@@ -2,6 +2,7 @@
 
 mod affinity;
 mod backend;
+mod cluster;
 mod node;
 mod path;
 mod secrets;

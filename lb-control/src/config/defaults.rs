@@ -11,6 +11,10 @@ pub(super) use lb_common::abi::{
 pub(super) const STATE_DIR: &str = "/var/lib/stickleback";
 /// Socket of the admin API.
 pub(super) const ADMIN_SOCKET: &str = "/run/stickleback/lbd.sock";
+/// Where other nodes reach this one.
+pub(super) const CLUSTER_LISTEN: &str = "[::]:7117";
+/// How long announced addresses stay when nobody renews them.
+pub(super) const ANNOUNCE_LIFETIME: Duration = crate::cluster::announce::LIFETIME;
 /// The port that IANA assigned to GUE.
 pub(super) const GUE_PORT: u16 = 6_080;
 /// ICMP answers and resets a second.

@@ -1,7 +1,7 @@
 //! What changes between two desired states, in words and for programs.
 
-use super::DaemonSpec;
 use super::value::spell;
+use super::{ClusterSpec, DaemonSpec};
 use core::fmt;
 use lb_common::abi::{Mode, OnMismatch, Reading};
 use lb_core::pool::{
@@ -137,6 +137,16 @@ pub(super) fn daemon(old: &DaemonSpec, new: &DaemonSpec) -> Vec<Difference> {
     changes.add("socket", old.admin_socket.display(), new.admin_socket.display(), restart);
     changes.add("group", text(&old.admin_group), text(&new.admin_group), restart);
     changes.add("metrics", option(old.metrics), option(new.metrics), restart);
+    let (old, new) = (&old.cluster, &new.cluster);
+    changes.add("cluster.listen", old.listen, new.listen, restart);
+    changes.add("cluster.advertise", old.advertise.join(", "), new.advertise.join(", "), restart);
+    changes.add("cluster.name", text(&old.name), text(&new.name), restart);
+    changes.add("cluster.discover", text(&old.discover), text(&new.discover), restart);
+    let announce = |spec: &ClusterSpec| match &spec.announce {
+        Some(announce) => format!("{} for {}", announce.interface, spell(announce.lifetime)),
+        None => "(none)".to_owned(),
+    };
+    changes.add("cluster.announce", announce(old), announce(new), restart);
     changes.0.into_iter().map(Difference::NodeChanged).collect()
 }
 
@@ -155,7 +165,8 @@ fn node(old: &NodeSpec, new: &NodeSpec) -> Vec<Change> {
             changes.add(field, "(secret)", "(another secret)", Effect::Live);
         }
     };
-    secret("syn-cookie-secret", old.secrets.syn_cookie != new.secrets.syn_cookie);
+    let syn_cookie = |node: &NodeSpec| (node.secrets.syn_cookie, node.secrets.syn_cookie_later.clone());
+    secret("syn-cookie-secret", syn_cookie(old) != syn_cookie(new));
     secret("segment-key", old.secrets.segment != new.secrets.segment);
     let mut live = |field, old: String, new: String| changes.add(field, old, new, Effect::Live);
     live("tunnel-source-v4", option(old.tunnel_v4), option(new.tunnel_v4));

@@ -3,8 +3,8 @@
 use super::defaults;
 use super::field::Field;
 use super::value::{
-    AbsolutePath, Address, AddressV4, AddressV6, AffinityChoice, Group, Interface, Lifetime, Listen, Name,
-    Number, PathPrefix, PortChoice, RouteText, Secret, ServerIdText, VlanChoice, spell,
+    AbsolutePath, Address, AddressV4, AddressV6, AffinityChoice, Endpoint, Group, Interface, Lifetime,
+    Listen, Name, Number, PathPrefix, PortChoice, RouteText, Secret, ServerIdText, VlanChoice, spell,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -28,6 +28,8 @@ pub(super) struct File {
     pub(super) node: Field<Node>,
     /// The admin API and metrics.
     pub(super) admin: Field<Admin>,
+    /// Nodes that act as one; nothing of it is needed on a single node.
+    pub(super) cluster: Field<Cluster>,
     /// Lists of backends that services share.
     pub(super) pool: Field<Vec<Field<Pool>>>,
     /// Services: an address, port and protocol with backends.
@@ -154,6 +156,37 @@ pub(super) struct Admin {
     pub(super) group: Field<Group>,
     /// Address and port where Prometheus metrics are served; not served there when absent.
     pub(super) metrics: Field<Listen>,
+}
+
+/// Nodes that act as one.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields, expecting = "a table: [cluster]")]
+#[schemars(inline)]
+pub(super) struct Cluster {
+    /// UDP address and port where the other nodes reach this one; used once the node is in a cluster.
+    #[schemars(extend("default" = defaults::CLUSTER_LISTEN))]
+    pub(super) listen: Field<Listen>,
+    /// Where the other nodes call this one: hosts with ports. The address of the route to the cluster, or all of this
+    /// machine's, when absent.
+    pub(super) advertise: Field<Vec<Field<Endpoint>>>,
+    /// Name of this node in lists; that of [node] when absent.
+    pub(super) name: Field<Name>,
+    /// DNS name and port that stand for all nodes; asked when a member does not answer where the member list says.
+    pub(super) discover: Field<Endpoint>,
+    /// Announcing of service addresses to a routing daemon.
+    pub(super) announce: Field<Announce>,
+}
+
+/// Announcing of service addresses to a routing daemon.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields, expecting = "a table: [cluster.announce]")]
+#[schemars(inline, extend("required" = ["interface"]))]
+pub(super) struct Announce {
+    /// Interface that gets the addresses of services which can serve, while the node is ready.
+    pub(super) interface: Field<Interface>,
+    /// How long they stay there when `lbd` dies.
+    #[schemars(extend("default" = spell(defaults::ANNOUNCE_LIFETIME)))]
+    pub(super) lifetime: Field<Lifetime>,
 }
 
 /// A list of backends that services share.

@@ -2,7 +2,7 @@
 
 use super::value::{Secret, Text};
 use core::fmt;
-use lb_core::pool::secret::{NodeSecrets, SegmentSecret};
+use lb_core::pool::secret::{NodeSecrets, SegmentSecret, SynCookieSecret};
 use lb_core::pool::{AffinitySpec, Desired};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -34,6 +34,19 @@ pub struct Secrets {
     pub segment: Vec<(u8, SecretSource)>,
     /// Keys of QUIC connection ids that stand in files.
     pub quic: Vec<QuicKeyFile>,
+}
+
+/// Secrets that a configuration says nothing of, from elsewhere than the state directory: those of a cluster.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct SharedSecrets {
+    /// Key of the session-key hash.
+    pub session: [u8; 16],
+    /// What the keys of SYN cookies are made of, and from later epochs on.
+    pub syn_cookie: [u8; 16],
+    /// The same from later epochs on.
+    pub syn_cookie_later: Vec<SynCookieSecret>,
+    /// Keys of sealed segments, the one in use first.
+    pub segment: Vec<SegmentSecret>,
 }
 
 /// A file with the key of a configuration of QUIC connection ids.
@@ -144,10 +157,38 @@ impl SecretError {
     }
 }
 
+impl SharedSecrets {
+    /// Those that a node has.
+    pub fn of(desired: &Desired) -> Self {
+        let NodeSecrets { syn_cookie, syn_cookie_later, segment } = desired.node.secrets.clone();
+        Self { session: desired.node.session_secret, syn_cookie, syn_cookie_later, segment }
+    }
+}
+
 impl Secrets {
     /// Puts every secret into a desired state; makes and keeps below `state_dir` those that nothing is said of.
     pub fn resolve(&self, desired: &mut Desired, state_dir: &Path) -> Result<(), SecretError> {
         self.resolve_with(desired, |source, purpose| source.resolve(purpose, state_dir))
+    }
+
+    /// The same, but for those that nothing is said of: those are the shared ones.
+    pub fn resolve_shared(&self, desired: &mut Desired, shared: &SharedSecrets) -> Result<(), SecretError> {
+        self.resolve_with(desired, |source, purpose| match (source, purpose) {
+            (SecretSource::Generated, Purpose::Session) => Ok(shared.session),
+            (SecretSource::Generated, Purpose::SynCookie) => Ok(shared.syn_cookie),
+            (SecretSource::Generated, Purpose::Segment | Purpose::Quic) => Ok([0; 16]),
+            // Nothing is looked for elsewhere than where the file says.
+            (SecretSource::Given(_) | SecretSource::File(_), purpose) => {
+                source.resolve(purpose, Path::new("/"))
+            }
+        })?;
+        if self.syn_cookie == SecretSource::Generated {
+            desired.node.secrets.syn_cookie_later.clone_from(&shared.syn_cookie_later);
+        }
+        if self.segment.is_empty() {
+            desired.node.secrets.segment.clone_from(&shared.segment);
+        }
+        Ok(())
     }
 
     /// The same, but for those that are made: those are as in `running`.
@@ -183,7 +224,7 @@ impl Secrets {
             .iter()
             .map(|(id, source)| Ok(SegmentSecret { id: *id, key: resolve(source, Purpose::Segment)? }))
             .collect::<Result<_, _>>()?;
-        desired.node.secrets = NodeSecrets { syn_cookie, segment };
+        desired.node.secrets = NodeSecrets { syn_cookie, syn_cookie_later: Vec::new(), segment };
         for QuicKeyFile { service, configuration, path } in &self.quic {
             let key = resolve(&SecretSource::File(path.clone()), Purpose::Quic)?;
             let service = desired.services.get_mut(*service);

@@ -205,6 +205,40 @@ impl Text for Listen {
     }
 }
 
+/// A host, by address or name, and a port.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Endpoint(pub(super) String);
+
+impl Text for Endpoint {
+    const EXPECTED: &'static str =
+        "a host and port, such as \"192.0.2.11:7117\", \"[2001:db8::11]:7117\" or \"lb1.example.net:7117\"";
+    const PATTERN: Option<&'static str> = Some("^(\\[[0-9A-Fa-f:.]+\\]|[^\\s:/\\[\\]]{1,246}):[0-9]{1,5}$");
+
+    fn from_text(text: &str) -> Option<Self> {
+        let (host, port) = text.rsplit_once(':')?;
+        let is_port = port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|n| n > 0);
+        let is_host = match host.strip_prefix('[') {
+            Some(rest) => rest.strip_suffix(']').is_some_and(|ip| ip.parse::<Ipv6Addr>().is_ok()),
+            None => is_host_name(host),
+        };
+        (is_port && is_host).then(|| Self(text.to_owned()))
+    }
+}
+
+/// A DNS name (RFC 1123), or an IPv4 address, which looks like one.
+fn is_host_name(host: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+    };
+    let numeric = host.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    host.len() <= 246
+        && host.strip_suffix('.').unwrap_or(host).split('.').all(label)
+        && (!numeric || host.parse::<Ipv4Addr>().is_ok())
+}
+
 /// An absolute path.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct AbsolutePath(pub(super) PathBuf);
@@ -232,7 +266,19 @@ impl Text for Group {
     }
 }
 
-text!(Name, Interface, Address, AddressV4, AddressV6, Listen, AbsolutePath, Group, Lifetime, Secret);
+text!(
+    Name,
+    Interface,
+    Address,
+    AddressV4,
+    AddressV6,
+    Listen,
+    Endpoint,
+    AbsolutePath,
+    Group,
+    Lifetime,
+    Secret
+);
 text!(CookieName, Delimiter, Mask, PathPrefix, RouteText, ServerIdText);
 
 /// 16 bytes in hexadecimal; its debug form does not show them.

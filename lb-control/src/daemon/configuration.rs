@@ -5,13 +5,15 @@ use super::notify;
 use crate::admin::error::{ApiError, ErrorBody, chain};
 use crate::admin::row::{ReloadRow, ReloadState};
 use crate::admin::{Facts, configuration_changes, configuration_refused, now};
-use crate::config::{self, DaemonSpec};
+use crate::cluster::home::Home;
+use crate::config::{self, Configuration, DaemonSpec};
 use crate::net::{hints, interface};
 use crate::reconcile::Handle;
 use axum::http::StatusCode;
 use lb_core::pool::Desired;
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
@@ -26,7 +28,13 @@ pub(super) struct Source {
     pub(super) state_dir: Option<PathBuf>,
     /// How interfaces are made ready; `None` = they need not be.
     pub(super) preparation: Option<Mode>,
+    /// What was applied last.
+    pub(super) applied: Applied,
 }
+
+/// The configuration that was applied last, for when only its secrets change.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Applied(Arc<Mutex<Option<Configuration>>>);
 
 /// A configuration that was read and checked.
 #[derive(Clone, Debug)]
@@ -35,6 +43,8 @@ pub(super) struct Loaded {
     pub(super) desired: Desired,
     /// What concerns the daemon only.
     pub(super) daemon: DaemonSpec,
+    /// As it was read.
+    pub(super) read: Configuration,
 }
 
 impl Source {
@@ -48,13 +58,34 @@ impl Source {
         if let Some(state_dir) = &self.state_dir {
             daemon.state_dir.clone_from(state_dir);
         }
-        let mut desired = read.resolve(&daemon.state_dir).map_err(|error| {
-            refusal(&self.file.display().to_string(), chain(&error), "a secret", &error.hint())
+        let desired = self.desired(&read, &daemon.state_dir)?;
+        Ok(Loaded { desired, daemon, read })
+    }
+
+    /// What a configuration means on this node, with the secrets that it shares with its cluster, or its own.
+    fn desired(&self, read: &Configuration, state_dir: &Path) -> Result<Desired, ErrorBody> {
+        let file = self.file.display().to_string();
+        let keyring = Home::in_state(state_dir).keyring().map_err(|error| {
+            let hint = "`lbctl help cluster` tells how a node gets into a cluster and out of it";
+            refusal(&file, chain(&error), "the secrets of the cluster", hint)
         })?;
+        let resolved = match keyring {
+            Some(keyring) => read.resolve_shared(&keyring.content().secrets()),
+            None => read.resolve(state_dir),
+        };
+        let mut desired =
+            resolved.map_err(|error| refusal(&file, chain(&error), "a secret", &error.hint()))?;
         if !self.interfaces.is_empty() {
             desired.node.interfaces.clone_from(&self.interfaces);
         }
-        Ok(Loaded { desired, daemon })
+        Ok(desired)
+    }
+
+    /// Applies what was applied last once more, because the cluster's secrets have changed.
+    pub(super) async fn renew_secrets(&self, reconciler: &Handle, state_dir: &Path) -> Result<(), ErrorBody> {
+        let Some(read) = self.applied.get() else { return Ok(()) };
+        let desired = self.desired(&read, state_dir)?;
+        reconciler.apply(desired).await.map(drop).map_err(|error| ApiError::from(error).body)
     }
 
     /// Makes the interfaces ready for the program.
@@ -105,8 +136,11 @@ impl Source {
         reconciler: &Handle,
         started_with: &DaemonSpec,
         facts: &watch::Sender<Facts>,
+        is_ready: bool,
     ) -> Result<ReloadRow, ErrorBody> {
-        notify::reloading();
+        if is_ready {
+            notify::reloading();
+        }
         let outcome = self.try_reload(reconciler, started_with).await;
         match &outcome {
             Ok(done) => {
@@ -122,10 +156,11 @@ impl Source {
                 note_refused(facts, refused);
             }
         }
-        notify::ready(match outcome {
+        let status = match outcome {
             Ok(_) => "forwarding",
             Err(_) => "forwarding; the configuration file was refused",
-        });
+        };
+        notify::state(is_ready, status);
         outcome
     }
 
@@ -136,14 +171,26 @@ impl Source {
     ) -> Result<ReloadRow, ErrorBody> {
         let loaded = self.load()?;
         if loaded.daemon != *started_with {
-            warn!("changes of [admin], node name and state-dir hold after a restart of lbd");
+            warn!("changes of [admin], [cluster], node name and state-dir hold after a restart of lbd");
         }
         self.prepare(&loaded.desired).await?;
         let before = reconciler.desired().await.map_err(|gone| ApiError::from(gone).body)?;
         let changes =
             before.map(|before| configuration_changes(&before, &loaded.desired)).unwrap_or_default();
         reconciler.apply(loaded.desired).await.map_err(|error| ApiError::from(error).body)?;
+        self.applied.set(loaded.read);
         Ok(ReloadRow { file: self.file.display().to_string(), changes })
+    }
+}
+
+impl Applied {
+    /// Notes what was applied.
+    pub(super) fn set(&self, read: Configuration) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(read);
+    }
+
+    fn get(&self) -> Option<Configuration> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

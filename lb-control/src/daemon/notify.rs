@@ -3,12 +3,17 @@
 use sd_notify::NotifyState;
 use tracing::debug;
 
-/// The daemon does what it is there for.
-pub(super) fn ready(status: &str) {
-    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+/// What the daemon does; whether that is all it is there for.
+pub(super) fn state(is_ready: bool, status: &str) {
+    if is_ready {
+        tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+    } else {
+        let status = format!("{status}; waiting for the cluster's bindings");
+        tell(&[NotifyState::Status(&status)]);
+    }
 }
 
-/// The configuration is being loaded again; [`ready`] follows.
+/// The configuration is being loaded again; [`state`] follows.
 pub(super) fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => tell(&[NotifyState::Reloading, now]),

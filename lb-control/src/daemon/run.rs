@@ -1,32 +1,30 @@
-//! The composition root: which part is made when, who is told what, and how it ends.
+//! The composition root: which part is made when, and how it ends.
 
 use super::args::Lbd;
-use super::configuration::{Loaded, Source, note_loaded};
-use super::{notify, privilege, target, way};
-use crate::admin::error::{ApiError, ErrorBody, chain};
+use super::configuration::{Applied, Loaded, Source, note_loaded};
+use super::servers::Servers;
+use super::supervisor::{Signals, Supervisor};
+use super::vips::Vips;
+use super::{member, notify, privilege, target, way};
+use crate::admin::error::{ErrorBody, chain};
 use crate::admin::row::ReloadState;
-use crate::admin::{self, Context, EventLog, Facts, Listener, Order, now};
-use crate::config::DaemonSpec;
+use crate::admin::{self, Context, EventLog, Facts, Listener, now};
 use crate::dataplane::Sizes;
 use crate::dataplane::xdp::{Options, Xdp};
-use crate::reconcile::{self, Handle};
-use anyhow::{Context as _, anyhow, bail};
+use crate::reconcile;
+use anyhow::{Context as _, anyhow};
 use lb_core::pool::layout::arena_chunks;
-use std::io;
-use std::path::Path;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 /// Orders that wait for the main loop.
 const ORDERS: usize = 16;
 /// How long the last answers and the reconciler may take when the daemon ends.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Runs the daemon until it is told to end.
 pub(super) async fn run(args: Lbd) -> anyhow::Result<()> {
@@ -38,8 +36,9 @@ pub(super) async fn run(args: Lbd) -> anyhow::Result<()> {
         interfaces: args.iface.clone(),
         state_dir: args.state_dir.clone(),
         preparation: Some(args.mode),
+        applied: Applied::default(),
     };
-    let Loaded { desired, mut daemon } = source.load().map_err(described)?;
+    let Loaded { desired, mut daemon, read } = source.load().map_err(described)?;
     let configured = daemon.clone();
     if let Some(socket) = &args.socket {
         daemon.admin_socket.clone_from(socket);
@@ -88,21 +87,29 @@ pub(super) async fn run(args: Lbd) -> anyhow::Result<()> {
         .apply(desired)
         .await
         .map_err(|error| anyhow!("{}: cannot be applied: {}", args.config.display(), chain(&error)))?;
+    source.applied.set(read);
+    let cluster = member::open(&daemon, &reconciler).await?;
+    let vips = match &daemon.cluster.announce {
+        None => None,
+        Some(spec) => Some(Vips::start(spec, &reconciler, cluster.ready()).await?),
+    };
     let (facts, told) = watch::channel(facts(&args));
     note_loaded(&facts);
     target::start(&reconciler, facts.clone(), &mut tasks);
     let (orders, mut ordered) = mpsc::channel(ORDERS);
-    let context = Context { reconciler: reconciler.clone(), orders, facts: told, events };
+    let (reconciling, member) = (reconciler.clone(), cluster.clone());
+    let context = Context { reconciler: reconciling, orders, facts: told, cluster: member, events };
     let servers = Servers::start(context, listener, metrics);
-    info!(socket = %daemon.admin_socket.display(), "ready");
-    notify::ready("forwarding");
+    info!(socket = %daemon.admin_socket.display(), "listening");
 
-    let supervisor = Supervisor { source, daemon: configured, facts, reconciler };
+    let supervisor =
+        Supervisor { source, daemon: configured, facts, reconciler, cluster, vips: Mutex::new(vips) };
     let end = supervisor.supervise(&mut signals, &mut ordered).await?;
     notify::stopping();
     let outcome = supervisor.finish(end, args.detach_on_exit, &args.pin_root).await;
     servers.stop().await;
     tasks.shutdown().await;
+    supervisor.cluster.stop().await;
     // With the last handle the reconciler ends, between two writes and not within one.
     drop(supervisor);
     let ended = tokio::task::spawn_blocking(move || thread.join());
@@ -124,153 +131,6 @@ fn facts(args: &Lbd) -> Facts {
     }
 }
 
-/// The signals that mean something.
-struct Signals {
-    hangup: Signal,
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn listen() -> io::Result<Self> {
-        Ok(Self {
-            hangup: signal(SignalKind::hangup())?,
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-}
-
-/// Why the main loop ended.
-enum End {
-    /// A signal.
-    Asked,
-    /// An administrator detached the data plane.
-    Detached,
-}
-
-/// The main loop's own things.
-pub(super) struct Supervisor {
-    pub(super) source: Source,
-    pub(super) daemon: DaemonSpec,
-    pub(super) facts: watch::Sender<Facts>,
-    pub(super) reconciler: Handle,
-}
-
-impl Supervisor {
-    async fn supervise(
-        &self,
-        signals: &mut Signals,
-        orders: &mut mpsc::Receiver<Order>,
-    ) -> anyhow::Result<End> {
-        let mut reconciling = pin!(ended(&self.reconciler));
-        loop {
-            tokio::select! {
-                Some(()) = signals.hangup.recv() => drop(self.reload().await),
-                Some(()) = signals.terminate.recv() => return Ok(End::Asked),
-                Some(()) = signals.interrupt.recv() => return Ok(End::Asked),
-                Some(order) = orders.recv() => {
-                    if self.obey(order).await {
-                        return Ok(End::Detached);
-                    }
-                }
-                () = &mut reconciling => {
-                    bail!("the reconciler ended by itself, see the log; the data plane goes on as it is");
-                }
-            }
-        }
-    }
-
-    async fn reload(&self) -> Result<admin::row::ReloadRow, ErrorBody> {
-        self.source.reload(&self.reconciler, &self.daemon, &self.facts).await
-    }
-
-    /// Does what is ordered; true when there is nothing left to do.
-    pub(super) async fn obey(&self, order: Order) -> bool {
-        match order {
-            Order::Reload(reply) => {
-                answer(reply, self.reload().await);
-                false
-            }
-            Order::Detach(reply) => {
-                let outcome = self.reconciler.detach().await.map_err(|error| ApiError::from(error).body);
-                let detached = outcome.is_ok();
-                match &outcome {
-                    Ok(()) => info!("detached as ordered"),
-                    Err(refused) => error!("cannot detach: {refused}"),
-                }
-                answer(reply, outcome);
-                detached
-            }
-        }
-    }
-
-    async fn finish(&self, end: End, detach_on_exit: bool, pin_root: &Path) -> anyhow::Result<()> {
-        match end {
-            End::Detached => Ok(()),
-            End::Asked if detach_on_exit => {
-                info!("detaching");
-                self.reconciler.detach().await.map_err(|error| anyhow!("cannot detach: {}", chain(&error)))
-            }
-            End::Asked => {
-                info!(pins = %pin_root.display(), "stopping; the data plane goes on");
-                Ok(())
-            }
-        }
-    }
-}
-
-/// Done when the reconciler has ended.
-async fn ended(reconciler: &Handle) {
-    let mut addresses = reconciler.addresses();
-    while addresses.changed().await.is_ok() {}
-}
-
-/// Answers an order; whoever gave it may have gone.
-fn answer<T>(reply: oneshot::Sender<T>, value: T) {
-    drop(reply.send(value));
-}
-
 fn described(error: ErrorBody) -> anyhow::Error {
     anyhow!("{error}")
-}
-
-/// The servers of the API and the metrics.
-struct Servers {
-    stop: watch::Sender<bool>,
-    tasks: JoinSet<()>,
-}
-
-impl Servers {
-    fn start(context: Context, listener: Listener, metrics: Option<TcpListener>) -> Self {
-        let (stop, stopping) = watch::channel(false);
-        let stopped = |mut stopping: watch::Receiver<bool>| async move {
-            let _ = stopping.wait_for(|stop| *stop).await;
-        };
-        let mut tasks = JoinSet::new();
-        let (router, done) = (admin::router(context.clone()), stopped(stopping.clone()));
-        tasks.spawn(async move {
-            if let Err(error) = listener.serve(router, done).await {
-                error!(%error, "the admin API ended");
-            }
-        });
-        if let Some(metrics) = metrics {
-            let (router, done) = (admin::metrics_only(context), stopped(stopping));
-            tasks.spawn(async move {
-                if let Err(error) = axum::serve(metrics, router).with_graceful_shutdown(done).await {
-                    error!(%error, "the metrics server ended");
-                }
-            });
-        }
-        Self { stop, tasks }
-    }
-
-    /// Lets open requests finish, for a while.
-    async fn stop(mut self) {
-        self.stop.send_replace(true);
-        let all = async { while self.tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(PATIENCE, all).await.is_err() {
-            warn!("requests to the admin API did not end in time");
-        }
-    }
 }

@@ -1,7 +1,8 @@
 //! The API, the command line and the reconciler together, over a real socket; only the packets are missing.
 
-use super::configuration::{Loaded, Source, note_loaded};
-use super::run::Supervisor;
+use super::configuration::{Applied, Loaded, Source, note_loaded};
+use super::member;
+use super::supervisor::{Signals, Supervisor};
 use crate::admin::client::{Client, ClientError};
 use crate::admin::row::{BackendRow, ReloadState, StatusRow};
 use crate::admin::{self, Context, EventLog, Facts, Listener, Order, openapi, row};
@@ -19,7 +20,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 use tempfile::TempDir;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
+
+mod cluster;
 
 const CONFIG: &str = r#"
 [node]
@@ -75,12 +78,18 @@ impl Rig {
 
     /// A daemon that finds these sessions of service `web`: client, backend slot and its generation.
     async fn over(sessions: &[(u32, u16, u16)], faults: Faults) -> Self {
+        Self::with(CONFIG, sessions, faults).await
+    }
+
+    /// The same with a configuration.
+    async fn with(config: &str, sessions: &[(u32, u16, u16)], faults: Faults) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("lb.toml");
-        std::fs::write(&file, CONFIG).unwrap();
+        std::fs::write(&file, config).unwrap();
         let state_dir = Some(dir.path().join("state"));
-        let source = Source { file: file.clone(), interfaces: vec![], state_dir, preparation: None };
-        let Loaded { desired, daemon } = source.load().unwrap();
+        let applied = Applied::default();
+        let source = Source { file: file.clone(), interfaces: vec![], state_dir, preparation: None, applied };
+        let Loaded { desired, daemon, read } = source.load().unwrap();
 
         let sizes = Sizes { bindings: 4096, flows: 1024, arena: arena_chunks(&desired).unwrap(), holds: 64 };
         let mut memory = Memory::new(sizes);
@@ -94,6 +103,8 @@ impl Rig {
 
         let events = Arc::new(EventLog::default());
         reconciler.apply(desired).await.unwrap();
+        source.applied.set(read);
+        let cluster = member::open(&daemon, &reconciler).await.unwrap();
 
         let (facts, told) = watch::channel(Facts {
             started: Instant::now(),
@@ -106,17 +117,20 @@ impl Rig {
         });
         note_loaded(&facts);
         let (orders, mut ordered) = mpsc::channel::<Order>(4);
-        let context =
-            Context { reconciler: reconciler.clone(), orders, facts: told, events: Arc::clone(&events) };
+        let context = Context {
+            reconciler: reconciler.clone(),
+            orders,
+            facts: told,
+            cluster: cluster.clone(),
+            events: Arc::clone(&events),
+        };
         let socket = dir.path().join("lbd.sock");
         let listener = Listener::bind(&socket, None).unwrap();
-        let supervisor = Supervisor { source, daemon, facts, reconciler: reconciler.clone() };
+        let vips = Mutex::new(None);
+        let supervisor = Supervisor { source, daemon, facts, reconciler: reconciler.clone(), cluster, vips };
         tokio::spawn(async move {
-            while let Some(order) = ordered.recv().await {
-                if supervisor.obey(order).await {
-                    break;
-                }
-            }
+            let mut signals = Signals::listen().unwrap();
+            supervisor.supervise(&mut signals, &mut ordered).await
         });
         tokio::spawn(listener.serve(admin::router(context), std::future::pending()));
         Self { dir, reconciler, client: Client::new(socket), events }
@@ -297,6 +311,98 @@ async fn explain_follows_binding_order_and_overrides() {
     assert!(mixed.contains("addresses of one family"), "{mixed}");
 }
 
+/// Two services whose cookies name servers under a MAC.
+const SEALED: &str = r#"
+[[service]]
+name = "shop"
+address = "10.99.0.1"
+port = 8080
+mode = "nat"
+affinity = { kind = "http-cookie", cookie = "JSESSIONID", read = "pair", delimiter = "!", segment = 2 }
+pool = "shops"
+
+[[service]]
+name = "route"
+address = "10.99.0.1"
+port = 8081
+mode = "nat"
+affinity = { kind = "http-cookie", cookie = "ROUTE", read = "sealed-route" }
+pool = "shops"
+
+[[pool]]
+name = "shops"
+backend = [
+    { name = "s1", address = "10.1.0.21" },
+    { name = "s2", address = "10.1.0.22" },
+    { name = "s3", address = "10.1.0.23", route = "third" },
+]
+"#;
+
+#[tokio::test]
+async fn sealed_segments_name_their_backends_while_their_key_lasts() {
+    let rig = Rig::start().await;
+    let (old, new) = (
+        "{ id = 3, key = \"000102030405060708090a0b0c0d0e0f\" }",
+        "{ id = 4, key = \"f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff\" }",
+    );
+    let keys = async |keys: String| {
+        let with_keys = format!("[node]\nsegment-key = [{keys}]");
+        rig.rewrite(|text| text.replace("[node]", &with_keys) + SEALED);
+        rig.lbctl("reload").await.unwrap();
+    };
+    keys(old.to_owned()).await;
+    for address in ["10.1.0.21", "10.1.0.22", "10.1.0.23"] {
+        rig.resolve(address).await;
+    }
+    let goes_to = async |port: u16, cookie: String| {
+        let line = format!("explain --src 10.0.0.7:40000 --dst 10.99.0.1:{port} --cookie {cookie}");
+        let told = rig.json(&line).await;
+        let forged = told.to_string().contains("segment-forged");
+        (told["verdict"]["backend"].as_str().unwrap().to_owned(), forged)
+    };
+    let named = |name: &str| (name.to_owned(), false);
+    let mut sealed = Vec::new();
+    for (primary, secondary) in [("s1", "s2"), ("s2", "s1"), ("s3", "s1"), ("s2", "s3")] {
+        let segment = rig.lbctl(&format!("seal shop {primary} {secondary}")).await.unwrap();
+        let cookie = format!("4f1c!{}!more", segment.trim_end());
+        assert_eq!(goes_to(8080, cookie.clone()).await, named(primary));
+        sealed.push((8080, cookie, primary));
+    }
+    for backend in ["s1", "s3"] {
+        let row = rig.json(&format!("seal route {backend}")).await;
+        assert_eq!(
+            (&row["cookie"], &row["delimiter"], &row["key"]),
+            (&"ROUTE".into(), &Value::Null, &3.into())
+        );
+        sealed.push((8081, row["segment"].as_str().unwrap().to_owned(), backend));
+    }
+    // A new key is accepted, then used, and only then the old one goes.
+    for order in [format!("{old}, {new}"), format!("{new}, {old}")] {
+        keys(order).await;
+        for (port, cookie, backend) in &sealed {
+            assert_eq!(goes_to(*port, cookie.clone()).await, named(backend));
+        }
+    }
+    let row = rig.json("seal shop s1 s2").await;
+    assert_eq!((&row["key"], &row["place"]), (&4.into(), &2.into()));
+    keys(new.to_owned()).await;
+    assert_eq!(goes_to(8080, format!("x!{}", row["segment"].as_str().unwrap())).await, named("s1"));
+    for (port, cookie, _) in &sealed {
+        assert!(goes_to(*port, cookie.clone()).await.1, "{cookie} is believed without its key");
+    }
+    for (line, expected) in [
+        ("seal shop s1", "primary and secondary"),
+        ("seal route s1 s2", "one backend"),
+        ("seal web be1", "sealed-route or pair"),
+        ("seal shop s1 s1", "take another secondary"),
+        ("seal shop s1 s9", "backend s9 of service shop: no such backend"),
+        ("seal shp s1 s2", "did you mean shop?"),
+    ] {
+        let error = rig.lbctl(line).await.unwrap_err();
+        assert!(error.contains(expected) && error.contains("hint: "), "{line}: {error}");
+    }
+}
+
 #[tokio::test]
 async fn reload_applies_a_good_file_and_refuses_a_bad_one() {
     let rig = Rig::start().await;
@@ -409,8 +515,12 @@ async fn every_described_path_is_served() {
             if path == "/v1/detach" {
                 continue;
             }
-            let concrete =
-                path.replace("{service}", "web").replace("{backend}", "be1").replace("{key}", "10.0.0.1");
+            let concrete = path
+                .replace("{service}", "web")
+                .replace("{backend}", "be1")
+                .replace("{key}", "10.0.0.1")
+                .replace("{member}", "lb9")
+                .replace("{secret}", "syn-cookie");
             let method = method.to_uppercase().parse().unwrap();
             if let Err(ClientError::Refused(body)) = rig.client.act(method, &concrete).await {
                 assert!(

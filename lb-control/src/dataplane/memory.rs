@@ -97,7 +97,26 @@ impl Memory {
                 self.bindings.insert(place, binding);
                 RecordResult::Applied
             }
-            (Some(BindingOp::Delete | BindingOp::Acknowledge), None) => RecordResult::Absent,
+            (Some(BindingOp::Settle | BindingOp::Clear), Some(old)) if old.has(BindingWord::UNSYNCED) => {
+                RecordResult::Superseded
+            }
+            (Some(BindingOp::Settle), old) => {
+                if old.is_none() && self.bindings.len() >= self.sizes.bindings as usize {
+                    return RecordResult::Full;
+                }
+                let expires = now.saturating_add(record.lifetime);
+                let expires = found.map_or(expires, |found| found.expires.max(expires));
+                let word = new.without(BindingWord::UNSYNCED).0;
+                self.bindings.insert(place, Binding { word, expires });
+                RecordResult::Applied
+            }
+            (Some(BindingOp::Clear), Some(_)) => {
+                self.bindings.remove(&place);
+                RecordResult::Applied
+            }
+            (Some(BindingOp::Delete | BindingOp::Acknowledge | BindingOp::Clear), None) => {
+                RecordResult::Absent
+            }
             (Some(BindingOp::Delete), Some(old)) => {
                 let ahead = old.generation().wrapping_sub(new.generation()) & BindingWord::GENERATION_MASK;
                 if ahead != 0 && ahead <= BindingWord::GENERATION_MASK / 2 {
@@ -124,11 +143,15 @@ const fn operation(op: u8) -> Option<BindingOp> {
     const DELETE: u8 = BindingOp::Delete as u8;
     const ACKNOWLEDGE: u8 = BindingOp::Acknowledge as u8;
     const COPY: u8 = BindingOp::Copy as u8;
+    const SETTLE: u8 = BindingOp::Settle as u8;
+    const CLEAR: u8 = BindingOp::Clear as u8;
     match op {
         PUT => Some(BindingOp::Put),
         DELETE => Some(BindingOp::Delete),
         ACKNOWLEDGE => Some(BindingOp::Acknowledge),
         COPY => Some(BindingOp::Copy),
+        SETTLE => Some(BindingOp::Settle),
+        CLEAR => Some(BindingOp::Clear),
         _ => None,
     }
 }

@@ -4,6 +4,7 @@ use super::{
     ApplyError, ChangeError, Gone, Handle, Overrides,
     handle::Request,
     node::Node,
+    replication::{Feed, Report},
     sweep::{STRETCH_EVERY, Sweeper},
 };
 use crate::dataplane::{self, DataPlane, clock::clocks};
@@ -15,12 +16,13 @@ use std::{
     net::IpAddr,
     os::fd::OwnedFd,
     path::PathBuf,
+    sync::Arc,
     thread::{self, JoinHandle},
     time::Duration,
 };
 use tokio::{
     io::{Interest, unix::AsyncFd},
-    sync::{broadcast, mpsc, watch},
+    sync::{Semaphore, broadcast, mpsc, watch},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
@@ -87,6 +89,7 @@ pub fn spawn(
         overrides,
         events,
         addresses,
+        feed: None,
         full: FullTable::default(),
         repair: None,
         world: Behind::default(),
@@ -107,6 +110,8 @@ struct Actor {
     overrides: Option<PathBuf>,
     events: broadcast::Sender<BindingEvent>,
     addresses: watch::Sender<BTreeSet<IpAddr>>,
+    /// Where what happens to bindings goes, when the node is one of several.
+    feed: Option<Feed>,
     full: FullTable,
     repair: Option<Repair>,
     world: Behind,
@@ -149,6 +154,7 @@ impl Actor {
         loop {
             self.schedule_repair();
             let repair_at = self.repair.map_or_else(Instant::now, |repair| repair.at);
+            let credits = self.feed.as_ref().filter(|feed| feed.is_behind).map(Feed::credits);
             let world_at = self.world.due.unwrap_or_else(Instant::now);
             tokio::select! {
                 request = inbox.recv() => {
@@ -158,6 +164,7 @@ impl Actor {
                     }
                 }
                 () = has_events(readable.as_ref()) => self.take_events(),
+                () = has_room(credits) => self.take_events(),
                 _ = poll.tick(), if readable.is_none() => self.take_events(),
                 _ = stretch.tick() => self.sweep(),
                 _ = audit.tick() => self.audit(),
@@ -195,6 +202,9 @@ impl Actor {
                 let result = self.node.apply(*desired);
                 if result.is_ok() {
                     self.tell_addresses();
+                    if let Some(feed) = &mut self.feed {
+                        feed.tell_servers(&self.node);
+                    }
                 }
                 drop(reply.send(result));
             }
@@ -236,6 +246,28 @@ impl Actor {
                 drop(reply.send(self.node.flows(&filter, cursor, limit)));
             }
             Request::Explain { service, reply } => drop(reply.send(self.node.explain(&service))),
+            Request::Replicate(feed) => {
+                let feed = self.feed.insert(*feed);
+                feed.tell_servers(&self.node);
+            }
+            Request::Replicated(changes) => {
+                let outcomes = self.node.replicated(&changes);
+                self.tell(Report::Applied(outcomes));
+            }
+            Request::Replicable { cursor, since } => {
+                if let Some(feed) = &self.feed {
+                    feed.tell(Report::Page(self.node.replicable(feed, cursor, since)));
+                }
+            }
+            Request::Look { number, service, session, backend } => {
+                // What was told of it must be known before anything is done to it.
+                self.take_events();
+                let looked = match &self.feed {
+                    Some(feed) if feed.is_behind => Err(ChangeError::SessionMoved { service, session }),
+                    Some(_) | None => self.node.look(&service, session, backend.as_deref()),
+                };
+                self.tell(Report::Looked(number, looked));
+            }
             Request::DetachAll(reply) => {
                 let result = self.node.plane.detach_all();
                 let is_left = result.is_ok();
@@ -309,17 +341,19 @@ impl Actor {
         source.inspect_err(|error| tracing::warn!(%error, "binding events have to be polled for")).ok()
     }
 
-    /// Passes waiting events on and acknowledges them.
+    /// Passes waiting events on, and acknowledges them unless the cluster does.
     fn take_events(&mut self) {
         loop {
+            if self.feed.as_mut().is_some_and(|feed| !feed.has_room()) {
+                return;
+            }
             let events = match self.node.plane.events(EVENTS_AT_ONCE) {
                 Ok(events) => events,
                 Err(error) => return tracing::warn!(%error, "cannot take binding events; trying again"),
             };
-            let records: Vec<BindingRecord> = events.iter().map(acknowledgement).collect();
-            // What is not acknowledged is found again by the sweep.
-            if let Err(error) = self.node.plane.apply_bindings(&records) {
-                tracing::warn!(%error, "cannot acknowledge binding events");
+            match &self.feed {
+                Some(feed) => feed.tell_made(self.node.made(&events)),
+                None => self.acknowledge(&events),
             }
             let count = events.len();
             for event in events {
@@ -329,6 +363,20 @@ impl Actor {
             if count < EVENTS_AT_ONCE {
                 return;
             }
+        }
+    }
+
+    fn acknowledge(&mut self, events: &[BindingEvent]) {
+        let records: Vec<BindingRecord> = events.iter().map(acknowledgement).collect();
+        // What is not acknowledged is found again by the sweep.
+        if let Err(error) = self.node.plane.apply_bindings(&records) {
+            tracing::warn!(%error, "cannot acknowledge binding events");
+        }
+    }
+
+    fn tell(&self, report: Report) {
+        if let Some(feed) = &self.feed {
+            feed.tell(report);
         }
     }
 
@@ -403,6 +451,14 @@ fn acknowledgement(event: &BindingEvent) -> BindingRecord {
         service: event.service,
         op: BindingOp::Acknowledge as u8,
         pad: [0; 3],
+    }
+}
+
+/// Waits until whoever replicates bindings has room for more; for ever where nobody is behind.
+async fn has_room(credits: Option<Arc<Semaphore>>) {
+    match credits {
+        Some(credits) => drop(credits.acquire().await),
+        None => std::future::pending().await,
     }
 }
 

@@ -97,6 +97,9 @@ pub enum ChangeError {
         /// Why.
         source: std::io::Error,
     },
+    /// The other nodes cannot be told.
+    #[error("bindings are not replicated any more, see the log of lbd; restart it")]
+    NotReplicated,
     /// The reconciler has ended.
     #[error(transparent)]
     Gone(#[from] Gone),

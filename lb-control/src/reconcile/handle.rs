@@ -3,6 +3,7 @@
 use super::{
     ApplyError, ApplyReport, ChangeError, ExplainInputs, FlowFilter, FlowRow, Gone, OutcomeRow, Overrides,
     QueryError, SessionFilter, SessionRow, TableRow, View,
+    replication::{Change, Feed},
 };
 use crate::dataplane::{self, Cursor};
 use lb_common::abi::{BindingEvent, Hop};
@@ -96,6 +97,22 @@ pub(super) enum Request {
     Explain {
         service: String,
         reply: Reply<Result<ExplainInputs, ChangeError>>,
+    },
+    /// What happens to bindings goes there from now on.
+    Replicate(Box<Feed>),
+    /// Changes that the cluster asks for; the feed says what became of them.
+    Replicated(Vec<Change>),
+    /// A part of the table for the cluster, by the feed.
+    Replicable {
+        cursor: Option<Cursor>,
+        since: Option<u64>,
+    },
+    /// One session for the cluster, by the feed.
+    Look {
+        number: u64,
+        service: String,
+        session: u64,
+        backend: Option<String>,
     },
     DetachAll(Reply<Result<(), dataplane::Error>>),
 }
@@ -245,6 +262,11 @@ impl Handle {
     /// Leaves every interface and frees every table; the reconciler ends.
     pub async fn detach(&self) -> Result<(), QueryError> {
         Ok(self.ask(Request::DetachAll).await??)
+    }
+
+    /// Asks for something that is not answered here.
+    pub(super) async fn request(&self, request: Request) -> Result<(), Gone> {
+        self.requests.send(request).await.map_err(|_| Gone)
     }
 
     async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Gone> {

@@ -83,6 +83,16 @@ impl Node {
         &self.target
     }
 
+    /// What the tables hold, as far as is known.
+    pub(super) const fn actual(&self) -> &Image {
+        &self.actual
+    }
+
+    /// Where everything lies.
+    pub(super) const fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
     /// Addresses of all backends.
     pub(super) fn addresses(&self) -> BTreeSet<IpAddr> {
         let pools = self.applied.iter().flat_map(|applied| &applied.pools);

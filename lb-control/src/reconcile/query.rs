@@ -59,7 +59,7 @@ impl Node {
             let counters = match &pool.prefix {
                 None => traffic.services.first().copied().unwrap_or_default(),
                 Some(_) => {
-                    backends.iter().fold(Counters::default(), |sum, backend| added(sum, backend.counters))
+                    backends.iter().fold(Counters::default(), |sum, backend| sum.plus(backend.counters))
                 }
             };
             services.push(ServiceView {
@@ -190,9 +190,10 @@ impl Node {
         match self.plane.apply_bindings(&[record])?.first() {
             Some(RecordResult::Applied) => Ok(()),
             Some(RecordResult::Absent) => Err(ChangeError::UnknownSession { service, session }),
-            Some(RecordResult::Superseded | RecordResult::Full | RecordResult::Invalid) | None => {
-                Err(ChangeError::SessionMoved { service, session })
-            }
+            Some(
+                RecordResult::Superseded | RecordResult::Busy | RecordResult::Full | RecordResult::Invalid,
+            )
+            | None => Err(ChangeError::SessionMoved { service, session }),
         }
     }
 
@@ -303,18 +304,6 @@ fn configured_backends<'a>(desired: &'a Desired, pool: &str) -> Option<&'a [Back
         let path = || service.paths.iter().find(|path| path.name == pool).map(|path| &path.backends[..]);
         if service.name == pool { Some(&service.backends[..]) } else { path() }
     })
-}
-
-/// The sum of two counters.
-const fn added(a: Counters, b: Counters) -> Counters {
-    Counters {
-        packets: a.packets.wrapping_add(b.packets),
-        bytes: a.bytes.wrapping_add(b.bytes),
-        reply_packets: a.reply_packets.wrapping_add(b.reply_packets),
-        reply_bytes: a.reply_bytes.wrapping_add(b.reply_bytes),
-        bindings: a.bindings.wrapping_add(b.bindings),
-        connections: a.connections.wrapping_add(b.connections),
-    }
 }
 
 /// Numbers that a filter lets through; `None` = all.

@@ -2,6 +2,7 @@
 
 mod attach;
 mod bench;
+mod cluster;
 mod migrate;
 mod older;
 #[path = "../net_namespaces/program.rs"]

@@ -131,6 +131,36 @@ fn bindings_and_flows_move_into_larger_tables() {
 }
 
 #[test]
+fn connections_whose_requests_waited_leave_a_trace() {
+    let sandbox = Sandbox::new();
+    let mut plane = sandbox.open(SIZES);
+    let maps = sandbox.root.join("maps");
+    let states = [FlowState::Collecting, FlowState::Connecting, FlowState::Releasing];
+    let waiting: Vec<Flow> = (1..)
+        .zip(states)
+        .map(|(number, state)| {
+            let flow = flow(number, state);
+            let word = FlowWord(flow.word).with(FlowWord::SPLICED).0;
+            Flow { word, hold: 40, backend: 3, isn: 77, ..flow }
+        })
+        .collect();
+    for (place, flow) in waiting.iter().enumerate() {
+        put_flow(&maps, SIZES.half_open() + 2 * place as u32, flow);
+    }
+    let migration = plane.resize(&Sizes { flows: 4_096, ..SIZES }).expect("resized");
+    assert_eq!(migration.flows, 0, "what waits in holds is not copied");
+    for old in &waiting {
+        let (_, trace) = find_flow(&maps, &old.client).expect("the client's key leads to the trace");
+        let word = FlowWord(trace.word);
+        assert_eq!((word.state(), trace.isn, trace.hold), (FlowState::Collecting, 77, 0));
+        assert!(word.has(FlowWord::SPLICED));
+        // Only a connection that cannot begin anew is alive, so that its client's next segment is answered.
+        assert_eq!(trace.last_seen != 0, FlowWord(old.word).state() == FlowState::Collecting);
+        assert_eq!(find_flow(&maps, &old.server), None, "the backend's side is over");
+    }
+}
+
+#[test]
 fn tables_that_go_on_keep_their_hands() {
     let sandbox = Sandbox::new();
     let mut plane = sandbox.open(SIZES);

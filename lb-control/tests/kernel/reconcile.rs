@@ -14,7 +14,7 @@ use lb_core::pool::{
 };
 use std::{net::Ipv4Addr, time::Duration};
 
-fn desired() -> Desired {
+pub(crate) fn desired() -> Desired {
     let backends = (1..=3).map(|number| BackendSpec {
         name: format!("be{number}"),
         number,
@@ -68,7 +68,7 @@ fn desired() -> Desired {
     }
 }
 
-fn way(address: u8) -> HopChange {
+pub(crate) fn way(address: u8) -> HopChange {
     let hop = Hop {
         destination: Mac([2, 0, 0, 0, 0, address]),
         mtu: 1_500,
@@ -81,7 +81,7 @@ fn way(address: u8) -> HopChange {
 }
 
 /// A TCP packet from 10.1.0.`client` to the service.
-fn packet(to: [u8; 6], client: u8, flags: u8) -> Vec<u8> {
+pub(crate) fn packet(to: [u8; 6], client: u8, flags: u8) -> Vec<u8> {
     let mut frame = crate::sandbox::echo(to, 0)[..34].to_vec();
     frame[16..18].copy_from_slice(&40_u16.to_be_bytes());
     frame[23] = 6;

@@ -34,6 +34,11 @@ impl Sandbox {
         if !is_bpffs(Path::new(BPFFS)) {
             run(&format!("mount -t bpf bpf {BPFFS}"));
         }
+        Self::beside()
+    }
+
+    /// Another pin directory in the namespace that this thread is in.
+    pub(crate) fn beside() -> Self {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let root = PathBuf::from(format!("{BPFFS}/t-dataplane-{}-{number}", std::process::id()));
         Self { root }

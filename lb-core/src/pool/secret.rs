@@ -16,8 +16,19 @@ pub const PAST_EPOCHS: u32 = 4;
 pub struct NodeSecrets {
     /// What the keys of SYN cookies are made of.
     pub syn_cookie: [u8; 16],
+    /// What they are made of from later epochs on, in the order of the epochs.
+    pub syn_cookie_later: Vec<SynCookieSecret>,
     /// Keys of sealed segments: the one in use, and one that is still, or already, accepted.
     pub segment: Vec<SegmentSecret>,
+}
+
+/// What the keys of SYN cookies are made of from an epoch on.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SynCookieSecret {
+    /// The first epoch.
+    pub from: u32,
+    /// The secret.
+    pub secret: [u8; 16],
 }
 
 /// A key of sealed segments.
@@ -57,7 +68,6 @@ impl Clocks {
 impl NodeSecrets {
     /// The keys that the data plane gets at that time.
     pub fn keys(&self, clocks: Clocks) -> Secrets {
-        let secret = words(&self.syn_cookie);
         let first = clocks.epoch.saturating_sub(PAST_EPOCHS);
         let last = first + SYN_KEYS as u32 - 1;
         let mut keys = Secrets {
@@ -67,6 +77,8 @@ impl NodeSecrets {
             ..Secrets::default()
         };
         for epoch in first..=last {
+            let later = self.syn_cookie_later.iter().rev().find(|later| later.from <= epoch);
+            let secret = words(later.map_or(&self.syn_cookie, |later| &later.secret));
             keys.syn[epoch as usize % SYN_KEYS] =
                 [0, 1].map(|half| siphash(&secret, &[u64::from(epoch), half], 0, 16));
         }
@@ -80,6 +92,12 @@ impl NodeSecrets {
 impl core::fmt::Debug for NodeSecrets {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("NodeSecrets").field("segment", &self.segment).finish_non_exhaustive()
+    }
+}
+
+impl core::fmt::Debug for SynCookieSecret {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "SynCookieSecret(from epoch {})", self.from)
     }
 }
 
@@ -103,7 +121,8 @@ mod tests {
     const NOW: u64 = 1_800_000_000_000_000_000;
 
     fn secrets() -> NodeSecrets {
-        NodeSecrets { syn_cookie: [7; 16], segment: vec![SegmentSecret { id: 5, key: [1; 16] }] }
+        let segment = vec![SegmentSecret { id: 5, key: [1; 16] }];
+        NodeSecrets { syn_cookie: [7; 16], syn_cookie_later: Vec::new(), segment }
     }
 
     #[test]
@@ -124,6 +143,19 @@ mod tests {
         assert_eq!(all.len(), SYN_KEYS, "every epoch has a key of its own");
         assert_eq!((here.segment[0].id, here.segment[0].valid, here.segment[1].valid), (5, 1, 0));
         assert_eq!(here.since_1970, NOW - HOUR);
+    }
+
+    #[test]
+    fn a_secret_for_later_changes_no_key_of_before() {
+        let clocks = Clocks::new(HOUR, NOW);
+        let before = secrets().keys(clocks);
+        let from = clocks.epoch + 2;
+        let later = SynCookieSecret { from, secret: [8; 16] };
+        let after = NodeSecrets { syn_cookie_later: vec![later], ..secrets() }.keys(clocks);
+        for epoch in before.first_epoch..=before.last_epoch {
+            let place = epoch as usize % SYN_KEYS;
+            assert_eq!(before.syn[place] == after.syn[place], epoch < from, "{epoch}");
+        }
     }
 
     #[test]

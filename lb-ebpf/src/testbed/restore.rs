@@ -38,7 +38,10 @@ fn prepare(ctx: &XdpContext) -> Option<()> {
     // SAFETY: map memory that one benchmark uses at a time.
     let template = unsafe { &mut *template };
     let (length, wanted) = (ctx.data_end() - ctx.data(), template.length as usize);
-    if length > wanted {
+    if length > wanted && template.tail != 0 {
+        // SAFETY: the helper checks the distance.
+        (unsafe { bpf_xdp_adjust_tail(ctx.ctx, wanted as i32 - length as i32) } == 0).then_some(())?;
+    } else if length > wanted {
         // SAFETY: the helper checks the distance.
         (unsafe { bpf_xdp_adjust_head(ctx.ctx, (length - wanted) as i32) } == 0).then_some(())?;
     } else if length < wanted {

@@ -28,7 +28,9 @@ pub struct Template {
     /// Zero.
     pub pad: u32,
     /// Bytes behind [`WORDS`] that are restored too, for programs that make the frame shorter; 0 = none.
-    pub rest: u64,
+    pub rest: u32,
+    /// 1: the program lets the frame grow at its end, not at its beginning.
+    pub tail: u32,
     /// The head.
     pub head: [u8; HEAD],
 }

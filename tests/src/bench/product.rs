@@ -143,16 +143,8 @@ impl Product {
     pub fn service_counters(&self, slot: u16) -> Result<Counters> {
         let map =
             PerCpuArray::<_, Counters>::try_from(self.object.map(map::SERVICE_COUNTERS).context("no map")?)?;
-        let mut sum = Counters::default();
-        for cpu in map.get(&u32::from(slot), 0)?.iter() {
-            sum.packets += cpu.packets;
-            sum.bytes += cpu.bytes;
-            sum.reply_packets += cpu.reply_packets;
-            sum.reply_bytes += cpu.reply_bytes;
-            sum.bindings += cpu.bindings;
-            sum.connections += cpu.connections;
-        }
-        Ok(sum)
+        let cpus = map.get(&u32::from(slot), 0)?;
+        Ok(cpus.iter().fold(Counters::default(), |sum, cpu| sum.plus(*cpu)))
     }
 
     /// Every outcome that was counted, for messages.

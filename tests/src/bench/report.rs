@@ -3,6 +3,7 @@
 use super::memory::Memory;
 use super::path::PathResult;
 use super::reference;
+use super::replication::ReplicationResult;
 use super::rounds::Outcome;
 use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets};
@@ -19,6 +20,9 @@ pub struct Report {
     /// Cost of a request from end to end.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub path: Vec<PathResult>,
+    /// Cost of a binding that is brought to another node.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub replication: Vec<ReplicationResult>,
     /// Where it ran.
     pub environment: Environment,
 }
@@ -88,10 +92,11 @@ impl Report {
         outcomes: Vec<Outcome>,
         memory: Option<Memory>,
         path: Vec<PathResult>,
+        replication: Vec<ReplicationResult>,
     ) -> Self {
         let reference = outcomes.iter().find(|o| o.case.name == reference::NAME).map(|o| o.net);
         let cases = outcomes.into_iter().map(|o| CaseResult::new(o, reference)).collect();
-        Self { cases, memory, path, environment }
+        Self { cases, memory, path, replication, environment }
     }
 
     /// Prints tables.
@@ -106,6 +111,9 @@ impl Report {
         }
         if !self.path.is_empty() {
             PathResult::print(&self.path);
+        }
+        if !self.replication.is_empty() {
+            ReplicationResult::print(&self.replication);
         }
     }
 

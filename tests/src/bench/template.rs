@@ -52,6 +52,7 @@ impl Template {
             last: last as u32,
             pad: 0,
             rest: 0,
+            tail: 0,
             head,
         }
     }
@@ -59,7 +60,14 @@ impl Template {
     /// The same for a program that makes the frame shorter: all of it is restored.
     #[must_use]
     pub fn whole(mut self) -> Self {
-        self.rest = u64::from(self.length).saturating_sub(WORDS as u64);
+        self.rest = self.length.saturating_sub(WORDS as u32);
+        self
+    }
+
+    /// The same for a program that makes the frame longer at its end.
+    #[must_use]
+    pub fn grows_at_its_end(mut self) -> Self {
+        self.tail = 1;
         self
     }
 

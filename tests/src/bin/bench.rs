@@ -20,10 +20,16 @@ struct Arguments {
     /// Leave out the whole-path section (needs `lbd`, nginx and wrk).
     #[arg(long)]
     no_path: bool,
+    /// Be a node of a benchmark: its state directory and its address.
+    #[arg(long, hide = true, num_args = 2, value_names = ["DIRECTORY", "ADDRESS"])]
+    replication_node: Option<Vec<String>>,
 }
 
 fn main() -> Result<()> {
-    let Arguments { filter, json, quick, no_path } = Arguments::parse();
+    let Arguments { filter, json, quick, no_path, replication_node } = Arguments::parse();
+    if let Some([state, listen]) = replication_node.as_deref() {
+        return bench::run_node(state.as_ref(), listen.parse()?);
+    }
     bench::run(&bench::Options { filter, json, quick, no_path })?;
     Ok(())
 }

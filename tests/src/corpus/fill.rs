@@ -1,7 +1,12 @@
 //! What the program `fill` does, for executors that run no stack behind XDP.
 
 use super::executor::{Ran, Verdict};
-use lb_common::abi::{Filling, HOLD_FRONT, Hold, HoldWord};
+use lb_common::abi::{Filling, HOLD_FRONT, Hold, HoldWord, Outcome};
+
+/// What `fill` counts for a packet.
+pub(super) fn outcome(ran: &Ran) -> Outcome {
+    if ran.verdict == Verdict::Drop { Outcome::NoRoom } else { Outcome::TurnedRound }
+}
 
 /// Puts held bytes behind a frame that was left to `fill`, and gives the hold back when these were its last.
 pub(super) fn fill(mut frame: Vec<u8>, filling: &Filling, hold: &mut Hold) -> Ran {

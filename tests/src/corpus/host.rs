@@ -4,7 +4,7 @@ mod frame;
 mod memory;
 
 use super::executor::{Executor, FlowView, Ran, Verdict};
-use super::fill::fill;
+use super::fill::{fill, outcome};
 use super::tables::{Change, DEVICES, Tables, mtu};
 use anyhow::{Result, bail};
 use frame::Frame;
@@ -82,6 +82,8 @@ impl Executor for Host {
         let (Verdict::Pass, Some(filling)) = (verdict, filling) else { return Ok(Ran { verdict, frame }) };
         let mut hold = self.memory.holds.value(filling.hold);
         let mut ran = fill(frame, &filling, &mut hold);
+        let counter = &self.memory.outcomes[outcome(&ran) as usize];
+        counter.set(counter.get() + 1);
         if ran.verdict == Verdict::Redirect(Some(ifindex)) {
             // The stack knows no other word for sending a frame back.
             ran.verdict = Verdict::Tx;

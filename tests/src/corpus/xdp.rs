@@ -3,7 +3,7 @@
 mod maps;
 
 use super::executor::{Executor, FlowView, Ran, Verdict};
-use super::fill::fill;
+use super::fill::{fill, outcome};
 use super::netns::OwnNamespace;
 use super::tables::{CPU_HOLDS, Change, DEVICES, MOST_HOLDS, Tables};
 use anyhow::{Context, Result, bail, ensure};
@@ -67,6 +67,7 @@ impl Kernel {
         let mut hold = maps.hold(filling.hold)?;
         let ran = fill(frame, filling, &mut hold);
         maps.set_hold(filling.hold, &hold)?;
+        maps.count(outcome(&ran))?;
         Ok(ran)
     }
 

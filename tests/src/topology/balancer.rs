@@ -16,16 +16,30 @@ pub struct Balancer {
     namespace: Namespace,
     directory: PathBuf,
     pins: PathBuf,
+    /// The command that runs it, for other privileges than the test's own.
+    under: Vec<String>,
     process: Option<Process>,
 }
 
 impl Balancer {
     /// Starts it with this configuration and waits until it answers.
     pub fn start(namespace: &Namespace, directory: &Path, pins: &Path, config: &str) -> Result<Self> {
+        Self::start_under(&[], namespace, directory, pins, config)
+    }
+
+    /// The same through another command, which is given the program and its arguments.
+    pub fn start_under(
+        command: &[String],
+        namespace: &Namespace,
+        directory: &Path,
+        pins: &Path,
+        config: &str,
+    ) -> Result<Self> {
         let mut balancer = Self {
             namespace: namespace.clone(),
             directory: directory.join("lbd"),
             pins: pins.to_owned(),
+            under: command.to_vec(),
             process: None,
         };
         std::fs::create_dir_all(&balancer.directory)?;
@@ -37,7 +51,14 @@ impl Balancer {
     /// Starts it again after [`Self::kill`] or [`Self::stop`].
     pub fn restart(&mut self) -> Result<()> {
         let (config, state) = (self.directory.join("lb.toml"), self.directory.join("state"));
-        let mut command = self.namespace.command(binary("lbd")?)?;
+        let mut command = match self.under.split_first() {
+            None => self.namespace.command(binary("lbd")?)?,
+            Some((program, arguments)) => {
+                let mut command = self.namespace.command(program)?;
+                command.args(arguments).arg(binary("lbd")?);
+                command
+            }
+        };
         command
             .arg("--config")
             .arg(config)

@@ -49,6 +49,8 @@ http {{
     server {{
         listen 80 backlog=4096;
         listen 8080 backlog=4096;
+        listen 8084 backlog=4096;
+        listen 8085 backlog=4096;
         listen [::]:80 backlog=4096;
         listen [::]:8080 backlog=4096;
         listen 8082 http2 backlog=4096;

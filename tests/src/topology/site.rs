@@ -130,8 +130,18 @@ impl Site {
 
     /// The same with settings for the node.
     pub fn balance_with(&self, node: &NodeConfig, services: &[ServiceConfig]) -> Result<Balancer> {
+        self.balance_under(&[], node, services)
+    }
+
+    /// The same through another command, which is given the program and its arguments.
+    pub fn balance_under(
+        &self,
+        command: &[String],
+        node: &NodeConfig,
+        services: &[ServiceConfig],
+    ) -> Result<Balancer> {
         let text = config::text(node, services);
-        Balancer::start(&self.lb, self.directory(), &self.topology.pins(), &text)
+        Balancer::start_under(command, &self.lb, self.directory(), &self.topology.pins(), &text)
     }
 
     /// The node's part of the configuration, with all interfaces of the balancer.

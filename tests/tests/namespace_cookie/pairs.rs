@@ -5,7 +5,7 @@ use super::failing::treat;
 use anyhow::{Context, Result, ensure};
 use lb_common::affinity::pair;
 use std::net::SocketAddr;
-use stickleback_tests::topology::{Arms, NodeConfig, Site};
+use stickleback_tests::topology::{Arms, NodeConfig, ServiceConfig, Site, config};
 
 /// As application servers build them: their own id, then what the balancer reads.
 const LINES: &str = r#"id = 7
@@ -34,15 +34,21 @@ fn issued(primary: usize, secondary: usize, (id, secret): (u8, [u64; 2])) -> Res
     Ok(String::from_utf8(text.to_vec())?)
 }
 
-fn shop() -> Result<Shop> {
-    let site = Site::new(Arms::Two, 3)?;
+/// The node with these segment keys, and the service.
+fn configured(site: &Site, keys: &str) -> (NodeConfig, ServiceConfig) {
     let node: NodeConfig = site.node();
-    let node = NodeConfig { node: format!("{}{KEYS}", node.node), ..node };
-    let vip: SocketAddr = super::vip(false);
-    let mut service = site.service("web", vip, "nat", false).with(LINES);
+    let node = NodeConfig { node: format!("{}{keys}", node.node), ..node };
+    let mut service = site.service("web", super::vip(false), "nat", false).with(LINES);
     for (backend, number) in service.backends.iter_mut().zip(NUMBERS) {
         backend.lines.push_str(&format!("number = {number}\n"));
     }
+    (node, service)
+}
+
+fn shop() -> Result<Shop> {
+    let site = Site::new(Arms::Two, 3)?;
+    let (node, service) = configured(&site, KEYS);
+    let vip: SocketAddr = super::vip(false);
     let balancer = site.balance_with(&node, &[service])?;
     let shop = Shop { balancer, site, vip, v6: false };
     for n in 0..12 {
@@ -57,6 +63,9 @@ fn namespace_cookie_pairs() -> Result<()> {
     let names = ["be1", "be2", "be3"];
     for (primary, name) in names.into_iter().enumerate() {
         for secondary in (0..3).filter(|other| *other != primary) {
+            // What the product issues is that, sealed with the first key.
+            let sealed = shop.balancer.ctl(&["seal", "web", name, names[secondary]])?;
+            ensure!(sealed.trim_end() == issued(primary, secondary, SECRETS[0])?, "{sealed} was issued");
             for secret in SECRETS {
                 let served = shop.backend(&cookie(&issued(primary, secondary, secret)?), "whoami")?;
                 ensure!(served == name, "{name} is the primary, {served} answered");
@@ -76,10 +85,22 @@ fn namespace_cookie_pairs() -> Result<()> {
     }
     let counted = shop.outcome("segment-forged")? - before;
     ensure!(counted == forged, "of {forged} forged cookies {counted} were counted");
+    // The second key takes the place of the first, under which nothing is believed any more.
+    let second = KEYS.rfind("[[").map_or("", |at| &KEYS[at..]);
+    let (node, service) = configured(&shop.site, second);
+    shop.balancer.reload(&config::text(&node, &[service]))?;
+    let before = shop.outcome("segment-forged")?;
+    shop.backend(&cookie(&genuine), "whoami")?;
+    ensure!(shop.outcome("segment-forged")? == before + 1, "a cookie is believed without its key");
+    for (primary, name) in names.into_iter().enumerate() {
+        let sealed = shop.balancer.ctl(&["seal", "web", name, names[(primary + 1) % 3]])?;
+        let served = shop.backend(&cookie(sealed.trim_end()), "whoami")?;
+        ensure!(served == name, "{name} is the primary, {served} answered");
+    }
     // The primary is gone: the secondary serves, and nobody else.
     treat(&shop, "be1", "reject with tcp reset")?;
     for (secondary, name) in [(1, "be2"), (2, "be3")] {
-        let text = issued(0, secondary, SECRETS[0])?;
+        let text = issued(0, secondary, SECRETS[1])?;
         for _ in 0..3 {
             let served = shop.backend(&cookie(&text), "whoami").context("the primary refuses")?;
             ensure!(served == name, "{name} is the secondary, {served} answered");

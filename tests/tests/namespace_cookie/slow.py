@@ -1,8 +1,8 @@
 """Many clients at once that write a request byte by byte; prints who answered each of them.
 
-usage: slow.py HOST PORT CLIENTS PAUSE whole|half
+usage: slow.py HOST PORT CLIENTS PAUSE REST
 
-PAUSE is in milliseconds. With `half` they stop in the middle of the head and go on only after some seconds.
+PAUSE is in milliseconds. In the middle of the head they rest for so many seconds.
 """
 import asyncio
 import json
@@ -10,7 +10,7 @@ import socket
 import sys
 
 host, port, clients, pause = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]) / 1000
-half = sys.argv[5] == "half"
+rest = int(sys.argv[5])
 
 
 async def ask(number):
@@ -21,8 +21,8 @@ async def ask(number):
         reader, writer = await asyncio.open_connection(host, port)
         writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for place in range(len(request)):
-            if half and place == 25:
-                await asyncio.sleep(5)
+            if place == 25:
+                await asyncio.sleep(rest)
             writer.write(request[place : place + 1])
             await asyncio.sleep(pause)
         answer = await asyncio.wait_for(reader.read(), 15)

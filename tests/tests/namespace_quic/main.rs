@@ -5,7 +5,6 @@
 mod client;
 mod foreign;
 mod server;
-mod teach;
 
 use anyhow::{Result, ensure};
 use client::{Answer, Client, ask};
@@ -50,7 +49,6 @@ impl Stage {
         }
         let services = [false, true].map(|v6| service(&site, mode, ids, v6));
         let balancer = site.balance(&services)?;
-        teach::teach(&site, &balancer, ids)?;
         Ok(Self { _balancer: balancer, _decapsulators: decapsulators, _servers: servers, identity, site })
     }
 
@@ -63,10 +61,22 @@ impl Stage {
     }
 }
 
-fn service(site: &Site, mode: &'static str, _ids: Ids, v6: bool) -> ServiceConfig {
+fn service(site: &Site, mode: &'static str, ids: Ids, v6: bool) -> ServiceConfig {
     let name = if v6 { "quic-v6" } else { "quic-v4" };
-    let service = site.service(name, vip(v6), mode, v6).with("affinity = \"none\"");
+    let key = ids.key.map_or_else(String::new, |key| format!(", key = \"{}\"", hex(&key)));
+    let lines = format!(
+        "affinity = \"quic-cid\"\nquic = [{{ rotation = {}, server-id-length = {}, nonce-length = {}{key} }}]",
+        ids.rotation, ids.server, ids.nonce
+    );
+    let mut service = site.service(name, vip(v6), mode, v6).with(&lines);
+    for (n, backend) in service.backends.iter_mut().enumerate() {
+        backend.lines.push_str(&format!("server-id = \"{}\"\n", hex(&ids.server_id(n))));
+    }
     ServiceConfig { protocol: "udp", ..service }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Connections of many clients, each of which changes its port and then its address.

@@ -1,4 +1,4 @@
-use super::super::model::Model;
+use super::super::model::{Model, Step};
 use super::*;
 use crate::abi::BindingSlot;
 
@@ -59,4 +59,86 @@ fn what_is_being_deleted_is_not_put_again() {
     }
     unsafe { (*cell).word = live.claimed().freed().0 };
     assert_eq!(put(&model, word(2), FAR), RecordResult::Applied);
+}
+
+fn settled(model: &Model<'_>, word: BindingWord, lifetime: u64) -> RecordResult {
+    let expires = model.now() + lifetime;
+    settle(model, &KEY, table::seek(model, &KEY), word, expires, model.now())
+}
+
+fn cleared(model: &Model<'_>) -> RecordResult {
+    clear(model, &KEY, table::seek(model, &KEY), model.now())
+}
+
+#[test]
+fn what_the_cluster_says_holds_whatever_the_generation() {
+    let model = Model::new(0, 0);
+    assert_eq!(settled(&model, word(5), FAR), RecordResult::Applied);
+    for generation in [5, 4, 0, BindingWord::GENERATION_MASK, 7] {
+        let other = BindingWord::new(9, 2, generation).with(BindingWord::PINNED);
+        assert_eq!(settled(&model, other, FAR), RecordResult::Applied);
+        assert_eq!(stored(&model), other);
+    }
+    assert_eq!(cleared(&model), RecordResult::Applied);
+    assert_eq!(table::seek(&model, &KEY), table::ABSENT);
+    assert_eq!(cleared(&model), RecordResult::Absent);
+}
+
+#[test]
+fn the_later_of_two_ends_holds() {
+    let model = Model::new(0, 0);
+    let end = model.now() + FAR;
+    assert_eq!(settled(&model, word(1), FAR), RecordResult::Applied);
+    assert_eq!(settled(&model, word(2), FAR / 2), RecordResult::Applied);
+    assert_eq!(table::expiry_of(cell(&model)), end);
+    assert_eq!(settled(&model, word(2), 2 * FAR), RecordResult::Applied);
+    assert_eq!(table::expiry_of(cell(&model)), end + FAR);
+}
+
+#[test]
+fn what_was_not_acknowledged_stays_until_it_is() {
+    let model = Model::new(0, 0);
+    let moved = word(3).with(BindingWord::UNSYNCED);
+    assert_eq!(put(&model, moved, FAR), RecordResult::Applied);
+    for generation in [2, 3, 4] {
+        assert_eq!(settled(&model, word(generation), FAR), RecordResult::Superseded);
+    }
+    assert_eq!(cleared(&model), RecordResult::Superseded);
+    assert_eq!(stored(&model), moved);
+    assert_eq!(acknowledge(&model, &KEY, table::seek(&model, &KEY), moved), RecordResult::Applied);
+    assert_eq!(settled(&model, word(2), FAR), RecordResult::Applied);
+    assert_eq!(stored(&model), word(2));
+
+    let model = Model::new(0, 0);
+    assert_eq!(put(&model, moved, FAR), RecordResult::Applied);
+    model.now.set(model.now() + FAR);
+    assert_eq!(settled(&model, word(0), FAR), RecordResult::Applied, "it has ended");
+    assert_eq!(stored(&model), word(0));
+}
+
+#[test]
+fn a_move_in_the_same_moment_is_not_overwritten() {
+    let model = Model::new(0, 0);
+    assert_eq!(settled(&model, word(1), FAR), RecordResult::Applied);
+    for round in 0..2 {
+        let cell = cell(&model);
+        let before = table::word_of(cell);
+        let moved = before.with_content(word(2 + round).with(BindingWord::UNSYNCED));
+        model.interfere(Step::Exchange(before.0), move |_| unsafe { (*cell).word = moved.0 });
+        let done = if round == 0 { settled(&model, word(9), FAR) } else { cleared(&model) };
+        assert_eq!(done, RecordResult::Busy);
+        assert_eq!(stored(&model), moved.content());
+        unsafe { (*cell).word = moved.without(BindingWord::UNSYNCED).0 };
+    }
+}
+
+#[test]
+fn what_comes_or_goes_is_tried_again() {
+    let model = Model::new(0, 0);
+    assert_eq!(settled(&model, word(1), FAR), RecordResult::Applied);
+    let cell = cell(&model);
+    let live = table::word_of(cell);
+    unsafe { (*cell).word = live.claimed().0 };
+    assert_eq!(settled(&model, word(2), FAR), RecordResult::Busy);
+    assert_eq!(cleared(&model), RecordResult::Busy);
 }

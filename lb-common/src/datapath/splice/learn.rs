@@ -24,7 +24,7 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     let now = env.now();
     let Some(live) = flow::by_ref(env, reference, now) else { return count::end(env, Outcome::Raced) };
     if let Some(segment) = Arrived::read(env, packet)
-        && let Some(rules) = env.affinity_rules(live.flow().service_slot)
+        && let Some(rules) = super::rules(env, settings, &live)
     {
         read(env, settings, rules, &segment, &live);
     }

@@ -156,10 +156,10 @@ pub(crate) fn put<E: Env>(
     } else {
         held.unlock(env);
     }
-    if verdict == Verdict::Drop {
-        return verdict;
+    // What is left to the program that appends the bytes, that one counts.
+    if verdict != Verdict::Drop && verdict != Verdict::Pass {
+        env.count(Outcome::TurnedRound);
     }
-    env.count(Outcome::TurnedRound);
     verdict
 }
 

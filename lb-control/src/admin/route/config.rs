@@ -52,8 +52,13 @@ async fn compare(context: &Context, file: String, text: &str) -> Result<Json<Dif
     let running = configured(context).await?;
     let parsed = config::parse(text, &file).map_err(|errors| refused(&errors))?;
     let interfaces = context.facts.borrow().interfaces.clone();
-    // Secrets that lbd made are those that run; resolving them would look where a reload would not.
-    let mut new = parsed.resolve_beside(&running).map_err(|error| secret_missing(&file, &error))?;
+    let shared = context.cluster.secrets().borrow().clone();
+    let resolved = match shared {
+        Some(shared) => parsed.resolve_shared(&shared),
+        // Secrets that lbd made are those that run; resolving them would look where a reload would not.
+        None => parsed.resolve_beside(&running),
+    };
+    let mut new = resolved.map_err(|error| secret_missing(&file, &error))?;
     if !interfaces.is_empty() {
         new.node.interfaces = interfaces;
     }

@@ -97,7 +97,10 @@ pub(in crate::admin) async fn delete(
 ) -> Result<StatusCode, ApiError> {
     let desired = configured(&context).await?;
     let key = sessionkey::parse(&key, &service(&desired, &name)?, &secret(&desired))?;
-    context.reconciler.session_delete(&name, key).await?;
+    match context.cluster.bindings().await {
+        Some(bindings) => bindings.delete(&name, key).await?,
+        None => context.reconciler.session_delete(&name, key).await?,
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 

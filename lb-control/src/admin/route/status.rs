@@ -41,6 +41,7 @@ async fn row(context: &Context, view: &View) -> Result<StatusRow, ApiError> {
             .iter()
             .map(|a| InterfaceRow { name: a.interface.clone(), mode: mode_name(a.mode).to_owned() })
             .collect(),
+        cluster: super::cluster::row(context).await?.state,
         pin_root: facts.pin_root.display().to_string(),
         services: view.services.iter().filter(|service| service.prefix.is_none()).count(),
         backends: backends().count(),
@@ -149,6 +150,7 @@ pub(in crate::admin) async fn metrics(State(context): State<Context>) -> Result<
     let view = context.reconciler.view().await?;
     let snapshot = Snapshot {
         status: row(&context, &view).await?,
+        cluster: super::cluster::row(&context).await?,
         outcomes: context.reconciler.outcomes().await?,
         view,
     };

@@ -1,5 +1,6 @@
 //! The daemon's own state.
 
+use super::cluster::ClusterState;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -20,6 +21,8 @@ pub struct StatusRow {
     pub interfaces: Vec<InterfaceRow>,
     /// Where maps and links are pinned.
     pub pin_root: String,
+    /// How it stands in its cluster.
+    pub cluster: ClusterState,
     /// Configured services.
     pub services: usize,
     /// Configured backends.

@@ -1,6 +1,6 @@
 //! `[node]` and `[admin]`.
 
-use super::{lifetime, require_host, secrets};
+use super::{cluster, lifetime, require_host, secrets};
 use crate::config::document::Findings;
 use crate::config::field::Owner;
 use crate::config::file::{Admin, File, Limits, Node, Timeouts};
@@ -40,7 +40,7 @@ pub(super) fn check(file: &File, findings: &Findings) -> (NodeSpec, DaemonSpec, 
         timeouts: timeouts(node, findings),
         limits: limits(node, findings),
     };
-    (spec, daemon(node, file), secrets::check(node, &owner))
+    (spec, daemon(node, file, findings), secrets::check(node, &owner))
 }
 
 fn interfaces(node: &Node, owner: &Owner<'_>) -> Vec<String> {
@@ -112,7 +112,7 @@ fn limits(node: &Node, findings: &Findings) -> pool::Limits {
     }
 }
 
-fn daemon(node: &Node, file: &File) -> DaemonSpec {
+fn daemon(node: &Node, file: &File, findings: &Findings) -> DaemonSpec {
     let absent = Admin::default();
     let admin = file.admin.get().unwrap_or(&absent);
     DaemonSpec {
@@ -127,5 +127,6 @@ fn daemon(node: &Node, file: &File) -> DaemonSpec {
             .map_or_else(|| PathBuf::from(defaults::ADMIN_SOCKET), |path| path.0.clone()),
         admin_group: admin.group.get().map(|group| group.0.clone()),
         metrics: admin.metrics.get().map(|listen| listen.0),
+        cluster: cluster::check(file, findings),
     }
 }

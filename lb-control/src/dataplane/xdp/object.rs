@@ -253,11 +253,13 @@ const fn result_of(op: u8) -> RecordResult {
     const SUPERSEDED: u8 = RecordResult::Superseded as u8;
     const FULL: u8 = RecordResult::Full as u8;
     const ABSENT: u8 = RecordResult::Absent as u8;
+    const BUSY: u8 = RecordResult::Busy as u8;
     match op {
         APPLIED => RecordResult::Applied,
         SUPERSEDED => RecordResult::Superseded,
         FULL => RecordResult::Full,
         ABSENT => RecordResult::Absent,
+        BUSY => RecordResult::Busy,
         _ => RecordResult::Invalid,
     }
 }

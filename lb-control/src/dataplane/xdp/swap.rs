@@ -139,6 +139,9 @@ fn replace(
             tell(flows.catch_up(&running, &mut generation.tables));
         }
         if is_last {
+            if let Some(flows) = &mut flows {
+                tell(flows.leave_traces(&running, &mut generation.tables));
+            }
             break;
         }
         thread::sleep(BETWEEN_LOOKS.min(GRACE.saturating_sub(swapped.elapsed())));

@@ -107,14 +107,7 @@ where
 
 /// Adds up a per-CPU entry.
 pub(super) fn sum(values: &PerCpuValues<Counters>) -> Counters {
-    values.iter().fold(Counters::default(), |a, b| Counters {
-        packets: a.packets.wrapping_add(b.packets),
-        bytes: a.bytes.wrapping_add(b.bytes),
-        reply_packets: a.reply_packets.wrapping_add(b.reply_packets),
-        reply_bytes: a.reply_bytes.wrapping_add(b.reply_bytes),
-        bindings: a.bindings.wrapping_add(b.bindings),
-        connections: a.connections.wrapping_add(b.connections),
-    })
+    values.iter().fold(Counters::default(), |sum, cpu| sum.plus(*cpu))
 }
 
 /// The same value for every CPU.

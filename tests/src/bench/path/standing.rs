@@ -8,6 +8,11 @@ use anyhow::{Context, Result};
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
+/// Servers' ports of the ways that leave clients their ports: a server takes no connection from a port that has just
+/// asked it by another way, where the client counts from another number.
+const KERNEL_PORT: u16 = 8_084;
+const NAT_PORT: u16 = 8_085;
+
 /// What stands between clients and servers; taken down when dropped.
 pub(super) enum Standing<'a> {
     Router,
@@ -57,7 +62,7 @@ fn kernel_nat(site: &Site) -> Result<Standing<'_>> {
     site.lb.sh(&format!(
         "nft add table ip peer
          nft 'add chain ip peer pre {{ type nat hook prerouting priority -100 ; }}'
-         nft 'add rule ip peer pre ip daddr {} tcp dport 80 dnat to numgen inc mod {BACKENDS} map {{ {} }}'",
+         nft 'add rule ip peer pre ip daddr {} tcp dport 80 dnat to numgen inc mod {BACKENDS} map {{ {} }} : {KERNEL_PORT}'",
         Way::KernelNat.address().ip(),
         servers.join(", ")
     ))?;
@@ -68,8 +73,10 @@ fn stickleback(site: &Site) -> Result<Balancer> {
     let service = |way: Way, mode, affinity: &str| {
         site.service(way.name(), way.address(), mode, false).with(&format!("affinity = {affinity}"))
     };
+    let mut nat = service(Way::Nat, "nat", "\"none\"");
+    nat.backends.iter_mut().for_each(|backend| backend.lines = format!("port = {NAT_PORT}\n"));
     site.balance(&[
-        service(Way::Nat, "nat", "\"none\""),
+        nat,
         service(Way::Ipip, "ipip", "\"none\""),
         service(Way::Cookie, "nat", "{ kind = \"http-cookie\", cookie = \"SESS\" }"),
     ])

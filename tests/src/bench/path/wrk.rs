@@ -68,14 +68,18 @@ fn failures(out: &str) -> u64 {
     sockets + answers.unwrap_or(0)
 }
 
-/// CPU seconds that this machine has been busy, interrupts included.
+/// CPU seconds that this machine has been busy, interrupts included; where this process has an ordinary priority or a
+/// higher one, without what others do at a lower one.
 fn busy() -> Result<f64> {
     let stat = std::fs::read_to_string("/proc/stat")?;
     let line = stat.lines().next().context("/proc/stat is empty")?;
     let fields: Vec<f64> = line.split_whitespace().skip(1).filter_map(|field| field.parse().ok()).collect();
     ensure!(fields.len() >= 7, "/proc/stat has {} fields", fields.len());
     // user, nice, system, idle, iowait, irq, softirq; in hundredths of a second.
-    Ok([0, 1, 2, 5, 6].iter().map(|&place| fields[place]).sum::<f64>() / 100.0)
+    // SAFETY: a call without pointers.
+    let low = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) } > 0;
+    Ok([0, 1, 2, 5, 6].iter().filter(|&&place| low || place != 1).map(|&place| fields[place]).sum::<f64>()
+        / 100.0)
 }
 
 /// The number that stands before `mark`.

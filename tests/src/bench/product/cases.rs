@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use std::net::{IpAddr, SocketAddr};
 
 /// Names of all cases of a full run.
-pub const NAMES: [&str; 44] = [
+pub const NAMES: [&str; 45] = [
     "ipip/established/1-flow",
     "ipip/syn/1-flow",
     "ipip/established/128k-flows",
@@ -45,6 +45,7 @@ pub const NAMES: [&str; 44] = [
     "splice/bare-ack/1-flow",
     "splice/request-400/1-flow",
     "splice/request-1300/1-flow",
+    "splice/syn-ack/1-flow",
     "splice/established/1-flow",
     "splice/established-back/1-flow",
     "splice/established/32k-flows",

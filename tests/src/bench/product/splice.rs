@@ -8,7 +8,7 @@ use crate::bench::template::{DESTINATION_V4, SOURCE_V4, Template};
 use anyhow::{Context, Result, bail, ensure};
 use aya::maps::{Array, HashMap, Map, MapData};
 use lb_common::abi::{
-    Affinity, AffinityRules, Be16, Flow, FlowKey, FlowRef, FlowState, FlowWord, HOME_LEN, Mac, Secrets,
+    Affinity, AffinityRules, Be16, Flow, FlowKey, FlowRef, FlowState, FlowWord, HOME_LEN, Hold, Mac, Secrets,
     ServiceFlags, SpliceFlags, VlanTags, flow_home, map,
 };
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -50,8 +50,9 @@ pub(super) fn fill(product: &mut Product) -> Result<()> {
 /// The frame of a case, after what has to go before it.
 pub(super) fn template(rig: &mut Rig, product: &Product, what: &str, many: &str) -> Result<Template> {
     let (link, vip) = (rig.link(), address(product, "splice")?);
-    // Another client than the joined connections', whose flows a SYN would mark.
-    let client: SocketAddr = "10.200.0.0:40000".parse()?;
+    // Other clients than the joined connections', whose flows a SYN would mark.
+    let client: SocketAddr =
+        if what == "syn-ack" { "10.200.0.1:40000" } else { "10.200.0.0:40000" }.parse()?;
     if what.starts_with("established") {
         return joined(rig, product, what, many);
     }
@@ -72,22 +73,77 @@ pub(super) fn template(rig: &mut Rig, product: &Product, what: &str, many: &str)
         }
         "request-400" | "request-1300" => {
             let at = if what == "request-400" { 400 } else { 1_300 };
-            let request = request(at);
-            let mut frame = follows(tcp(link, client, vip, flag::DATA, request.len()));
-            let payload = frame.len() - request.len();
-            frame[payload..].copy_from_slice(&request);
-            // Held bytes are the balancer's to answer for, so it looks.
-            let length = (frame.len() - 34) as u32;
-            frame[50..52].fill(0);
-            let sum = checksum(&frame[26..], 6 + length);
-            frame[50..52].copy_from_slice(&sum.to_be_bytes());
+            let frame = data(follows(tcp(link, client, vip, flag::DATA, 0)), 0, &request(at));
             let sent = product.send(rig, &frame)?;
             expect(product, &sent, TX)?;
             ensure!(sent.frame.len() == 66, "the request became {} bytes, not a SYN", sent.frame.len());
             Ok(Template::single(&frame).whole())
         }
+        "syn-ack" => {
+            let bare = follows(tcp(link, client, vip, flag::DATA, 0));
+            waiting(rig, product, client, vip, &bare)
+        }
         _ => bail!("no case splice/{what}"),
     }
+}
+
+/// The frame of a segment without data, with data from `at` on.
+fn data(mut bare: Vec<u8>, at: usize, bytes: &[u8]) -> Vec<u8> {
+    bare.truncate(54);
+    bare.extend(bytes);
+    let number = u32::from_be_bytes([bare[38], bare[39], bare[40], bare[41]]).wrapping_add(at as u32);
+    bare[38..42].copy_from_slice(&number.to_be_bytes());
+    let length = bare.len() - 34;
+    bare[16..18].copy_from_slice(&(20 + length as u16).to_be_bytes());
+    bare[24..26].fill(0);
+    let sum = checksum(&bare[14..34], 0);
+    bare[24..26].copy_from_slice(&sum.to_be_bytes());
+    // Held bytes are the balancer's to answer for, so it looks.
+    bare[50..52].fill(0);
+    let sum = checksum(&bare[26..], 6 + length as u32);
+    bare[50..52].copy_from_slice(&sum.to_be_bytes());
+    bare
+}
+
+/// The SYN-ACK of a backend that a held request waits for. The request came in two segments, of which the first was
+/// acknowledged, so it stays held: the SYN-ACK may come again, and is turned round with all of it again.
+fn waiting(
+    rig: &Rig,
+    product: &Product,
+    client: SocketAddr,
+    vip: SocketAddr,
+    bare: &[u8],
+) -> Result<Template> {
+    let request = request(400);
+    for (at, part) in [(0, &request[..200]), (200, &request[200..])] {
+        expect(product, &product.send(rig, &data(bare.to_vec(), at, part))?, TX)?;
+    }
+    let key = FlowKey::new(
+        &client.ip().into(),
+        &vip.ip().into(),
+        Be16::new(client.port()),
+        Be16::new(vip.port()),
+        6,
+    );
+    let index = HashMap::<_, FlowKey, FlowRef>::try_from(again(product, map::FLOW_INDEX)?)?;
+    let mut records = Array::<_, Flow>::try_from(again(product, map::FLOWS)?)?;
+    let mut holds = Array::<_, Hold>::try_from(again(product, map::HOLDS)?)?;
+    let place = index.get(&key, 0)?.index();
+    // Requests of other cases are over at once, and their holds after a while; this one stays.
+    let mut flow = records.get(&place, 0)?;
+    flow.last_seen = monotonic()? + 3_600_000_000_000;
+    let mut hold = holds.get(&(flow.hold - 1), 0)?;
+    hold.until = u64::MAX;
+    holds.set(flow.hold - 1, hold, 0)?;
+    records.set(place, flow, 0)?;
+    let backend = SocketAddr::new(IpAddr::from(flow.server.source), flow.server.source_port.host());
+    let frame = tcp(rig.link(), backend, client, flag::SYN | flag::ACK, 0);
+    for _ in 0..2 {
+        let sent = product.send(rig, &frame)?;
+        expect(product, &sent, TX)?;
+        ensure!(sent.frame.ends_with(&request), "the request is not in {} bytes", sent.frame.len());
+    }
+    Ok(Template::single(&frame).grows_at_its_end())
 }
 
 /// A segment of one of many joined connections.

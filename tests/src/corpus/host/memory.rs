@@ -63,7 +63,7 @@ impl Memory {
             rates: Cells::of(abi::RATE_ENTRIES),
             quotas: Cells::of(abi::QUOTA_ENTRIES),
             doorkeeper: Cells::of(abi::DOORKEEPER_ENTRIES),
-            scratch: Cells::of(1),
+            scratch: Cells::one(),
             outcomes: vec![Cell::new(0); Outcome::COUNT as usize],
             affinities: tables.affinities.clone(),
             servers: tables.servers.clone(),
@@ -104,11 +104,20 @@ impl Memory {
 }
 
 /// An array map.
-pub(super) struct Cells<T>(Vec<UnsafeCell<T>>);
+pub(super) struct Cells<T>(Box<[UnsafeCell<T>]>);
+
+impl<T: aya::Pod> Cells<T> {
+    /// Cells of zeros, whose memory the kernel gives out when it is touched: most cases touch little of it.
+    fn of(length: u32) -> Self {
+        // SAFETY: zero is a value of every type of map values.
+        Self(unsafe { Box::new_zeroed_slice(length as usize).assume_init() })
+    }
+}
 
 impl<T: Copy + Default> Cells<T> {
-    fn of(length: u32) -> Self {
-        Self((0..length).map(|_| UnsafeCell::new(T::default())).collect())
+    /// One cell.
+    fn one() -> Self {
+        Self(Box::new([UnsafeCell::new(T::default())]))
     }
 
     /// The cell at an index.
@@ -133,7 +142,7 @@ impl<T: Copy + Default> Cells<T> {
 
 impl<T> Default for Cells<T> {
     fn default() -> Self {
-        Self(Vec::new())
+        Self(Box::default())
     }
 }
 

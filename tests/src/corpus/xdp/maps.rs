@@ -2,7 +2,7 @@
 
 use super::super::tables::{Change, DEVICES, Tables};
 use anyhow::{Context, Result, ensure};
-use aya::maps::{Array, HashMap, MapData, PerCpuArray, ProgramArray, RingBuf, xdp::DevMapHash};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues, ProgramArray, RingBuf, xdp::DevMapHash};
 use aya::programs::Xdp;
 use aya::{Ebpf, Pod};
 use lb_common::abi::{
@@ -218,6 +218,14 @@ impl Maps {
         Ok(self.hands.map.set(hand::CLOCK, clock, 0)?)
     }
 
+    /// Counts an outcome once more.
+    pub(super) fn count(&mut self, outcome: Outcome) -> Result<()> {
+        let number = outcome as u32;
+        let mut counts: Vec<u64> = self.outcomes.get(&number, 0)?.iter().copied().collect();
+        *counts.first_mut().context("a machine without CPUs")? += 1;
+        Ok(self.outcomes.set(number, PerCpuValues::try_from(counts)?, 0)?)
+    }
+
     /// Totals by outcome number.
     pub(super) fn outcomes(&self) -> Result<Vec<u64>> {
         (0..Outcome::COUNT).map(|number| Ok(self.outcomes.get(&number, 0)?.iter().sum())).collect()
@@ -262,14 +270,7 @@ fn clock_resolution() -> Result<u32> {
 }
 
 fn total<'a>(counters: impl Iterator<Item = &'a Counters>) -> Counters {
-    counters.fold(Counters::default(), |sum, one| Counters {
-        packets: sum.packets + one.packets,
-        bytes: sum.bytes + one.bytes,
-        reply_packets: sum.reply_packets + one.reply_packets,
-        reply_bytes: sum.reply_bytes + one.reply_bytes,
-        bindings: sum.bindings + one.bindings,
-        connections: sum.connections + one.connections,
-    })
+    counters.fold(Counters::default(), |sum, one| sum.plus(*one))
 }
 
 fn empty<K: Pod, V: Pod>(map: &mut HashMap<impl BorrowMut<MapData>, K, V>) -> Result<()> {

@@ -89,10 +89,9 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "needs root: it makes a network namespace and loads a program"]
     fn a_filter_is_put_once_and_removed() {
         // SAFETY: only this thread moves to the new namespace, which goes with it.
-        assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0);
+        assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0, "this test needs root");
         let mut loader = EbpfLoader::new();
         for table in ["BINDINGS", "FLOWS", "FLOW_INDEX", "HOLDS", "ARENA"] {
             loader.map_max_entries(table, 64);

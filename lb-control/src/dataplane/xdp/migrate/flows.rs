@@ -65,7 +65,7 @@ impl FlowCopy {
     ) -> Result<Self> {
         let (half_open, all) = (sizes.half_open(), sizes.flow_records());
         let mut copy = Self::new(Region::new(0..half_open), Region::new(half_open..all));
-        let mut flows = read(source)?;
+        let mut flows = read(source, is_open)?;
         // Where there is less room than before, those that were used last stay.
         flows.sort_unstable_by_key(|(_, flow)| std::cmp::Reverse(flow.last_seen));
         let (mut indices, mut records) = (Vec::new(), Vec::new());
@@ -134,7 +134,7 @@ impl FlowCopy {
 
     /// Copies what the old tables have that the new ones lack by now; programs may be using both.
     pub(in crate::dataplane::xdp) fn catch_up(&mut self, source: &Source, target: &mut Tables) -> Result<()> {
-        for (old, flow) in read(source)? {
+        for (old, flow) in read(source, is_open)? {
             let place = (old, FlowWord(flow.word).nonce());
             match self.copied.get_mut(&place) {
                 Some(copied) if copied.word == flow.word => {}
@@ -166,6 +166,31 @@ impl FlowCopy {
             return Ok(());
         }
         self.note(old, flow, new);
+        Ok(())
+    }
+
+    /// Leaves a trace of the connections whose requests waited in the old tables' holds, which nobody copies.
+    ///
+    /// Who has been told that its bytes arrived cannot send them again, and is reset when it goes on; who still has
+    /// its whole request sends it again, and begins anew.
+    pub(in crate::dataplane::xdp) fn leave_traces(
+        &mut self,
+        source: &Source,
+        target: &mut Tables,
+    ) -> Result<()> {
+        for (old, flow) in read(source, waits)? {
+            if self.is_known(target, &flow.client)? {
+                continue;
+            }
+            let region = self.region(source, old);
+            let Some(new) = region.free.pop().or_else(|| region.reserve.pop()) else { return Ok(()) };
+            let trace = trace(&flow);
+            write(target, new, &trace)?;
+            let [client, _] = index_entries(&trace, new);
+            if !self.lead(target, client)? {
+                write(target, new, &Flow::default())?;
+            }
+        }
         Ok(())
     }
 
@@ -290,13 +315,13 @@ fn write(target: &mut Tables, index: u32, flow: &Flow) -> Result<()> {
     target.flows.set(index, flow, 0).map_err(|error| fail(io_error(error)))
 }
 
-/// Every flow in use, with its place.
-fn read(source: &Source) -> Result<Vec<(u32, Flow)>> {
+/// Flows whose word is as wanted, with their places.
+fn read(source: &Source, wanted: fn(u64) -> bool) -> Result<Vec<(u32, Flow)>> {
     let mut flows = Vec::new();
     source.map(map::FLOWS)?.walk(|key, value| {
         let index = super::index(key)
             .ok_or_else(|| at(Operation::Read, map::FLOWS, "a key")(io::ErrorKind::InvalidData.into()))?;
-        if let Some(flow) = (source.schema.flow)(value).filter(|flow| is_open(flow.word)) {
+        if let Some(flow) = (source.schema.flow)(value).filter(|flow| wanted(flow.word)) {
             flows.push((index, flow));
         }
         Ok(())
@@ -307,13 +332,41 @@ fn read(source: &Source) -> Result<Vec<(u32, Flow)>> {
 fn is_open(word: u64) -> bool {
     match FlowWord(word).state() {
         FlowState::Free | FlowState::Claimed => false,
-        // What waits in holds is not copied; the client begins anew.
+        // What waits in holds is not copied.
         FlowState::Collecting | FlowState::Connecting | FlowState::Releasing => false,
         FlowState::Opening
         | FlowState::Answered
         | FlowState::Established
         | FlowState::Closing
         | FlowState::Closed => true,
+    }
+}
+
+fn waits(word: u64) -> bool {
+    match FlowWord(word).state() {
+        FlowState::Collecting | FlowState::Connecting | FlowState::Releasing => true,
+        FlowState::Free
+        | FlowState::Claimed
+        | FlowState::Opening
+        | FlowState::Answered
+        | FlowState::Established
+        | FlowState::Closing
+        | FlowState::Closed => false,
+    }
+}
+
+/// What is left of a connection whose request waited: one whose hold is lost. Where its client may still have the whole
+/// request, its time is over: then a first segment is taken for that of a new connection, and any other is reset.
+fn trace(flow: &Flow) -> Flow {
+    let word = FlowWord(flow.word);
+    Flow {
+        word: word.with_state(FlowState::Collecting).0,
+        last_seen: if word.state() == FlowState::Collecting { monotonic_ns() } else { 0 },
+        server: FlowKey::default(),
+        backend: 0,
+        backend_generation: 0,
+        hold: 0,
+        ..*flow
     }
 }
 

@@ -1,0 +1,160 @@
+//! What the journal's bytes mean: events with the time they were written at, checkpoints, views.
+
+use crate::cluster::journal::{Block, Recovered};
+use lb_core::binding::{Content, NodeId, StreamId, Vector, View, ViewMember};
+use lb_core::sync::{Recovery, wire};
+use std::time::Duration;
+
+/// Bytes of a view's member.
+const MEMBER: usize = 17;
+
+/// Consecutive events of a stream in the making.
+pub(super) struct BlockWriter {
+    stream: StreamId,
+    first: u64,
+    last: u64,
+    bytes: Vec<u8>,
+}
+
+impl BlockWriter {
+    /// Begins with an event, at a wall-clock time in milliseconds since 1970.
+    pub(super) fn begin(stream: StreamId, number: u64, content: &Content, left: Duration, wall: u64) -> Self {
+        let mut bytes = wall.to_be_bytes().to_vec();
+        wire::put_event(&mut bytes, content, left);
+        Self { stream, first: number, last: number, bytes }
+    }
+
+    /// Adds an event; false = it does not follow.
+    pub(super) fn add(&mut self, stream: StreamId, number: u64, content: &Content, left: Duration) -> bool {
+        let follows = stream == self.stream && number == self.last + 1;
+        if follows {
+            wire::put_event(&mut self.bytes, content, left);
+            self.last = number;
+        }
+        follows
+    }
+
+    /// The stream and its last event here.
+    pub(super) const fn end(&self) -> (StreamId, u64) {
+        (self.stream, self.last)
+    }
+
+    pub(super) fn block(self) -> Block {
+        let StreamId { node, epoch } = self.stream;
+        Block { origin: node.0, epoch, first: self.first, last: self.last, bytes: self.bytes }
+    }
+}
+
+/// A part of a checkpoint, at a wall-clock time.
+pub(super) fn part<'a>(records: impl Iterator<Item = (&'a Content, Duration)>, wall: u64) -> Vec<u8> {
+    let mut bytes = wall.to_be_bytes().to_vec();
+    for (content, left) in records {
+        wire::put_event(&mut bytes, content, left);
+    }
+    bytes
+}
+
+/// A vector as bytes.
+pub(super) fn vector(vector: &Vector) -> Vec<u8> {
+    let numbers = vector.iter().flat_map(|(stream, event)| [stream.node.0, stream.epoch, event]);
+    numbers.flat_map(u64::to_be_bytes).collect()
+}
+
+/// A view as bytes.
+pub(super) fn view(view: &View) -> Vec<u8> {
+    let mut bytes = view.service().to_be_bytes().to_vec();
+    for member in view.members() {
+        bytes.extend(member.number.to_be_bytes());
+        bytes.extend(member.weight.to_be_bytes());
+        bytes.extend(member.failover.to_be_bytes());
+        bytes.push(u8::from(member.is_live));
+    }
+    bytes
+}
+
+/// Feeds a recovery with what the journal held; what cannot be read is left out and said.
+pub(super) fn feed(recovery: &mut Recovery, recovered: &Recovered) {
+    let damaged = |what: &str| {
+        tracing::error!(
+            what,
+            "the journal holds something unreadable; it is left out and fetched from the peers"
+        );
+    };
+    for bytes in &recovered.views {
+        match read_view(bytes) {
+            Some(view) => recovery.view(view),
+            None => damaged("a view"),
+        }
+    }
+    if let Some(snapshot) = &recovered.snapshot {
+        match read_vector(&snapshot.vector) {
+            Some(vector) => recovery.vector(&vector),
+            None => damaged("a vector"),
+        }
+        for part in &snapshot.parts {
+            let read = each(recovery, part, |recovery, content, left| match content {
+                Content::Binding(body) => recovery.record(body, left),
+                Content::Failover(mark) => recovery.mark(*mark, left),
+            });
+            if read.is_none() {
+                damaged("a part of the snapshot");
+            }
+        }
+    }
+    for block in &recovered.blocks {
+        let stream = StreamId { node: NodeId(block.origin), epoch: block.epoch };
+        let mut number = block.first;
+        let read = each(recovery, &block.bytes, |recovery, content, left| {
+            recovery.event(stream, number, content, left);
+            number += 1;
+        });
+        if read.is_none() {
+            damaged("a block of events");
+        }
+    }
+}
+
+/// Reads events behind a wall-clock time; `None` when there is something else.
+fn each(
+    recovery: &mut Recovery,
+    bytes: &[u8],
+    mut take: impl FnMut(&mut Recovery, &Content, Duration),
+) -> Option<()> {
+    let (wall, mut rest) = bytes.split_first_chunk::<8>()?;
+    recovery.written_at(u64::from_be_bytes(*wall));
+    while let Some(&length) = rest.first() {
+        let (event, behind) = rest.split_at_checked(usize::from(length) + 1)?;
+        let (content, left) = wire::event(event).ok()?;
+        take(recovery, &content, left);
+        rest = behind;
+    }
+    Some(())
+}
+
+fn read_vector(bytes: &[u8]) -> Option<Vector> {
+    let (entries, rest) = bytes.as_chunks::<24>();
+    let number = |entry: &[u8; 24], at: usize| entry.get(at..at + 8)?.try_into().ok().map(u64::from_be_bytes);
+    let entry = |entry: &[u8; 24]| {
+        let stream = StreamId { node: NodeId(number(entry, 0)?), epoch: number(entry, 8)? };
+        Some((stream, number(entry, 16)?))
+    };
+    if rest.is_empty() { entries.iter().map(entry).collect() } else { None }
+}
+
+fn read_view(bytes: &[u8]) -> Option<View> {
+    let (service, rest) = bytes.split_first_chunk::<4>()?;
+    let (members, rest) = rest.as_chunks::<MEMBER>();
+    let member = |bytes: &[u8; MEMBER]| {
+        let (number, rest) = bytes.split_first_chunk::<8>()?;
+        let (weight, rest) = rest.split_first_chunk::<4>()?;
+        let (failover, rest) = rest.split_first_chunk::<4>()?;
+        Some(ViewMember {
+            number: u64::from_be_bytes(*number),
+            weight: u32::from_be_bytes(*weight),
+            failover: u32::from_be_bytes(*failover),
+            is_live: rest == [1],
+        })
+    };
+    let members = members.iter().map(member).collect::<Option<Vec<_>>>()?;
+    rest.is_empty().then(|| View::new(u32::from_be_bytes(*service), members))
+}

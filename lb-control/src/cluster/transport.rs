@@ -1,0 +1,500 @@
+//! Connections between the members of a cluster: QUIC with a certificate on both sides.
+//!
+//! A [`Transport`] keeps one connection to every member, tells what comes in as [`Event`]s, and passes the member list
+//! on. Messages to one peer arrive in order and at most once; what was on its way when a connection ended is lost, and the
+//! protocol above asks again. Who has no certificate of the authority does not get past the handshake; who has one but
+//! is not in the newest member list is told so and nothing else.
+
+mod calls;
+mod frame;
+mod link;
+mod links;
+mod tls;
+
+use super::authority::Authority;
+use super::error::ClusterError;
+use super::home::Home;
+use super::identity::{Identity, NodeId, Role, random};
+use super::join::{JoinAnswer, JoinRequest};
+use super::keyring::{Rotation, SignedKeyring};
+use super::roster::{Roster, SignedRoster};
+use super::signed::Document;
+use super::token::Token;
+use links::{Close, Links};
+use quinn::crypto::rustls::HandshakeData;
+use rustls::pki_types::CertificateDer;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+
+/// Events that wait before peers do.
+const EVENTS: usize = 1_024;
+/// Handshakes at a time; more are not answered.
+const HANDSHAKES: usize = 64;
+/// Handshakes from which on an address has to prove itself first.
+const PROOF_FROM: usize = 8;
+/// How long a stranger may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What happened between this node and another one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// A member is connected.
+    Up {
+        /// Who.
+        peer: NodeId,
+        /// What it may do.
+        role: Role,
+    },
+    /// It is not any more.
+    Down {
+        /// Who.
+        peer: NodeId,
+    },
+    /// It sent a message.
+    Message {
+        /// Who.
+        peer: NodeId,
+        /// The message.
+        bytes: Vec<u8>,
+    },
+}
+
+/// Why a message was not queued.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum SendError {
+    /// The peer is not connected.
+    #[error("not connected")]
+    Gone,
+    /// It takes messages more slowly than they are made.
+    #[error("too many messages wait for it")]
+    Full,
+    /// Nobody takes such a message.
+    #[error("a message of {0} bytes, at most 1,048,576 are allowed")]
+    Large(usize),
+}
+
+/// How a member stands.
+#[derive(Clone, Debug)]
+pub struct PeerState {
+    /// Its connection; `None` = there is none.
+    pub contact: Option<Contact>,
+    /// Why the last call to it failed.
+    pub failure: Option<String>,
+}
+
+/// A connection as it is shown.
+#[derive(Clone, Debug)]
+pub struct Contact {
+    /// Its role.
+    pub role: Role,
+    /// Where the peer is.
+    pub address: SocketAddr,
+    /// How long it has been connected.
+    pub age: Duration,
+    /// Time for a packet there and back.
+    pub round_trip: Duration,
+    /// Bytes sent, everything included.
+    pub sent: u64,
+    /// Bytes received, everything included.
+    pub received: u64,
+}
+
+/// The node's connections to its cluster.
+pub struct Transport {
+    shared: Arc<Shared>,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+/// What all connections know.
+struct Shared {
+    own: NodeId,
+    instance: u64,
+    home: Home,
+    trusted: CertificateDer<'static>,
+    identity: Identity,
+    endpoint: quinn::Endpoint,
+    authority: Option<Mutex<Authority>>,
+    roster: watch::Sender<Arc<SignedRoster>>,
+    keyring: watch::Sender<Option<Arc<SignedKeyring>>>,
+    /// `host:port` that stands for all nodes.
+    discover: Option<String>,
+    links: Links,
+    failures: Mutex<BTreeMap<NodeId, String>>,
+    /// Whether a member said that this node is none.
+    shut_out: AtomicBool,
+    events: mpsc::Sender<Event>,
+}
+
+impl Transport {
+    /// Listens and calls as the member that `home` says this node is. Needs a tokio runtime.
+    ///
+    /// Members that do not answer where the member list says are looked for behind `discover`, a `host:port`.
+    pub fn start(
+        home: &Home,
+        listen: SocketAddr,
+        discover: Option<String>,
+    ) -> Result<(Self, mpsc::Receiver<Event>), ClusterError> {
+        let identity = home.identity()?.ok_or(ClusterError::NoCluster)?;
+        let authority = Authority::open(home)?;
+        let roster = home.roster(&identity.authority)?;
+        let keyring = home.keyring()?.map(Arc::new);
+        let is_open = authority.as_ref().is_some_and(|authority| authority.open_until().is_some());
+        let endpoint = quinn::Endpoint::server(tls::server(&identity, is_open)?, listen)
+            .map_err(|source| ClusterError::Listen { address: listen, source })?;
+        let client = tls::client(&identity)?;
+        let (events, told) = mpsc::channel(EVENTS);
+        let shared = Arc::new(Shared {
+            own: identity.subject.id,
+            instance: u64::from_be_bytes(random()?),
+            home: home.clone(),
+            trusted: identity.authority.clone(),
+            identity,
+            endpoint,
+            authority: authority.map(Mutex::new),
+            roster: watch::Sender::new(Arc::new(roster)),
+            keyring: watch::Sender::new(keyring),
+            discover,
+            links: Links::default(),
+            failures: Mutex::default(),
+            shut_out: AtomicBool::new(false),
+            events,
+        });
+        let mut tasks = JoinSet::new();
+        tasks.spawn(accept(Arc::clone(&shared)));
+        tasks.spawn(calls::run(Arc::clone(&shared), client));
+        tasks.spawn(close_the_door(Arc::clone(&shared)));
+        Ok((Self { shared, tasks: Mutex::new(tasks) }, told))
+    }
+
+    /// This node's id.
+    pub fn id(&self) -> NodeId {
+        self.shared.own
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.shared.endpoint.local_addr()
+    }
+
+    /// Queues a message for a connected peer; whether there is room for another one.
+    pub fn send(&self, peer: NodeId, message: Vec<u8>) -> Result<bool, SendError> {
+        if message.len() > frame::MESSAGE {
+            return Err(SendError::Large(message.len()));
+        }
+        let outbox = self.shared.links.look(|links| links.get(&peer).map(|link| link.outbox.clone()));
+        let outbox = outbox.ok_or(SendError::Gone)?;
+        outbox.try_send(message).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => SendError::Full,
+            mpsc::error::TrySendError::Closed(_) => SendError::Gone,
+        })?;
+        Ok(outbox.capacity() > 0)
+    }
+
+    /// Whether a peer is connected and takes a message now.
+    pub fn has_room(&self, peer: NodeId) -> bool {
+        self.shared.links.look(|links| links.get(&peer).is_some_and(|link| link.outbox.capacity() > 0))
+    }
+
+    /// The member list, and whenever it changes.
+    pub fn roster(&self) -> watch::Receiver<Arc<SignedRoster>> {
+        self.shared.roster.subscribe()
+    }
+
+    /// The shared secrets, and whenever they change.
+    pub fn keyring(&self) -> watch::Receiver<Option<Arc<SignedKeyring>>> {
+        self.shared.keyring.subscribe()
+    }
+
+    /// Whether this node holds the key of the authority.
+    pub fn is_authority(&self) -> bool {
+        self.shared.authority.is_some()
+    }
+
+    /// Whether this node was removed, as far as it knows: those who are shut out are not sent the list without them.
+    pub fn is_shut_out(&self) -> bool {
+        let is_listed = self.shared.roster.borrow().roster().admits(self.shared.identity.subject);
+        !is_listed || self.shared.shut_out.load(Relaxed)
+    }
+
+    /// Makes one of the shared secrets new, here at once and elsewhere as soon as it gets there.
+    pub fn rotate(&self, rotation: Rotation) -> Result<(), ClusterError> {
+        let mut authority = self.shared.authority()?;
+        authority.rotate(rotation)?;
+        self.shared.keyring.send_replace(Some(Arc::new(authority.keyring().clone())));
+        Ok(())
+    }
+
+    /// How each other member stands.
+    pub fn peers(&self) -> BTreeMap<NodeId, PeerState> {
+        let roster = Arc::clone(&self.shared.roster.borrow());
+        let failures = self.shared.failures().clone();
+        let contact = |link: &links::Link| {
+            let stats = link.connection.stats();
+            Contact {
+                role: link.role,
+                address: link.connection.remote_address(),
+                age: link.since.elapsed(),
+                round_trip: link.connection.rtt(),
+                sent: stats.udp_tx.bytes,
+                received: stats.udp_rx.bytes,
+            }
+        };
+        self.shared.links.look(|links| {
+            let others = roster.roster().members.iter().filter(|member| member.id != self.shared.own);
+            others
+                .map(|member| {
+                    let contact = links.get(&member.id).map(contact);
+                    let failure = failures.get(&member.id).filter(|_| contact.is_none()).cloned();
+                    (member.id, PeerState { contact, failure })
+                })
+                .collect()
+        })
+    }
+
+    /// Makes a token that lets one machine join within a time.
+    pub fn token(&self, role: Role, lifetime: Duration) -> Result<Token, ClusterError> {
+        let token = self.shared.authority()?.token(role, lifetime)?;
+        self.shared.set_door()?;
+        Ok(token)
+    }
+
+    /// Removes a member; it is shut out here at once, and everywhere as soon as the list gets there.
+    pub fn remove(&self, id: NodeId) -> Result<(), ClusterError> {
+        let mut authority = self.shared.authority()?;
+        authority.remove(id)?;
+        let roster = Arc::new(authority.roster().clone());
+        drop(authority);
+        self.shared.roster.send_replace(roster);
+        Ok(())
+    }
+
+    /// Ends all connections.
+    pub async fn stop(&self) {
+        let (code, reason) = (quinn::VarInt::from_u32(Close::Ended as u32), Close::Ended.reason());
+        self.shared.endpoint.close(code, reason.as_bytes());
+        let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        tasks.shutdown().await;
+        let _ = tokio::time::timeout(PATIENCE, self.shared.endpoint.wait_idle()).await;
+    }
+}
+
+impl Shared {
+    /// Tells an event; waits while nobody takes them, and so do the peers.
+    async fn tell(&self, event: Event) {
+        // Without a listener the node is about to end.
+        drop(self.events.send(event).await);
+    }
+
+    /// Takes a member list over when the authority signed it and it is newer; the serial that it has.
+    fn adopt(&self, list: SignedRoster) -> Result<u64, ClusterError> {
+        let list = list.checked(&self.trusted)?;
+        let serial = list.roster().serial;
+        if serial <= self.roster.borrow().roster().serial {
+            return Ok(serial);
+        }
+        if self.authority.is_some() {
+            let reason =
+                format!("serial {serial} is newer than the authority's own; was its directory restored?");
+            return Err(ClusterError::Roster { reason });
+        }
+        let mut kept = Ok(());
+        self.roster.send_if_modified(|known| {
+            let is_newer = serial > known.roster().serial;
+            if is_newer {
+                kept = self.home.keep_roster(&list);
+                report(list.roster(), self.own);
+                *known = Arc::new(list.clone());
+            }
+            is_newer
+        });
+        kept.map(|()| serial)
+    }
+
+    /// Takes shared secrets over when the authority signed them and they are newer.
+    fn adopt_keyring(&self, keyring: SignedKeyring) -> Result<(), ClusterError> {
+        let keyring = keyring.checked(&self.trusted)?;
+        if self.authority.is_some() || self.identity.subject.role != Role::Node {
+            return Ok(());
+        }
+        let mut kept = Ok(());
+        self.keyring.send_if_modified(|known| {
+            let is_newer = keyring.content().serial() > serial(known.as_deref());
+            if is_newer {
+                kept = self.home.keep_keyring(&keyring);
+                tracing::info!(serial = keyring.content().serial(), "new shared secrets");
+                *known = Some(Arc::new(keyring.clone()));
+            }
+            is_newer
+        });
+        kept
+    }
+
+    fn authority(&self) -> Result<MutexGuard<'_, Authority>, ClusterError> {
+        let authority = self.authority.as_ref().ok_or(ClusterError::NoAuthority)?;
+        // It changes itself only after what it changed is on the disk.
+        Ok(authority.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Lets strangers into the handshake while a token is open, and not otherwise.
+    fn set_door(&self) -> Result<(), ClusterError> {
+        let is_open = self.authority()?.open_until().is_some();
+        self.endpoint.set_server_config(Some(tls::server(&self.identity, is_open)?));
+        Ok(())
+    }
+
+    fn failures(&self) -> MutexGuard<'_, BTreeMap<NodeId, String>> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_failure(&self, peer: NodeId, failure: Option<String>) {
+        match failure {
+            Some(failure) => self.failures().insert(peer, failure),
+            None => self.failures().remove(&peer),
+        };
+    }
+}
+
+/// How new shared secrets are; 0 = there are none.
+fn serial(keyring: Option<&SignedKeyring>) -> u64 {
+    keyring.map_or(0, |keyring| keyring.content().serial())
+}
+
+fn report(roster: &Roster, own: NodeId) {
+    if roster.member(own).is_none() {
+        tracing::error!(id = %own, "this node was removed from its cluster");
+    } else {
+        tracing::info!(serial = roster.serial, members = roster.members.len(), "new member list");
+    }
+}
+
+/// Takes calls until the endpoint is closed.
+async fn accept(shared: Arc<Shared>) {
+    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    while let Some(incoming) = shared.endpoint.accept().await {
+        let Ok(permit) = Arc::clone(&handshakes).try_acquire_owned() else {
+            incoming.ignore();
+            continue;
+        };
+        if !incoming.remote_address_validated() && handshakes.available_permits() < HANDSHAKES - PROOF_FROM {
+            // It answers by itself when a retry is not possible.
+            let _ = incoming.retry();
+            continue;
+        }
+        let shared = Arc::clone(&shared);
+        tokio::spawn(async move {
+            let from = incoming.remote_address();
+            let result = async {
+                let connecting = incoming.accept().map_err(|error| unreachable(from, &error))?;
+                let connection = connecting.await.map_err(|error| unreachable(from, &error))?;
+                greet(shared, connection, permit).await
+            };
+            if let Err(error) = result.await {
+                tracing::debug!(%from, %error, "a connection ended");
+            }
+        });
+    }
+}
+
+/// Tells members from machines that join.
+async fn greet(
+    shared: Arc<Shared>,
+    connection: quinn::Connection,
+    permit: tokio::sync::OwnedSemaphorePermit,
+) -> Result<(), ClusterError> {
+    let data = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
+    let protocol = data.and_then(|data| data.protocol);
+    if protocol.as_deref() == Some(tls::MEMBER) {
+        if connection.peer_identity().is_none() {
+            Close::NoMember.close(&connection);
+            return Err(ClusterError::Certificate { reason: "none was shown".to_owned() });
+        }
+        drop(permit);
+        return link::run(shared, connection).await;
+    }
+    let answered = tokio::time::timeout(PATIENCE, admit(&shared, &connection)).await;
+    Close::Ended.close(&connection);
+    answered.map_err(|_| ClusterError::Protocol { reason: "no request in time".to_owned() })?
+}
+
+/// Answers a request to join.
+async fn admit(shared: &Shared, connection: &quinn::Connection) -> Result<(), ClusterError> {
+    let lost = |error: &dyn std::error::Error| ClusterError::Protocol { reason: error.to_string() };
+    let (mut sender, mut receiver) = connection.accept_bi().await.map_err(|error| lost(&error))?;
+    let request: JoinRequest = frame::read_json(&mut receiver, frame::STRANGER).await?;
+    let der = super::identity::unhex(&request.request)
+        .ok_or_else(|| ClusterError::Protocol { reason: "the request is not hexadecimal".to_owned() })?;
+    let decision = (|| {
+        let mut authority = shared.authority()?;
+        let admission = authority.admit(&request.secret, &der, &request.name, request.addresses)?;
+        shared.roster.send_replace(Arc::new(authority.roster().clone()));
+        Ok(admission)
+    })();
+    match &decision {
+        Ok(_) => tracing::info!(name = request.name, from = %connection.remote_address(), "a member joined"),
+        Err(error) => {
+            tracing::warn!(name = request.name, from = %connection.remote_address(), %error, "a machine was refused");
+        }
+    }
+    frame::write_json(&mut sender, &JoinAnswer::of(decision)).await?;
+    sender.finish().map_err(|error| lost(&error))?;
+    // Closing earlier would throw away what is on its way.
+    let _ = sender.stopped().await;
+    shared.set_door()
+}
+
+/// Sends a request to join and waits for the answer.
+pub(super) async fn ask_to_join(
+    address: &str,
+    token: &Token,
+    request: &JoinRequest,
+) -> Result<JoinAnswer, ClusterError> {
+    let local = SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, 0));
+    let any = SocketAddr::from((std::net::Ipv4Addr::UNSPECIFIED, 0));
+    let endpoint = quinn::Endpoint::client(local)
+        .or_else(|_| quinn::Endpoint::client(any))
+        .map_err(|source| ClusterError::Listen { address: local, source })?;
+    // Whoever answers is known by the token and not by a name.
+    let name = "join.stickleback.internal";
+    let connection = calls::connect(&endpoint, tls::joiner(token.clone())?, address, name).await?;
+    let lost = |error: &dyn std::error::Error| ClusterError::Unreachable {
+        address: address.to_owned(),
+        reason: error.to_string(),
+    };
+    let (mut sender, mut receiver) = connection.open_bi().await.map_err(|error| lost(&error))?;
+    frame::write_json(&mut sender, request).await?;
+    sender.finish().map_err(|error| lost(&error))?;
+    let answer = frame::read_json(&mut receiver, frame::CONTROL).await?;
+    Close::Ended.close(&connection);
+    endpoint.wait_idle().await;
+    Ok(answer)
+}
+
+/// Closes the door when the last token has expired.
+async fn close_the_door(shared: Arc<Shared>) {
+    let mut was_open = true;
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let Ok(is_open) = shared.authority().map(|authority| authority.open_until().is_some()) else {
+            return;
+        };
+        if was_open
+            && !is_open
+            && let Err(error) = shared.set_door()
+        {
+            tracing::error!(%error, "strangers may still begin a handshake");
+        }
+        was_open = is_open;
+    }
+}
+
+fn unreachable(address: SocketAddr, error: &quinn::ConnectionError) -> ClusterError {
+    ClusterError::Unreachable { address: address.to_string(), reason: error.to_string() }
+}
+
+#[cfg(test)]
+pub(in crate::cluster) mod tests;

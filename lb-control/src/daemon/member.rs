@@ -1,0 +1,25 @@
+//! This node's part in a cluster, as the configuration wants it.
+
+use crate::cluster::home::Home;
+use crate::cluster::membership::{Membership, MembershipError, Settings};
+use crate::config::DaemonSpec;
+use crate::reconcile::Handle;
+use std::fs;
+
+/// Takes part in the cluster that the state directory names, if it names one.
+pub(super) async fn open(daemon: &DaemonSpec, reconciler: &Handle) -> Result<Membership, MembershipError> {
+    let spec = &daemon.cluster;
+    let settings = Settings {
+        listen: spec.listen,
+        advertise: spec.advertise.clone(),
+        name: spec.name.clone().or_else(|| daemon.name.clone()).unwrap_or_else(host_name),
+        discover: spec.discover.clone(),
+    };
+    Membership::open(Home::in_state(&daemon.state_dir), settings, reconciler.clone()).await
+}
+
+fn host_name() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = name.trim();
+    if name.is_empty() { "node".to_owned() } else { name.to_owned() }
+}

@@ -1,0 +1,166 @@
+//! Two daemons in a cluster, by the commands that a person types.
+
+use super::*;
+use std::net::UdpSocket;
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// A daemon that makes its own secrets and meets others on a port of its own.
+async fn node(name: &str) -> Rig {
+    let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let secret = "session-secret = \"000102030405060708090a0b0c0d0e0f\"\n";
+    let cluster = format!("[cluster]\nname = \"{name}\"\nlisten = \"127.0.0.1:{port}\"\n");
+    let text = CONFIG.replace(secret, "").replacen("[[service]]", &format!("{cluster}\n[[service]]"), 1);
+    Rig::with(&text, &[], Faults::default()).await
+}
+
+/// The second command, as the first one printed it.
+fn invitation(printed: &str) -> String {
+    let line = printed.lines().find_map(|line| line.trim().strip_prefix("lbctl "));
+    line.unwrap_or_else(|| panic!("no command in {printed}")).to_owned()
+}
+
+/// Two nodes in two commands.
+async fn pair() -> (Rig, Rig) {
+    let (a, b) = (node("lb1").await, node("lb2").await);
+    let command = invitation(&a.lbctl("cluster init").await.unwrap());
+    b.lbctl(&command).await.unwrap();
+    (a, b)
+}
+
+impl Rig {
+    /// Waits until `lbctl cluster status` shows something.
+    async fn shows(&self, what: impl Fn(&Value) -> bool) -> Value {
+        let mut shown = Value::Null;
+        let waiting = async {
+            loop {
+                shown = self.json("cluster status").await;
+                if what(&shown) {
+                    break;
+                }
+                sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let in_time = timeout(SOON, waiting).await.is_ok();
+        assert!(in_time, "{shown:#}");
+        shown
+    }
+
+    /// Waits until the data plane is to have something.
+    async fn wants(&self, what: impl Fn(&lb_core::pool::Desired) -> bool) {
+        let waiting = async {
+            while !self.reconciler.desired().await.unwrap().is_some_and(|desired| what(&desired)) {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(SOON, waiting).await.expect("in time");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_are_one_in_two_commands() {
+    let (a, b) = (node("lb1").await, node("lb2").await);
+    let alone = a.lbctl("cluster status").await.unwrap();
+    assert!(alone.contains("in no cluster") && alone.contains("lbctl cluster init"), "{alone}");
+    assert_eq!(a.json("status").await["cluster"], "alone");
+    let before = a.reconciler.desired().await.unwrap().unwrap().node;
+    assert_ne!(before.session_secret, b.reconciler.desired().await.unwrap().unwrap().node.session_secret);
+
+    let command = invitation(&a.lbctl("cluster init").await.unwrap());
+    assert!(b.lbctl(&command).await.unwrap().starts_with("Joined, as "));
+
+    let connected = |shown: &Value| {
+        shown["state"] == "ready"
+            && shown["peers"].as_array().is_some_and(|peers| peers.len() == 1)
+            && shown["peers"][0]["connected"].is_object()
+            && shown["peers"][0]["vector"].as_array().is_some_and(|vector| !vector.is_empty())
+    };
+    let seen = a.shows(connected).await;
+    assert_eq!((&seen["peers"][0]["name"], &seen["peers"][0]["role"]), (&"lb2".into(), &"node".into()));
+    assert_eq!((&seen["node"]["name"], &seen["node"]["authority"]), (&"lb1".into(), &true.into()));
+    let seen = b.shows(connected).await;
+    assert_eq!((&seen["peers"][0]["name"], &seen["node"]["authority"]), (&"lb1".into(), &false.into()));
+    let text = a.client.text("/metrics").await.unwrap();
+    for line in [
+        "stickleback_cluster_state{state=\"ready\"} 1",
+        "stickleback_cluster_peers_connected 1",
+        "stickleback_cluster_peer_connected{peer=\"lb2\",",
+        "stickleback_cluster_peer_sent_bytes_total{peer=\"lb2\",",
+        "stickleback_cluster_events_total{kind=\"own\"} ",
+        "stickleback_cluster_convergence_seconds_bucket{le=\"0.05\"} ",
+        "stickleback_cluster_convergence_seconds_count ",
+    ] {
+        assert!(text.contains(line), "{line} is missing in\n{text}");
+    }
+    let table = b.lbctl("cluster status").await.unwrap();
+    assert!(table.contains("lb1") && table.contains("LAST HEARD") && table.contains("ready"), "{table}");
+    assert!(b.lbctl("status").await.unwrap().contains("cluster"));
+
+    // The second node takes the first one's secrets, and the first one keeps them.
+    b.wants(|desired| desired.node.session_secret == before.session_secret).await;
+    b.wants(|desired| desired.node.secrets == before.secrets).await;
+    assert_eq!(a.reconciler.desired().await.unwrap().unwrap().node, before);
+    // A reload changes nothing about that.
+    b.lbctl("reload").await.unwrap();
+    assert_eq!(b.reconciler.desired().await.unwrap().unwrap().node.session_secret, before.session_secret);
+    let pending: row::DiffRow = b.client.get("/v1/config/diff").await.unwrap();
+    assert!(pending.changes.is_empty(), "{pending:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_secrets_get_everywhere() {
+    let (a, b) = pair().await;
+    let before = a.reconciler.desired().await.unwrap().unwrap().node.secrets;
+    a.lbctl("cluster rotate segment-mac").await.unwrap();
+    for rig in [&a, &b] {
+        rig.wants(|desired| desired.node.secrets.segment.len() == 2).await;
+        let secrets = rig.reconciler.desired().await.unwrap().unwrap().node.secrets;
+        assert_eq!(secrets.segment[1], before.segment[0], "the former one stays accepted");
+        assert_eq!(secrets.syn_cookie, before.syn_cookie);
+    }
+    a.lbctl("cluster rotate syn-cookie").await.unwrap();
+    b.wants(|desired| desired.node.secrets.syn_cookie_later.len() == 1).await;
+    let refused = b.lbctl("cluster rotate syn-cookie").await.unwrap_err();
+    assert!(refused.contains("where `lbctl cluster init` ran"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_node_is_shut_out_and_says_so() {
+    let (a, b) = pair().await;
+    a.shows(|shown| shown["peers"][0]["connected"].is_object()).await;
+    let itself = a.lbctl("cluster remove lb1").await.unwrap_err();
+    assert!(itself.contains("cannot remove itself"), "{itself}");
+    assert!(a.lbctl("cluster remove lb3").await.unwrap_err().contains("no member is called lb3"));
+    assert!(b.lbctl("cluster remove lb1").await.unwrap_err().contains("where `lbctl cluster init` ran"));
+    a.lbctl("cluster remove lb2").await.unwrap();
+    a.shows(|shown| shown["peers"].as_array().is_some_and(Vec::is_empty)).await;
+    b.shows(|shown| shown["state"] == "removed" && shown["peers"][0]["connected"].is_null()).await;
+    assert!(b.lbctl("cluster status").await.unwrap().contains("REMOVED"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_done_is_said_with_what_can() {
+    let (a, b) = (node("lb1").await, node("lb2").await);
+    for line in ["cluster token", "cluster remove lb2", "cluster rotate segment-mac"] {
+        let error = a.lbctl(line).await.unwrap_err();
+        assert!(error.contains("in no cluster") && error.contains("hint: "), "{line}: {error}");
+    }
+    let text = a.lbctl("cluster join sb1-00 127.0.0.1").await.unwrap_err();
+    assert!(text.contains("no join token"), "{text}");
+    let command = invitation(&a.lbctl("cluster init").await.unwrap());
+    let twice = a.lbctl("cluster init").await.unwrap_err();
+    assert!(twice.contains("already in a cluster"), "{twice}");
+    // The token lets one machine in, and only one.
+    b.lbctl(&command).await.unwrap();
+    let c = node("lb3").await;
+    let used = c.lbctl(&command).await.unwrap_err();
+    assert!(used.contains("hint: "), "{used}");
+    assert_eq!(c.json("cluster status").await["state"], "alone", "nothing is left of it");
+    let next = invitation(&a.lbctl("cluster token --valid 10m").await.unwrap());
+    c.lbctl(&next).await.unwrap();
+    a.shows(|shown| shown["peers"].as_array().is_some_and(|peers| peers.len() == 2)).await;
+    assert!(a.lbctl("cluster token --valid 0s").await.is_err());
+    assert!(a.json("cluster token --role app").await["token"].as_str().unwrap().starts_with("sb1-"));
+}

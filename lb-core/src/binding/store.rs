@@ -1,0 +1,327 @@
+//! Where records are kept: found by key, by server, and by the second in which they end.
+//!
+//! A record is 48 bytes in one vector; the index by key holds its four-byte place, the lists by server and by
+//! second run through the records themselves. At a million bindings that is about 60 bytes each.
+
+mod expire;
+mod merge;
+mod place;
+
+pub use merge::Merged;
+pub use place::Effective;
+
+use super::body::{Body, Flags, Key};
+use super::failover::{Mark, Ordered, View};
+use super::member::{Member, Members};
+use super::time::{Tick, Time};
+use super::wheel::{NONE, Wheel};
+use crate::pool::identity::mix;
+use core::time::Duration;
+use hashbrown::HashTable;
+use std::collections::{BTreeMap, VecDeque};
+
+/// Expiries nearer than this count as equal: clocks run apart, messages take time.
+pub const SKEW: Duration = Duration::from_millis(500);
+/// An ended record is remembered so long, so that what is bound anew beats it where it has not ended yet.
+pub const GRACE: Duration = Duration::from_secs(5);
+/// So long before its told end a record that was used since is told again.
+pub const LEAD: Duration = Duration::from_secs(1);
+
+/// A binding as a reader sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Binding {
+    /// Whose.
+    pub key: Key,
+    /// The server that serves it now.
+    pub server: u64,
+    /// Its generation, steps of failovers included.
+    pub generation: u32,
+    /// Whether an administrator set it.
+    pub is_pinned: bool,
+    /// What is left of its life.
+    pub left: Duration,
+}
+
+/// What is kept under a key, with failovers written into it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Look {
+    /// Nothing.
+    Absent,
+    /// A record that ended a moment ago.
+    Ended(Body),
+    /// A tombstone.
+    Deleted(Body),
+    /// A living binding.
+    Bound(Body),
+}
+
+/// 48 bytes.
+struct Record {
+    session: u64,
+    service: u32,
+    /// Generation in the lower 24 bits, flags above.
+    generation: u32,
+    failover: u32,
+    /// The server of the body.
+    base: u32,
+    /// Where failovers since have moved it.
+    server: u32,
+    /// When it ends.
+    expires: Tick,
+    /// When the others think it ends.
+    told: Tick,
+    /// Next one of the same second, or free place.
+    later: u32,
+    /// Neighbours at the same server.
+    next: u32,
+    previous: u32,
+}
+
+/// Flags of a record besides those of its body.
+/// Came with the snapshot that is being fetched.
+const FETCHED: u8 = 0x10;
+/// Came with a snapshot that was not completed: no vector covers it.
+const UNCOVERED: u8 = 0x20;
+const QUEUED: u8 = 0x40;
+const FREE: u8 = 0x80;
+
+impl Record {
+    const fn flags(&self) -> u8 {
+        (self.generation >> 24) as u8
+    }
+
+    const fn has(&self, flag: u8) -> bool {
+        self.flags() & flag != 0
+    }
+
+    const fn set(&mut self, flag: u8, on: bool) {
+        let bit = (flag as u32) << 24;
+        self.generation = if on { self.generation | bit } else { self.generation & !bit };
+    }
+
+    const fn key(&self) -> Key {
+        Key { service: self.service, session: self.session }
+    }
+
+    const fn is_tombstone(&self) -> bool {
+        self.has(Flags::TOMBSTONE.0)
+    }
+
+    const fn lives(&self, now: Time) -> bool {
+        self.expires.left(now) > 0
+    }
+}
+
+/// All records of a node.
+pub struct Store {
+    records: Vec<Record>,
+    /// First free place.
+    free: u32,
+    index: HashTable<u32>,
+    members: Members,
+    views: BTreeMap<u64, Ordered>,
+    wheel: Wheel,
+    /// Makes places in the index unpredictable.
+    seed: u64,
+    /// Places whose binding changed for the data plane.
+    changed: VecDeque<u32>,
+    /// When marks are next looked over.
+    marks_due: Time,
+}
+
+impl Store {
+    /// Without records. `seed` is random.
+    pub fn new(seed: u64, now: Time) -> Self {
+        Self {
+            records: Vec::new(),
+            free: NONE,
+            index: HashTable::new(),
+            members: Members::default(),
+            views: BTreeMap::new(),
+            wheel: Wheel::new(now),
+            seed,
+            changed: VecDeque::new(),
+            marks_due: now,
+        }
+    }
+
+    /// Records kept: bindings, tombstones, and those that ended a few seconds ago.
+    pub fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Whether nothing is kept.
+    pub fn is_empty(&self) -> bool {
+        self.index.is_empty()
+    }
+
+    /// Places that records were ever at; the end of [`Self::walk`].
+    pub fn places(&self) -> u32 {
+        self.records.len() as u32
+    }
+
+    /// The binding of a key, if it lives.
+    pub fn find(&self, key: Key, now: Time) -> Option<Binding> {
+        self.slot(key).and_then(|slot| self.binding(slot, now))
+    }
+
+    /// What is kept under a key, to decide what a new record must say.
+    pub fn look(&self, key: Key, now: Time) -> Look {
+        let Some(slot) = self.slot(key) else { return Look::Absent };
+        let body = self.settled(&self.body(slot));
+        let record = &self.records[slot as usize];
+        match (record.lives(now), record.is_tombstone()) {
+            (false, _) => Look::Ended(body),
+            (true, true) => Look::Deleted(body),
+            (true, false) => Look::Bound(body),
+        }
+    }
+
+    /// What is kept under a key, with the end that was told; tombstones and ended records too.
+    pub fn record(&self, key: Key) -> Option<(Body, Tick)> {
+        self.slot(key).map(|slot| (self.body(slot), self.records[slot as usize].told))
+    }
+
+    /// The living records at places `from..`, at most `most` places, tombstones too, with their ends.
+    ///
+    /// A record keeps its place for life, so whoever walks all places while the store changes misses none that lives throughout.
+    pub fn walk(&self, from: u32, most: u32, now: Time) -> impl Iterator<Item = (Body, Tick)> {
+        let end = from.saturating_add(most).min(self.places());
+        (from.min(end)..end).filter_map(move |slot| self.at(slot, now))
+    }
+
+    /// Whether the own vector covers the record at a place.
+    pub fn is_covered(&self, slot: u32) -> bool {
+        self.records.get(slot as usize).is_none_or(|record| !record.has(FETCHED) && !record.has(UNCOVERED))
+    }
+
+    /// The living record at a place.
+    pub fn at(&self, slot: u32, now: Time) -> Option<(Body, Tick)> {
+        let record = self.records.get(slot as usize)?;
+        let is_there = !record.has(FREE) && record.told.left(now) > 0;
+        is_there.then(|| (self.body(slot), record.told))
+    }
+
+    /// All living bindings.
+    pub fn bindings(&self, now: Time) -> impl Iterator<Item = Binding> {
+        (0..self.places()).filter_map(move |slot| self.binding(slot, now))
+    }
+
+    /// The living bindings that are with a server now.
+    pub fn bindings_of(&self, service: u32, server: u64, now: Time) -> impl Iterator<Item = Binding> {
+        let mut next = self.members.find(service, server).map_or(NONE, |at| self.members.at(at).head);
+        core::iter::from_fn(move || {
+            let slot = next;
+            next = self.records.get(slot as usize)?.next;
+            Some(slot)
+        })
+        .filter_map(move |slot| self.binding(slot, now))
+    }
+
+    /// Servers that records or marks name.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter()
+    }
+
+    /// How many failovers of a server are known.
+    pub fn failover_of(&self, service: u32, server: u64) -> u32 {
+        self.members.find(service, server).map_or(0, |at| self.members.at(at).failover())
+    }
+
+    /// All marks that hold, with their ends.
+    pub fn marks(&self) -> impl Iterator<Item = (Mark, Tick)> {
+        self.members.iter().flat_map(|member| member.marks.iter().copied())
+    }
+
+    /// A view by its digest.
+    pub fn view(&self, digest: u64) -> Option<&View> {
+        self.views.get(&digest).map(|ordered| &ordered.view)
+    }
+
+    /// Digests that marks name and that are not here.
+    pub fn missing_views(&self) -> Vec<u64> {
+        let named = self.marks().map(|(mark, _)| mark.digest);
+        named.filter(|digest| !self.views.contains_key(digest)).collect()
+    }
+
+    /// The next binding that the data plane must hold, or must not (`Err`).
+    ///
+    /// Ended ones are left out: the data plane sees to its own.
+    pub fn poll_changed(&mut self, now: Time) -> Option<Result<Binding, Key>> {
+        loop {
+            let slot = self.changed.pop_front()?;
+            let record = &mut self.records[slot as usize];
+            record.set(QUEUED, false);
+            if record.has(FREE) || !record.lives(now) {
+                continue;
+            }
+            let key = record.key();
+            return Some(self.binding(slot, now).ok_or(key));
+        }
+    }
+
+    /// Whether the data plane has something to hear.
+    pub fn has_changed(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
+    /// Bytes in use, with what vectors have in reserve.
+    pub fn bytes(&self) -> usize {
+        self.records.capacity() * size_of::<Record>()
+            + self.index.allocation_size()
+            + self.changed.capacity() * size_of::<u32>()
+            + self.members.bytes()
+            + self.wheel.bytes()
+    }
+
+    const fn hash(&self, key: Key) -> u64 {
+        mix(key.session ^ (key.service as u64).rotate_left(32) ^ self.seed)
+    }
+
+    fn slot(&self, key: Key) -> Option<u32> {
+        let is_it = |&slot: &u32| {
+            let record = &self.records[slot as usize];
+            record.session == key.session && record.service == key.service
+        };
+        self.index.find(self.hash(key), is_it).copied()
+    }
+
+    fn body(&self, slot: u32) -> Body {
+        let record = &self.records[slot as usize];
+        Body {
+            key: record.key(),
+            server: self.members.at(record.base).server,
+            generation: record.generation & 0x00ff_ffff,
+            flags: Flags(record.flags()).known(),
+            failover: record.failover,
+        }
+    }
+
+    fn binding(&self, slot: u32, now: Time) -> Option<Binding> {
+        let record = &self.records[slot as usize];
+        if record.has(FREE) || record.is_tombstone() || !record.lives(now) {
+            return None;
+        }
+        let effective = self.effective(slot);
+        Some(Binding {
+            key: record.key(),
+            server: effective.server,
+            generation: effective.generation,
+            is_pinned: record.has(Flags::PINNED.0),
+            left: Duration::from_millis(record.expires.left(now)),
+        })
+    }
+
+    fn queue(&mut self, slot: u32) {
+        let record = &mut self.records[slot as usize];
+        if !record.has(QUEUED) {
+            record.set(QUEUED, true);
+            self.changed.push_back(slot);
+        }
+    }
+}
+
+const _: () = assert!(size_of::<Record>() == 48);
+
+#[cfg(test)]
+mod tests;

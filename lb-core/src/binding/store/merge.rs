@@ -1,0 +1,217 @@
+//! Reconciliation: what a record becomes when another one of its key is told.
+
+use super::super::body::{Body, Flags, Key};
+use super::super::time::{Tick, Time};
+use super::super::wheel::NONE;
+use super::{FETCHED, FREE, GRACE, LEAD, QUEUED, Record, SKEW, Store, UNCOVERED};
+use core::cmp::Ordering;
+
+/// What telling a record did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Merged {
+    /// It has ended: discarded.
+    Expired,
+    /// Nothing of its key was there.
+    Inserted,
+    /// It was there, ends later now.
+    Extended,
+    /// It was there, or what is there holds against it.
+    Kept,
+    /// It holds against what was there.
+    Replaced,
+    /// One of the two holds, with the other one's later end: nobody told it so, and this node must.
+    Joined(Body, Tick),
+}
+
+impl Store {
+    /// Reconciles one record with what is kept (row A5).
+    ///
+    /// The highest rank holds, and the latest end of all that were told. `is_local`: the data plane has it already.
+    pub fn merge(&mut self, body: &Body, expires: Tick, now: Time, is_local: bool) -> Merged {
+        if expires.left(now) == 0 {
+            return Merged::Expired;
+        }
+        let Some(slot) = self.slot(body.key) else {
+            let slot = self.insert(body, expires, now);
+            if !is_local {
+                self.queue(slot);
+            }
+            return Merged::Inserted;
+        };
+        if !self.records[slot as usize].lives(now) {
+            self.replace(slot, body, expires, expires);
+            if !is_local {
+                self.queue(slot);
+            }
+            return Merged::Inserted;
+        }
+        let (told, used) = (self.records[slot as usize].told, self.records[slot as usize].expires);
+        let merged = match body.cmp_rank(&self.body(slot)) {
+            Ordering::Equal if expires > told.after(SKEW) => {
+                self.extend(slot, expires);
+                Merged::Extended
+            }
+            Ordering::Less if expires > told.after(SKEW) => {
+                self.extend(slot, expires);
+                self.queue(slot);
+                return Merged::Joined(self.body(slot), expires);
+            }
+            Ordering::Equal | Ordering::Less => return Merged::Kept,
+            Ordering::Greater => {
+                let until = if body.is_tombstone() { expires.max(told) } else { expires.max(used) };
+                self.replace(slot, body, expires.max(told), until);
+                if until > expires {
+                    // The data plane, which told it, knows the earlier end only.
+                    self.queue(slot);
+                }
+                if told > expires.after(SKEW) { Merged::Joined(*body, told) } else { Merged::Replaced }
+            }
+        };
+        if !is_local {
+            self.queue(slot);
+        }
+        merged
+    }
+
+    /// Reconciles a record of a snapshot; until that is complete, no vector covers it.
+    pub fn merge_fetched(&mut self, body: &Body, expires: Tick, now: Time) -> Merged {
+        let is_uncovered = body.flags.has(Flags::UNCOVERED);
+        let body = body.sane();
+        let merged = self.merge(&body, expires, now, false);
+        if let Some(slot) = self.slot(body.key)
+            && self.body(slot) == body
+        {
+            let record = &mut self.records[slot as usize];
+            let is_news = !matches!(merged, Merged::Kept | Merged::Expired);
+            if is_news && is_uncovered {
+                record.set(UNCOVERED, true);
+            } else if is_news || record.has(UNCOVERED) && !is_uncovered && record.told <= expires.after(SKEW)
+            {
+                record.set(UNCOVERED, false);
+                record.set(FETCHED, true);
+            }
+        }
+        merged
+    }
+
+    /// The snapshot that was being fetched is complete, or given up.
+    pub fn end_fetching(&mut self, is_complete: bool) {
+        for record in &mut self.records {
+            if record.has(FETCHED) {
+                record.set(FETCHED, false);
+                record.set(UNCOVERED, !is_complete || record.has(UNCOVERED));
+            }
+        }
+    }
+
+    /// The living records that no vector covers, which the node must tell itself; from here on it does.
+    pub fn take_uncovered(&mut self, now: Time) -> Vec<(Body, Tick)> {
+        let mut found = Vec::new();
+        for slot in 0..self.places() {
+            if self.records[slot as usize].has(UNCOVERED) {
+                self.records[slot as usize].set(UNCOVERED, false);
+                found.extend(self.at(slot, now));
+            }
+        }
+        found
+    }
+
+    /// Notes that a binding was used, without telling anyone yet.
+    pub fn use_until(&mut self, key: Key, expires: Tick) {
+        if let Some(slot) = self.slot(key) {
+            let record = &mut self.records[slot as usize];
+            if !record.is_tombstone() {
+                record.expires = expires.max(record.expires);
+            }
+        }
+    }
+
+    /// Has the data plane hear of a key, because it may hold something else.
+    pub fn tell_again(&mut self, key: Key) {
+        if let Some(slot) = self.slot(key) {
+            self.queue(slot);
+        }
+    }
+
+    /// Has the data plane hear of all that are with a server now.
+    pub fn tell_again_of(&mut self, service: u32, server: u64) {
+        let mut next = self.members.find(service, server).map_or(NONE, |at| self.members.at(at).head);
+        while let Some(record) = self.records.get(next as usize) {
+            let slot = core::mem::replace(&mut next, record.next);
+            self.queue(slot);
+        }
+    }
+
+    fn extend(&mut self, slot: u32, expires: Tick) {
+        let record = &mut self.records[slot as usize];
+        record.told = expires.max(record.told);
+        record.expires = expires.max(record.expires);
+    }
+
+    fn insert(&mut self, body: &Body, told: Tick, now: Time) -> u32 {
+        let record = Record {
+            session: body.key.session,
+            service: body.key.service,
+            generation: body.generation | u32::from(body.flags.0) << 24,
+            failover: body.failover,
+            base: NONE,
+            server: NONE,
+            expires: told,
+            told,
+            later: NONE,
+            next: NONE,
+            previous: NONE,
+        };
+        let slot = self.free;
+        let slot = if slot == NONE {
+            self.records.push(record);
+            (self.records.len() - 1) as u32
+        } else {
+            let place = &mut self.records[slot as usize];
+            self.free = place.later;
+            let queued = place.has(QUEUED);
+            *place = record;
+            place.set(QUEUED, queued);
+            slot
+        };
+        let (hash, seed, records) = (self.hash(body.key), self.seed, &self.records);
+        self.index.insert_unique(hash, slot, |&slot| {
+            let record = &records[slot as usize];
+            crate::pool::identity::mix(record.session ^ u64::from(record.service).rotate_left(32) ^ seed)
+        });
+        let member = self.members.find_or_add(body.key.service, body.server);
+        self.set_base(slot, member);
+        self.link(slot, member);
+        self.place(slot);
+        self.schedule(slot, now);
+        slot
+    }
+
+    fn replace(&mut self, slot: u32, body: &Body, told: Tick, expires: Tick) {
+        let record = &mut self.records[slot as usize];
+        let own = record.flags() & (QUEUED | FREE);
+        record.generation = body.generation | u32::from(body.flags.0 | own) << 24;
+        record.failover = body.failover;
+        record.told = told;
+        record.expires = expires;
+        let member = self.members.find_or_add(body.key.service, body.server);
+        self.set_base(slot, member);
+        self.place(slot);
+    }
+
+    /// Writes failovers into what a record says.
+    pub(super) fn settle(&mut self, slot: u32) {
+        let body = self.settled(&self.body(slot));
+        let (told, expires) = (self.records[slot as usize].told, self.records[slot as usize].expires);
+        self.replace(slot, &body, told, expires);
+    }
+
+    /// Puts a record on the list of the second in which it must be looked at.
+    pub(super) fn schedule(&mut self, slot: u32, now: Time) {
+        let record = &mut self.records[slot as usize];
+        let before_end = Time(record.told.time().0.saturating_sub(LEAD.as_millis() as u64));
+        let due = if before_end > now { before_end } else { record.expires.time().after(GRACE) };
+        let list = self.wheel.list(due);
+        record.later = core::mem::replace(list, slot);
+    }
+}

@@ -1,0 +1,67 @@
+//! A machine's disk.
+
+use crate::binding::{Body, Content, StreamId, View};
+use crate::sync::{Checkpoint, Recovery};
+use core::time::Duration;
+
+/// An event that was written.
+#[derive(Clone)]
+pub(super) struct Logged {
+    pub(super) wall: u64,
+    /// True time.
+    pub(super) at: u64,
+    pub(super) stream: StreamId,
+    pub(super) number: u64,
+    pub(super) content: Content,
+    pub(super) left: Duration,
+}
+
+/// A checkpoint that was written.
+#[derive(Clone)]
+pub(super) struct Saved {
+    pub(super) wall: u64,
+    pub(super) checkpoint: Checkpoint,
+    pub(super) records: Vec<(Body, Duration)>,
+}
+
+/// What is on the disk, or about to be.
+#[derive(Clone, Default)]
+pub(super) struct Journal {
+    pub(super) saved: Option<Saved>,
+    pub(super) views: Vec<View>,
+    pub(super) events: Vec<Logged>,
+    /// Events that are on it for sure.
+    pub(super) synced: usize,
+}
+
+impl Journal {
+    /// The latest event of a stream that survives a loss of power.
+    pub(super) fn durable(&self, stream: StreamId) -> u64 {
+        let logged = self.events[..self.synced].iter().filter(|logged| logged.stream == stream);
+        let saved = self.saved.as_ref().map_or(0, |saved| saved.checkpoint.vector.event(stream));
+        logged.map(|logged| logged.number).max().unwrap_or(0).max(saved)
+    }
+
+    pub(super) fn checkpoint(&mut self, saved: Saved) {
+        let vector = &saved.checkpoint.vector;
+        self.events.retain(|logged| logged.number > vector.event(logged.stream));
+        self.synced = 0;
+        self.saved = Some(saved);
+    }
+
+    /// Reads it into a starting node.
+    pub(super) fn replay(&self, recovery: &mut Recovery) {
+        if let Some(saved) = &self.saved {
+            recovery.written_at(saved.wall);
+            recovery.vector(&saved.checkpoint.vector);
+            saved.checkpoint.views.iter().for_each(|view| recovery.view(view.clone()));
+            saved.checkpoint.marks.iter().for_each(|(mark, left)| recovery.mark(*mark, *left));
+            saved.records.iter().for_each(|(body, left)| recovery.record(body, *left));
+        }
+        self.views.iter().for_each(|view| recovery.view(view.clone()));
+        for logged in &self.events {
+            recovery.written_at(logged.wall);
+            recovery.event(logged.stream, logged.number, &logged.content, logged.left);
+        }
+    }
+}

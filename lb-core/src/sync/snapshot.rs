@@ -1,0 +1,213 @@
+//! The whole database, chunk by chunk.
+//!
+//! Who wants it pulls: each request names the place to go on from, so a chunk that is lost is asked for again and
+//! a server needs no memory of its clients. The vector of the first chunk holds for the whole: what changed at
+//! the server since comes as events behind it, and merging records twice changes nothing. The vector of the last chunk says
+//! which events those are at most: until they are had, no vector covers all that came.
+
+use super::wire::{Message, SnapshotCursor};
+use super::{Event, Node, Sabotage};
+use crate::binding::{Content, Mark, NodeId, Tick, Time, Vector};
+
+/// Requests without an answer before another peer is asked.
+const PATIENCE: u32 = 5;
+
+/// A snapshot that is being fetched.
+pub(super) struct Import {
+    pub(super) from: NodeId,
+    /// Chunks of another fetching may be older than this one's vector.
+    id: u32,
+    /// The server's life: its places mean nothing in another one.
+    incarnation: Option<u32>,
+    pub(super) cursor: u32,
+    vector: Option<Vector>,
+    pub(super) next_ask: Time,
+    tries: u32,
+    chunks: u32,
+    records: u64,
+    /// Failovers that were news.
+    pub(super) marks: Vec<(Mark, Tick)>,
+}
+
+impl Import {
+    fn new(from: NodeId, id: u32, now: Time) -> Self {
+        Self {
+            from,
+            id,
+            incarnation: None,
+            cursor: 0,
+            vector: None,
+            next_ask: now,
+            tries: 0,
+            chunks: 0,
+            records: 0,
+            marks: Vec::new(),
+        }
+    }
+}
+
+impl Node {
+    /// Begins to fetch a snapshot, unless one is being fetched.
+    pub(super) fn begin_import(&mut self, now: Time, from: NodeId) {
+        if self.import.is_none() && self.peers.contains_key(&from) {
+            if self.owed.take().is_some() {
+                self.store.end_fetching(false);
+                self.has_uncovered = true;
+            }
+            let id = (self.random() >> 32) as u32;
+            self.import = Some(Import::new(from, id, now));
+            self.counts.snapshots_begun += 1;
+            self.events.push_back(Event::SnapshotBegun(from));
+        }
+    }
+
+    /// Records of the snapshot that is being fetched so far, and from whom.
+    pub fn snapshot_progress(&self) -> Option<(NodeId, u64)> {
+        self.import.as_ref().map(|import| (import.from, import.records))
+    }
+
+    /// Whom to ask for which chunk now.
+    pub(super) fn next_chunk(&mut self, now: Time) -> Option<(NodeId, SnapshotCursor)> {
+        let import = self.import.as_mut().filter(|import| import.next_ask <= now)?;
+        import.tries += 1;
+        import.chunks = 0;
+        import.next_ask = now.after(self.config.retry);
+        if import.tries <= PATIENCE {
+            let next = u32::from(self.config.chunks);
+            let cursor = SnapshotCursor { id: import.id, from: import.cursor, next, is_last: false };
+            return Some((import.from, cursor));
+        }
+        // Another one; without one, nothing is fetched until somebody says again that it has more.
+        let former = import.from;
+        let is_there = |id: &NodeId| {
+            self.peers.get(id).is_some_and(|p| !p.is_silent(now, self.config.silence) && !p.told.is_empty())
+        };
+        let next = self.peers.keys().copied().filter(is_there);
+        let next = next.clone().find(|&id| id > former).or_else(|| next.clone().find(|&id| id != former));
+        self.give_up_import();
+        let gap_delay = now.after(self.config.gap_delay);
+        for want in self.streams.values_mut().filter_map(|stream| stream.want.as_mut()) {
+            want.next_ask = gap_delay;
+        }
+        self.begin_import(now, next?);
+        None
+    }
+
+    /// Takes a chunk of the snapshot that is being fetched.
+    pub(super) fn take_chunk(&mut self, now: Time, from: NodeId, message: &Message<'_>, excess: u64) {
+        let Some(cursor) = message.cursor else { return };
+        let Some(import) = self.import.as_mut().filter(|import| import.from == from) else { return };
+        if import.incarnation.is_some_and(|life| life != message.incarnation) {
+            self.give_up_import();
+            self.begin_import(now, from);
+            return;
+        }
+        if (cursor.id, cursor.from) != (import.id, import.cursor) {
+            return;
+        }
+        if cursor.from == 0 {
+            if message.vector.is_none() {
+                return;
+            }
+            import.vector = message.vector.clone();
+            import.incarnation = Some(message.incarnation);
+        }
+        import.cursor = cursor.next;
+        import.tries = 0;
+        import.chunks += 1;
+        import.records += message.count;
+        let is_window_over = import.chunks >= u32::from(self.config.chunks);
+        import.next_ask = if is_window_over { now } else { now.after(self.config.retry) };
+        let is_first = cursor.from == 0;
+        if let Some(vector) = message.vector.as_ref().filter(|_| is_first)
+            && self.breaks(Sabotage::VectorBeforeSnapshot)
+        {
+            self.adopt(now, vector);
+        }
+        for (content, left) in message.events() {
+            if let Content::Binding(body) = content
+                && self.breaks(Sabotage::SnapshotOverNewer)
+            {
+                self.store.erase(body.key);
+            }
+            let expires = self.arrival(now, left, excess);
+            self.take_in(now, &content, expires, true);
+        }
+        if cursor.is_last
+            && let Some(Import { vector: Some(vector), records, .. }) = self.import.take()
+        {
+            self.adopt(now, &vector);
+            self.owed = message.vector.clone().map(|owed| (owed, now));
+            self.look_at_owed(now);
+            self.counts.snapshots_done += 1;
+            self.events.push_back(Event::SnapshotDone(from, records));
+        }
+    }
+
+    /// Whether the events that a snapshot's records may have had in them have come, or nobody has them.
+    pub(super) fn look_at_owed(&mut self, now: Time) {
+        let Some((owed, since)) = &self.owed else { return };
+        let own = self.vector();
+        let lacks = |id: crate::binding::StreamId, event: u64| {
+            let is_dropped = self.dropped.get(&id).is_some_and(|&last| last >= event);
+            let is_own = id.node == self.config.id && self.is_own_now(id.epoch);
+            own.event(id) < event && !is_dropped && !is_own
+        };
+        let lacking: Vec<_> = owed.iter().filter(|&(id, event)| lacks(id, event)).map(|(id, _)| id).collect();
+        let can_come = |&id: &crate::binding::StreamId| {
+            self.peers.values().any(|peer| peer.told.event(id) > own.event(id))
+        };
+        if lacking.is_empty() {
+            self.store.end_fetching(true);
+        } else if now.since(*since) > self.config.silence && !lacking.iter().any(can_come) {
+            self.store.end_fetching(false);
+        } else {
+            return;
+        }
+        self.owed = None;
+        self.tell_uncovered(now);
+    }
+
+    /// Stops fetching; what came is kept, although no vector covers it.
+    pub(super) fn give_up_import(&mut self) {
+        if let Some(import) = self.import.take() {
+            self.uncovered_marks.extend(import.marks);
+            self.store.end_fetching(false);
+            self.has_uncovered = true;
+        }
+    }
+
+    /// Records of snapshots that were not completed become own events, unless another snapshot had them too: their source may be
+    /// gone for ever, and then nobody else tells of them.
+    pub(super) fn tell_uncovered(&mut self, now: Time) {
+        if self.import.is_some() || self.owed.is_some() {
+            return;
+        }
+        self.has_uncovered = false;
+        for (mark, expires) in core::mem::take(&mut self.uncovered_marks) {
+            self.log(now, Content::Failover(mark), expires);
+        }
+        for (body, expires) in self.store.take_uncovered(now) {
+            self.log(now, Content::Binding(body), expires);
+        }
+    }
+
+    /// Everything up to this vector is in the store.
+    fn adopt(&mut self, now: Time, vector: &Vector) {
+        for (id, last) in vector.iter() {
+            if id.node == self.config.id && self.is_own_now(id.epoch) || !self.has_room_for(id, last) {
+                continue;
+            }
+            if let Some(stream) = self.streams.get_mut(&id) {
+                stream.log.skip_to(last);
+            }
+            self.has_progressed(now, id);
+        }
+        for peer in self.peers.values_mut() {
+            peer.vector_due = now;
+        }
+        for digest in self.store.missing_views() {
+            self.want_view(now, digest);
+        }
+    }
+}

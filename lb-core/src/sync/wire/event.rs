@@ -1,0 +1,93 @@
+//! An event in at most 40 bytes.
+
+use super::Malformed;
+use super::field::{Reader, Writer};
+use crate::binding::{Body, Content, Flags, Key, Mark, time};
+use core::time::Duration;
+
+/// Bytes of an event at most, its own length included.
+pub const MAX_EVENT: usize = 40;
+/// A failover, in the byte of the flags.
+const MARK: u8 = 0x80;
+/// Lives are cut to 139 years, six bytes.
+const MAX_LEFT: u64 = (1 << 42) - 1;
+
+/// Writes an event with what is left of its life.
+pub fn put_event(buffer: &mut Vec<u8>, content: &Content, left: Duration) {
+    put(&mut Writer(buffer), content, time::milliseconds(left));
+}
+
+pub(super) fn put(out: &mut Writer<'_>, content: &Content, left: u64) {
+    let at = out.0.len();
+    out.u8(0);
+    let (flags, service, word, server, generation, failover) = match *content {
+        Content::Binding(body) => {
+            (body.flags.0, body.key.service, body.key.session, body.server, body.generation, body.failover)
+        }
+        Content::Failover(mark) => (MARK, mark.service, mark.digest, mark.server, 0, mark.epoch),
+    };
+    out.u8(flags);
+    out.u32(service);
+    out.u64(word);
+    out.u64(server);
+    out.varint(u64::from(generation));
+    out.varint(u64::from(failover));
+    out.varint(left.min(MAX_LEFT));
+    out.0[at] = (out.0.len() - at - 1) as u8;
+}
+
+/// Reads an event and what is left of its life; bytes behind it are an error.
+pub fn event(bytes: &[u8]) -> Result<(Content, Duration), Malformed> {
+    let mut events = Events::new(bytes);
+    let (content, left) = events.next().ok_or(Malformed::Missing("event"))??;
+    match events.next() {
+        None => Ok((content, Duration::from_millis(left))),
+        Some(_) => Err(Malformed::Range("event")),
+    }
+}
+
+/// Events behind each other.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Events<'a>(Reader<'a>);
+
+impl<'a> Events<'a> {
+    pub(crate) const fn new(bytes: &'a [u8]) -> Self {
+        Self(Reader::new(bytes, "event"))
+    }
+
+    fn read(&mut self) -> Result<(Content, u64), Malformed> {
+        let len = self.0.u8()?;
+        let mut event = Reader::new(self.0.take(usize::from(len))?, "event");
+        let flags = event.u8()?;
+        let service = event.u32()?;
+        let word = event.u64()?;
+        let server = event.u64()?;
+        let generation = event.varint32()?;
+        let failover = event.varint32()?;
+        let left = event.varint()?;
+        let content = if flags & MARK == 0 {
+            let key = Key { service, session: word };
+            let mut body = Body { key, server, generation, flags: Flags(flags), failover }.sane();
+            body.flags.0 |= flags & Flags::UNCOVERED.0;
+            Content::Binding(body)
+        } else {
+            Content::Failover(Mark { service, server, epoch: failover, digest: word })
+        };
+        Ok((content, left.min(MAX_LEFT)))
+    }
+}
+
+impl Iterator for Events<'_> {
+    type Item = Result<(Content, u64), Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let read = self.read();
+        if read.is_err() {
+            self.0 = Reader::new(&[], "event");
+        }
+        Some(read)
+    }
+}
