@@ -1,10 +1,11 @@
 //! Worlds of the corpus to play in, and segments for them.
 
 use lb_common::abi::{Flow, FlowState, FlowWord};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use stickleback_tests::bench::frame::checksum;
-use stickleback_tests::corpus::{Area, Executor as _, Host, PacketStep, Step, Tables, dissect};
+use stickleback_tests::corpus::{Area, Executor as _, FlowView, Host, PacketStep, Step, Tables, dissect};
 
 /// What a case begins with, and what happens in it.
 type Played = (Tables, Vec<PacketStep>);
@@ -27,6 +28,11 @@ fn case(area: &str, name: &str) -> &'static Played {
     })
 }
 
+thread_local! {
+    /// Worlds that were played in, by area and name: their tables take a thousand times as long to make as a packet takes.
+    static WORLDS: RefCell<BTreeMap<(String, String), World>> = const { RefCell::new(BTreeMap::new()) };
+}
+
 /// A data plane with the tables of a case.
 pub struct World {
     host: Host,
@@ -35,27 +41,47 @@ pub struct World {
     /// One of its backend.
     pub backend: Option<PacketStep>,
     steps: &'static [PacketStep],
+    /// The connection, once it was established.
+    flow: Option<FlowView>,
 }
 
 impl World {
+    /// Plays in a world that nothing is left in.
+    pub fn untouched(area: &str, name: &str, play: impl FnOnce(&mut Self)) {
+        WORLDS.with_borrow_mut(|worlds| {
+            let key = (area.to_owned(), name.to_owned());
+            play(worlds.entry(key).or_insert_with(|| Self::new(area, name)));
+        });
+    }
+
+    /// Plays in a world whose connection is established, with segments that change nothing but its record.
+    pub fn established(area: &str, name: &str, play: impl FnOnce(&mut Self, &Flow)) {
+        Self::untouched(area, name, |world| {
+            let view = world.flow.take().unwrap_or_else(|| world.establish());
+            play(world, &view.record);
+            world.host.put_back(&view);
+            world.flow = Some(view);
+        });
+    }
+
     /// Before the first packet of a case.
-    pub fn new(area: &str, name: &str) -> Self {
+    fn new(area: &str, name: &str) -> Self {
         let (tables, steps) = case(area, name);
         let client = steps.first().expect("a packet").clone();
         let backend = steps.iter().find(|step| step.ifindex != client.ifindex).cloned();
         let mut host = Host::default();
         host.install(tables).expect("installed");
-        Self { host, client, backend, steps }
+        Self { host, client, backend, steps, flow: None }
     }
 
-    /// Plays the case until its connection is established; its record.
-    pub fn establish(&mut self) -> Flow {
+    /// Plays the case until its connection is established.
+    fn establish(&mut self) -> FlowView {
         for step in self.steps {
             self.host.run(&step.frame, step.ifindex).expect("run");
             let flows = self.host.flows().expect("flows");
             let established = |flow: &Flow| FlowWord(flow.word).state() == FlowState::Established;
-            if let Some(view) = flows.iter().find(|view| established(&view.record)) {
-                return view.record;
+            if let Some(view) = flows.into_iter().find(|view| established(&view.record)) {
+                return view;
             }
         }
         panic!("no connection is established");

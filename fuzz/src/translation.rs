@@ -18,11 +18,15 @@ const CASES: [&str; 8] = [
 
 /// The first byte says which connection; then segments, each with a byte for the length of its options and one for its data's.
 pub fn translation(data: &[u8]) {
-    let Some((choice, mut data)) = data.split_first() else { return };
+    let Some((choice, data)) = data.split_first() else { return };
     let v4 = choice & 8 == 0;
     let family = if v4 { "v4" } else { "v6" };
-    let mut world = World::new("splice", &format!("{}-{family}", CASES[usize::from(choice & 7)]));
-    let flow = world.establish();
+    let name = format!("{}-{family}", CASES[usize::from(choice & 7)]);
+    World::established("splice", &name, |world, flow| segments(world, flow, v4, data));
+}
+
+/// Sends them through a connection.
+fn segments(world: &mut World, flow: &Flow, v4: bool, mut data: &[u8]) {
     for _ in 0..8 {
         let Some(([kind, head @ ..], rest)) = data.split_first_chunk::<13>() else { return };
         let number = |at: usize| u32::from_be_bytes(head[at..at + 4].try_into().expect("four bytes"));
@@ -42,7 +46,7 @@ pub fn translation(data: &[u8]) {
         assert!(problems.is_empty(), "{problems:?}: {}", dissect(&went));
         let l4 = if v4 { 34 } else { 54 };
         let expected =
-            if from_client { to_backend(&flow, &segment[l4..]) } else { to_client(&flow, &segment[l4..]) };
+            if from_client { to_backend(flow, &segment[l4..]) } else { to_client(flow, &segment[l4..]) };
         // Checksums were looked at.
         let without_sum = |tcp: &[u8]| [&tcp[..16], &tcp[18..]].concat();
         assert_eq!(

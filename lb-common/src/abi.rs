@@ -16,6 +16,7 @@ mod hop;
 mod maintenance;
 mod outcome;
 mod quic;
+mod rebind;
 mod secret;
 mod service;
 mod settings;
@@ -46,6 +47,7 @@ pub use maintenance::{
 };
 pub use outcome::Outcome;
 pub use quic::{AES_ROUND_KEYS, QUIC_ENTRIES, QUIC_ROTATIONS, QuicConfig};
+pub use rebind::{REBIND_MAX, RebindReport, RebindRequest, RebindWhom};
 pub use secret::{EPOCH_SHIFT, SYN_KEYS, Secrets, SegmentKey};
 pub use service::{Mode, SERVICES_AT_HAND, Service, ServiceAtHand, ServiceFlags, ServiceKey};
 pub use settings::{Settings, SettingsFlags};
@@ -218,6 +220,8 @@ pub mod program {
     pub const SWEEP: &str = "sweep";
     /// Run by `lbd` through `BPF_PROG_TEST_RUN`: applies binding records by generation.
     pub const APPLY: &str = "apply";
+    /// Run by `lbd` through `BPF_PROG_TEST_RUN`: moves sessions from backends that failed or are drained.
+    pub const REBIND: &str = "rebind";
 }
 
 /// Places in [`map::HANDS`].

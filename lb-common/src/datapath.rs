@@ -39,11 +39,13 @@ mod mss;
 mod nat;
 mod parse;
 mod quic;
+mod rebind;
 mod scratch;
 mod splice;
 
 pub use env::{Env, Insert, Verdict};
 pub use maintenance::{apply, sweep};
+pub use rebind::rebind;
 pub use scratch::Scratch;
 pub use splice::filled;
 

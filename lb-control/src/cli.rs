@@ -4,6 +4,8 @@ pub mod args;
 mod ask;
 mod cluster;
 mod config;
+mod drain;
+mod follow;
 mod frame;
 mod present;
 mod screen;
@@ -95,8 +97,10 @@ pub async fn run(args: Lbctl, look: Look, out: &mut dyn Write) -> Result<(), Cli
     let client = Client::new(&args.socket);
     match args.command {
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Lbctl::command(), "lbctl", out);
-            Ok(())
+            // Not to `out` at once: the generator panics where writing fails.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Lbctl::command(), "lbctl", &mut script);
+            Ok(out.write_all(&script)?)
         }
         Command::Config(command) => config::run(command, &client, args.output, look, out).await,
         Command::Cluster(command) => cluster::run(command, &client, args.output, look, out).await,
@@ -115,9 +119,40 @@ fn answer<T: serde::Serialize>(
     match form {
         Output::Table => out.write_all(table(value).as_bytes())?,
         Output::Json => {
-            serde_json::to_writer_pretty(&mut *out, value)?;
-            out.write_all(b"\n")?;
+            let mut text = serde_json::to_string_pretty(value)?;
+            text.push('\n');
+            out.write_all(text.as_bytes())?;
         }
     }
     Ok(out.flush()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    /// A reader that has gone.
+    struct Closed;
+
+    impl Write for Closed {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_has_had_enough_is_no_failure() {
+        let is_known = |result: Result<(), CliError>| matches!(result, Err(CliError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe);
+        for line in [&["lbctl", "completions", "bash"][..], &["lbctl", "config", "schema"]] {
+            let args = Lbctl::parse_from(line);
+            assert!(is_known(run(args, Look::PLAIN, &mut Closed).await), "{line:?}");
+        }
+        for form in [Output::Table, Output::Json] {
+            assert!(is_known(answer(&mut Closed, form, &[1, 2], |_| "1 2".to_owned())), "{form:?}");
+        }
+    }
 }

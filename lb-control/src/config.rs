@@ -16,8 +16,8 @@ mod secret;
 mod value;
 
 pub use command::{Report, check_file, diff_files, diff_running};
-pub(crate) use difference::affinity_words;
 pub use difference::{Change, Difference, Effect, difference};
+pub(crate) use difference::{affinity_words, health_words};
 pub use problem::{ConfigErrors, Position, Problem, Related, Severity};
 pub use secret::{Purpose, QuicKeyFile, SecretError, SecretSource, Secrets, SharedSecrets};
 

@@ -5,6 +5,7 @@
 
 pub mod args;
 mod configuration;
+mod health;
 mod member;
 mod notify;
 mod privilege;

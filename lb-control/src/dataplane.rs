@@ -15,8 +15,8 @@ pub use sizes::{Sizes, cpus};
 
 use lb_common::abi::{
     AffinityRules, ArenaChunk, Backend, Binding, BindingEvent, BindingKey, BindingRecord, Counters, Flow,
-    FlowKey, PathRule, QuicConfig, RecordResult, Secrets, Server, Service, ServiceKey, Settings, SweepReport,
-    SweepRequest,
+    FlowKey, PathRule, QuicConfig, RebindReport, RebindRequest, RecordResult, Secrets, Server, Service,
+    ServiceKey, Settings, SweepReport, SweepRequest,
 };
 use std::os::fd::BorrowedFd;
 
@@ -129,6 +129,8 @@ pub trait DataPlane: Send {
     /// How full the tables are.
     fn usage(&mut self) -> Result<Usage>;
 
+    /// Moves sessions of a pool in a stretch of the table of bindings.
+    fn rebind(&mut self, request: &RebindRequest) -> Result<RebindReport>;
     /// Reclaims what has expired in a stretch of a ring.
     fn sweep(&mut self, request: &SweepRequest) -> Result<SweepReport>;
     /// Takes binding events that wait, at most `limit`.

@@ -7,4 +7,5 @@ pub mod config;
 pub mod daemon;
 pub mod dataplane;
 pub mod net;
+pub mod probe;
 pub mod reconcile;

@@ -93,6 +93,12 @@ pub fn apply(ctx: XdpContext) -> u32 {
     run!(ctx, datapath::apply)
 }
 
+/// Run by `lbd`: moves sessions.
+#[xdp]
+pub fn rebind(ctx: XdpContext) -> u32 {
+    run!(ctx, datapath::rebind)
+}
+
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

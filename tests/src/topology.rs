@@ -6,6 +6,7 @@
 
 pub mod balancer;
 pub mod config;
+pub mod crossing;
 pub mod load;
 pub mod namespace;
 pub mod process;
@@ -15,6 +16,7 @@ pub mod testbed;
 
 pub use balancer::Balancer;
 pub use config::{BackendConfig, NodeConfig, ServiceConfig};
+pub use crossing::Crossing;
 pub use load::{Load, LoadPlan, LoadReport};
 pub use namespace::Namespace;
 pub use process::Process;

@@ -63,3 +63,11 @@ fn namespace_unit_grants_no_more() -> Result<()> {
     }
     Ok(())
 }
+
+/// `ProtectKernelTunables=` makes the BPF file system read-only, and `ReadWritePaths=` does not help against it.
+#[test]
+fn unit_leaves_the_pins_writable() {
+    let has = |line: &str| UNIT.lines().any(|found| found == line);
+    assert!(has("ReadWritePaths=/sys/fs/bpf") && has("ReadOnlyPaths=/proc/sys /sys"));
+    assert!(!UNIT.lines().any(|line| line.starts_with("ProtectKernelTunables=")));
+}

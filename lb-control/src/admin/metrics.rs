@@ -4,7 +4,7 @@
 
 mod cluster;
 
-use super::row::{ClusterRow, StatusRow};
+use super::row::{ClusterRow, HealthRow, HealthState, StatusRow};
 use crate::reconcile::{HopState, OutcomeRow, View};
 use lb_common::abi::{Counters, Status};
 use prometheus_client::collector::Collector;
@@ -54,6 +54,15 @@ const COUNTED: [Counted; 6] = [
     ("connections", "Connections opened", |c| c.connections),
 ];
 
+/// What health checks can find.
+const HEALTH_STATES: [(&str, HealthState); 5] = [
+    ("new", HealthState::New),
+    ("healthy", HealthState::Healthy),
+    ("failing", HealthState::Failing),
+    ("down", HealthState::Down),
+    ("rising", HealthState::Rising),
+];
+
 impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let e = &mut encoder;
@@ -97,6 +106,20 @@ impl Snapshot {
             states.map(|(name, status)| ([service, backend, ("state", name)], i64::from(b.status == status)))
         });
         gauges(e, "backend_state", "Whether a backend is in that state", rows)?;
+        let checked = || each().filter_map(|(labels, b)| Some((labels, HealthRow::from(b.health.as_ref()?))));
+        let rows = checked().flat_map(|([service, backend], health)| {
+            HEALTH_STATES
+                .map(|(name, state)| ([service, backend, ("state", name)], i64::from(health.state == state)))
+        });
+        gauges(e, "backend_health", "Whether health checks find a backend in that state", rows)?;
+        let since = |health: &HealthRow| health.since_unix_seconds.map(signed);
+        let rows = checked().filter_map(|(labels, health)| Some((labels, since(&health)?)));
+        gauges(
+            e,
+            "backend_health_since_seconds",
+            "Since when a backend is healthy or not, in Unix time",
+            rows,
+        )?;
         let rows = each().map(|(labels, b)| (labels, i64::from(b.spec.weight)));
         gauges(e, "backend_weight", "Share of new sessions", rows)?;
         let resolved = |hop: &HopState| matches!(hop, HopState::Resolved { .. });

@@ -24,6 +24,8 @@ use utoipa::OpenApi;
         route::pool::services,
         route::pool::backends,
         route::pool::drain,
+        route::pool::disable,
+        route::pool::load,
         route::pool::undrain,
         route::pool::weight,
         route::session::list,

@@ -31,6 +31,8 @@ pub fn router(context: Context) -> Router {
         .route("/v1/backends", get(pool::backends))
         .route("/v1/backends/{service}/{backend}/drain", post(pool::drain))
         .route("/v1/backends/{service}/{backend}/undrain", post(pool::undrain))
+        .route("/v1/backends/{service}/{backend}/disable", post(pool::disable))
+        .route("/v1/backends/{service}/{backend}/load", get(pool::load))
         .route("/v1/backends/{service}/{backend}/weight", put(pool::weight))
         .route("/v1/sessions", get(session::list))
         .route("/v1/sessions/{service}/{key}", get(session::show).delete(session::delete))

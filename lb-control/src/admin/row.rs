@@ -17,7 +17,9 @@ mod status;
 mod traffic;
 
 pub(super) use backend::mac;
-pub use backend::{AdminState, BackendRow, HopRow, ServingState, WeightBody};
+pub use backend::{
+    AdminState, BackendRow, HealthRow, HealthState, HopRow, LoadRow, ServingState, WeightBody,
+};
 pub use change::{ChangeRow, DiffBody, DiffRow, ReloadRow};
 pub use cluster::{
     ClusterCounts, ClusterNodeRow, ClusterRow, ClusterState, ConnectionRow, ConvergenceBucket,

@@ -115,6 +115,7 @@ mod tests {
             source: None,
             mss: None,
             proxy_protocol: false,
+            health: None,
             paths: Vec::new(),
             backends: vec![],
         }

@@ -60,11 +60,19 @@ pub enum Command {
     Flows(FlowsArgs),
     /// Give a backend no new sessions; bound ones stay.
     #[command(after_help = "Examples:
-  lbctl drain web be2               then watch `lbctl sessions list --backend be2`
+  lbctl drain web be2 --wait        until it has no sessions and connections left
+  lbctl drain web be2 --wait --deadline 600 && ssh be2 reboot
   lbctl undrain web be2             take it back
 
 Holds over reloads and restarts until undrain.")]
-    Drain(BackendName),
+    Drain(DrainArgs),
+    /// Take a backend out at once: its sessions move to others, `undrain` brings it back.
+    #[command(after_help = "Examples:
+  lbctl maintenance web be2
+  lbctl undrain web be2             take it back
+
+Holds over reloads and restarts until undrain. Sessions that moved stay where they are.")]
+    Maintenance(BackendName),
     /// Give a drained backend new sessions again.
     #[command(after_help = "Example:\n  lbctl undrain web be2")]
     Undrain(BackendName),
@@ -110,7 +118,9 @@ daemon and let the data plane go on: `systemctl stop stickleback`.")]
     #[command(subcommand)]
     Cluster(cluster::Cluster),
     /// The latest binding events.
-    #[command(after_help = "Examples:\n  lbctl events\n  lbctl events --limit 500 --service web")]
+    #[command(
+        after_help = "Examples:\n  lbctl events\n  lbctl events --limit 500 --service web\n  lbctl events --follow"
+    )]
     Events(EventsArgs),
     /// Rates of services and backends, refreshed in place.
     #[command(after_help = "Examples:
@@ -264,6 +274,20 @@ pub struct BackendName {
     pub backend: String,
 }
 
+/// Arguments of `drain`.
+#[derive(Debug, Args)]
+pub struct DrainArgs {
+    /// The backend.
+    #[command(flatten)]
+    pub name: BackendName,
+    /// Wait until no sessions and connections are left.
+    #[arg(long, short)]
+    pub wait: bool,
+    /// Seconds after which what is left is moved to other backends, as with `maintenance`.
+    #[arg(long, value_name = "SECONDS", requires = "wait")]
+    pub deadline: Option<u64>,
+}
+
 /// Arguments of `weight`.
 #[derive(Debug, Args)]
 pub struct WeightArgs {
@@ -377,6 +401,9 @@ pub struct EventsArgs {
     /// At most this many, the latest ones.
     #[arg(long, short, default_value_t = 50, value_name = "N")]
     pub limit: usize,
+    /// Go on with those that come, until interrupted.
+    #[arg(long, short)]
+    pub follow: bool,
 }
 
 /// Arguments of `top`.

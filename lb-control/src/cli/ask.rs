@@ -2,7 +2,7 @@
 
 use super::args::{Command, Output, Sessions};
 use super::table::Look;
-use super::{CliError, answer, present};
+use super::{CliError, answer, drain, follow, present};
 use crate::admin::client::{Client, ClientError, encode, with_query};
 use crate::admin::explain::protocol_name;
 use crate::admin::row::{
@@ -48,8 +48,16 @@ pub(super) async fn run(
             let page: FlowPage = client.get(&with_query("/v1/flows", &query)).await?;
             answer(out, form, &page, |p| present::flows(p, look))
         }
-        Command::Drain(name) => {
-            let row = steer(client, Method::POST, &name.service, &name.backend, "drain").await?;
+        Command::Drain(args) => {
+            let name = &args.name;
+            let mut row = steer(client, Method::POST, &name.service, &name.backend, "drain").await?;
+            if args.wait && drain::wait(client, name, args.deadline).await? == drain::End::Late {
+                row = steer(client, Method::POST, &name.service, &name.backend, "disable").await?;
+            }
+            answer(out, form, &row, |b| present::backends(std::slice::from_ref(b), look))
+        }
+        Command::Maintenance(name) => {
+            let row = steer(client, Method::POST, &name.service, &name.backend, "disable").await?;
             answer(out, form, &row, |b| present::backends(std::slice::from_ref(b), look))
         }
         Command::Undrain(name) => {
@@ -106,6 +114,9 @@ pub(super) async fn run(
             answer(out, form, &done, |_| text.to_owned())
         }
         Command::Events(args) => {
+            if args.follow {
+                return follow::run(&args, client, form, look, out).await;
+            }
             let query = [("service", args.service), ("limit", Some(args.limit.to_string()))];
             let events: Vec<EventRow> = client.get(&with_query("/v1/events", &query)).await?;
             answer(out, form, &events, |e| present::events(e, look))

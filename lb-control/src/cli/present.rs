@@ -1,9 +1,10 @@
 //! Answers as tables.
 
 use super::table::{Align, Column, Look, Sheet, Tone, grouped, number, plain, span};
+use crate::admin::now;
 use crate::admin::row::{
-    AdminState, BackendRow, ChangeRow, ClusterState, EventRow, Explanation, FlowPage, ReloadRow, ReloadState,
-    ServiceRow, ServingState, SessionPage, SessionRow, StatusRow, Verdict,
+    AdminState, BackendRow, ChangeRow, ClusterState, EventRow, Explanation, FlowPage, HealthRow, HealthState,
+    ReloadRow, ReloadState, ServiceRow, ServingState, SessionPage, SessionRow, StatusRow, Verdict,
 };
 use Align::{Left, Right};
 use std::fmt::Write;
@@ -129,6 +130,7 @@ pub(super) fn backends(rows: &[BackendRow], look: Look) -> String {
         Column("BACKEND", Left),
         Column("ADDRESS", Left),
         Column("STATE", Left),
+        Column("HEALTH", Left),
         Column("ADMIN", Left),
         Column("WEIGHT", Right),
         Column("NEXT HOP", Left),
@@ -157,6 +159,7 @@ pub(super) fn backends(rows: &[BackendRow], look: Look) -> String {
             plain(&row.name),
             plain(endpoint(&row.address, row.port)),
             (row.state.to_string(), state),
+            health(row.health.as_ref(), now()),
             (overridden(row.admin.to_string(), row.configured_admin.is_some()), admin),
             plain(overridden(row.weight.to_string(), row.configured_weight.is_some())),
             hop,
@@ -171,6 +174,24 @@ pub(super) fn backends(rows: &[BackendRow], look: Look) -> String {
         text.push_str("* set by lbctl; the configuration file says otherwise\n");
     }
     text
+}
+
+/// "down 2m 5s: refused the connection".
+fn health(health: Option<&HealthRow>, now: u64) -> (String, Tone) {
+    let Some(health) = health else { return plain("not checked") };
+    let tone = match health.state {
+        HealthState::Healthy => Tone::Good,
+        HealthState::New | HealthState::Failing | HealthState::Rising => Tone::Warning,
+        HealthState::Down => Tone::Bad,
+    };
+    let mut text = health.state.to_string();
+    if let Some(since) = health.since_unix_seconds {
+        let _ = write!(text, " {}", span(now.saturating_sub(since)));
+    }
+    if let Some(reason) = &health.reason {
+        let _ = write!(text, ": {reason}");
+    }
+    (text, tone)
 }
 
 /// `lbctl sessions list`.
@@ -248,6 +269,16 @@ pub(super) fn flows(page: &FlowPage, look: Look) -> String {
 
 /// `lbctl events`.
 pub(super) fn events(rows: &[EventRow], look: Look) -> String {
+    event_sheet(rows, look).render("No binding events since the daemon started.")
+}
+
+/// Events without the titles of their columns.
+pub(super) fn more_events(rows: &[EventRow], look: Look) -> String {
+    let text = event_sheet(rows, look).render("");
+    text.split_once('\n').map_or_else(String::new, |(_, rest)| rest.to_owned())
+}
+
+fn event_sheet(rows: &[EventRow], look: Look) -> Sheet {
     let columns = [
         Column("NO", Right),
         Column("TIME (UTC)", Left),
@@ -272,7 +303,7 @@ pub(super) fn events(rows: &[EventRow], look: Look) -> String {
             number(u64::from(row.generation)),
         ]);
     }
-    sheet.render("No binding events since the daemon started.")
+    sheet
 }
 
 /// `lbctl explain`.

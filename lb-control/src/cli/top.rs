@@ -51,8 +51,8 @@ async fn watch(
         let rates = Rates::between(&before, &now);
         match form {
             Output::Json => {
-                serde_json::to_writer(&mut *out, &rates)?;
-                out.write_all(b"\n")?;
+                let text = serde_json::to_string(&rates)?;
+                writeln!(out, "{text}")?;
                 out.flush()?;
             }
             Output::Table => screen.frame(out, &show(&now, &rates, look))?,

@@ -22,7 +22,7 @@ use super::replica::{Ended, Replica, Update};
 use crate::reconcile::{ChangeError, Gone, Handle};
 use std::time::Duration;
 use task::Task;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 /// Changes by administrators that wait.
@@ -32,6 +32,7 @@ const ORDERS: usize = 16;
 #[derive(Clone, Debug)]
 pub struct Bindings {
     orders: mpsc::Sender<Order>,
+    complete: watch::Receiver<bool>,
 }
 
 /// A change of a session by an administrator.
@@ -60,9 +61,10 @@ pub fn start(
     tasks: &mut JoinSet<()>,
 ) -> Bindings {
     let (orders, ordered) = mpsc::channel(ORDERS);
+    let (told, complete) = watch::channel(false);
     let (reconciler, teller, ready) = (reconciler.clone(), replica.teller(), replica.ready());
     tasks.spawn(async move {
-        let end = match Task::new(&reconciler, teller).await {
+        let end = match Task::new(&reconciler, teller, told).await {
             Ok(task) => task.run(updates, ordered, ready).await,
             Err(Gone) => End::Reconciler,
         };
@@ -71,10 +73,15 @@ pub fn start(
             End::Replica => tracing::warn!("bindings are not replicated any more; packets go on"),
         }
     });
-    Bindings { orders }
+    Bindings { orders, complete }
 }
 
 impl Bindings {
+    /// Whether the data plane has what the cluster had when the replica became ready; once true, it stays so.
+    pub fn complete(&self) -> watch::Receiver<bool> {
+        self.complete.clone()
+    }
+
     /// Deletes a session on all nodes; no machine that fails after this returned brings it back.
     pub async fn delete(&self, service: &str, session: u64) -> Result<(), ChangeError> {
         self.order(service, session, What::Delete).await

@@ -75,6 +75,8 @@ pub struct Founded {
 pub struct Status {
     /// Its entry in the member list, as far as there is one.
     pub member: Option<Member>,
+    /// Whether its data plane has the bindings.
+    pub is_ready: bool,
     /// Whether it was removed.
     pub is_removed: bool,
     /// Where it listens.
@@ -120,7 +122,7 @@ impl Membership {
         Ok(membership)
     }
 
-    /// Whether the node may take traffic.
+    /// Whether the node may take traffic: a member when its data plane has the bindings.
     pub fn ready(&self) -> watch::Receiver<bool> {
         self.0.ready.subscribe()
     }
@@ -212,6 +214,7 @@ impl Membership {
         let roster = rosters.borrow();
         Ok(Some(Status {
             member: roster.roster().member(standing.id).cloned(),
+            is_ready: *self.0.ready.borrow(),
             is_removed: replica.is_shut_out(),
             listen: self.0.settings.listen,
             is_authority: replica.is_authority(),
@@ -265,7 +268,7 @@ impl Inner {
         self.ready.send_replace(false);
         let mut tasks = JoinSet::new();
         let bindings = bindings::start(&self.reconciler, &replica, updates, &mut tasks);
-        tasks.spawn(follow(replica.ready(), self.ready.clone(), |ready| *ready));
+        tasks.spawn(follow(bindings.complete(), self.ready.clone(), |ready| *ready));
         let secrets = |keyring: &Option<Arc<SignedKeyring>>| {
             keyring.as_ref().map(|keyring| Arc::new(keyring.content().secrets()))
         };

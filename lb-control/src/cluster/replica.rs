@@ -44,6 +44,8 @@ pub enum Update {
     Heard(u64),
     /// The batch with this number will not be lost, nor those before it.
     Durable(u64),
+    /// All that the cluster had when this node became ready was said before this; comes once.
+    Complete,
 }
 
 /// Why a replica was not started.

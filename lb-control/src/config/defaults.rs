@@ -1,6 +1,8 @@
 //! What holds when a key is not given.
 
+use core::num::NonZero;
 use core::time::Duration;
+use lb_core::health::Policy;
 use lb_core::pool::Timeouts;
 
 pub(super) use lb_common::abi::{
@@ -35,6 +37,33 @@ pub(super) const BINDING_RATE: u32 = 100_000;
 pub(super) const HEAD_LIMIT: u16 = 4_096;
 /// Share of a backend.
 pub(super) const WEIGHT: u32 = 1;
+
+/// Health checks: a backend that dies is out within 0.9 s, by two failures in a row.
+pub(super) const HEALTH: Policy = Policy {
+    interval: Duration::from_millis(400),
+    fast: Duration::from_millis(50),
+    slow: Duration::from_secs(2),
+    timeout: Duration::from_millis(200),
+    rise: NonZero::new(2).expect("not zero"),
+    fall: NonZero::new(2).expect("not zero"),
+    jitter: 10,
+};
+/// The same by a program, whose start alone costs milliseconds.
+pub(super) const HEALTH_COMMAND: Policy = Policy {
+    interval: Duration::from_secs(5),
+    fast: Duration::from_secs(1),
+    slow: Duration::from_secs(10),
+    timeout: Duration::from_secs(2),
+    ..HEALTH
+};
+/// Percentage of healthy backends below which all are used: when none is.
+pub(super) const MINIMUM_HEALTHY: u8 = 1;
+/// Percentage of backends that connections alone may take out.
+pub(super) const MAX_EJECTED: u8 = 50;
+/// How long a session is without traffic before it may go back.
+pub(super) const FAILBACK_IDLE: Duration = Duration::from_secs(5 * 60);
+/// Codes of answers that pass.
+pub(super) const HEALTH_STATUS: &str = "200-399";
 
 /// Lifetimes of flows: established TCP lasts beyond two hours (RFC 5382, REQ-5), UDP five minutes (RFC 4787, REQ-5).
 pub(super) const TIMEOUTS: Timeouts = Timeouts {

@@ -1,5 +1,9 @@
 //! What changes between two desired states, in words and for programs.
 
+mod health;
+
+pub(crate) use health::health_words;
+
 use super::value::spell;
 use super::{ClusterSpec, DaemonSpec};
 use core::fmt;
@@ -211,6 +215,12 @@ fn compare_service(old: &ServiceSpec, new: &ServiceSpec, differences: &mut Vec<D
     changes.add("source-nat", option(old.source), option(new.source), Effect::Live);
     changes.add("mss", option(old.mss), option(new.mss), Effect::Live);
     changes.add("proxy-protocol", old.proxy_protocol, new.proxy_protocol, Effect::Live);
+    changes.add(
+        "health",
+        health_words(old.health.as_deref()),
+        health_words(new.health.as_deref()),
+        Effect::Live,
+    );
     changes.add("path", paths(&old.paths), paths(&new.paths), Effect::RebindsSessions);
     let service = &new.name;
     differences.extend(

@@ -3,8 +3,9 @@
 use super::defaults;
 use super::field::Field;
 use super::value::{
-    AbsolutePath, Address, AddressV4, AddressV6, AffinityChoice, Endpoint, Group, Interface, Lifetime,
-    Listen, Name, Number, PathPrefix, PortChoice, RouteText, Secret, ServerIdText, VlanChoice, spell,
+    AbsolutePath, Address, AddressV4, AddressV6, AffinityChoice, Endpoint, Group, HealthChoice, Interface,
+    Lifetime, Listen, Name, Number, PathPrefix, PortChoice, RouteText, Secret, ServerIdText, VlanChoice,
+    spell,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -221,6 +222,8 @@ pub(super) struct Service {
     /// What makes a session.
     #[schemars(extend("default" = "source-ip"))]
     pub(super) affinity: Field<AffinityChoice>,
+    /// How backends are checked; TCP services: by a connection to their port, others: not at all, when absent.
+    pub(super) health: Field<HealthChoice>,
     /// Lifetime of a binding without traffic.
     #[schemars(extend("default" = spell(defaults::LIFETIME)))]
     pub(super) lifetime: Field<Lifetime>,

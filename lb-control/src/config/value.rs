@@ -2,6 +2,7 @@
 
 mod affinity;
 mod choice;
+mod health;
 mod lifetime;
 mod octets;
 
@@ -9,6 +10,10 @@ pub(super) use affinity::{
     AffinityChoice, AffinityKind, AffinityTable, FallbackWord, MismatchWord, ReadingWord,
 };
 pub(super) use choice::{PortChoice, VlanChoice};
+pub(super) use health::{
+    Argument, FailbackWord, HealthChoice, HealthKind, HealthTable, HostText, MethodWord, Payload,
+    RequestPath, StatusRanges,
+};
 pub(super) use lifetime::{Lifetime, spell};
 pub(super) use octets::{CookieName, Delimiter, Mask, PathPrefix, RouteText, ServerIdText};
 
@@ -280,6 +285,7 @@ text!(
     Secret
 );
 text!(CookieName, Delimiter, Mask, PathPrefix, RouteText, ServerIdText);
+text!(Argument, HostText, Payload, RequestPath, StatusRanges);
 
 /// 16 bytes in hexadecimal; its debug form does not show them.
 #[derive(Clone, Copy, PartialEq, Eq)]

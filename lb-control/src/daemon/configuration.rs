@@ -1,6 +1,7 @@
 //! From the file to what runs: loading, and loading again.
 
 use super::args::Mode;
+use super::health::Checks;
 use super::notify;
 use crate::admin::error::{ApiError, ErrorBody, chain};
 use crate::admin::row::{ReloadRow, ReloadState};
@@ -173,6 +174,7 @@ impl Source {
         if loaded.daemon != *started_with {
             warn!("changes of [admin], [cluster], node name and state-dir hold after a restart of lbd");
         }
+        Checks::examine(&loaded.desired)?;
         self.prepare(&loaded.desired).await?;
         let before = reconciler.desired().await.map_err(|gone| ApiError::from(gone).body)?;
         let changes =

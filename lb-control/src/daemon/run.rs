@@ -2,6 +2,7 @@
 
 use super::args::Lbd;
 use super::configuration::{Applied, Loaded, Source, note_loaded};
+use super::health::Checks;
 use super::servers::Servers;
 use super::supervisor::{Signals, Supervisor};
 use super::vips::Vips;
@@ -53,6 +54,7 @@ pub(super) async fn run(args: Lbd) -> anyhow::Result<()> {
             Some(bound.with_context(|| format!("metrics address {address}: cannot be listened on; {hint}"))?)
         }
     };
+    Checks::examine(&desired).map_err(described)?;
     source.prepare(&desired).await.map_err(described)?;
     Source::hint(&desired);
 
@@ -88,6 +90,8 @@ pub(super) async fn run(args: Lbd) -> anyhow::Result<()> {
         .await
         .map_err(|error| anyhow!("{}: cannot be applied: {}", args.config.display(), chain(&error)))?;
     source.applied.set(read);
+    let checks = Checks::start(&reconciler, &mut tasks)?;
+    checks.watch().await?;
     let cluster = member::open(&daemon, &reconciler).await?;
     let vips = match &daemon.cluster.announce {
         None => None,
@@ -102,8 +106,15 @@ pub(super) async fn run(args: Lbd) -> anyhow::Result<()> {
     let servers = Servers::start(context, listener, metrics);
     info!(socket = %daemon.admin_socket.display(), "listening");
 
-    let supervisor =
-        Supervisor { source, daemon: configured, facts, reconciler, cluster, vips: Mutex::new(vips) };
+    let supervisor = Supervisor {
+        source,
+        daemon: configured,
+        facts,
+        reconciler,
+        cluster,
+        vips: Mutex::new(vips),
+        checks: Some(checks),
+    };
     let end = supervisor.supervise(&mut signals, &mut ordered).await?;
     notify::stopping();
     let outcome = supervisor.finish(end, args.detach_on_exit, &args.pin_root).await;

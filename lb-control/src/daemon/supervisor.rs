@@ -1,6 +1,7 @@
 //! The main loop: signals, orders, and what changes by itself.
 
 use super::configuration::Source;
+use super::health::Checks;
 use super::notify;
 use super::vips::Vips;
 use crate::admin::error::{ApiError, ErrorBody, chain};
@@ -50,6 +51,8 @@ pub(super) struct Supervisor {
     pub(super) reconciler: Handle,
     pub(super) cluster: Membership,
     pub(super) vips: Mutex<Option<Vips>>,
+    /// `None` = nobody is probed.
+    pub(super) checks: Option<Checks>,
 }
 
 impl Supervisor {
@@ -91,7 +94,11 @@ impl Supervisor {
 
     async fn reload(&self) -> Result<admin::row::ReloadRow, ErrorBody> {
         let is_ready = *self.cluster.ready().borrow();
-        self.source.reload(&self.reconciler, &self.daemon, &self.facts, is_ready).await
+        let done = self.source.reload(&self.reconciler, &self.daemon, &self.facts, is_ready).await?;
+        if let Some(checks) = &self.checks {
+            checks.watch().await.map_err(|gone| ApiError::from(gone).body)?;
+        }
+        Ok(done)
     }
 
     async fn renew_secrets(&self) {

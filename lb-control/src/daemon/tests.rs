@@ -127,7 +127,8 @@ impl Rig {
         let socket = dir.path().join("lbd.sock");
         let listener = Listener::bind(&socket, None).unwrap();
         let vips = Mutex::new(None);
-        let supervisor = Supervisor { source, daemon, facts, reconciler: reconciler.clone(), cluster, vips };
+        let supervisor =
+            Supervisor { source, daemon, facts, reconciler: reconciler.clone(), cluster, vips, checks: None };
         tokio::spawn(async move {
             let mut signals = Signals::listen().unwrap();
             supervisor.supervise(&mut signals, &mut ordered).await

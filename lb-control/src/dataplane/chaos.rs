@@ -10,8 +10,8 @@ use super::{
 };
 use lb_common::abi::{
     AffinityRules, ArenaChunk, Backend, Binding, BindingEvent, BindingKey, BindingRecord, Flow, FlowKey,
-    PathRule, QuicConfig, RecordResult, Secrets, Server, Service, ServiceKey, Settings, SweepReport,
-    SweepRequest,
+    PathRule, QuicConfig, RebindReport, RebindRequest, RecordResult, Secrets, Server, Service, ServiceKey,
+    Settings, SweepReport, SweepRequest,
 };
 use std::os::fd::BorrowedFd;
 
@@ -259,6 +259,10 @@ impl<D: DataPlane> DataPlane for Chaos<D> {
 
     fn usage(&mut self) -> Result<Usage> {
         self.call(Operation::Read, DataPlane::usage)
+    }
+
+    fn rebind(&mut self, request: &RebindRequest) -> Result<RebindReport> {
+        self.call(Operation::Rebind, |inner| inner.rebind(request))
     }
 
     fn sweep(&mut self, request: &SweepRequest) -> Result<SweepReport> {

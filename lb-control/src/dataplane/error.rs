@@ -242,6 +242,8 @@ operations! {
     ClearCounters = "clear counters";
     /// Sweeping.
     Sweep = "sweep";
+    /// Moving sessions.
+    Rebind = "rebind";
     /// Taking events.
     Events = "take events";
     /// Making a pinned file.

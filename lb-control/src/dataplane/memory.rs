@@ -9,9 +9,11 @@ use super::{
 use lb_common::abi::{
     AffinityRules, ArenaChunk, Backend, Binding, BindingEvent, BindingKey, BindingOp, BindingRecord,
     BindingWord, Counters, Flow, FlowKey, MAX_BACKENDS, MAX_SERVICES, Outcome, PATH_ENTRIES, PathRule,
-    QUIC_ENTRIES, QuicConfig, RecordResult, SCHEMA_VERSION, SERVER_ENTRIES, STATUS_PER_WORD, Secrets, Server,
-    Service, ServiceKey, Settings, SettingsFlags, SweepReport, SweepRequest, SweepTarget, map,
+    QUIC_ENTRIES, QuicConfig, RebindReport, RebindRequest, RebindWhom, RecordResult, SCHEMA_VERSION,
+    SERVER_ENTRIES, STATUS_PER_WORD, Secrets, Server, Service, ServiceKey, Settings, SettingsFlags, Status,
+    SweepReport, SweepRequest, SweepTarget, map,
 };
+use lb_common::select;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     io,
@@ -425,6 +427,45 @@ impl DataPlane for Memory {
         Ok(Usage { bindings: self.bindings.len() as u64, holds: 0 })
     }
 
+    fn rebind(&mut self, request: &RebindRequest) -> Result<RebindReport> {
+        let (now, statuses) = (monotonic_ns(), &self.statuses);
+        let status = |slot: u16| statuses.get(Status::word(slot) as usize).copied().unwrap_or_default();
+        let (accepts, serves) =
+            (|slot| Status::accepts(status(slot), slot), |slot| Status::serves(status(slot), slot));
+        let pool = Pool { arena: &self.arena, request };
+        let mut report = RebindReport { looked_at: request.count, ..RebindReport::default() };
+        // The whole table is one slot.
+        let all = self.bindings.iter_mut().filter(|_| request.start == 0);
+        for (&(service, session), binding) in all {
+            let word = BindingWord(binding.word);
+            let is_stranded = !serves(word.backend());
+            let is_wanted = match request.whom {
+                whom if whom == RebindWhom::Stranded as u32 => is_stranded,
+                whom if whom == RebindWhom::Drained as u32 => is_stranded || !accepts(word.backend()),
+                _ => is_stranded || (word.generation() != 0 && binding.expires <= now + request.idle),
+            };
+            if service != request.service
+                || binding.expires <= now
+                || !is_wanted
+                || report.moved >= request.limit
+            {
+                continue;
+            }
+            let heir =
+                select::choose(&pool, session, accepts).or_else(|| select::choose(&pool, session, serves));
+            match heir.filter(|&heir| heir != word.backend()) {
+                Some(heir) => {
+                    let generation = self.backends.get(&heir).map_or(0, |backend| backend.generation);
+                    let moved = BindingWord::new(heir, generation, word.generation().wrapping_add(1));
+                    binding.word = moved.with(BindingWord::UNSYNCED).0;
+                    report.moved += 1;
+                }
+                None => report.left += u32::from(is_stranded),
+            }
+        }
+        Ok(report)
+    }
+
     fn sweep(&mut self, request: &SweepRequest) -> Result<SweepReport> {
         let now = monotonic_ns();
         let before = self.bindings.len();
@@ -442,5 +483,33 @@ impl DataPlane for Memory {
 
     fn event_fd(&self) -> Option<BorrowedFd<'_>> {
         None
+    }
+}
+
+/// The table and members of the pool that a request names.
+struct Pool<'a> {
+    arena: &'a [ArenaChunk],
+    request: &'a RebindRequest,
+}
+
+impl Pool<'_> {
+    fn slot(&self, place: u32) -> Option<u16> {
+        let chunk = self.arena.get(place as usize / lb_common::abi::ARENA_CHUNK)?;
+        Some(chunk.0[place as usize % lb_common::abi::ARENA_CHUNK])
+    }
+}
+
+impl select::Table for Pool<'_> {
+    fn owner(&self, slot: u32) -> Option<u16> {
+        self.slot(self.request.table + slot)
+    }
+    fn member(&self, place: u32) -> Option<u16> {
+        self.slot(self.request.members + place)
+    }
+    fn mask(&self) -> u32 {
+        self.request.table_mask
+    }
+    fn member_count(&self) -> u32 {
+        self.request.member_count
     }
 }

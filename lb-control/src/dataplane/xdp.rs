@@ -32,8 +32,8 @@ use interface::Interface;
 use lb_common::abi::{
     AffinityRules, ArenaChunk, BINDING_PROBES, BINDING_SLOTS, Backend, Binding, BindingBucket, BindingEvent,
     BindingKey, BindingPath, BindingRecord, BindingSlot, Counters, Flow, FlowKey, FlowRef, FlowState,
-    FlowWord, Outcome, PathRule, QuicConfig, RecordResult, Secrets, Server, Service, ServiceKey, Settings,
-    SettingsFlags, SweepReport, SweepRequest, hand, map,
+    FlowWord, Outcome, PathRule, QuicConfig, RebindReport, RebindRequest, RecordResult, Secrets, Server,
+    Service, ServiceKey, Settings, SettingsFlags, SweepReport, SweepRequest, hand, map,
 };
 use object::Generation;
 use pins::Pins;
@@ -457,6 +457,10 @@ impl DataPlane for Xdp {
             Ok(if (value as i64) < 0 { 0 } else { value })
         };
         Ok(Usage { bindings: hand(hand::BINDINGS_LIVE)?, holds: hand(hand::HOLDS_LIVE)? })
+    }
+
+    fn rebind(&mut self, request: &RebindRequest) -> Result<RebindReport> {
+        self.running.rebind(request)
     }
 
     fn sweep(&mut self, request: &SweepRequest) -> Result<SweepReport> {

@@ -4,6 +4,7 @@ use super::{
     ApplyError, ChangeError, Gone, Handle, Overrides,
     handle::Request,
     node::Node,
+    rebind::{FAILBACK_EVERY, Rebinder},
     replication::{Feed, Report},
     sweep::{STRETCH_EVERY, Sweeper},
 };
@@ -12,6 +13,7 @@ use lb_common::abi::{BindingEvent, BindingOp, BindingRecord, Outcome};
 use lb_core::pool::Desired;
 use std::{
     collections::BTreeSet,
+    future::ready,
     io,
     net::IpAddr,
     os::fd::OwnedFd,
@@ -85,6 +87,7 @@ pub fn spawn(
     let handle = Handle::new(requests, events.clone(), addresses_seen);
     let actor = Actor {
         sweeper: Sweeper::new(node.plane.capabilities()),
+        rebinder: Rebinder::default(),
         node,
         overrides,
         events,
@@ -107,6 +110,7 @@ pub fn spawn(
 struct Actor {
     node: Node,
     sweeper: Sweeper,
+    rebinder: Rebinder,
     overrides: Option<PathBuf>,
     events: broadcast::Sender<BindingEvent>,
     addresses: watch::Sender<BTreeSet<IpAddr>>,
@@ -135,6 +139,14 @@ struct Behind {
     cost: Duration,
 }
 
+impl Behind {
+    /// Something new is known; more of it may come at once.
+    fn fall_behind(&mut self) {
+        let pause = (self.cost * WORLD_SHARE).clamp(WORLD_PAUSE.0, WORLD_PAUSE.1);
+        self.due.get_or_insert_with(|| Instant::now() + pause);
+    }
+}
+
 /// What to say when bindings find no room.
 #[derive(Default)]
 struct FullTable {
@@ -148,11 +160,13 @@ impl Actor {
         let mut stretch = interval(STRETCH_EVERY);
         let mut audit = interval(AUDIT_EVERY);
         let mut poll = interval(POLL_EVERY);
-        for timer in [&mut stretch, &mut audit, &mut poll] {
+        let mut failback = interval(FAILBACK_EVERY);
+        for timer in [&mut stretch, &mut audit, &mut poll, &mut failback] {
             timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         }
         loop {
             self.schedule_repair();
+            self.rebinder.look(&self.node);
             let repair_at = self.repair.map_or_else(Instant::now, |repair| repair.at);
             let credits = self.feed.as_ref().filter(|feed| feed.is_behind).map(Feed::credits);
             let world_at = self.world.due.unwrap_or_else(Instant::now);
@@ -168,17 +182,19 @@ impl Actor {
                 _ = poll.tick(), if readable.is_none() => self.take_events(),
                 _ = stretch.tick() => self.sweep(),
                 _ = audit.tick() => self.audit(),
+                _ = failback.tick() => self.rebinder.look_for_idle(&self.node),
+                () = ready(()), if self.rebinder.is_busy() => self.rebinder.step(&mut self.node),
                 () = sleep_until(world_at), if self.world.due.is_some() => self.follow_world(),
                 () = sleep_until(repair_at), if self.repair.is_some() => self.try_repair(),
             }
         }
     }
 
-    /// Handles a request and the hop changes that wait behind it; `false` = the data plane was left.
+    /// Handles a request and the news of the world that wait behind it; `false` = the data plane was left.
     fn handle_all(&mut self, first: Request, inbox: &mut mpsc::Receiver<Request>) -> bool {
         let mut next = Some(first);
         while let Some(request) = next {
-            let is_hop = matches!(request, Request::Hop(_));
+            let is_hop = matches!(request, Request::Hop(_) | Request::Health(_));
             if !self.handle(request) {
                 return false;
             }
@@ -218,13 +234,13 @@ impl Actor {
                 };
                 drop(reply.send(result));
             }
-            Request::Health { service, backend, healthy, reply } => {
-                drop(reply.send(self.health(service, backend, healthy)));
+            Request::Health(changes) => {
+                changes.into_iter().for_each(|change| self.node.world.health.note(change));
+                self.world.fall_behind();
             }
             Request::Hop(change) => {
                 self.node.hop(change);
-                let pause = (self.world.cost * WORLD_SHARE).clamp(WORLD_PAUSE.0, WORLD_PAUSE.1);
-                self.world.due.get_or_insert_with(|| Instant::now() + pause);
+                self.world.fall_behind();
             }
             Request::View(reply) => drop(reply.send(self.node.view())),
             Request::Desired(reply) => {
@@ -309,16 +325,6 @@ impl Actor {
         let Some(path) = &self.overrides else { return Ok(()) };
         let saved = self.node.overrides.save(path);
         saved.map_err(|source| ChangeError::State { path: path.clone(), source })
-    }
-
-    fn health(&mut self, service: String, backend: String, healthy: Option<bool>) -> Result<(), ChangeError> {
-        self.node.backend(&service, &backend)?;
-        match healthy {
-            Some(healthy) => self.node.world.health.insert((service, backend), healthy),
-            None => self.node.world.health.remove(&(service, backend)),
-        };
-        self.node.follow_world();
-        Ok(())
     }
 
     fn tell_addresses(&self) {

@@ -1,12 +1,12 @@
 //! How others talk to the reconciler.
 
 use super::{
-    ApplyError, ApplyReport, ChangeError, ExplainInputs, FlowFilter, FlowRow, Gone, OutcomeRow, Overrides,
-    QueryError, SessionFilter, SessionRow, TableRow, View,
+    ApplyError, ApplyReport, ChangeError, ExplainInputs, FlowFilter, FlowRow, Gone, HealthChange, OutcomeRow,
+    Overrides, QueryError, SessionFilter, SessionRow, TableRow, View,
     replication::{Change, Feed},
 };
 use crate::dataplane::{self, Cursor};
-use lb_common::abi::{BindingEvent, Hop};
+use lb_common::abi::{BindingEvent, FlowState, Hop};
 use lb_core::pool::{Admin, Desired};
 use std::{collections::BTreeSet, net::IpAddr};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -60,12 +60,7 @@ pub(super) enum Request {
         weight: Option<u32>,
         reply: Reply<Result<(), ChangeError>>,
     },
-    Health {
-        service: String,
-        backend: String,
-        healthy: Option<bool>,
-        reply: Reply<Result<(), ChangeError>>,
-    },
+    Health(Vec<HealthChange>),
     Hop(HopChange),
     View(Reply<Result<View, dataplane::Error>>),
     Desired(Reply<Option<Desired>>),
@@ -160,15 +155,9 @@ impl Handle {
         self.ask(|reply| Request::SetWeight { service, backend, weight, reply }).await?
     }
 
-    /// Says what health checks found; `None` = not checked, which counts as healthy.
-    pub async fn health(
-        &self,
-        service: &str,
-        backend: &str,
-        healthy: Option<bool>,
-    ) -> Result<(), ChangeError> {
-        let (service, backend) = (service.to_owned(), backend.to_owned());
-        self.ask(|reply| Request::Health { service, backend, healthy, reply }).await?
+    /// Says what health checks found; backends that it does not speak of count as healthy.
+    pub async fn health(&self, changes: Vec<HealthChange>) -> Result<(), Gone> {
+        self.requests.send(Request::Health(changes)).await.map_err(|_| Gone)
     }
 
     /// Says what is known of the way to an address; those of no backend are kept for later.
@@ -251,6 +240,26 @@ impl Handle {
                 return Ok(rows);
             }
         }
+    }
+
+    /// How many sessions and connections a backend has.
+    pub async fn load(&self, service: &str, backend: &str) -> Result<(u64, u64), QueryError> {
+        let (service, backend) = (Some(service.to_owned()), Some(backend.to_owned()));
+        let wanted = SessionFilter { service: service.clone(), backend: backend.clone(), session: None };
+        let (mut sessions, mut cursor) = (0, None);
+        loop {
+            let filter = wanted.clone();
+            let part = self.ask(|reply| Request::Sessions { filter, cursor, limit: PAGE, reply }).await??;
+            sessions += part.rows.len() as u64;
+            cursor = part.next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        let flows =
+            self.flows(FlowFilter { service, backend, client: None, state: None }, usize::MAX).await?;
+        let open = flows.iter().filter(|flow| flow.state != FlowState::Closed).count();
+        Ok((sessions, open as u64))
     }
 
     /// What is needed to compute which backend a session of this service gets.

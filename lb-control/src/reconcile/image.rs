@@ -1,6 +1,6 @@
 //! What the tables should hold, or do hold, but for the arena.
 
-use super::ResolvedHop;
+use super::{ResolvedHop, health::Healths};
 use lb_common::abi::{
     Addr, AffinityRules, Backend, Be16, FlowKey, Mode, QuicConfig, Secrets, Service, ServiceKey, Settings,
     SettingsFlags, Status, VLAN_KEEP, VLAN_NONE,
@@ -46,8 +46,8 @@ pub(super) struct Image {
 pub(super) struct World {
     /// Ways to backend addresses.
     pub(super) hops: HashMap<IpAddr, ResolvedHop>,
-    /// Verdicts of health checks by service and backend name; those missing count as healthy.
-    pub(super) health: HashMap<(String, String), bool>,
+    /// What health checks say; backends that they do not speak of count as healthy.
+    pub(super) health: Healths,
     /// Interfaces that packets come in on, by index, and their MTU.
     pub(super) ingress: BTreeMap<u32, u32>,
     /// What the clocks say.
@@ -60,15 +60,6 @@ pub(super) struct World {
 const USUAL_MTU: u16 = 1_500;
 
 impl World {
-    /// Verdict on a backend, `None` when it is not checked.
-    pub(super) fn healthy(&self, service: &str, backend: &str) -> Option<bool> {
-        // The map's key is a pair of owned names: none are made for nodes that check nobody.
-        if self.health.is_empty() {
-            return None;
-        }
-        self.health.get(&(service.to_owned(), backend.to_owned())).copied()
-    }
-
     /// The least MTU of the links of clients and of a service's backends, as far as they are known.
     fn mtu(&self, pools: &[PoolSpec]) -> u16 {
         let backends = pools.iter().flat_map(|pool| &pool.service.backends);
@@ -127,7 +118,8 @@ impl Image {
                 let of_paths = pools[index + 1..].iter().take_while(|pool| pool.prefix.is_some()).count();
                 image.add_service(&pools[index..=index + of_paths], place, is_alone, world);
             }
-            for (backend, place) in service.backends.iter().zip(&place.backends) {
+            let used = world.health.judge(service).used;
+            for ((backend, place), used) in service.backends.iter().zip(&place.backends).zip(used) {
                 let row = self::backend(service, backend, place, world);
                 if row.hop.ifindex != 0 {
                     image.devices.insert(row.hop.ifindex);
@@ -137,8 +129,7 @@ impl Image {
                     image.marks.insert(FlowKey::mark(row.address, row.port));
                     image.marks.extend(world.source_mark(service));
                 }
-                let healthy = world.healthy(&service.name, &backend.name).unwrap_or(true);
-                let status = status::effective(backend.admin, backend.weight, healthy);
+                let status = status::effective(backend.admin, backend.weight, used);
                 let bits = image.status_word(Status::word(place.slot));
                 image.put_status(Status::word(place.slot), status.set(bits, place.slot));
             }

@@ -93,6 +93,16 @@ impl Node {
         &self.layout
     }
 
+    /// The status words as the tables hold them.
+    pub(super) const fn statuses(&self) -> &BTreeMap<u32, u64> {
+        &self.actual.statuses
+    }
+
+    /// A status word as the tables hold it.
+    pub(super) fn actual_status(&self, word: u32) -> u64 {
+        self.actual.status_word(word)
+    }
+
     /// Addresses of all backends.
     pub(super) fn addresses(&self) -> BTreeSet<IpAddr> {
         let pools = self.applied.iter().flat_map(|applied| &applied.pools);
@@ -107,6 +117,9 @@ impl Node {
         let plan = self.plan(&effective)?;
 
         let pools = effective.pools();
+        if self.applied.is_none() {
+            self.inherit_health(&pools, &plan);
+        }
         let target = Image::build(&effective, &pools, &plan.services, &self.world);
         let mut steps = step::places(&plan.services);
         let difference = step::difference(&self.actual, &target);

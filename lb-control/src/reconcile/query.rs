@@ -103,7 +103,7 @@ impl Node {
                 (true, false) => Status::Draining,
                 (false, false) => Status::Down,
             },
-            healthy: self.world.healthy(&service.name, &spec.name),
+            health: self.world.health.of(&service.name, &spec.name).cloned(),
             hop: match self.world.hops.get(&spec.address) {
                 Some(way) => HopState::Resolved { hop: way.hop, source: way.source },
                 None => HopState::Unresolved,

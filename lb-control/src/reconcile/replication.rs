@@ -94,8 +94,10 @@ pub(crate) enum Outcome {
     Done,
     /// It has changed meanwhile; an event says so, or will.
     Changed,
-    /// Try again.
+    /// Somebody was changing it: try again.
     Busy,
+    /// The data plane refused everything: try again later.
+    Failed,
     /// No room.
     Full,
     /// No such server in this configuration.
@@ -278,7 +280,8 @@ impl Node {
                 Some(RecordResult::Full) => Outcome::Full,
                 // A service with id 0 cannot be configured.
                 Some(RecordResult::Invalid) => Outcome::Unknown,
-                Some(RecordResult::Busy) | None => Outcome::Busy,
+                Some(RecordResult::Busy) => Outcome::Busy,
+                None => Outcome::Failed,
             },
         });
         outcomes.collect()

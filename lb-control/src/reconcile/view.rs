@@ -1,5 +1,6 @@
 //! What runs, as people and programs ask for it.
 
+use super::Health;
 use crate::dataplane::{Attachment, Migration, Sizes};
 use lb_common::abi::{AffinityRules, Counters, Hop, Outcome, Secrets, Server, Service, Status};
 use lb_core::pool::{Admin, BackendSpec, ServiceSpec};
@@ -72,7 +73,7 @@ pub struct BackendView {
     /// What the data plane lets it receive.
     pub status: Status,
     /// What health checks say; `None` = not checked.
-    pub healthy: Option<bool>,
+    pub health: Option<Health>,
     /// The way to it.
     pub hop: HopState,
     /// Its traffic.

@@ -9,3 +9,4 @@ mod older;
 mod program;
 mod reconcile;
 mod sandbox;
+mod settle;

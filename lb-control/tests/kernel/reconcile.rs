@@ -62,6 +62,7 @@ pub(crate) fn desired() -> Desired {
             source: None,
             mss: None,
             proxy_protocol: false,
+            health: None,
             paths: Vec::new(),
             backends: backends.collect(),
         }],

@@ -2,9 +2,11 @@
 
 use super::AffinitySpec;
 use super::secret::NodeSecrets;
+use crate::health::HealthSpec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::time::Duration;
 use lb_common::abi::Mode;
+use std::sync::Arc;
 
 /// Everything one node should do.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -101,6 +103,8 @@ pub struct ServiceSpec {
     pub mss: Option<u16>,
     /// Whether the first request is preceded by a PROXY protocol header (spliced, with source NAT).
     pub proxy_protocol: bool,
+    /// How its backends are checked; `None` = they are not.
+    pub health: Option<Arc<HealthSpec>>,
     /// Requests that go to pools of their own, by their path (`http-cookie` only).
     pub paths: Vec<PathSpec>,
     /// Backends, by name without repetition.

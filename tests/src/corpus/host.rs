@@ -38,6 +38,11 @@ impl Host {
     pub fn cannot_grow(&mut self, tight: bool) {
         self.growth = if tight { TIGHT } else { ROOMY };
     }
+
+    /// Makes a flow's record what it was.
+    pub fn put_back(&mut self, view: &FlowView) {
+        self.memory.flows.set(view.reference.index(), view.record);
+    }
 }
 
 impl Default for Host {

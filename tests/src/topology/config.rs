@@ -28,7 +28,7 @@ pub struct ServiceConfig {
     pub protocol: &'static str,
     /// `nat`, `l2`, `ipip` or `gue`.
     pub mode: &'static str,
-    /// Further lines.
+    /// Further lines; without a word of `health` among them its backends are not checked.
     pub lines: String,
     /// Its backends.
     pub backends: Vec<BackendConfig>,
@@ -80,9 +80,11 @@ impl ServiceConfig {
 
     fn write(&self, text: &mut String) {
         let Self { name, address, port, protocol, mode, lines, backends } = self;
+        // Most tests break backends to see what the data plane does by itself.
+        let health = if lines.contains("health") { "" } else { "health = \"none\"\n" };
         let header = format!(
             "\n[[service]]\nname = \"{name}\"\naddress = \"{address}\"\nport = {port}\n\
-             protocol = \"{protocol}\"\nmode = \"{mode}\"\n{lines}\n"
+             protocol = \"{protocol}\"\nmode = \"{mode}\"\n{health}{lines}\n"
         );
         text.push_str(&header);
         for BackendConfig { name, address, lines } in backends {

@@ -102,6 +102,11 @@ impl Site {
         server::web(&backend.namespace, &backend.name, self.directory(), &self.files())
     }
 
+    /// The web server of backend `n`, counted from 0.
+    pub fn server(&mut self, n: usize) -> &mut Process {
+        &mut self.servers[n]
+    }
+
     /// Starts UDP servers on this port of all backends, on their own and on these virtual addresses.
     pub fn echo(&mut self, port: u16, vips: &[IpAddr]) -> Result<()> {
         for backend in &self.backends {

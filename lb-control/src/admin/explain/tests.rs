@@ -39,6 +39,7 @@ fn service(port: u16, protocol: Protocol) -> ServiceSpec {
         source: None,
         mss: None,
         proxy_protocol: false,
+        health: None,
         paths: Vec::new(),
         backends: vec![],
     }

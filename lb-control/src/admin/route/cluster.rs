@@ -129,8 +129,8 @@ fn lifetime(seconds: u64) -> Result<Duration, ApiError> {
 }
 
 fn show(status: &Status) -> ClusterRow {
-    let Status { member, is_removed, listen, is_authority, roster, standing } = status;
-    let state = match (is_removed, standing.is_ready) {
+    let Status { member, is_ready, is_removed, listen, is_authority, roster, standing } = status;
+    let state = match (is_removed, is_ready) {
         (true, _) => ClusterState::Removed,
         (false, false) => ClusterState::Joining,
         (false, true) => ClusterState::Ready,

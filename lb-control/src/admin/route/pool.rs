@@ -3,7 +3,7 @@
 use super::{Body, Names, Query};
 use crate::admin::context::Context;
 use crate::admin::error::{ApiError, ErrorBody};
-use crate::admin::row::{BackendRow, ServiceRow, WeightBody};
+use crate::admin::row::{BackendRow, LoadRow, ServiceRow, WeightBody};
 use crate::reconcile::{BackendView, ServiceView, View};
 use axum::Json;
 use axum::extract::State;
@@ -58,6 +58,30 @@ pub(in crate::admin) async fn drain(
 ) -> Result<Json<BackendRow>, ApiError> {
     context.reconciler.set_admin(&service, &backend, Some(Admin::Draining)).await?;
     row(&context, &service, &backend).await
+}
+
+/// Give a backend no sessions at all: its own move to others at once.
+#[utoipa::path(post, path = "/v1/backends/{service}/{backend}/disable", tag = "pool",
+    params(("service" = String, Path), ("backend" = String, Path)),
+    responses((status = 200, body = BackendRow), (status = 404, body = ErrorBody)))]
+pub(in crate::admin) async fn disable(
+    State(context): State<Context>,
+    Names(service, backend): Names,
+) -> Result<Json<BackendRow>, ApiError> {
+    context.reconciler.set_admin(&service, &backend, Some(Admin::Disabled)).await?;
+    row(&context, &service, &backend).await
+}
+
+/// What a backend still has to do.
+#[utoipa::path(get, path = "/v1/backends/{service}/{backend}/load", tag = "pool",
+    params(("service" = String, Path), ("backend" = String, Path)),
+    responses((status = 200, body = LoadRow), (status = 404, body = ErrorBody)))]
+pub(in crate::admin) async fn load(
+    State(context): State<Context>,
+    Names(service, backend): Names,
+) -> Result<Json<LoadRow>, ApiError> {
+    let (sessions, flows) = context.reconciler.load(&service, &backend).await?;
+    Ok(Json(LoadRow { sessions, flows }))
 }
 
 /// Give a drained or disabled backend sessions again.

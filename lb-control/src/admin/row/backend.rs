@@ -1,11 +1,13 @@
 //! A backend as the API shows it.
 
 use super::Traffic;
-use crate::reconcile::{BackendView, HopState};
+use crate::reconcile::{BackendView, Health, HopState};
 use lb_common::abi::Status;
+use lb_core::health::State;
 use lb_core::pool::Admin;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::time::UNIX_EPOCH;
 use utoipa::ToSchema;
 
 /// A server of one service's pool.
@@ -36,7 +38,7 @@ pub struct BackendRow {
     /// What it may receive now.
     pub state: ServingState,
     /// What health checks say; absent while it is not checked.
-    pub healthy: Option<bool>,
+    pub health: Option<HealthRow>,
     /// Place in the data plane's backend table.
     pub slot: u16,
     /// The way to it; absent while it is not resolved.
@@ -55,6 +57,34 @@ pub struct HopRow {
     pub mac: String,
     /// Largest IP packet the link takes.
     pub mtu: u16,
+}
+
+/// What health checks say of a backend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HealthRow {
+    /// Where it stands.
+    pub state: HealthState,
+    /// Since when it is healthy or not, in seconds since 1970 UTC; absent = since before the start of the daemon.
+    pub since_unix_seconds: Option<u64>,
+    /// The latest failure, as long as it counts.
+    #[schema(example = "refused the connection")]
+    pub reason: Option<String>,
+}
+
+/// Where a backend stands with its health checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum HealthState {
+    /// Not heard of yet; used.
+    New,
+    /// It passes.
+    Healthy,
+    /// It is used still, but the latest probes failed.
+    Failing,
+    /// It is not used.
+    Down,
+    /// It is not used yet, but the latest probes passed.
+    Rising,
 }
 
 /// What an administrator says of a backend.
@@ -79,6 +109,15 @@ pub enum ServingState {
     Draining,
     /// Nothing.
     Down,
+}
+
+/// What a backend still has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LoadRow {
+    /// Sessions bound to it.
+    pub sessions: u64,
+    /// Translated connections to it, without those that are over.
+    pub flows: u64,
 }
 
 /// A new weight.
@@ -106,6 +145,41 @@ impl fmt::Display for ServingState {
             Self::Draining => "draining",
             Self::Down => "down",
         })
+    }
+}
+
+impl fmt::Display for HealthState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::New => "new",
+            Self::Healthy => "healthy",
+            Self::Failing => "failing",
+            Self::Down => "down",
+            Self::Rising => "rising",
+        })
+    }
+}
+
+impl From<State> for HealthState {
+    fn from(state: State) -> Self {
+        match state {
+            State::New => Self::New,
+            State::Up => Self::Healthy,
+            State::Failing(_) => Self::Failing,
+            State::Down(_) => Self::Down,
+            State::Rising(_) => Self::Rising,
+        }
+    }
+}
+
+impl From<&Health> for HealthRow {
+    fn from(health: &Health) -> Self {
+        let since = health.since.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        Self {
+            state: health.state.into(),
+            since_unix_seconds: Some(since).filter(|&since| since > 0),
+            reason: health.reason.as_ref().map(ToString::to_string),
+        }
     }
 }
 
@@ -148,7 +222,7 @@ impl BackendRow {
             admin: spec.admin.into(),
             configured_admin: view.configured_admin.map(AdminState::from),
             state: view.status.into(),
-            healthy: view.healthy,
+            health: view.health.as_ref().map(HealthRow::from),
             slot: view.slot,
             hop: match view.hop {
                 HopState::Unresolved => None,

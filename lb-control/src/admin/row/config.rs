@@ -2,7 +2,7 @@
 
 use crate::admin::explain::{mode_name, protocol_name};
 use crate::admin::row::AdminState;
-use crate::config::affinity_words;
+use crate::config::{affinity_words, health_words};
 use lb_core::pool::{BackendSpec, Desired, Fallback, NodeSpec, PathSpec, ServiceSpec, Vlan};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -87,6 +87,11 @@ pub struct ConfiguredService {
     pub prefix_v4: Option<u8>,
     /// IPv6 prefix length of the session key, for `source-ip` as affinity or as fallback.
     pub prefix_v6: Option<u8>,
+    /// How its backends are checked, in words.
+    #[schema(
+        example = "tcp (every 400ms, 50ms, 2s, within 200ms, rise 2, fall 2, jitter 10, minimum-healthy 1, max-ejected 50)"
+    )]
+    pub health: String,
     /// Lifetime of a binding without traffic, in seconds.
     pub lifetime_seconds: u64,
     /// New bindings a second.
@@ -197,6 +202,7 @@ impl From<&ServiceSpec> for ConfiguredService {
             binding_rate: spec.binding_rate,
             source: spec.source.map(|ip| ip.to_string()),
             mss: spec.mss,
+            health: health_words(spec.health.as_deref()),
             proxy_protocol: spec.proxy_protocol,
             paths: spec.paths.iter().map(ConfiguredPath::from).collect(),
             backends: spec.backends.iter().map(ConfiguredBackend::from).collect(),

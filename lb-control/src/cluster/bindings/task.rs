@@ -23,8 +23,8 @@ const BATCHES: usize = 2;
 const ENOUGH: usize = 2 * BATCH;
 /// Orders that are being looked into.
 const LOOKED_INTO: usize = 8;
-/// What the kernel could not do is asked for again so much later.
-const AGAIN: Duration = Duration::from_millis(20);
+/// What somebody was changing is asked for again so much later, and what the data plane refused.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
 pub(super) struct Task {
     plane: Replication,
@@ -45,6 +45,9 @@ pub(super) struct Task {
     orders: HashMap<u64, Order>,
     last_order: u64,
     told: Vec<Told>,
+    /// The change after which the data plane has all that the cluster had when the node became ready.
+    complete_after: Option<u64>,
+    complete: watch::Sender<bool>,
 }
 
 /// An order that the replica was told.
@@ -64,7 +67,11 @@ struct Boarding {
 }
 
 impl Task {
-    pub(super) async fn new(reconciler: &Handle, teller: Teller) -> Result<Self, Gone> {
+    pub(super) async fn new(
+        reconciler: &Handle,
+        teller: Teller,
+        complete: watch::Sender<bool>,
+    ) -> Result<Self, Gone> {
         Ok(Self {
             plane: reconciler.replicate().await?,
             teller,
@@ -79,6 +86,8 @@ impl Task {
             orders: HashMap::new(),
             last_order: 0,
             told: Vec::new(),
+            complete_after: None,
+            complete,
         })
     }
 
@@ -198,7 +207,7 @@ impl Task {
             // Nobody can be told what its backend was. Whatever the cluster has in its place may be written now.
             if is_news {
                 self.change(Change::Acknowledge(key, word));
-                self.ask_again(named(&key));
+                self.ask_again(named(&key), AGAIN.0);
             }
             return;
         };
@@ -245,6 +254,10 @@ impl Task {
                 }
                 self.answer();
             }
+            Update::Complete => {
+                self.complete_after = Some(self.counts.0);
+                self.answer();
+            }
         }
     }
 
@@ -273,7 +286,8 @@ impl Task {
                 Change::Delete(key) => key,
             };
             match outcome {
-                Outcome::Busy => self.ask_again(key),
+                Outcome::Busy => self.ask_again(key, AGAIN.0),
+                Outcome::Failed => self.ask_again(key, AGAIN.1),
                 // What changed is reported; what finds no room is counted there; what is unknown comes with its server.
                 Outcome::Done | Outcome::Changed | Outcome::Full | Outcome::Unknown => {}
             }
@@ -281,9 +295,9 @@ impl Task {
         self.answer();
     }
 
-    fn ask_again(&mut self, key: Key) {
+    fn ask_again(&mut self, key: Key, pause: Duration) {
         self.again.push(key);
-        self.again_at.get_or_insert_with(|| Instant::now() + AGAIN);
+        self.again_at.get_or_insert_with(|| Instant::now() + pause);
     }
 
     async fn look_into(&mut self, order: Order) -> Result<(), Gone> {
@@ -349,6 +363,9 @@ impl Task {
     /// Answers orders that are durable, and done here as well.
     fn answer(&mut self) {
         let done = self.counts.1;
+        if self.complete_after.take_if(|after| *after <= done).is_some() {
+            self.complete.send_replace(true);
+        }
         for told in self.told.extract_if(.., |told| told.done_after.is_some_and(|after| after <= done)) {
             drop(told.reply.send(Ok(())));
         }

@@ -42,6 +42,8 @@ pub(super) struct Actor {
     members: Vec<binding::NodeId>,
     blocked: Vec<binding::NodeId>,
     convergence: Convergence,
+    /// Whether [`Update::Complete`] is to come.
+    is_completing: bool,
     ready: watch::Sender<bool>,
     updates: mpsc::Sender<Vec<Update>>,
     /// Written and sent when there is room.
@@ -84,6 +86,7 @@ impl Actor {
             blocked: members.clone(),
             members,
             convergence: Convergence::default(),
+            is_completing: false,
             ready,
             updates,
             batch: Vec::new(),
@@ -325,7 +328,12 @@ impl Actor {
     /// Takes what the data plane must hear, as much as a batch holds.
     fn collect(&mut self, now: Time) {
         while self.batch.len() < BATCH {
-            let Some(event) = self.node.poll_event(now) else { break };
+            let Some(event) = self.node.poll_event(now) else {
+                if std::mem::take(&mut self.is_completing) {
+                    self.batch.push(Update::Complete);
+                }
+                break;
+            };
             match event {
                 sync::Event::Put(binding::Binding { key, .. }) | sync::Event::Delete(key)
                     if key.service == convergence::SERVICE => {}
@@ -334,6 +342,7 @@ impl Actor {
                 sync::Event::Ready => {
                     tracing::info!(bindings = self.node.store().len(), "the cluster's bindings are here");
                     self.ready.send_replace(true);
+                    self.is_completing = true;
                 }
                 sync::Event::Epoch(epoch) => tracing::info!(epoch, "own events are numbered"),
                 sync::Event::SnapshotBegun(peer) => {

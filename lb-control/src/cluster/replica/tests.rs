@@ -76,7 +76,7 @@ impl Running {
                         missing.remove(&binding.key.session);
                     }
                     Update::Delete(key) => panic!("{key:?} was deleted"),
-                    Update::Heard(_) | Update::Durable(_) => {}
+                    Update::Heard(_) | Update::Durable(_) | Update::Complete => {}
                 }
             }
         }

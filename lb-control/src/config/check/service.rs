@@ -2,6 +2,7 @@
 
 use super::affinity::{self, Checked};
 use super::backend::{self, LocatedBackend};
+use super::health;
 use super::path::{self, LocatedPath};
 use super::secrets::QuicKeyFile;
 use super::{Pools, family, lifetime, require_host};
@@ -60,6 +61,7 @@ pub(super) fn check(service: &Service, pools: &Pools<'_>, owner: &Owner<'_>) -> 
     };
     let lifetime = lifetime("lifetime", &service.lifetime, defaults::LIFETIME, owner);
     let Checked { spec: affinity, span: affinity_span, key_files } = affinity::check(service, owner);
+    let health = health::check(service, protocol, owner);
     let backends = backends("service", (&service.pool, &service.backend), pools, owner);
     let paths = path::list(service, pools, owner);
 
@@ -88,6 +90,7 @@ pub(super) fn check(service: &Service, pools: &Pools<'_>, owner: &Owner<'_>) -> 
         source: service.source_nat.get().map(|address| address.0),
         mss: service.mss.get().map(|n| n.narrow()),
         proxy_protocol: service.proxy_protocol.get().copied().unwrap_or_default(),
+        health,
         paths: paths.iter().map(|path| path.spec.clone()).collect(),
         backends: backends.iter().map(|backend| backend.spec.clone()).collect(),
     };

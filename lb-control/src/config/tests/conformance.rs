@@ -115,6 +115,9 @@ fn the_sample_shows_the_defaults() {
         "source-nat",
         "mss",
         "number = 1",
+        "host = ",
+        "body = ",
+        "port = 9080",
     ];
     let text: String = full_sample()
         .lines()

@@ -12,8 +12,8 @@ use aya::{
     programs::{Program, ProgramError, Xdp as XdpProgram},
 };
 use lb_common::abi::{
-    BindingRecord, RECORDS_PER_RUN, RecordResult, SCHEMA_VERSION, Settings, SettingsFlags, SweepReport,
-    SweepRequest, map, program,
+    BindingRecord, RECORDS_PER_RUN, RebindReport, RebindRequest, RecordResult, SCHEMA_VERSION, Settings,
+    SettingsFlags, SweepReport, SweepRequest, map, program,
 };
 use std::{
     cell::Cell,
@@ -145,6 +145,18 @@ impl Generation {
         output.get(..size_of::<SweepReport>()).and_then(syscall::decode).ok_or_else(|| short(program::SWEEP))
     }
 
+    /// Moves sessions in a stretch of the table of bindings.
+    pub(super) fn rebind(&self, request: &RebindRequest) -> Result<RebindReport> {
+        let mut input = [0; SHORTEST_INPUT];
+        let bytes = syscall::bytes_of(std::slice::from_ref(request));
+        input[..bytes.len()].copy_from_slice(bytes);
+        let output = self.run(program::REBIND, &input)?;
+        output
+            .get(..size_of::<RebindReport>())
+            .and_then(syscall::decode)
+            .ok_or_else(|| short(program::REBIND))
+    }
+
     /// Applies records, one result each.
     pub(super) fn apply(&self, records: &[BindingRecord]) -> Result<Vec<RecordResult>> {
         let mut results = Vec::with_capacity(records.len());
@@ -184,7 +196,7 @@ impl Generation {
 
 fn program_names() -> impl Iterator<Item = &'static str> {
     let tail_calls = program::TAIL_CALLS.into_iter().map(|(_, name)| name);
-    tail_calls.chain([program::SWEEP, program::APPLY, program::ENTRY])
+    tail_calls.chain([program::SWEEP, program::APPLY, program::REBIND, program::ENTRY])
 }
 
 /// Loads every program, several at once: the kernel takes seconds to check them all.

@@ -1,3 +1,5 @@
+mod health;
+
 use super::*;
 use crate::dataplane::{
     Attachment, Capabilities, CounterSlot, Cursor, Operation, Page, Traffic, Usage,
@@ -7,8 +9,9 @@ use crate::dataplane::{
 use crate::reconcile::ResolvedHop;
 use lb_common::abi::{
     Addr, AffinityRules, ArenaChunk, Backend, Binding, BindingEvent, BindingKey, BindingRecord, Flow,
-    FlowKey, Hop, Mac, Mode, OnMismatch, PathRule, QuicConfig, Reading, RecordResult, Secrets, Server,
-    Service, ServiceFlags, ServiceKey, Settings, SettingsFlags, Status, SweepReport, SweepRequest,
+    FlowKey, Hop, Mac, Mode, OnMismatch, PathRule, QuicConfig, Reading, RebindReport, RebindRequest,
+    RecordResult, Secrets, Server, Service, ServiceFlags, ServiceKey, Settings, SettingsFlags, Status,
+    SweepReport, SweepRequest,
 };
 use lb_common::affinity::quic::Layout;
 use lb_core::pool::{
@@ -91,6 +94,7 @@ forward! {
     clear_counters(slot: CounterSlot) -> ();
     outcomes() -> Vec<u64>;
     usage() -> Usage;
+    rebind(request: &RebindRequest) -> RebindReport;
     sweep(request: &SweepRequest) -> SweepReport;
     events(limit: usize) -> Vec<BindingEvent>;
 }
@@ -139,6 +143,7 @@ fn service(id: u32, mode: Mode, backends: Vec<BackendSpec>) -> ServiceSpec {
         source: None,
         mss: None,
         proxy_protocol: false,
+        health: None,
         paths: Vec::new(),
         backends,
     }
@@ -369,10 +374,10 @@ fn overrides_come_before_the_configuration() {
 fn hops_and_health_show_at_once() {
     let plane = Shared::new();
     let mut node = node(&plane);
-    node.apply(two_services()).expect("applied");
+    node.apply(health::checked_services()).expect("applied");
     let address = Ipv4Addr::new(10, 1, 0, 3).into();
     node.hop(HopChange { address, hop: Some(way(3)) });
-    node.world.health.insert(("s1".into(), "b2".into()), false);
+    node.world.health.note(health::dead("s1", "b2"));
     node.follow_world();
     let found = meaning(&plane);
     assert!(found.services.values().flat_map(|s| &s.members).any(|(row, _)| row.hop == way(3).hop));

@@ -26,6 +26,7 @@ fn service(protocol: Protocol, affinity: AffinitySpec) -> ServiceSpec {
         source: None,
         mss: None,
         proxy_protocol: false,
+        health: None,
         paths: vec![path("/", "all"), path("/static/", "files")],
         backends: vec![],
     }

@@ -201,6 +201,7 @@ pub(super) fn service(id: u32, backends: &[(u64, u32)]) -> ServiceSpec {
         source: None,
         mss: None,
         proxy_protocol: false,
+        health: None,
         paths: Vec::new(),
         backends: backends.iter().map(|&(number, weight)| backend(number, weight)).collect(),
     }

@@ -1,0 +1,105 @@
+//! `lbctl drain --wait`: how much is left, and about how long it will take.
+
+use super::CliError;
+use super::args::BackendName;
+use super::table::span;
+use crate::admin::client::{Client, encode};
+use crate::admin::row::LoadRow;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// Time between two looks.
+const LOOK: Duration = Duration::from_secs(1);
+/// How far back the estimate looks.
+const MEMORY: usize = 60;
+
+/// How a wait ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum End {
+    /// Nothing is left.
+    Drained,
+    /// The deadline came first.
+    Late,
+}
+
+/// Waits until a backend has nothing left to do, or the deadline (in seconds) has come.
+pub(super) async fn wait(
+    client: &Client,
+    name: &BackendName,
+    deadline: Option<u64>,
+) -> Result<End, CliError> {
+    let path = format!("/v1/backends/{}/{}/load", encode(&name.service), encode(&name.backend));
+    let begun = Instant::now();
+    let bar = ProgressBar::no_length();
+    if let Ok(style) = ProgressStyle::with_template("{elapsed_precise} [{bar:30}] {msg}") {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    let (mut most, mut pace) = (0, Pace::default());
+    loop {
+        let left: LoadRow = client.get(&path).await?;
+        let sum = left.sessions + left.flows;
+        most = most.max(sum);
+        pace.note(begun.elapsed(), sum);
+        bar.set_length(most);
+        bar.set_position(most - sum);
+        bar.set_message(message(left, pace.estimate()));
+        if sum == 0 {
+            bar.finish_with_message("nothing is left");
+            return Ok(End::Drained);
+        }
+        if deadline.is_some_and(|deadline| begun.elapsed() >= Duration::from_secs(deadline)) {
+            bar.abandon_with_message("the deadline has come: what is left is moved");
+            return Ok(End::Late);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+fn message(left: LoadRow, estimate: Option<Duration>) -> String {
+    let rest = match estimate {
+        Some(rest) => format!("about {}", span(rest.as_secs().max(1))),
+        None => "no end in sight yet".to_owned(),
+    };
+    format!("{} sessions and {} connections left, {rest}", left.sessions, left.flows)
+}
+
+/// What was left when, for the latest looks.
+#[derive(Default)]
+struct Pace(VecDeque<(Duration, u64)>);
+
+impl Pace {
+    fn note(&mut self, at: Duration, left: u64) {
+        if self.0.len() == MEMORY {
+            self.0.pop_front();
+        }
+        self.0.push_back((at, left));
+    }
+
+    /// How long it takes if it goes on like this; `None` while nothing goes away.
+    fn estimate(&self) -> Option<Duration> {
+        let ((from, before), (to, left)) = (self.0.front()?, self.0.back()?);
+        let gone = before.checked_sub(*left).filter(|&gone| gone > 0)?;
+        let seconds = (*to - *from).as_secs_f64() * *left as f64 / gone as f64;
+        Duration::try_from_secs_f64(seconds).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_estimate_is_what_the_latest_looks_say() {
+        let mut pace = Pace::default();
+        assert_eq!(pace.estimate(), None);
+        pace.note(Duration::ZERO, 1_000);
+        pace.note(Duration::from_secs(1), 1_000);
+        assert_eq!(pace.estimate(), None);
+        pace.note(Duration::from_secs(10), 900);
+        assert_eq!(pace.estimate(), Some(Duration::from_secs(90)));
+        // Faster from now on: the slow looks are forgotten.
+        (0..60).for_each(|second| pace.note(Duration::from_secs(11 + second), 800 - 10 * second));
+        assert_eq!(pace.estimate(), Some(Duration::from_secs(21)));
+    }
+}

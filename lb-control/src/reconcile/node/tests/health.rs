@@ -1,0 +1,95 @@
+//! Health checks and what they make of the tables.
+
+use super::*;
+use crate::reconcile::{Health, HealthChange};
+use lb_core::health::{Check, Failback, Failure, HealthSpec, Policy, State, Thresholds, Voice};
+
+/// A backend whose probes fail.
+pub(super) fn dead(service: &str, backend: &str) -> HealthChange {
+    let health = Health {
+        state: State::Down(Voice::Probe),
+        since: std::time::UNIX_EPOCH,
+        reason: Some(Failure::Refused),
+    };
+    HealthChange { service: service.into(), backend: backend.into(), health: Some(health) }
+}
+
+/// Two services whose backends are checked.
+pub(super) fn checked_services() -> Desired {
+    let second = Duration::from_secs(1);
+    let one = std::num::NonZero::<u16>::MIN;
+    let spec = HealthSpec {
+        check: Check::Tcp,
+        policy: Policy {
+            interval: second,
+            fast: second,
+            slow: second,
+            timeout: second,
+            rise: one,
+            fall: one,
+            jitter: 0,
+        },
+        thresholds: Thresholds { minimum_healthy: 1, ejected: 50 },
+        port: 0,
+        failback: Failback::Never,
+    };
+    let mut desired = two_services();
+    desired.services.iter_mut().for_each(|service| service.health = Some(Arc::new(spec.clone())));
+    desired
+}
+
+#[test]
+fn when_nobody_is_healthy_all_are_used() {
+    let plane = Shared::new();
+    let mut node = node(&plane);
+    node.apply(checked_services()).expect("applied");
+    let statuses = |plane: &Shared| -> Vec<Status> {
+        let found = meaning(plane);
+        let s1 = found.services.values().find(|service| service.row.id == 1).expect("there");
+        s1.members.iter().map(|member| member.1).collect()
+    };
+    let count = statuses(&plane).len();
+    let names: Vec<String> = node.applied().expect("applied").pools[0]
+        .service
+        .backends
+        .iter()
+        .map(|backend| backend.name.clone())
+        .collect();
+    for name in &names[1..] {
+        node.world.health.note(dead("s1", name));
+    }
+    node.follow_world();
+    assert_eq!(statuses(&plane).iter().filter(|&&status| status == Status::Down).count(), count - 1);
+    node.world.health.note(dead("s1", &names[0]));
+    node.follow_world();
+    assert!(statuses(&plane).iter().all(|&status| status != Status::Down));
+}
+
+#[test]
+fn who_was_down_before_a_restart_is_down_after_it_until_probes_say_otherwise() {
+    let plane = Shared::new();
+    let mut first = node(&plane);
+    first.apply(checked_services()).expect("applied");
+    first.world.health.note(dead("s1", "b2"));
+    first.follow_world();
+    let down = |plane: &Shared| {
+        let found = meaning(plane);
+        let members: Vec<_> = found.services.values().flat_map(|service| &service.members).collect();
+        members.iter().filter(|member| member.1 == Status::Down).count()
+    };
+    assert_eq!(down(&plane), 1);
+    drop(first);
+    let mut second = node(&plane);
+    second.apply(checked_services()).expect("applied");
+    assert_eq!(down(&plane), 1);
+    let HealthChange { service, backend, .. } = dead("s1", "b2");
+    second.world.health.note(HealthChange { service, backend, health: None });
+    second.follow_world();
+    assert_eq!(down(&plane), 0);
+    // Nobody checks any more: nobody is down.
+    second.world.health.note(dead("s1", "b2"));
+    second.follow_world();
+    let mut third = node(&plane);
+    third.apply(two_services()).expect("applied");
+    assert_eq!(down(&plane), 0);
+}

@@ -1,0 +1,230 @@
+//! Two balancers as one, behind a router that spreads connections over them: real clients, real servers, a node that dies.
+
+use anyhow::{Context, Result, ensure};
+use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::time::Duration;
+use stickleback_tests::topology::crossing::{NODES, agrees, bindings, unite};
+use stickleback_tests::topology::process::eventually;
+use stickleback_tests::topology::{
+    Balancer, Crossing, Load, LoadPlan, LoadReport, SOON, ServiceConfig, load,
+};
+
+const COOKIE: &str = r#"affinity = { kind = "http-cookie", cookie = "SESS" }"#;
+/// How long the nodes are without each other.
+const CUT: Duration = Duration::from_secs(30);
+/// Sessions.
+const CLIENTS: u16 = 60;
+
+fn direct() -> SocketAddr {
+    "10.99.0.1:80".parse().expect("an address")
+}
+
+fn cookies() -> SocketAddr {
+    "10.99.0.2:8080".parse().expect("an address")
+}
+
+/// By the client's address with direct return, and by cookie.
+fn services(crossing: &Crossing, node: usize) -> Vec<ServiceConfig> {
+    let direct = crossing.service(node, "direct", direct(), "l2").with("affinity = \"source-ip\"");
+    vec![direct, crossing.service(node, "shop", cookies(), "nat").with(COOKIE)]
+}
+
+/// Two nodes in a cluster; connections go to both.
+fn pair(crossing: &Crossing, cluster: &str) -> Result<Vec<Balancer>> {
+    let start = |node| crossing.balance(node, &crossing.config(node, cluster, &services(crossing, node)));
+    let nodes = (0..NODES).map(start).collect::<Result<Vec<_>>>()?;
+    unite(&nodes[0], &nodes[1])?;
+    Ok(nodes)
+}
+
+fn plans(crossing: &Crossing) -> [LoadPlan; 2] {
+    let clients = crossing.clients(CLIENTS);
+    let by_address = LoadPlan { threads: 2, ..LoadPlan::new(direct(), clients.clone()) };
+    let by_cookie = LoadPlan { threads: 2, ..LoadPlan::new(cookies(), clients).with_cookie("SESS") };
+    [by_address, by_cookie]
+}
+
+/// The backend of each session, when all of them were made while one backend took none; then it takes some again.
+///
+/// So the order does not say where they belong: only who has their bindings knows.
+fn bound_elsewhere(crossing: &Crossing, nodes: &[Balancer]) -> Result<[BTreeMap<IpAddr, String>; 2]> {
+    for node in nodes {
+        for service in ["direct", "shop"] {
+            node.ctl(&["drain", service, "be3"])?;
+        }
+    }
+    let mut sessions = [const { BTreeMap::new() }; 2];
+    for (plan, sessions) in plans(crossing).iter().zip(&mut sessions) {
+        let load = Load::start(&crossing.client, plan)?;
+        load.reach(u64::from(CLIENTS) * 3)?;
+        let report = load.finish()?;
+        report.flawless(u64::from(CLIENTS))?;
+        ensure!(!report.backends.contains_key("be3"), "a drained backend was used");
+        *sessions = report.sessions;
+    }
+    for node in nodes {
+        for service in ["direct", "shop"] {
+            node.ctl(&["undrain", service, "be3"])?;
+        }
+        agrees(node)?;
+    }
+    Ok(sessions)
+}
+
+/// Sessions that are elsewhere than they were.
+fn moved(before: &BTreeMap<IpAddr, String>, report: &LoadReport) -> Vec<String> {
+    let other = report.sessions.iter().filter_map(|(client, now)| {
+        let then = before.get(client)?;
+        (then != now).then(|| format!("{client}: {then}, then {now}"))
+    });
+    other.collect()
+}
+
+#[test]
+fn namespace_cluster_survives_the_death_of_a_node() -> Result<()> {
+    let crossing = Crossing::new(3)?;
+    crossing.spread(&[0, 1])?;
+    let mut nodes = pair(&crossing, "")?;
+    let before = bound_elsewhere(&crossing, &nodes)?;
+    let both = u64::from(CLIENTS) * 2;
+    for node in &nodes {
+        eventually(SOON, || {
+            let held = bindings(node)?;
+            ensure!(held >= both, "{held} of {both} bindings are there");
+            Ok(())
+        })?;
+    }
+
+    let plans = plans(&crossing);
+    let running = plans.iter().map(|plan| Load::start(&crossing.client, plan)).collect::<Result<Vec<_>>>()?;
+    running.iter().try_for_each(|load| load.reach(200))?;
+    // The machine dies, and the router notices.
+    crossing.kill(0, &mut nodes[0])?;
+    crossing.spread(&[1])?;
+    running.iter().try_for_each(|load| load.go_on(400))?;
+    // It comes back with its disk alone, and gets what it has missed before the router sends it anything.
+    crossing.revive(0, &mut nodes[0])?;
+    agrees(&nodes[0])?;
+    eventually(SOON, || {
+        let held = bindings(&nodes[0])?;
+        ensure!(held >= both, "{held} of {both} bindings are there again");
+        Ok(())
+    })?;
+    crossing.spread(&[0, 1])?;
+    running.iter().try_for_each(|load| load.go_on(600))?;
+    // Nothing but the node that came back.
+    crossing.spread(&[0])?;
+    running.iter().try_for_each(|load| load.go_on(300))?;
+
+    for ((load, plan), before) in running.into_iter().zip(&plans).zip(&before) {
+        let report = load.finish()?;
+        let moved = moved(before, &report);
+        ensure!(
+            report.moved == 0 && moved.is_empty(),
+            "{} sessions moved: {}",
+            report.moved,
+            moved.join("; ")
+        );
+        // What was on its way through the node when it died: a connection of each thread at most.
+        let most = plan.threads as u64;
+        let failures = report.failures.join("; ");
+        ensure!(report.failed <= most, "{} of {} failed: {failures}", report.failed, report.requests);
+    }
+    Ok(())
+}
+
+/// A SYN that one node answers and a request that goes to the other one: both make and know the same cookies.
+#[test]
+fn namespace_cluster_shares_syn_cookies() -> Result<()> {
+    let crossing = Crossing::new(2)?;
+    crossing.spread(&[0])?;
+    let _nodes = pair(&crossing, "")?;
+    let clients = crossing.clients(8);
+    crossing.client.inside(|| {
+        let open: Vec<TcpStream> = clients
+            .iter()
+            .map(|_| TcpStream::connect_timeout(&cookies(), Duration::from_secs(5)).context("the handshake"))
+            .collect::<Result<_>>()?;
+        crossing.spread(&[1])?;
+        // Resilient groups move what has been idle for a second.
+        std::thread::sleep(Duration::from_secs(3));
+        for mut stream in open {
+            stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+            stream.write_all(
+                b"GET /whoami HTTP/1.1\r\nHost: t\r\nCookie: SESS=abc\r\nConnection: close\r\n\r\n",
+            )?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            ensure!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        }
+        Ok(())
+    })
+}
+
+/// What one node binds, the other one lists, and what an administrator deletes on one goes from both.
+#[test]
+fn namespace_cluster_sessions_are_the_same_on_any_node() -> Result<()> {
+    let crossing = Crossing::new(2)?;
+    crossing.spread(&[0])?;
+    let nodes = pair(&crossing, "")?;
+    let client = crossing.clients(1)[0];
+    load::once(&crossing.client, direct(), client)?;
+    load::once(&crossing.client, direct(), client)?;
+    let name = client.to_string();
+    let shown = eventually(SOON, || nodes[1].ask(&["sessions", "show", "direct", &name]))?;
+    let here = nodes[0].ask(&["sessions", "show", "direct", &name])?;
+    ensure!(shown["backend"] == here["backend"], "{here:#} {shown:#}");
+    nodes[1].ctl(&["sessions", "delete", "direct", &name])?;
+    for node in &nodes {
+        eventually(SOON, || {
+            ensure!(node.ask(&["sessions", "show", "direct", &name]).is_err(), "it is still there");
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// The way between the nodes is cut and heals; meanwhile both go on, and bind.
+#[test]
+fn namespace_cluster_heals_after_a_cut() -> Result<()> {
+    let crossing = Crossing::new(3)?;
+    crossing.spread(&[0, 1])?;
+    let nodes = pair(&crossing, "")?;
+    let before = bound_elsewhere(&crossing, &nodes)?;
+    let plans = plans(&crossing);
+    let running = plans.iter().map(|plan| Load::start(&crossing.client, plan)).collect::<Result<Vec<_>>>()?;
+    running.iter().try_for_each(|load| load.reach(100))?;
+    crossing.cut()?;
+    let is_cut = |node: &Balancer| {
+        let status = node.ask(&["cluster", "status"])?;
+        ensure!(status["peers"][0]["connected"].is_null(), "{status:#}");
+        ensure!(status["state"] == "ready", "a node without its peer goes on: {status:#}");
+        Ok(())
+    };
+    nodes.iter().try_for_each(|node| eventually(SOON, || is_cut(node)))?;
+    // Sessions that are new on one side.
+    let fresh = crossing.clients_from(CLIENTS + 1, 20);
+    for client in &fresh {
+        load::once(&crossing.client, direct(), *client)?;
+        load::once(&crossing.client, direct(), *client)?;
+    }
+    std::thread::sleep(CUT);
+    running.iter().try_for_each(|load| load.go_on(200))?;
+    crossing.heal()?;
+    nodes.iter().try_for_each(agrees)?;
+    running.iter().try_for_each(|load| load.go_on(200))?;
+    for (load, before) in running.into_iter().zip(&before) {
+        let report = load.finish()?;
+        report.flawless(500)?;
+        let moved = moved(before, &report);
+        ensure!(moved.is_empty(), "sessions moved: {}", moved.join("; "));
+    }
+    for client in fresh {
+        let shown = |node: &Balancer| node.ask(&["sessions", "show", "direct", &client.to_string()]);
+        let (a, b) = (eventually(SOON, || shown(&nodes[0]))?, eventually(SOON, || shown(&nodes[1]))?);
+        ensure!(a["backend"] == b["backend"], "{a:#} {b:#}");
+    }
+    Ok(())
+}
