@@ -34,7 +34,9 @@ pub use binding::{
 pub use counters::{Counters, Hand, Quota, TokenBucket};
 pub use endian::{Be16, Be32};
 pub use event::{BindingEvent, BindingEventKind};
-pub use flow::{Flow, FlowKey, FlowRef, FlowState, FlowWord, FragmentKey, FragmentRef, SpliceFlags};
+pub use flow::{
+    Flow, FlowKey, FlowRef, FlowState, FlowWord, FragmentKey, FragmentRef, HOME_LEN, SpliceFlags, flow_home,
+};
 pub use hold::{
     DEFAULT_HOLDS, Filling, HOLD_FRONT, HOLD_LEN, HOLD_SLACK, Hold, HoldFlags, HoldWord, MAX_TRIED, Named,
     Said,

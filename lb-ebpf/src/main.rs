@@ -27,7 +27,7 @@ use lb_common::datapath;
 /// Runs a step of the data plane; its verdict is the return code.
 ///
 /// A macro, because all of it has to end up in the program itself: a tail call from a function would come back to that
-/// function's caller with the other program's return code.
+/// function's caller with the other program's return code. For the same reason programs are inlined into what the kernel calls.
 macro_rules! run {
     ($ctx:ident, $step:path $(, $number:path)?) => {
         match Kernel::new(&$ctx) {
@@ -40,6 +40,7 @@ macro_rules! run {
 
 /// Entry: attached to interfaces.
 #[xdp]
+#[inline(always)]
 pub fn stickleback(ctx: XdpContext) -> u32 {
     run!(ctx, datapath::entry)
 }
@@ -48,6 +49,7 @@ macro_rules! tail_programs {
     ($($name:ident = $number:path;)*) => {$(
         #[doc = concat!("Tail-called: `program::", stringify!($number), "`.")]
         #[xdp]
+        #[inline(always)]
         pub fn $name(ctx: XdpContext) -> u32 {
             run!(ctx, datapath::tail, $number)
         }

@@ -1,6 +1,6 @@
 //! Flows: transport connections that are translated.
 
-use super::{Addr, Be16, Be32, Mac, VlanTags};
+use super::{Addr, Be16, Be32, Mac, Settings, VlanTags};
 
 /// A 5-tuple as it stands in a packet of one direction.
 #[repr(C)]
@@ -65,6 +65,24 @@ impl FlowKey {
             pad: [0; 3],
         }
     }
+}
+
+/// Records in a row in which the flow of a client is looked for before the index is asked; a power of two.
+pub const HOME_LEN: u32 = 4;
+
+/// The first of the records in which the flow of a client's address and port is looked for first, see [`HOME_LEN`].
+///
+/// Both directions of a connection show them, unless source NAT replaces them. No flow has to stand there.
+#[inline(always)]
+pub const fn flow_home(settings: &Settings, address: &Addr, port: Be16) -> u32 {
+    const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
+    let a = &address.0;
+    let (upper, lower) = (a[0] as u64 | (a[1] as u64) << 32, a[2] as u64 | (a[3] as u64) << 32);
+    let key = settings.seed ^ MIX;
+    let hash = upper.wrapping_mul(key | 1);
+    let hash = (hash ^ hash >> 32 ^ lower ^ port.raw() as u64).wrapping_mul(key.rotate_left(32) | 1);
+    let homes = settings.flows.saturating_sub(HOME_LEN - 1) as u64;
+    settings.half_open.wrapping_add(((hash >> 32).wrapping_mul(homes) >> 32) as u32)
 }
 
 /// Where a flow's record is: index and nonce in one word that is replaced at once.

@@ -136,7 +136,9 @@ pub(super) fn scan<B: Bytes, const RESPONSE: bool>(
     let end = len.min(limit);
     let mut reader = Reader::<B, RESPONSE> { bytes, end, progress, rules };
     // A byte is looked at once, and once more as white space at a value's end; the others only change the state.
-    bytes.repeat(4 * end + 64, |_| reader.round());
+    // Several rounds a call, for a call is dearer than a round.
+    // Two rounds a call, for a call is dearer than a round; one where the verifier has enough to do.
+    bytes.repeat(4 * end + 64, |_| reader.round() || !RESPONSE && reader.round());
     let progress = reader.progress;
     match State::from_u8(progress.state) {
         State::Complete => Head::Complete,

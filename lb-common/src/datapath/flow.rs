@@ -3,8 +3,14 @@
 //! A record is claimed by a compare-exchange of its word, filled in, and only then can be found. Whoever
 //! holds one looks at the nonce again before the packet leaves.
 
+mod home;
+
+pub(crate) use home::find as find_at_home;
+
 use super::{Env, Insert};
-use crate::abi::{Flow, FlowKey, FlowRef, FlowState, FlowWord, Outcome, Settings, hand};
+use crate::abi::{
+    Addr, Be16, Flow, FlowKey, FlowRef, FlowState, FlowWord, HOME_LEN, Outcome, Settings, flow_home, hand,
+};
 use crate::packet::flag;
 
 /// `last_seen` is written when it moves by more than this (ns).
@@ -201,9 +207,9 @@ pub(crate) fn lifetime(settings: &Settings, word: FlowWord) -> u64 {
     }
 }
 
-/// Claims a record; what was in it is forgotten.
+/// Claims a record for a flow of that client, at home if one is free there; what was in it is forgotten.
 #[inline(always)]
-pub(crate) fn allocate<E: Env>(env: &E, room: Room, now: u64) -> Option<Live> {
+pub(crate) fn allocate<E: Env>(env: &E, room: Room, (client, port): (&Addr, Be16), now: u64) -> Option<Live> {
     let settings = env.settings()?;
     let (base, len, step, hand, probes) = match room {
         Room::HalfOpen => (0, settings.half_open, 1, hand::HALF_OPEN, HALF_OPEN_PROBES),
@@ -215,16 +221,32 @@ pub(crate) fn allocate<E: Env>(env: &E, room: Room, now: u64) -> Option<Live> {
     if len == 0 {
         return None;
     }
+    let (first, tries) = match room {
+        Room::HalfOpen => (0, 0),
+        // Too few for a home.
+        Room::Established | Room::Datagrams if settings.flows < HOME_LEN => (0, 0),
+        Room::Established => (flow_home(settings, client, port), HOME_LEN),
+        Room::Datagrams => {
+            let home = flow_home(settings, client, port);
+            (home.wrapping_add(home.wrapping_sub(base) & 1), HOME_LEN / 2)
+        }
+    };
     let hand = env.hand(hand)?;
     let nonce = nonce(env)?;
     let mut claimed = None;
-    env.repeat(probes, |_| {
-        // SAFETY: from the environment.
-        let index = base + unsafe { env.add(hand, 1) } as u32 % len * step;
+    let place = &mut claimed;
+    // By value: what is taken by reference stands on the stack twice.
+    env.repeat(probes + tries, move |i| {
+        let index = if i < tries {
+            first.wrapping_add(i * step)
+        } else {
+            // SAFETY: from the environment.
+            base + unsafe { env.add(hand, 1) } as u32 % len * step
+        };
         let Some(record) = env.flow(index) else { return true };
         if claim(env, settings, record, index, nonce, room, now) {
             let word = FlowWord::new(nonce, FlowState::Claimed);
-            claimed = Some(Live { record, reference: FlowRef::new(index, nonce, false), word });
+            *place = Some(Live { record, reference: FlowRef::new(index, nonce, false), word });
             return true;
         }
         false
@@ -288,6 +310,14 @@ pub(crate) fn release<E: Env>(env: &E, record: *mut Flow, index: u32, word: Flow
         forget(env, record, index, word.nonce());
         env.exchange(&raw mut (*record).word, claimed.0, FlowWord::new(word.nonce(), FlowState::Free).0)
     }
+}
+
+/// Gives a claimed record back that nobody can find.
+#[inline(always)]
+pub(crate) fn vacate(live: &Live) {
+    let free = FlowWord::new(live.reference.nonce(), FlowState::Free);
+    // SAFETY: from the environment; the record is this CPU's.
+    unsafe { (&raw mut (*live.record).word).write_volatile(free.0) };
 }
 
 /// Deletes the index entries that still mean this record under that nonce.

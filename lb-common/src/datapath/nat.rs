@@ -5,7 +5,7 @@ mod open;
 mod translate;
 
 pub(crate) use establish::run as establish;
-pub(crate) use open::{client_mtu, run as open, take_port};
+pub(crate) use open::{client_mtu, run as open, take_own_port, take_port};
 
 use super::binding::Chosen;
 use super::count::Way;
@@ -30,7 +30,11 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     // SAFETY: this CPU's own scratch.
     let (scratch, to_service) = unsafe { (&mut *scratch, (*scratch).to_service) };
     let now = env.now();
-    let mut found = flow::find(env, &scratch.packet.flow_key(), now);
+    let reply = to_service == to_service::NONE || to_service == to_service::SETTLED;
+    let mut found = flow::find_at_home(env, &scratch.packet, reply, now);
+    if found.is_none() {
+        found = flow::find(env, &scratch.packet.flow_key(), now);
+    }
     if scratch.wanted != 0 && is_for_another(scratch.wanted, found.as_ref()) {
         let reference = found.map_or(0, |live| live.reference.0);
         found = flow::by_ref(env, aside(env, scratch, reference), now);

@@ -56,6 +56,15 @@ fn prepare(ctx: &XdpContext) -> Option<()> {
     if template.restored >= 128 {
         copy::<4>(ctx, 12, head)?;
     }
+    let last = template.last as usize;
+    if last > 0 && last <= WORDS - 32 {
+        let to = at::<[u64; 4]>(ctx, last)?.cast::<u64>();
+        let from = template.head.as_ptr().wrapping_add(last).cast::<u64>();
+        for i in 0..4 {
+            // SAFETY: `at` has checked the frame, and the place in the head has been compared with its length.
+            unsafe { *to.add(i) = *from.add(i) };
+        }
+    }
     let rest = template.rest as usize;
     if rest > 0 && rest <= HEAD - WORDS {
         let from = template.head.as_mut_ptr().wrapping_add(WORDS).cast();

@@ -23,6 +23,10 @@ pub struct Template {
     pub random: u32,
     /// State of the sequence or of the random numbers.
     pub state: u64,
+    /// Where the last 32 bytes begin that are restored too, because `length` is less than [`WORDS`] and no multiple of 32; 0 = nowhere.
+    pub last: u32,
+    /// Zero.
+    pub pad: u32,
     /// Bytes behind [`WORDS`] that are restored too, for programs that make the frame shorter; 0 = none.
     pub rest: u32,
     /// 1: the program lets the frame grow at its end, not at its beginning.

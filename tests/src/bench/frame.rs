@@ -25,8 +25,8 @@ pub mod flag {
     pub const DATA: u8 = 0x18;
 }
 
-/// Options of a usual SYN: MSS 1460, SACK permitted, timestamps, no-op, window scale 7; padded by no-ops.
-const SYN_OPTIONS: [u8; 24] = [2, 4, 5, 0xb4, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7, 1, 1, 1, 1];
+/// Options of a SYN as Linux sends it: MSS 1460, SACK permitted, timestamps, no-op, window scale 7.
+const SYN_OPTIONS: [u8; 20] = [2, 4, 5, 0xb4, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7];
 
 /// A TCP segment; with SYN it carries the usual options, else `payload` zero bytes.
 pub fn tcp(link: Link, from: SocketAddr, to: SocketAddr, flags: u8, payload: usize) -> Vec<u8> {

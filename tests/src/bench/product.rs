@@ -36,7 +36,7 @@ pub struct Product {
 impl Product {
     /// Loads the object with tables of the size a full run needs, and fills in services and backends.
     pub fn load(rig: &Rig, quick: bool) -> Result<Self> {
-        let (bindings, flows) = if quick { (5 << 16, 9 << 14) } else { (5 << 18, 9 << 18) };
+        let (bindings, flows) = if quick { (5 << 16, 13 << 16) } else { (5 << 18, 13 << 18) };
         Self::with_sizes(rig, bindings, flows)
     }
 

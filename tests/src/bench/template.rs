@@ -18,7 +18,7 @@ unsafe impl aya::Pod for Loss {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Fault {}
 
-const _: () = assert!(size_of::<Template>() == 40 + HEAD);
+const _: () = assert!(size_of::<Template>() == 48 + HEAD);
 const _: () = assert!(size_of::<ReferenceReal>() == 24);
 const _: () = assert!(size_of::<Loss>() == 24);
 const _: () = assert!(size_of::<Fault>() == 64 + 2_048);
@@ -37,6 +37,7 @@ impl Template {
     pub fn single(frame: &[u8]) -> Self {
         assert!(frame.len() >= 64, "templates are frames of at least 64 bytes");
         let restored = frame.len().min(WORDS) / 32 * 32;
+        let last = if frame.len() > restored && frame.len() < WORDS { frame.len() - 32 } else { 0 };
         let mut head = [0; HEAD];
         let copied = frame.len().min(HEAD);
         head[..copied].copy_from_slice(&frame[..copied]);
@@ -48,6 +49,8 @@ impl Template {
             vary_mask: 0,
             random: 0,
             state: 0,
+            last: last as u32,
+            pad: 0,
             rest: 0,
             tail: 0,
             head,

@@ -178,7 +178,8 @@ fn each_slot<E: Env>(
     mut step: impl FnMut(u32, *mut BindingSlot) -> bool,
 ) {
     let path = path(settings, key);
-    env.repeat(BINDING_PROBES * BINDING_SLOTS, |n| {
+    // By value: what is taken by reference stands on the stack twice.
+    env.repeat(BINDING_PROBES * BINDING_SLOTS, move |n| {
         let (number, i) = (path.bucket(n / BINDING_SLOTS), n % BINDING_SLOTS);
         let Some(bucket) = env.binding_bucket(number) else { return true };
         if step(number * BINDING_SLOTS + i, slot_of(bucket, i as usize)) {
@@ -330,7 +331,8 @@ fn take_over<E: Env>(env: &E, slot: *mut BindingSlot, word: BindingWord, now: u6
 fn is_contested<E: Env>(env: &E, key: &BindingKey, own: u32) -> bool {
     let Some(settings) = env.settings() else { return true };
     let mut contested = false;
-    each_slot(env, settings, key, Way::Known, |number, slot| {
+    let found = &mut contested;
+    each_slot(env, settings, key, Way::Known, move |number, slot| {
         if number == own || !is_of(slot, key) {
             return false;
         }
@@ -346,7 +348,7 @@ fn is_contested<E: Env>(env: &E, key: &BindingKey, own: u32) -> bool {
         if gives_way {
             return false;
         }
-        contested = true;
+        *found = true;
         true
     });
     contested

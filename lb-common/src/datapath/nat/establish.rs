@@ -91,8 +91,9 @@ fn is_session<E: Env>(env: &E, settings: &Settings, service: &Service, flow: &Fl
 #[inline(always)]
 fn promote<E: Env>(env: &E, live: &Live, bound: bool, now: u64) -> Result<Live, Outcome> {
     let room = if live.word.has(FlowWord::DATAGRAM) { Room::Datagrams } else { Room::Established };
-    let place = flow::allocate(env, room, now).ok_or(Outcome::FlowsFull)?;
     let old = live.flow();
+    let client = (&old.client.source, old.client.source_port);
+    let place = flow::allocate(env, room, client, now).ok_or(Outcome::FlowsFull)?;
     let mut word = FlowWord(live.word.0 & 0xffff_ffff | (place.reference.nonce() as u64) << 32);
     if bound {
         word = word.with(FlowWord::BOUND);
@@ -114,13 +115,19 @@ fn promote<E: Env>(env: &E, live: &Live, bound: bool, now: u64) -> Result<Live, 
     new.ifindex = old.ifindex;
     new.tags = old.tags;
     new.answer = old.answer;
+    // The half-open ring may have come round meanwhile. At home the copy can be found from the next line on, so it has to
+    // be of one flow.
+    if !live.is_same() {
+        flow::vacate(&place);
+        return Err(Outcome::Raced);
+    }
     let (index, nonce) = (place.reference.index(), place.reference.nonce());
     // SAFETY: from the environment; complete before it can be found.
     unsafe { (&raw mut (*place.record).word).write_volatile(word.0) };
     let both = point(env, live, &new.client, FlowRef::new(index, nonce, false))
         & point(env, live, &new.server, FlowRef::new(index, nonce, true));
     if !both {
-        // The half-open ring came round before both directions had left the old record, and the copy may be of two flows.
+        // The half-open ring came round before both directions had left the old record.
         flow::release(env, place.record, index, word);
         return Err(Outcome::Raced);
     }

@@ -38,7 +38,7 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
         return verdict;
     }
     forget_old(env, scratch);
-    let Some(live) = flow::allocate(env, Room::HalfOpen, now) else {
+    let Some(live) = flow::allocate(env, Room::HalfOpen, (&packet.source, packet.source_port), now) else {
         return count::end(env, Outcome::FlowsFull);
     };
     if fill(env, service, scratch, &live, session, (slot, backend), now).is_none() {
@@ -137,7 +137,7 @@ fn fill<E: Env>(
 }
 
 /// The MTU of the client's link, as far as an IP packet's length reaches.
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn client_mtu<E: Env>(env: &E) -> u16 {
     let mtu = env.ingress_mtu();
     if mtu > u16::MAX as u32 { u16::MAX } else { mtu as u16 }
@@ -157,7 +157,7 @@ fn publish<E: Env>(
     let opening = FlowWord::new(reference.nonce(), FlowState::Opening);
     let opening = if packet.protocol == protocol::TCP { opening } else { opening.with(FlowWord::DATAGRAM) };
     if !take_port(env, settings, service, live.record, reply) {
-        free(live);
+        flow::vacate(live);
         return Err(Outcome::PortsExhausted);
     }
     // SAFETY: from the environment; written above, and changed by nobody.
@@ -174,14 +174,6 @@ fn publish<E: Env>(
     flow::forget_key(env, &server, reply);
     flow::release(env, live.record, reference.index(), opening);
     Err(if taken == Insert::Full { Outcome::FlowsFull } else { Outcome::Raced })
-}
-
-/// Gives a record back that nobody can find.
-#[inline(always)]
-fn free(live: &Live) {
-    let free = FlowWord::new(live.reference.nonce(), FlowState::Free);
-    // SAFETY: from the environment; the record is this CPU's.
-    unsafe { (&raw mut (*live.record).word).write_volatile(free.0) };
 }
 
 /// Writes the first free source port into the record and takes its reply key.
@@ -220,6 +212,19 @@ pub(crate) fn take_port<E: Env>(
         true
     });
     taken
+}
+
+/// Takes the reply key with the client's own port, if that is free; nearly always it is, and the others need a hash.
+#[inline(never)]
+pub(crate) fn take_own_port<E: Env>(env: &E, service: &Service, record: *mut Flow, reply: FlowRef) -> bool {
+    // SAFETY: this CPU's to change, and filled in.
+    let record = unsafe { &mut *record };
+    let own = record.client.source_port;
+    if service.flags & ServiceFlags::SNAT != 0 && (own.host() as u32) < FIRST_PORT {
+        return false;
+    }
+    record.server.destination_port = own;
+    flow::take_key(env, &record.server, reply, env.now()) == Insert::Done
 }
 
 const _: () = assert!(FIRST_PORT + PORTS == 65_536);

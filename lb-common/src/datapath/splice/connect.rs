@@ -271,7 +271,8 @@ fn assign<E: Env>(env: &E, settings: &Settings, service: &Service, live: &Live, 
     record.server = FlowKey::new(&backend.address, toward, port, client.source_port, client.protocol);
     record.backend = slot;
     record.backend_generation = backend.generation;
-    nat::take_port(env, settings, service, live.record, reply)
+    nat::take_own_port(env, service, live.record, reply)
+        || nat::take_port(env, settings, service, live.record, reply)
 }
 
 /// Writes the SYN; answers where it goes.

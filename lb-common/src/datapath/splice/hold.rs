@@ -3,6 +3,7 @@
 use crate::abi::{FlowRef, Hold, HoldFlags, HoldWord, Settings, hand};
 use crate::datapath::Env;
 use crate::datapath::flow::Live;
+use core::mem::offset_of;
 
 /// Holds looked at for one to use, and as many again for one whose client is slow.
 const PROBES: u32 = 32;
@@ -105,13 +106,14 @@ fn take_any<E: Env>(env: &E, word: HoldWord, now: u64) -> u32 {
         return number;
     }
     let head_timeout = settings.head_timeout;
-    env.repeat(2 * PROBES, |i| {
+    let found = &mut number;
+    env.repeat(2 * PROBES, move |i| {
         let slow = if i < PROBES { 0 } else { head_timeout.saturating_sub(SLOW) };
         // SAFETY: from the environment.
         let index = base.wrapping_add(unsafe { env.add(hand, 1) } as u32 % count);
         let Some(hold) = env.hold(index) else { return true };
         if take(env, hold, word, now, slow) {
-            number = index.wrapping_add(1);
+            *found = index.wrapping_add(1);
             return true;
         }
         false
@@ -160,48 +162,50 @@ fn is_needed(hold: *mut Hold, now: u64, slow: u64) -> bool {
 fn empty(hold: &mut Hold, flow: FlowRef, until: u64) {
     hold.until = until;
     hold.flow = flow;
-    hold.start = 0;
-    hold.len = 0;
-    hold.owned = 0;
-    hold.sent = 0;
-    hold.acknowledged = 0;
-    hold.flags = 0;
-    hold.session = 0;
-    hold.tried_count = 0;
-    hold.front = 0;
-    hold.said = 0;
-    hold.path = 0;
-    hold.window = 0;
-    hold.mss = 0;
-    hold.answered = 0;
-    hold.sum = 0;
-    hold.named_count = 0;
-    let mut i = 0;
-    while i < hold.progress.len() {
-        // SAFETY: inside the array; volatile, or it becomes the kernel's memset, a loop over bytes.
-        unsafe { (&raw mut hold.progress).cast::<u64>().add(i).write_volatile(0) };
+    let words: *mut u64 = (&raw mut *hold).cast();
+    let mut i = FIRST / 8;
+    while i < LAST / 8 {
+        // SAFETY: inside the hold, all integers; volatile, or it becomes the kernel's memset, a loop over bytes.
+        unsafe { words.add(i).write_volatile(0) };
         i += 1;
     }
 }
+
+/// Where what is kept about the bytes begins.
+const FIRST: usize = offset_of!(Hold, start);
+/// Where it ends.
+const LAST: usize = offset_of!(Hold, head);
+const _: () = assert!(FIRST.is_multiple_of(8) && LAST.is_multiple_of(8));
 
 /// Locks the hold of a flow; `None` when it is another's by now, or busy for too long.
 #[inline(always)]
 pub(crate) fn lock<E: Env>(env: &E, number: u32, flow: FlowRef) -> Option<Held> {
     let hold = env.hold(number.wrapping_sub(1))?;
     let word = HoldWord::taken(flow.nonce());
-    if try_lock(env, hold, word) { Some(Held { number, hold, word }) } else { None }
+    // Nobody else is at it nearly always, and calls are dear.
+    if lock_once(env, hold, word) || try_lock(env, hold, word) {
+        Some(Held { number, hold, word })
+    } else {
+        None
+    }
+}
+
+#[inline(always)]
+fn lock_once<E: Env>(env: &E, hold: *mut Hold, word: HoldWord) -> bool {
+    // SAFETY: from the environment.
+    unsafe { env.exchange(&raw mut (*hold).word, word.0, word.with(HoldWord::LOCKED).0) }
 }
 
 #[inline(never)]
 fn try_lock<E: Env>(env: &E, hold: *mut Hold, word: HoldWord) -> bool {
     let mut locked = false;
-    env.repeat(TRIES, |_| {
+    let done = &mut locked;
+    env.repeat(TRIES, move |_| {
         if word_of(hold).nonce() != word.nonce() {
             return true;
         }
-        // SAFETY: from the environment.
-        locked = unsafe { env.exchange(&raw mut (*hold).word, word.0, word.with(HoldWord::LOCKED).0) };
-        locked
+        *done = lock_once(env, hold, word);
+        *done
     });
     locked
 }

@@ -5,8 +5,10 @@ use crate::abi::{Filling, Flow, HOLD_FRONT, HOLD_LEN, HOLD_SLACK, Hold, HoldFlag
 use crate::datapath::{Env, Verdict, count, frame, link};
 use crate::packet::{Ipv4, Ipv6, Sum, Tcp, flag, get, opaque_offset};
 
-/// Bytes that one round of the checksum takes.
-const ROUND: u32 = 64;
+/// Bytes that one round of the checksum takes: as many as pay for a call.
+const ROUND: u32 = 512;
+/// Bytes below which they are taken word by word.
+const LAST: u32 = 64;
 /// Behind the last byte of a hold's front and stream.
 const END: u32 = (HOLD_FRONT + HOLD_LEN) as u32;
 
@@ -215,33 +217,72 @@ pub(crate) const fn place(hold: &Hold, position: u32) -> u32 {
 #[inline(never)]
 pub(crate) fn sum<E: Env>(env: &E, hold: *mut Hold, place: u32, len: u32) -> u32 {
     let mut total = Sum::ZERO;
-    env.repeat(len / ROUND, |i| {
-        total = total.plus(words(hold, place.wrapping_add(i.wrapping_mul(ROUND)), ROUND));
+    let sum = &mut total;
+    env.repeat(len / ROUND, move |i| {
+        *sum = sum.plus(whole::<ROUND>(hold, place.wrapping_add(i.wrapping_mul(ROUND))));
         false
     });
-    let rest = len % ROUND;
-    total.plus(words(hold, place.wrapping_add(len.wrapping_sub(rest)), rest)).folded() as u32
+    let mut at = place.wrapping_add(len - len % ROUND);
+    if len & 256 != 0 {
+        total = total.plus(whole::<256>(hold, at));
+        at = at.wrapping_add(256);
+    }
+    if len & 128 != 0 {
+        total = total.plus(whole::<128>(hold, at));
+        at = at.wrapping_add(128);
+    }
+    if len & 64 != 0 {
+        total = total.plus(whole::<64>(hold, at));
+        at = at.wrapping_add(64);
+    }
+    total.plus(part(hold, at, len % LAST)).folded() as u32
 }
 
-/// Sum of the first `len` of [`ROUND`] bytes.
+/// Sum of `LEN` bytes, by words of four: they need no splitting.
 #[inline(always)]
-fn words(hold: *mut Hold, place: u32, len: u32) -> Sum {
-    let place = opaque_offset(place as usize);
-    if place >= END as usize {
-        return Sum::ZERO;
-    }
-    // SAFETY: the slack lets a round be read from any place.
-    let start = unsafe { (&raw const (*hold).head).cast::<u8>().add(place) };
+fn whole<const LEN: u32>(hold: *mut Hold, place: u32) -> Sum {
+    let Some(start) = from(hold, place) else { return Sum::ZERO };
     let mut total = Sum::ZERO;
     let mut i = 0;
-    while i < ROUND {
-        // SAFETY: inside the round.
+    while i < LEN {
+        // SAFETY: inside the slack.
+        total = total.add32(unsafe { get(start.add(i as usize)) });
+        i += 4;
+        if i % 32 == 0 {
+            total = total.computed();
+        }
+    }
+    total
+}
+
+/// Sum of the first `len` of [`LAST`] bytes.
+#[inline(always)]
+fn part(hold: *mut Hold, place: u32, len: u32) -> Sum {
+    let Some(start) = from(hold, place) else { return Sum::ZERO };
+    let mut total = Sum::ZERO;
+    let mut i = 0;
+    while i < LAST {
+        if i >= len {
+            break;
+        }
+        // SAFETY: inside the slack.
         let word: u64 = unsafe { get(start.add(i as usize)) };
-        let word = word & mask(len.saturating_sub(i));
+        let word = word & mask(len - i);
         total = total.add32(word as u32).add32((word >> 32) as u32);
         i += 8;
     }
     total
+}
+
+/// The bytes from a place on, of which a round can be read from any place, for the slack.
+#[inline(always)]
+fn from(hold: *mut Hold, place: u32) -> Option<*const u8> {
+    let place = opaque_offset(place as usize);
+    if place >= END as usize {
+        return None;
+    }
+    // SAFETY: inside front and stream.
+    Some(unsafe { (&raw const (*hold).head).cast::<u8>().add(place) })
 }
 
 /// The `len` lowest bytes of a word, all of them from eight on.

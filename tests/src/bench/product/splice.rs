@@ -1,6 +1,6 @@
 //! Delayed binding: handshakes, requests, and connections that are joined.
 
-use super::cases::{PAYLOAD, TX, address, client, expect, flows};
+use super::cases::{PAYLOAD, TX, address, expect, flows};
 use super::{PlannedService, Product};
 use crate::bench::frame::{checksum, flag, tcp};
 use crate::bench::rig::Rig;
@@ -8,15 +8,15 @@ use crate::bench::template::{DESTINATION_V4, SOURCE_V4, Template};
 use anyhow::{Context, Result, bail, ensure};
 use aya::maps::{Array, HashMap, Map, MapData};
 use lb_common::abi::{
-    Affinity, AffinityRules, Be16, Flow, FlowKey, FlowRef, FlowState, FlowWord, Hold, Mac, Secrets,
-    ServiceFlags, SpliceFlags, VlanTags, half_open_len, map,
+    Affinity, AffinityRules, Be16, Flow, FlowKey, FlowRef, FlowState, FlowWord, HOME_LEN, Hold, Mac, Secrets,
+    ServiceFlags, SpliceFlags, VlanTags, flow_home, map,
 };
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 
 /// Nonces of the flows that are made here; the programs' own are far below.
 const NONCES: u32 = 0x4000_0000;
-/// Where a connection's flow stands among the established records: behind those that other cases open.
-const PLACES: u32 = 9 << 17;
+/// The client of connection 0; the others' addresses follow.
+const FIRST: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 96, 0, 0), 40_000);
 
 /// Gives the planned service its affinity.
 pub(super) fn arrange(planned: &mut PlannedService) {
@@ -148,11 +148,11 @@ fn waiting(
 
 /// A segment of one of many joined connections.
 fn joined(rig: &Rig, product: &Product, what: &str, many: &str) -> Result<Template> {
-    let (link, vip, client) = (rig.link(), address(product, "splice")?, client(false));
+    let (link, vip, client) = (rig.link(), address(product, "splice")?, SocketAddr::V4(FIRST));
     let count = match many {
         "1-flow" => 1,
         "32k-flows" => flows(product).min(1 << 15),
-        _ => 1 << (product.settings.flows - taken(product)).ilog2(),
+        _ => flows(product),
     };
     let backend = join(rig, product, count)?;
     let (frame, at) = if what == "established-back" {
@@ -179,26 +179,22 @@ fn request(at: usize) -> Vec<u8> {
     text
 }
 
-/// Places that the cases of other services may take.
-fn taken(product: &Product) -> u32 {
-    PLACES.min(product.settings.flows / 2)
-}
-
-/// Puts so many joined connections into the tables; answers the address of their backend.
+/// Puts so many joined connections into the tables, where the programs would have put them; answers the address of their
+/// backend.
 fn join(rig: &Rig, product: &Product, count: u32) -> Result<SocketAddr> {
     let planned = product.plan.service("splice").context("no service splice")?;
     let backend = product.plan.backends.iter().position(|b| b.service == planned.service.id);
     let slot = backend.context("the service has no backend")?;
     let backend = product.plan.backends[slot];
     let link = rig.link();
-    let place = half_open_len(product.settings.flows) + taken(product);
-    let SocketAddr::V4(first) = client(false) else { return Ok(planned.address) };
+    let settings = product.settings;
+    let mut elsewhere = settings.half_open..settings.half_open + settings.flows;
     let now = monotonic()?;
     let mut index = HashMap::<_, FlowKey, FlowRef>::try_from(again(product, map::FLOW_INDEX)?)?;
     let mut records = Array::<_, Flow>::try_from(again(product, map::FLOWS)?)?;
     for n in 0..count {
-        let source = Ipv4Addr::from(u32::from(*first.ip()).wrapping_add(n));
-        let port = Be16::new(first.port());
+        let source = Ipv4Addr::from(u32::from(*FIRST.ip()).wrapping_add(n));
+        let port = Be16::new(FIRST.port());
         let protocol = 6;
         let client = FlowKey::new(
             &source.into(),
@@ -207,8 +203,16 @@ fn join(rig: &Rig, product: &Product, count: u32) -> Result<SocketAddr> {
             Be16::new(planned.address.port()),
             protocol,
         );
+        if index.get(&client, 0).is_ok() {
+            continue;
+        }
         let server = FlowKey::new(&backend.address, &source.into(), backend.port, port, protocol);
-        let (at, nonce) = (place + n, NONCES + n);
+        let is_free =
+            |at: &u32| records.get(at, 0).is_ok_and(|flow| FlowWord(flow.word).state() == FlowState::Free);
+        let home = flow_home(&settings, &source.into(), port);
+        let at = (home..home + HOME_LEN).find(is_free).or_else(|| elsewhere.find(is_free));
+        let at = at.context("the flow table is full")?;
+        let nonce = NONCES + n;
         let flow = Flow {
             word: FlowWord::new(nonce, FlowState::Established).with(FlowWord::SPLICED).0,
             last_seen: now,

@@ -16,7 +16,8 @@ fn key(client: u8) -> FlowKey {
 
 /// A half-open flow that both sides can find.
 fn half_open(model: &Model<'_>, client: u8, state: FlowState) -> Live {
-    let live = flow::allocate(model, Room::HalfOpen, model.now()).unwrap();
+    let of = key(client);
+    let live = flow::allocate(model, Room::HalfOpen, (&of.source, of.source_port), model.now()).unwrap();
     let word = live.word.with_state(state);
     let flow = Flow {
         word: word.0,
@@ -102,7 +103,8 @@ fn datagrams_take_half_of_the_records_and_connections_the_rest() {
         let model = Model::new(1, flows);
         let fill = |room| {
             let mut taken = 0;
-            while let Some(live) = flow::allocate(&model, room, model.now()) {
+            let of = key(1);
+            while let Some(live) = flow::allocate(&model, room, (&of.source, of.source_port), model.now()) {
                 unsafe {
                     (&raw mut (*live.record).word).write(live.word.with_state(FlowState::Established).0)
                 };
@@ -127,5 +129,6 @@ fn a_connection_finds_the_last_free_record() {
         unsafe { (*record).word = FlowWord::new(1000 + i, state).0 };
         unsafe { (*record).last_seen = model.now() };
     }
-    assert!(flow::allocate(&model, Room::Established, model.now()).is_some());
+    let of = key(1);
+    assert!(flow::allocate(&model, Room::Established, (&of.source, of.source_port), model.now()).is_some());
 }

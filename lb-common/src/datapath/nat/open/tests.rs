@@ -23,7 +23,8 @@ fn packet(client: u8) -> Packet {
 
 /// A half-open record for the packet, which nobody can find yet.
 fn claimed(model: &Model<'_>, packet: &Packet) -> Live {
-    let live = flow::allocate(model, Room::HalfOpen, model.now()).unwrap();
+    let live =
+        flow::allocate(model, Room::HalfOpen, (&packet.source, packet.source_port), model.now()).unwrap();
     let record = unsafe { &mut *live.record };
     record.last_seen = model.now();
     record.client = packet.flow_key();

@@ -6,7 +6,7 @@ use super::Arrived;
 use crate::abi::{HOLD_FRONT, HOLD_LEN, HOLD_SLACK, Hold, Settings};
 use crate::datapath::scratch::Packet;
 use crate::datapath::{Env, frame};
-use crate::packet::{Sum, get, opaque_offset};
+use crate::packet::{Sum, Tcp, get, opaque_offset};
 
 /// Takes what is new of a segment that is in order, as far as there is room. Whether there was, and the segment was whole.
 ///
@@ -92,12 +92,26 @@ fn intact<E: Env>(env: &E, packet: &Packet, segment: &Arrived, payload: u32) -> 
         .add_words(&packet.destination.0)
         .add16((header.wrapping_add(segment.len) as u16).to_be())
         .add16((packet.protocol as u16).to_be());
-    env.repeat(header / 4, |i| {
-        let Some(p) = frame::at(env, l4.wrapping_add(i.wrapping_mul(4)) as usize, 4) else { return true };
-        // SAFETY: checked for a word.
-        sum = sum.add32(unsafe { get(p) });
-        false
-    });
+    let Some(p) = frame::at(env, l4 as usize, Tcp::LEN) else { return false };
+    let mut i = 0;
+    while i < Tcp::LEN {
+        // SAFETY: checked for the fixed header.
+        sum = sum.add32(unsafe { get(p.add(i)) });
+        i += 4;
+    }
+    // Most segments with data have no options: the balancer agrees to none that they carry.
+    if header > Tcp::LEN as u32 {
+        let options = l4.wrapping_add(Tcp::LEN as u32);
+        let total = &mut sum;
+        env.repeat((header - Tcp::LEN as u32) / 4, move |i| {
+            let Some(p) = frame::at(env, options.wrapping_add(i.wrapping_mul(4)) as usize, 4) else {
+                return true;
+            };
+            // SAFETY: checked for a word.
+            *total = total.add32(unsafe { get(p) });
+            false
+        });
+    }
     sum.folded() == 0xffff
 }
 

@@ -15,10 +15,10 @@ use crate::splice::SynCookie;
 
 #[inline(always)]
 pub(super) fn run<E: Env>(env: &E, way: &Way<'_>, service: &Service, segment: &Arrived) -> Verdict {
-    let Some(live) = allocate(env, way.now) else { return answer::refuse(env) };
+    let Some(live) = allocate(env, way) else { return answer::refuse(env) };
     live_service(&live, service);
     let Some(mut held) = hold(env, way, &live) else {
-        free(&live);
+        flow::vacate(&live);
         return count::end(env, Outcome::NotHeld);
     };
     let hold = held.get_mut();
@@ -27,7 +27,7 @@ pub(super) fn run<E: Env>(env: &E, way: &Way<'_>, service: &Service, segment: &A
         || !append::run(env, way.settings, way.packet, segment, &mut held)
     {
         held.free(env);
-        free(&live);
+        flow::vacate(&live);
         return count::end(env, Outcome::NotHeld);
     }
     note(&mut held, segment);
@@ -45,8 +45,8 @@ pub(super) fn run<E: Env>(env: &E, way: &Way<'_>, service: &Service, segment: &A
 
 /// A record for the flow.
 #[inline(always)]
-fn allocate<E: Env>(env: &E, now: u64) -> Option<Live> {
-    let reference = reference(env, now);
+fn allocate<E: Env>(env: &E, way: &Way<'_>) -> Option<Live> {
+    let reference = reference(env, way);
     let record = env.flow(reference.index())?;
     let word = FlowWord::new(reference.nonce(), FlowState::Claimed);
     if reference.nonce() == 0 { None } else { Some(Live { record, reference, word }) }
@@ -54,8 +54,9 @@ fn allocate<E: Env>(env: &E, now: u64) -> Option<Live> {
 
 /// The reference of a record that this CPU has claimed; zero = none. Out of line for the sake of the stack.
 #[inline(never)]
-fn reference<E: Env>(env: &E, now: u64) -> FlowRef {
-    match flow::allocate(env, Room::Established, now) {
+fn reference<E: Env>(env: &E, way: &Way<'_>) -> FlowRef {
+    let client = (&way.packet.source, way.packet.source_port);
+    match flow::allocate(env, Room::Established, client, way.now) {
         Some(live) => live.reference,
         None => FlowRef::default(),
     }
@@ -145,23 +146,16 @@ const fn readers(rules: &AffinityRules) -> u16 {
 fn publish<E: Env>(env: &E, way: &Way<'_>, live: &Live) -> Result<Live, Outcome> {
     let reference = live.reference;
     let word = FlowWord::new(reference.nonce(), FlowState::Collecting).with(FlowWord::SPLICED);
-    // SAFETY: from the environment; complete before it can be found.
-    unsafe { (&raw mut (*live.record).word).write_volatile(word.0) };
     // SAFETY: from the environment; written by this CPU.
     let client = unsafe { &(*live.record).client };
     let taken = flow::take_key(env, client, reference, way.now);
-    if taken == Insert::Done && live.is_same() {
+    if taken == Insert::Done {
+        // Not before: at home it could be found although the key is another flow's.
+        // SAFETY: from the environment; the record is this CPU's.
+        unsafe { (&raw mut (*live.record).word).write_volatile(word.0) };
         return Ok(Live { word, ..*live });
     }
     // The same segment on another CPU, or no room in the index.
-    flow::release(env, live.record, reference.index(), word);
+    flow::vacate(live);
     Err(if taken == Insert::Full { Outcome::FlowsFull } else { Outcome::Raced })
-}
-
-/// Gives a record back that nobody can find.
-#[inline(always)]
-fn free(live: &Live) {
-    let free = FlowWord::new(live.reference.nonce(), FlowState::Free);
-    // SAFETY: from the environment; the record is this CPU's.
-    unsafe { (&raw mut (*live.record).word).write_volatile(free.0) };
 }
