@@ -3,3 +3,4 @@
 mod failures;
 mod farm;
 mod load;
+mod maintenance;
