@@ -234,10 +234,13 @@ impl Node {
             return;
         }
         let own = self.vector();
-        let mut told = self.peers.values().filter(|peer| peer.has_told).peekable();
-        let is_even = told.peek().is_some() && told.all(|peer| own.covers(&peer.told));
-        let is_alone = self.peers.values().all(|peer| peer.heard.is_none())
+        // What a peer told that is gone since may be nowhere any more.
+        let mut present =
+            self.peers.values().filter(|peer| !peer.is_silent(now, self.config.silence)).peekable();
+        let is_alone = present.peek().is_none()
             && (self.peers.is_empty() || now.since(self.started) >= self.config.alone_after);
+        let mut told = present.filter(|peer| peer.has_told).peekable();
+        let is_even = told.peek().is_some() && told.all(|peer| own.covers(&peer.told));
         if is_alone || is_even || self.counts.snapshots_done > 0 {
             self.has_base = true;
             self.events.push_back(Event::Ready);

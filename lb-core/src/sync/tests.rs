@@ -36,6 +36,24 @@ fn message(contents: &[(Content, u64)]) -> Vec<u8> {
     buffer
 }
 
+#[test]
+fn a_peer_that_dies_after_its_first_vector_keeps_nobody_waiting() {
+    let mut node = node();
+    let mut buffer = Vec::new();
+    let mut out = wire::begin(&mut buffer, Kind::Vector, 7, 1000);
+    out.vector(&Vector::from_iter([(StreamId { node: NodeId(2), epoch: 3 }, 10)]));
+    node.handle_message(Time(5), NodeId(2), &buffer).expect("a vector");
+    node.set_blocked(NodeId(2), true);
+    let ready = (5..20_000).step_by(50).find(|&time| {
+        node.handle_timeout(Time(time));
+        while node.poll_transmit(Time(time), &mut buffer).is_some() {}
+        node.is_ready()
+    });
+    let alone_after = Config::new(NodeId(1), Vec::new()).alone_after.as_millis() as u64;
+    let ready = ready.expect("ready");
+    assert!((alone_after..alone_after + 2_000).contains(&ready), "ready after {ready} ms");
+}
+
 proptest! {
     #[test]
     fn an_event_is_read_as_it_was_written(content in content(), left in 0_u64..1 << 42) {
