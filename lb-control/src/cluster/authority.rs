@@ -13,14 +13,14 @@ use rcgen::{
 };
 use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 const DAY: Duration = Duration::from_secs(86_400);
 /// Certificates are good from a day ago, for nodes whose clock is behind.
 const BACKDATED: Duration = DAY;
-/// How long the authority's certificate is good.
+/// How long the authority's certificate is good, and every node's with it: the member list says who is let in, so a
+/// certificate that ended earlier would shut out members and protect from nobody.
 const AUTHORITY_LIFETIME: Duration = Duration::from_secs(20 * 365 * DAY.as_secs());
-/// How long a node's certificate is good.
-const NODE_LIFETIME: Duration = Duration::from_secs(2 * 365 * DAY.as_secs());
 
 /// The authority, where its key is.
 #[derive(Debug)]
@@ -211,9 +211,10 @@ fn issue(
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages =
         vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-    let now = SystemTime::now();
-    params.not_before = (now - BACKDATED).into();
-    params.not_after = (now + NODE_LIFETIME).into();
+    params.not_before = (SystemTime::now() - BACKDATED).into();
+    let (_, parsed) = X509Certificate::from_der(authority)
+        .map_err(|error| ClusterError::Certificate { reason: error.to_string() })?;
+    params.not_after = parsed.validity().not_after.to_datetime();
     request.params = params;
     let issuer = Issuer::from_ca_cert_der(authority, key)?;
     Ok(request.signed_by(&issuer)?.der().clone())
