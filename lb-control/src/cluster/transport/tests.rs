@@ -7,6 +7,7 @@ use rcgen::KeyPair;
 use std::net::UdpSocket;
 use std::path::Path;
 use tokio::time::{sleep, timeout};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const SOON: Duration = Duration::from_secs(10);
@@ -120,6 +121,12 @@ impl Running {
     }
 }
 
+/// When a certificate ends, in seconds since 1970.
+fn end(certificate: &CertificateDer<'_>) -> i64 {
+    let (_, parsed) = X509Certificate::from_der(certificate).expect("a certificate");
+    parsed.validity().not_after.timestamp()
+}
+
 /// The first node and so many that joined it, all connected to each other.
 async fn cluster(others: usize) -> Vec<(Machine, Running)> {
     let first = Machine::found();
@@ -219,6 +226,44 @@ async fn without_an_open_token_nobody_may_join() {
     let token = Token::make(&a.transport.shared.trusted).expect("a token");
     let outcome = Machine::new().join(&first, &token).await;
     assert!(matches!(outcome, Err(ClusterError::Unreachable { .. })), "{outcome:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_of_members_end_with_the_authoritys() {
+    let (first, second) = (Machine::found(), Machine::new());
+    let a = first.start();
+    let joined = second.join(&first, &a.token()).await.expect("joined");
+    let founder = first.home().identity().expect("readable").expect("a member");
+    for identity in [joined, founder] {
+        assert_eq!(end(&identity.certificate), end(&identity.authority));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_balancers_are_shown_a_token() {
+    let (first, server) = (Machine::found(), Machine::new());
+    let a = first.start();
+    let token = a.transport.token(Role::App, HOUR).expect("a token");
+    let app = server.join(&first, &token).await.expect("joined");
+    let node = first.home().identity().expect("readable").expect("a member");
+    let any = || "127.0.0.1:0".parse().expect("an address");
+    for (identity, is_trusted) in [(node, true), (app, false)] {
+        let config = tls::server(&identity, true).expect("a server");
+        let called = quinn::Endpoint::server(config, any()).expect("an endpoint");
+        let address = called.local_addr().expect("its address").to_string();
+        let answering = tokio::spawn(async move {
+            let connection = called.accept().await.expect("a call").await;
+            if let Ok(connection) = connection {
+                connection.closed().await;
+            }
+        });
+        let caller = quinn::Endpoint::client(any()).expect("an endpoint");
+        let client = tls::joiner(token.clone()).expect("a client");
+        let outcome = calls::connect(&caller, client, &address, "join.stickleback.internal").await;
+        assert_eq!(outcome.is_ok(), is_trusted, "{outcome:?}");
+        drop((outcome, caller));
+        timeout(SOON, answering).await.expect("in time").expect("no panic");
+    }
 }
 
 /// Calls a node as a member, with whatever certificate.

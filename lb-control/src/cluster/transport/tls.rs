@@ -1,7 +1,7 @@
 //! Who is let into a handshake: members with a certificate of the authority, and bearers of a token.
 
 use crate::cluster::error::ClusterError;
-use crate::cluster::identity::{Identity, Subject};
+use crate::cluster::identity::{Identity, Role, Subject};
 use crate::cluster::token::Token;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{ClientConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt};
@@ -122,8 +122,12 @@ impl ServerCertVerifier for ByToken {
     ) -> Result<ServerCertVerified, rustls::Error> {
         let unknown = || rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
         let authority = intermediates.iter().find(|one| self.token.names(one)).ok_or_else(unknown)?;
-        // Which member answers does not matter to who has only a token: the name is taken from the certificate.
+        // Which balancer answers does not matter to who has only a token: the name is taken from the certificate. An
+        // application server could use the token up for itself.
         let subject = Subject::of(end_entity).map_err(|_| unknown())?;
+        if subject.role != Role::Node {
+            return Err(rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure));
+        }
         let name = ServerName::try_from(subject.dns_name()).map_err(|_| unknown())?;
         let verifier =
             WebPkiServerVerifier::builder_with_provider(roots(authority)?, Arc::clone(&self.provider));
