@@ -4,6 +4,7 @@
 //! instance) comes before anything that touches the network.
 
 pub mod args;
+mod complaint;
 mod configuration;
 mod health;
 mod member;

@@ -1,8 +1,9 @@
 //! Carries what probes find to the reconciler, and what is configured to the probes.
 
-use crate::admin::error::ErrorBody;
+use super::complaint::Complaint;
+use crate::admin::error::{ErrorBody, chain};
 use crate::probe::{Backend, Prober, Report, Wish};
-use crate::reconcile::{Gone, Handle, Health, HealthChange, OutcomeRow};
+use crate::reconcile::{Gone, Handle, Health, HealthChange, OutcomeRow, QueryError};
 use anyhow::Context as _;
 use axum::http::StatusCode;
 use lb_common::abi::Outcome;
@@ -97,12 +98,23 @@ impl Checks {
 /// they to a verdict.
 async fn suspect(reconciler: Handle, prober: Prober, mut suspects: watch::Receiver<Vec<Backend>>) {
     let mut before = None;
+    let mut complaint = Complaint::default();
     loop {
         if suspects.wait_for(|suspects| !suspects.is_empty()).await.is_err() {
             return;
         }
         tokio::time::sleep(LOOK).await;
-        let Ok(rows) = reconciler.outcomes().await else { return };
+        let rows = match reconciler.outcomes().await {
+            Ok(rows) => rows,
+            Err(QueryError::Gone(_)) => return,
+            Err(error) => {
+                if complaint.is_news(chain(&error)) {
+                    warn!(error = chain(&error), "whose connections fail is not known");
+                }
+                continue;
+            }
+        };
+        complaint.settle();
         let is_failure =
             |row: &&OutcomeRow| matches!(row.outcome, Outcome::BackendRefused | Outcome::BackendSilent);
         let failures: u64 = rows.iter().filter(is_failure).map(|row| row.packets).sum();

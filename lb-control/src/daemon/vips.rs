@@ -1,8 +1,10 @@
 //! Which service addresses are announced: those that a service can serve at, while the node is ready.
 
+use super::complaint::Complaint;
+use crate::admin::error::chain;
 use crate::cluster::announce::{self, AnnounceError, Announcer};
 use crate::config::AnnounceSpec;
-use crate::reconcile::{Handle, HopState, ServiceView, View};
+use crate::reconcile::{Handle, HopState, QueryError, ServiceView, View};
 use lb_common::abi::Status;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -30,8 +32,23 @@ impl Vips {
         let (told, wanted) = watch::channel(BTreeSet::new());
         let reconciler = reconciler.clone();
         let looking = tokio::spawn(async move {
-            while let Ok(view) = reconciler.view().await {
-                note(&told, addresses(&view));
+            let mut complaint = Complaint::default();
+            loop {
+                match reconciler.view().await {
+                    Ok(view) => {
+                        complaint.settle();
+                        note(&told, addresses(&view));
+                    }
+                    Err(QueryError::Gone(_)) => return,
+                    Err(error) => {
+                        if complaint.is_news(chain(&error)) {
+                            tracing::warn!(
+                                error = chain(&error),
+                                "which services can serve is not known; what is announced stays"
+                            );
+                        }
+                    }
+                }
                 tokio::time::sleep(LOOK).await;
             }
         });
