@@ -1,5 +1,6 @@
 //! The main loop: signals, orders, and what changes by itself.
 
+use super::complaint::Complaint;
 use super::configuration::Source;
 use super::health::Checks;
 use super::notify;
@@ -10,12 +11,18 @@ use crate::cluster::membership::Membership;
 use crate::config::DaemonSpec;
 use crate::reconcile::Handle;
 use anyhow::{anyhow, bail};
+use std::future::pending;
 use std::io;
 use std::path::Path;
 use std::pin::pin;
+use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until};
 use tracing::{error, info};
+
+/// When secrets that could not be used are tried again.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// The signals that mean something.
 pub(super) struct Signals {
@@ -64,7 +71,11 @@ impl Supervisor {
     ) -> anyhow::Result<End> {
         let mut reconciling = pin!(ended(&self.reconciler));
         let (mut ready, mut secrets) = (self.cluster.ready(), self.cluster.secrets());
-        secrets.mark_unchanged();
+        // They may have come after the configuration was applied.
+        if secrets.borrow().is_some() {
+            secrets.mark_changed();
+        }
+        let (mut retry, mut complaint) = (None, Complaint::default());
         let mut is_ready = *ready.borrow_and_update();
         notify::state(is_ready, "forwarding");
         loop {
@@ -76,7 +87,8 @@ impl Supervisor {
                         notify::state(is_ready, "forwarding");
                     }
                 }
-                Ok(()) = secrets.changed() => self.renew_secrets().await,
+                Ok(()) = secrets.changed() => retry = self.renew_secrets(&mut complaint).await,
+                () = until(retry) => retry = self.renew_secrets(&mut complaint).await,
                 Some(()) = signals.hangup.recv() => drop(self.reload().await),
                 Some(()) = signals.terminate.recv() => return Ok(End::Asked),
                 Some(()) = signals.interrupt.recv() => return Ok(End::Asked),
@@ -101,10 +113,20 @@ impl Supervisor {
         Ok(done)
     }
 
-    async fn renew_secrets(&self) {
+    /// Uses the cluster's newest secrets; when to try again if that fails.
+    async fn renew_secrets(&self, complaint: &mut Complaint) -> Option<Instant> {
         match self.source.renew_secrets(&self.reconciler, &self.daemon.state_dir).await {
-            Ok(()) => info!("the cluster's secrets are in use"),
-            Err(refused) => error!("the cluster's secrets are not in use: {refused}"),
+            Ok(()) => {
+                info!("the cluster's secrets are in use");
+                complaint.settle();
+                None
+            }
+            Err(refused) => {
+                if complaint.is_news(refused.to_string()) {
+                    error!("the cluster's secrets are not in use, trying again: {refused}");
+                }
+                Some(Instant::now() + RETRY)
+            }
         }
     }
 
@@ -112,6 +134,17 @@ impl Supervisor {
     async fn withdraw(&self) {
         if let Some(mut vips) = self.vips.lock().await.take() {
             vips.withdraw().await;
+        }
+    }
+
+    /// Announces again what was taken back, since forwarding goes on.
+    async fn announce_again(&self) {
+        let Some(spec) = &self.daemon.cluster.announce else { return };
+        match Vips::start(spec, &self.reconciler, self.cluster.ready()).await {
+            Ok(vips) => *self.vips.lock().await = Some(vips),
+            Err(error) => {
+                error!(%error, "service addresses are not announced any more, although forwarding goes on")
+            }
         }
     }
 
@@ -128,7 +161,10 @@ impl Supervisor {
                 let detached = outcome.is_ok();
                 match &outcome {
                     Ok(()) => info!("detached as ordered"),
-                    Err(refused) => error!("cannot detach: {refused}"),
+                    Err(refused) => {
+                        error!("cannot detach: {refused}");
+                        self.announce_again().await;
+                    }
                 }
                 answer(reply, outcome);
                 detached
@@ -157,6 +193,14 @@ impl Supervisor {
 async fn ended(reconciler: &Handle) {
     let mut addresses = reconciler.addresses();
     while addresses.changed().await.is_ok() {}
+}
+
+/// Done at that time; `None` = never.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => pending().await,
+    }
 }
 
 /// Answers an order; whoever gave it may have gone.
