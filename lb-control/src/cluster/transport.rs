@@ -200,6 +200,11 @@ impl Transport {
         self.shared.links.look(|links| links.get(&peer).is_some_and(|link| link.outbox.capacity() > 0))
     }
 
+    /// Whether a peer is connected, with room or without.
+    pub fn is_connected(&self, peer: NodeId) -> bool {
+        self.shared.links.has(peer)
+    }
+
     /// The member list, and whenever it changes.
     pub fn roster(&self) -> watch::Receiver<Arc<SignedRoster>> {
         self.shared.roster.subscribe()

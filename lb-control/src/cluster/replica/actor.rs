@@ -140,7 +140,11 @@ impl Actor {
         let now = Instant::now();
         let due = self.node.next_deadline().map(|due| self.start + Duration::from_millis(due.0));
         let due = due.unwrap_or(now + Duration::from_secs(1));
-        if self.blocked.is_empty() { due } else { due.min(now + LOOK_AGAIN) }
+        // Nobody tells when an outbox has room again; that a peer is connected again is an event.
+        let is_full = |peer: &binding::NodeId| {
+            NodeId::new(peer.0).is_some_and(|peer| self.transport.is_connected(peer))
+        };
+        if self.blocked.iter().any(is_full) { due.min(now + LOOK_AGAIN) } else { due }
     }
 
     /// What has become durable or due since.
@@ -264,12 +268,13 @@ impl Actor {
         let members = members(self.rosters.borrow_and_update().roster(), self.id);
         self.node.set_members(self.now(), &members);
         self.blocked.retain(|peer| members.contains(peer));
-        for &peer in &members {
-            if !self.members.contains(&peer) && !self.has_room(peer) {
+        let former = std::mem::replace(&mut self.members, members);
+        let new: Vec<_> = self.members.iter().copied().filter(|peer| !former.contains(peer)).collect();
+        for peer in new {
+            if !self.has_room(peer) {
                 self.block(peer);
             }
         }
-        self.members = members;
     }
 
     /// Moves what the state machine has to say; `None` = the journal has ended, true = there is more.
@@ -380,7 +385,11 @@ impl Actor {
         NodeId::new(peer.0).is_some_and(|peer| self.transport.has_room(peer))
     }
 
+    /// Notes that a peer takes nothing; application servers and former members are sent nothing anyway.
     fn block(&mut self, peer: binding::NodeId) {
+        if !self.members.contains(&peer) {
+            return;
+        }
         self.node.set_blocked(peer, true);
         if !self.blocked.contains(&peer) {
             self.blocked.push(peer);
