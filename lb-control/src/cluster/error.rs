@@ -93,6 +93,14 @@ pub enum ClusterError {
     /// A token that does not let anybody in.
     #[error("the token is unknown, used or expired; make another one with `lbctl cluster token`")]
     Token,
+    /// A name that nobody could read.
+    #[error("a name of {length} characters, at most {most} are allowed; set `name` in [cluster]")]
+    LongName {
+        /// Its length.
+        length: usize,
+        /// The most.
+        most: usize,
+    },
     /// A member list that is not one.
     #[error("the member list is refused: {reason}")]
     Roster {

@@ -31,12 +31,14 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
-/// Events that wait before peers do.
-const EVENTS: usize = 1_024;
+/// Events that wait before peers do; one may have a whole message of 1 MiB.
+const EVENTS: usize = 64;
 /// Handshakes at a time; more are not answered.
 const HANDSHAKES: usize = 64;
 /// Handshakes from which on an address has to prove itself first.
 const PROOF_FROM: usize = 8;
+/// Characters of a member's name, as long as Linux lets a host's be.
+const NAME: usize = 64;
 /// How long a stranger may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -434,16 +436,20 @@ async fn admit(shared: &Shared, connection: &quinn::Connection) -> Result<(), Cl
     let der = super::identity::unhex(&request.request)
         .ok_or_else(|| ClusterError::Protocol { reason: "the request is not hexadecimal".to_owned() })?;
     let decision = (|| {
+        let length = request.name.chars().count();
+        if length > NAME {
+            return Err(ClusterError::LongName { length, most: NAME });
+        }
         let mut authority = shared.authority()?;
         let admission = authority.admit(&request.secret, &der, &request.name, request.addresses)?;
         shared.roster.send_replace(Arc::new(authority.roster().clone()));
         Ok(admission)
     })();
+    let name: String = request.name.chars().take(NAME).collect();
+    let from = connection.remote_address();
     match &decision {
-        Ok(_) => tracing::info!(name = request.name, from = %connection.remote_address(), "a member joined"),
-        Err(error) => {
-            tracing::warn!(name = request.name, from = %connection.remote_address(), %error, "a machine was refused");
-        }
+        Ok(_) => tracing::info!(name, %from, "a member joined"),
+        Err(error) => tracing::warn!(name, %from, %error, "a machine was refused"),
     }
     frame::write_json(&mut sender, &JoinAnswer::of(decision)).await?;
     sender.finish().map_err(|error| lost(&error))?;

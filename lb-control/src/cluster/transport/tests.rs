@@ -211,6 +211,21 @@ async fn a_token_lets_one_machine_in_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_is_too_long_uses_no_token_up() {
+    let (first, second) = (Machine::found(), Machine::new());
+    let a = first.start();
+    let token = a.token();
+    let by = first.listen.to_string();
+    let long = join(&second.home(), &by, &token, &"\u{e9}".repeat(NAME + 1), second.addresses()).await;
+    match long {
+        Err(ClusterError::Refused { reason }) => assert!(reason.contains("65 characters"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+    let fits = join(&second.home(), &by, &token, &"\u{e9}".repeat(NAME), second.addresses()).await;
+    fits.expect("joined");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_token_of_another_authority_is_worth_nothing() {
     let (first, stranger) = (Machine::found(), Machine::found());
     let (a, b) = (first.start(), stranger.start());
