@@ -27,8 +27,8 @@ Works on the node where `lbctl cluster init` ran.")]
   lbctl cluster join sb1-5f3a... lb1.example.net:7117
   ssh lb1 lbctl -o json cluster token | jq -r .token | lbctl cluster join - lb1
 
-ADDRESS is of the node where the token was made. This node's own generated secrets give way to the cluster's; it announces service
-addresses again when it has the cluster's bindings.")]
+ADDRESS is of the node where the token was made. Join a machine before it takes traffic: its own session secret gives way to the
+cluster's. It announces service addresses again when it has the cluster's bindings.")]
     Join(JoinArgs),
     /// Remove a member: from then on nobody talks to it, whatever its certificate says.
     #[command(after_help = "Examples:
@@ -44,12 +44,13 @@ removed from the state directory.")]
   lbctl cluster status --watch
   lbctl -o json cluster status | jq '.peers[] | {name, behind_events, behind_seconds}'")]
     Status(StatusArgs),
-    /// Make a secret that all nodes share new; no session is lost.
+    /// Make a secret that all nodes share new; no session is lost while all members are connected.
     #[command(after_help = "Examples:
   lbctl cluster rotate segment-mac  the key before stays accepted until the next time
   lbctl cluster rotate syn-cookie   cookies change with the second next epoch, in 73 to 146 minutes
 
-Works on the node where `lbctl cluster init` ran. Secrets that stand in configuration files are not touched.")]
+Works on the node where `lbctl cluster init` ran. Members that are not connected cannot read new segments until they are.
+Secrets that stand in configuration files are not touched.")]
     Rotate(RotateArgs),
 }
 
