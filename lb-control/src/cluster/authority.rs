@@ -18,8 +18,9 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 const DAY: Duration = Duration::from_secs(86_400);
 /// Certificates are good from a day ago, for nodes whose clock is behind.
 const BACKDATED: Duration = DAY;
-/// How long the authority's certificate is good, and every node's with it: the member list says who is let in, so a
-/// certificate that ended earlier would shut out members and protect from nobody.
+/// How long the authority's certificate is good, and every node's with it.
+///
+/// The member list says who is let in: an earlier end would shut members out and protect from nobody.
 const AUTHORITY_LIFETIME: Duration = Duration::from_secs(20 * 365 * DAY.as_secs());
 
 /// The authority, where its key is.

@@ -122,8 +122,8 @@ impl ServerCertVerifier for ByToken {
     ) -> Result<ServerCertVerified, rustls::Error> {
         let unknown = || rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
         let authority = intermediates.iter().find(|one| self.token.names(one)).ok_or_else(unknown)?;
-        // Which balancer answers does not matter to who has only a token: the name is taken from the certificate. An
-        // application server could use the token up for itself.
+        // Which balancer answers does not matter to who has only a token: the name is taken from the certificate.
+        // An application server could use the token for itself.
         let subject = Subject::of(end_entity).map_err(|_| unknown())?;
         if subject.role != Role::Node {
             return Err(rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure));

@@ -127,6 +127,24 @@ async fn new_secrets_get_everywhere() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn secrets_that_could_not_be_read_are_tried_again() {
+    let (a, b) = pair().await;
+    a.shows(|shown| shown["peers"][0]["connected"].is_object()).await;
+    let before = a.reconciler.desired().await.unwrap().unwrap().node.secrets;
+    b.wants(|desired| desired.node.secrets == before).await;
+    let file = |rig: &Rig| rig.dir.path().join("state/cluster/secrets.json");
+    std::fs::remove_file(file(&b)).unwrap();
+    std::fs::create_dir(file(&b)).unwrap();
+    a.lbctl("cluster rotate segment-mac").await.unwrap();
+    a.wants(|desired| desired.node.secrets.segment.len() == 2).await;
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(b.reconciler.desired().await.unwrap().unwrap().node.secrets, before);
+    std::fs::remove_dir(file(&b)).unwrap();
+    std::fs::copy(file(&a), file(&b)).unwrap();
+    b.wants(|desired| desired.node.secrets.segment.len() == 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_removed_node_is_shut_out_and_says_so() {
     let (a, b) = pair().await;
     a.shows(|shown| shown["peers"][0]["connected"].is_object()).await;
