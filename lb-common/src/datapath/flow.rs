@@ -207,6 +207,15 @@ pub(crate) fn lifetime(settings: &Settings, word: FlowWord) -> u64 {
     }
 }
 
+/// How long the record of a flow that is over stays, unless another flow needs it.
+///
+/// Who has been told that half a request arrived cannot send it again: going on after its time, it has to be reset, and
+/// only the record tells it from one whose first segment is late.
+#[inline(always)]
+pub(crate) fn trace(settings: &Settings, word: FlowWord) -> u64 {
+    if word.state() == FlowState::Collecting { settings.tcp_closing } else { 0 }
+}
+
 /// Claims a record for a flow of that client, at home if one is free there; what was in it is forgotten.
 #[inline(always)]
 pub(crate) fn allocate<E: Env>(env: &E, room: Room, (client, port): (&Addr, Be16), now: u64) -> Option<Live> {

@@ -94,7 +94,7 @@ fn sweep_flow<E: Env>(env: &E, index: u32, now: u64) -> Swept {
     }
     // SAFETY: from the environment.
     let seen = unsafe { (&raw const (*record).last_seen).read_volatile() };
-    if seen.wrapping_add(flow::lifetime(settings, word)) > now {
+    if seen.wrapping_add(flow::lifetime(settings, word)).wrapping_add(flow::trace(settings, word)) > now {
         return Swept::Live;
     }
     if flow::release(env, record, index, word) { Swept::Reclaimed } else { Swept::Live }

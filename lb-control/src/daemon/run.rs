@@ -95,7 +95,7 @@ pub(super) async fn run(args: Lbd) -> anyhow::Result<()> {
     let cluster = member::open(&daemon, &reconciler).await?;
     let vips = match &daemon.cluster.announce {
         None => None,
-        Some(spec) => Some(Vips::start(spec, &reconciler, cluster.ready()).await?),
+        Some(spec) => Some(Vips::start(spec, &reconciler, &cluster).await?),
     };
     let (facts, told) = watch::channel(facts(&args));
     note_loaded(&facts);

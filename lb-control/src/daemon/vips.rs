@@ -3,8 +3,10 @@
 use super::complaint::Complaint;
 use crate::admin::error::chain;
 use crate::cluster::announce::{self, AnnounceError, Announcer};
+use crate::cluster::identity::Role;
+use crate::cluster::membership::Membership;
 use crate::config::AnnounceSpec;
-use crate::reconcile::{Handle, HopState, QueryError, ServiceView, View};
+use crate::reconcile::{BackendView, Handle, HopState, QueryError, View};
 use lb_common::abi::Status;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -26,18 +28,18 @@ impl Vips {
     pub(super) async fn start(
         spec: &AnnounceSpec,
         reconciler: &Handle,
-        ready: watch::Receiver<bool>,
+        cluster: &Membership,
     ) -> Result<Self, AnnounceError> {
         let announcer = Announcer::open(&spec.interface, spec.lifetime).await?;
         let (told, wanted) = watch::channel(BTreeSet::new());
-        let reconciler = reconciler.clone();
+        let (reconciler, ready, cluster) = (reconciler.clone(), cluster.ready(), cluster.clone());
         let looking = tokio::spawn(async move {
             let mut complaint = Complaint::default();
             loop {
                 match reconciler.view().await {
                     Ok(view) => {
                         complaint.settle();
-                        note(&told, addresses(&view));
+                        note(&told, addresses(&view, has_heirs(&cluster).await));
                     }
                     Err(QueryError::Gone(_)) => return,
                     Err(error) => {
@@ -83,16 +85,71 @@ fn note(told: &watch::Sender<BTreeSet<IpAddr>>, now: BTreeSet<IpAddr>) {
     });
 }
 
+/// Whether another node is connected that can serve what this one cannot.
+async fn has_heirs(cluster: &Membership) -> bool {
+    let Ok(Some(status)) = cluster.status().await else { return false };
+    status.standing.peers.iter().any(|peer| peer.role == Role::Node && peer.connection.contact.is_some())
+}
+
 /// The addresses at which something can be served.
-fn addresses(view: &View) -> BTreeSet<IpAddr> {
-    let services = view.services.iter().filter(|service| can_serve(service));
+fn addresses(view: &View, has_heirs: bool) -> BTreeSet<IpAddr> {
+    let can_serve = |backend: &BackendView| can_serve(backend, has_heirs);
+    let services = view.services.iter().filter(|service| service.backends.iter().any(can_serve));
     services.map(|service| service.spec.address).collect()
 }
 
-/// Whether a packet for the service gets anywhere.
-fn can_serve(service: &ServiceView) -> bool {
-    service.backends.iter().any(|backend| {
-        let is_reachable = matches!(backend.hop, HopState::Resolved { .. });
-        is_reachable && matches!(backend.status, Status::Up | Status::Draining)
-    })
+/// Whether a packet for the backend gets anywhere.
+///
+/// When none is healthy, all are used; that is for want of anything better, so not where another node may reach them.
+fn can_serve(backend: &BackendView, has_heirs: bool) -> bool {
+    let is_reachable = matches!(backend.hop, HopState::Resolved { .. });
+    let is_healthy = backend.health.as_ref().is_none_or(|health| health.state.is_healthy());
+    is_reachable && matches!(backend.status, Status::Up | Status::Draining) && (is_healthy || !has_heirs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reconcile::Health;
+    use lb_common::abi::{Counters, Hop};
+    use lb_core::health::{State, Voice};
+    use lb_core::pool::{Admin, BackendSpec, Vlan};
+    use std::net::Ipv4Addr;
+    use std::time::UNIX_EPOCH;
+
+    fn backend(state: Option<State>) -> BackendView {
+        BackendView {
+            spec: BackendSpec {
+                name: "b".into(),
+                number: 1,
+                address: Ipv4Addr::LOCALHOST.into(),
+                port: 80,
+                weight: 100,
+                admin: Admin::Enabled,
+                vlan: Vlan::Auto,
+                route: None,
+                server_id: None,
+            },
+            configured_weight: None,
+            configured_admin: None,
+            slot: 1,
+            generation: 1,
+            status: Status::Up,
+            health: state.map(|state| Health { state, since: UNIX_EPOCH, reason: None }),
+            hop: HopState::Resolved { hop: Hop::default(), source: None },
+            counters: Counters::default(),
+        }
+    }
+
+    #[test]
+    fn the_dead_are_announced_only_where_nobody_takes_over() {
+        let dead = backend(Some(State::Down(Voice::Probe)));
+        assert!(can_serve(&dead, false) && !can_serve(&dead, true));
+        for state in [None, Some(State::New), Some(State::Up)] {
+            assert!(can_serve(&backend(state), false) && can_serve(&backend(state), true));
+        }
+        let lost = BackendView { hop: HopState::Unresolved, ..backend(None) };
+        let out = BackendView { status: Status::Down, ..backend(None) };
+        assert!(!can_serve(&lost, false) && !can_serve(&out, false));
+    }
 }

@@ -39,6 +39,15 @@ pub enum Unusable {
     /// The TLS library refuses.
     #[error("TLS of health checks cannot be set up: {0}")]
     Tls(#[from] rustls::Error),
+    /// This process may not ping.
+    #[error(
+        "health checks by ICMP cannot be made: {reason}; give lbd CAP_NET_RAW (packaging/stickleback.service says how), or let its group \
+         open ping sockets with the sysctl net.ipv4.ping_group_range"
+    )]
+    Icmp {
+        /// Why.
+        reason: String,
+    },
     /// The program is not there.
     #[error("{path}: cannot be run as a health check: {reason}; expected an executable file")]
     Command {
@@ -50,7 +59,7 @@ pub enum Unusable {
 }
 
 impl Checker {
-    /// Reads what the check needs: authorities, and whether its program is there.
+    /// Reads what the check needs: authorities, whether its program is there, and whether it is allowed.
     pub fn new(spec: &HealthSpec) -> Result<Self, Unusable> {
         let tls = |spec: &Option<TlsSpec>, protocol| {
             spec.as_ref().map(|spec| tls::config(spec, protocol).map(Arc::new)).transpose()
@@ -62,7 +71,11 @@ impl Checker {
                 command::find(program)?;
                 None
             }
-            Check::Tcp | Check::Icmp | Check::Udp { .. } => None,
+            Check::Icmp => {
+                icmp::allowed()?;
+                None
+            }
+            Check::Tcp | Check::Udp { .. } => None,
         };
         Ok(Self { check: spec.check.clone(), tls })
     }

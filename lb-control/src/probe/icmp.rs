@@ -1,10 +1,10 @@
 //! Pings.
 
-use super::connection;
+use super::{Unusable, connection};
 use lb_core::health::Failure;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{self, Read};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::io::unix::AsyncFd;
 
@@ -15,6 +15,17 @@ const LENGTH: usize = 16;
 
 /// Tells questions of this process apart, where the kernel does not.
 static NEXT: AtomicU32 = AtomicU32::new(1);
+
+/// Whether this process may ping; other obstacles may pass.
+pub(super) fn allowed() -> Result<(), Unusable> {
+    // What holds for IPv4 holds for IPv6.
+    match socket(Ipv4Addr::UNSPECIFIED.into()) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Err(Unusable::Icmp { reason: error.to_string() })
+        }
+        Err(_) | Ok(_) => Ok(()),
+    }
+}
 
 /// Sends an echo request and waits for its reply.
 pub(super) async fn ask(address: IpAddr) -> Result<(), Failure> {

@@ -3,7 +3,7 @@
 use super::Unusable;
 use super::schedule::{Backend, Job, Plan, Report, Schedule, Wish};
 use lb_core::health::Failure;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -13,6 +13,8 @@ use tokio::time::{Instant, sleep_until};
 
 /// Probes on their way at a time; those that are due wait for their turn.
 const AT_ONCE: usize = 4_096;
+/// Different obstacles of this host that are told of.
+const OBSTACLES: usize = 32;
 
 /// Why nobody is probed.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +46,7 @@ impl Prober {
             running: JoinSet::new(),
             jobs: HashMap::new(),
             outbox,
+            obstacles: HashSet::new(),
         };
         let epoch = SystemTime::now();
         thread::Builder::new().name("prober".into()).spawn(move || runtime.block_on(worker.run(inbox)))?;
@@ -85,6 +88,8 @@ struct Worker {
     /// Which series each task probes for.
     jobs: HashMap<task::Id, u64>,
     outbox: mpsc::UnboundedSender<Vec<Report>>,
+    /// Why this host could not even ask, as far as it was told since the configuration changed.
+    obstacles: HashSet<String>,
 }
 
 impl Worker {
@@ -117,7 +122,10 @@ impl Worker {
     fn obey(&mut self, order: Order) {
         let now = self.epoch.elapsed();
         let reports = match order {
-            Order::Watch(plan) => self.schedule.set(plan, now),
+            Order::Watch(plan) => {
+                self.obstacles.clear();
+                self.schedule.set(plan, now)
+            }
             Order::Hint { backend, is_unanswered } => self.schedule.hint(&backend, is_unanswered, now),
         };
         self.tell(reports);
@@ -130,8 +138,18 @@ impl Worker {
             Err(error) => (error.id(), Err(Failure::Own(error.to_string()))),
         };
         let Some(id) = self.jobs.remove(&task) else { return };
+        if let Err(Failure::Own(why)) = &result {
+            self.complain(why);
+        }
         let reports = self.schedule.finish(id, result, self.epoch.elapsed());
         self.tell(reports);
+    }
+
+    /// Says once that this host cannot ask, which leaves backends as they are, and nobody would notice.
+    fn complain(&mut self, why: &str) {
+        if self.obstacles.len() < OBSTACLES && self.obstacles.insert(why.to_owned()) {
+            tracing::warn!(why, "a health check cannot be made from this host; backends stay as they are");
+        }
     }
 
     fn tell(&self, reports: Vec<Report>) {

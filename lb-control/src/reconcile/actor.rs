@@ -166,7 +166,8 @@ impl Actor {
         }
         loop {
             self.schedule_repair();
-            self.rebinder.look(&self.node);
+            let is_alone = self.feed.is_none();
+            self.rebinder.look(&self.node, is_alone);
             let repair_at = self.repair.map_or_else(Instant::now, |repair| repair.at);
             let credits = self.feed.as_ref().filter(|feed| feed.is_behind).map(Feed::credits);
             let world_at = self.world.due.unwrap_or_else(Instant::now);
@@ -182,7 +183,7 @@ impl Actor {
                 _ = poll.tick(), if readable.is_none() => self.take_events(),
                 _ = stretch.tick() => self.sweep(),
                 _ = audit.tick() => self.audit(),
-                _ = failback.tick() => self.rebinder.look_for_idle(&self.node),
+                _ = failback.tick(), if is_alone => self.rebinder.look_for_idle(&self.node),
                 () = ready(()), if self.rebinder.is_busy() => self.rebinder.step(&mut self.node),
                 () = sleep_until(world_at), if self.world.due.is_some() => self.follow_world(),
                 () = sleep_until(repair_at), if self.repair.is_some() => self.try_repair(),
@@ -265,6 +266,7 @@ impl Actor {
             Request::Replicate(feed) => {
                 let feed = self.feed.insert(*feed);
                 feed.tell_servers(&self.node);
+                self.rebinder.stop();
             }
             Request::Replicated(changes) => {
                 let outcomes = self.node.replicated(&changes);

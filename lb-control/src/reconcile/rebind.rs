@@ -2,6 +2,8 @@
 //!
 //! Packets move their sessions themselves, by the same function of the same tables; this is for the sessions that no packet
 //! comes for, so that they are where the order says before the tables change again.
+//!
+//! In a cluster only packets do: the table holds the sessions of all nodes, and what this one cannot reach may serve the others.
 
 use super::node::Node;
 use lb_common::abi::{RebindRequest, RebindWhom, Service, Status};
@@ -45,8 +47,13 @@ impl Rebinder {
         !self.walks.is_empty()
     }
 
-    /// Finds pools with backends that have stopped serving since the last look.
-    pub(super) fn look(&mut self, node: &Node) {
+    /// Leaves everything else to packets.
+    pub(super) fn stop(&mut self) {
+        self.walks.clear();
+    }
+
+    /// Finds pools with backends that have stopped serving since the last look; their sessions are moved if it `moves` any.
+    pub(super) fn look(&mut self, node: &Node, moves: bool) {
         let Some(applied) = node.applied().filter(|_| *node.statuses() != self.statuses) else { return };
         self.statuses.clone_from(node.statuses());
         let mut before = std::mem::take(&mut self.serving);
@@ -60,7 +67,7 @@ impl Rebinder {
                 .collect();
             let service = &pool.service;
             let was = before.remove(&service.id).unwrap_or_default();
-            if !was.is_subset(&now) {
+            if moves && !was.is_subset(&now) {
                 self.add(&service.name, service.id, RebindWhom::Stranded, 0);
             }
             self.serving.insert(service.id, now);

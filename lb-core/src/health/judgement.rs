@@ -40,7 +40,12 @@ pub fn judge(thresholds: Thresholds, backends: &[Standing]) -> Judgement {
     spared.iter().for_each(|&i| used[i] = true);
 
     let left = backends.iter().zip(&used).filter(|(standing, used)| standing.is_wanted && **used).count();
-    let panics = left < wanted && left * 100 < wanted * usize::from(thresholds.minimum_healthy);
+    let least = match usize::from(thresholds.minimum_healthy) {
+        // One is enough however many there are.
+        few @ (0 | 1) => few,
+        share => (wanted * share).div_ceil(100),
+    };
+    let panics = left < wanted && left < least;
     if panics {
         used.fill(true);
     }
@@ -76,6 +81,25 @@ mod tests {
         let never = judge(Thresholds { minimum_healthy: 0, ..THRESHOLDS }, &dead);
         assert_eq!((never.used, never.panics), (vec![false; 3], false));
         assert_eq!(judge(THRESHOLDS, &[]), Judgement::default());
+    }
+
+    #[test]
+    fn one_percent_means_one_backend_in_pools_of_any_size() {
+        for size in [2, 100, 101, 4_096] {
+            let mut backends = pool(&vec![PROBE; size]);
+            assert!(judge(THRESHOLDS, &backends).panics, "{size}");
+            backends[size - 1].state = UP;
+            let judgement = judge(THRESHOLDS, &backends);
+            assert!(!judgement.panics, "{size}");
+            assert_eq!(judgement.used.iter().position(|&used| used), Some(size - 1));
+        }
+        // Two percent of 101 are three.
+        let two = Thresholds { minimum_healthy: 2, ..THRESHOLDS };
+        let mut backends = pool(&[PROBE; 101]);
+        (0..2).for_each(|i| backends[i].state = UP);
+        assert!(judge(two, &backends).panics);
+        backends[2].state = UP;
+        assert!(!judge(two, &backends).panics);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 use super::super::model::{Model, Step};
 use super::*;
-use crate::abi::BindingSlot;
+use crate::abi::{BindingSlot, Flow, FlowWord};
 
 const KEY: BindingKey = BindingKey::new(7, 0xabcd);
 const FAR: u64 = 300_000_000_000;
@@ -141,4 +141,20 @@ fn what_comes_or_goes_is_tried_again() {
     unsafe { (*cell).word = live.claimed().0 };
     assert_eq!(settled(&model, word(2), FAR), RecordResult::Busy);
     assert_eq!(cleared(&model), RecordResult::Busy);
+}
+
+#[test]
+fn half_a_request_leaves_a_trace() {
+    let model = Model::new(1, 16);
+    let (head, closing) = (model.settings.head_timeout, model.settings.tcp_closing);
+    assert!(head > 0 && closing > 0);
+    let index = model.settings.half_open;
+    let record = model.flow(index).unwrap();
+    let begun = model.now();
+    for (state, end) in [(FlowState::Collecting, head + closing), (FlowState::Closing, closing)] {
+        let flow = Flow { word: FlowWord::new(7, state).0, last_seen: begun, ..Flow::default() };
+        unsafe { record.write(flow) };
+        assert!(matches!(sweep_flow(&model, index, begun + end - 1), Swept::Live), "{state:?}");
+        assert!(matches!(sweep_flow(&model, index, begun + end), Swept::Reclaimed), "{state:?}");
+    }
 }

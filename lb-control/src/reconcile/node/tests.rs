@@ -100,6 +100,7 @@ forward! {
 }
 
 mod marks;
+mod rebind;
 
 fn desired(services: Vec<ServiceSpec>) -> Desired {
     Desired {
