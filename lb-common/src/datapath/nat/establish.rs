@@ -124,10 +124,11 @@ fn promote<E: Env>(env: &E, live: &Live, bound: bool, now: u64) -> Result<Live, 
     let (index, nonce) = (place.reference.index(), place.reference.nonce());
     // SAFETY: from the environment; complete before it can be found.
     unsafe { (&raw mut (*place.record).word).write_volatile(word.0) };
+    // One after the other: two CPUs that do this at once must not get one direction each, and both give up.
     let both = point(env, live, &new.client, FlowRef::new(index, nonce, false))
-        & point(env, live, &new.server, FlowRef::new(index, nonce, true));
+        && point(env, live, &new.server, FlowRef::new(index, nonce, true));
     if !both {
-        // The half-open ring came round before both directions had left the old record.
+        // Another CPU does the same, or the half-open ring came round before both directions had left the old record.
         flow::release(env, place.record, index, word);
         return Err(Outcome::Raced);
     }

@@ -52,6 +52,24 @@ fn both_directions_lead_to_the_established_record() {
 }
 
 #[test]
+fn of_two_that_establish_a_flow_at_once_one_does() {
+    let model = Model::new(4, 8);
+    let old = half_open(&model, 1, FlowState::Established);
+    let reply = FlowRef::new(old.reference.index(), old.reference.nonce(), true);
+    // Between the two directions of the first one comes the second one.
+    model.interfere(Step::Exchange(reply.0), |model| {
+        let old = flow::find(model, &key(1).reversed(), model.now()).unwrap();
+        assert!(promote(model, &old, true, model.now()).is_err());
+    });
+    let new = promote(&model, &old, true, model.now()).ok().unwrap();
+    for key in [key(1), key(1).reversed()] {
+        let found = flow::find(&model, &key, model.now()).unwrap();
+        assert_eq!(found.reference.index(), new.reference.index());
+    }
+    assert_eq!(established(&model), 1);
+}
+
+#[test]
 fn a_record_evicted_while_it_is_copied_is_not_sent_after() {
     let model = Model::new(1, 4);
     let old = half_open(&model, 1, FlowState::Established);
@@ -77,6 +95,8 @@ fn a_flow_is_evicted_or_established_but_never_half_of_each() {
         assert_eq!(promote(model, &old, false, model.now()).err(), Some(Outcome::Raced));
     });
     flow::forget_key(&model, &key(1), client);
+    let reply = FlowRef::new(client.index(), client.nonce(), true);
+    flow::forget_key(&model, &key(1).reversed(), reply);
     assert!(model.has_interfered());
     assert_eq!(model.reference(&key(1)), None);
     assert_eq!(model.reference(&key(1).reversed()), None);
