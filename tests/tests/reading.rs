@@ -20,8 +20,8 @@ use std::path::PathBuf;
 /// Verified instructions each program may take.
 const BUDGET: [(&str, u32); 6] = [
     ("read_nothing", 100),
-    ("read_request", 120_000),
-    ("read_response", 120_000),
+    ("read_request", 80_000),
+    ("read_response", 40_000),
     ("read_route", 10_000),
     ("read_pair", 10_000),
     ("read_payload", 10_000),
