@@ -20,6 +20,7 @@ mod rebind;
 mod secret;
 mod service;
 mod settings;
+mod vitals;
 
 pub use address::Addr;
 pub use affinity::{
@@ -49,11 +50,12 @@ pub use outcome::Outcome;
 pub use quic::{AES_ROUND_KEYS, QUIC_ENTRIES, QUIC_ROTATIONS, QuicConfig};
 pub use rebind::{REBIND_MAX, RebindReport, RebindRequest, RebindWhom};
 pub use secret::{EPOCH_SHIFT, SYN_KEYS, Secrets, SegmentKey};
-pub use service::{Mode, SERVICES_AT_HAND, Service, ServiceAtHand, ServiceFlags, ServiceKey};
+pub use service::{Method, Mode, SERVICES_AT_HAND, Service, ServiceAtHand, ServiceFlags, ServiceKey};
 pub use settings::{Settings, SettingsFlags};
+pub use vitals::{CHOICE_ENTRIES, Vitals};
 
 /// Version of every layout in this module; pinned maps of another version are migrated, never reused.
-pub const SCHEMA_VERSION: u32 = 3;
+pub const SCHEMA_VERSION: u32 = 4;
 
 /// Most services one node can hold.
 pub const MAX_SERVICES: u32 = 4_096;
@@ -133,8 +135,10 @@ pub mod map {
     pub const SECRETS: &str = "SECRETS";
     /// `Array<Hold>`: one a CPU, then those that flows share.
     pub const HOLDS: &str = "HOLDS";
-    /// `Array<u64>` by backend slot: when it last answered a SYN of the balancer's own.
-    pub const ANSWERED: &str = "ANSWERED";
+    /// `Array<Vitals>` by backend slot: signs of life and load.
+    pub const VITALS: &str = "VITALS";
+    /// `Array<u64>`: where new sessions went that nothing is bound of yet.
+    pub const CHOICES: &str = "CHOICES";
     /// `DevMapHash` by interface index.
     pub const DEVICES: &str = "DEVICES";
     /// `PerCpuArray<Counters>` by service slot.
@@ -164,7 +168,7 @@ pub mod program {
     /// The entry program, attached to interfaces.
     pub const ENTRY: &str = "stickleback";
     /// Tail-called programs by place in `PROGRAMS`.
-    pub const TAIL_CALLS: [(u32, &str); 16] = [
+    pub const TAIL_CALLS: [(u32, &str); 17] = [
         (BIND, "bind"),
         (NAT, "nat"),
         (OPEN, "open"),
@@ -181,6 +185,7 @@ pub mod program {
         (LEARN, "learn"),
         (INSPECT, "inspect"),
         (QUIC, "quic"),
+        (PICK, "pick"),
     ];
     /// Makes or moves a binding in the direct modes.
     pub const BIND: u32 = 0;
@@ -214,6 +219,8 @@ pub mod program {
     pub const READ: u32 = 14;
     /// Takes a client's segments while its backend is asked and is sent what is held.
     pub const WAIT: u32 = 15;
+    /// Picks the backend of a new session by load, for the program that opens its flow.
+    pub const PICK: u32 = 16;
     /// At the ingress of the stack: appends held bytes to a packet that XDP could not make larger.
     pub const FILL: &str = "fill";
     /// Run by `lbd` through `BPF_PROG_TEST_RUN`: reclaims expired bindings and flows.

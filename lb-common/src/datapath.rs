@@ -8,6 +8,7 @@
 //!   ├─ bind       make or move a binding ──────────> out
 //!   ├─ nat        packet of a known flow ───────────> out
 //!   │    ├─ open       first packet of a flow ──────> out
+//!   │    │    └─ pick       whose backend hangs on load > open
 //!   │    └─ establish  both sides proved themselves > out
 //!   ├─ quic       datagrams that name their server or session > out, bind, nat
 //!   ├─ icmp       ping, errors about our packets ──> out
@@ -29,6 +30,7 @@ mod flow;
 mod forward;
 mod fragment;
 mod frame;
+mod fresh;
 mod icmp;
 mod limits;
 mod link;
@@ -42,6 +44,7 @@ mod quic;
 mod rebind;
 mod scratch;
 mod splice;
+mod vitals;
 
 pub use env::{Env, Insert, Verdict};
 pub use maintenance::{apply, sweep};
@@ -78,6 +81,7 @@ pub fn tail<E: Env>(env: &E, number: u32) -> Verdict {
         program::LEARN => splice::learn(env),
         program::INSPECT => splice::inspect(env),
         program::QUIC => quic::run(env),
+        program::PICK => fresh::run(env),
         _ => answer::run(env),
     }
 }

@@ -9,6 +9,7 @@ mod configuration;
 mod health;
 mod member;
 mod notify;
+mod passive;
 mod privilege;
 mod run;
 mod servers;

@@ -73,6 +73,7 @@ tail_programs! {
     learn = program::LEARN;
     inspect = program::INSPECT;
     quic = program::QUIC;
+    pick = program::PICK;
 }
 
 /// Attached at the ingress of the stack: appends held bytes.

@@ -4,7 +4,7 @@ use super::Scratch;
 use crate::abi::{
     AffinityRules, Backend, BindingBucket, BindingEvent, Counters, Filling, Flow, FlowKey, FlowRef,
     FragmentKey, FragmentRef, Hold, Outcome, PathRule, QuicConfig, Secrets, Server, Service, ServiceKey,
-    Settings,
+    Settings, Vitals,
 };
 
 /// What to do with the packet.
@@ -117,8 +117,10 @@ pub unsafe trait Env {
     fn quic_config(&self, index: u32) -> Option<&QuicConfig>;
     /// Keys that packets are checked with.
     fn secrets(&self) -> Option<&Secrets>;
-    /// When a backend last answered a SYN of the balancer's own, nanoseconds of the monotonic clock.
-    fn answered(&self, slot: u16) -> Option<*mut u64>;
+    /// What is noted of a backend.
+    fn vitals(&self, slot: u16) -> Option<*mut Vitals>;
+    /// Where a new session went, see [`crate::abi::CHOICE_ENTRIES`].
+    fn choice(&self, index: u32) -> Option<*mut u64>;
     /// A hold.
     fn hold(&self, index: u32) -> Option<*mut Hold>;
 

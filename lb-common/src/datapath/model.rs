@@ -4,15 +4,17 @@
 
 use super::{Env, Insert, Scratch, Verdict};
 use crate::abi::{
-    AffinityRules, Backend, BindingBucket, BindingEvent, Counters, Filling, Flow, FlowKey, FlowRef,
-    FragmentKey, FragmentRef, Hold, Outcome, PathRule, QUOTA_ENTRIES, QuicConfig, Secrets, Server, Service,
-    ServiceKey, Settings, binding_buckets, hand,
+    AffinityRules, Backend, BindingBucket, BindingEvent, CHOICE_ENTRIES, Counters, Filling, Flow, FlowKey,
+    FlowRef, FragmentKey, FragmentRef, Hold, Outcome, PathRule, QUOTA_ENTRIES, QuicConfig, Secrets, Server,
+    Service, ServiceKey, Settings, Vitals, binding_buckets, hand,
 };
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
 /// Holds, the first of them the CPU's.
 const HOLDS: u32 = 4;
+/// Backends that something is noted of.
+const VITALS: usize = 16;
 /// Bindings that the table is for.
 const BINDINGS: u32 = 64;
 
@@ -37,7 +39,8 @@ pub(super) struct Model<'a> {
     pub(super) now: Cell<u64>,
     pub(super) arena: Vec<u16>,
     pub(super) status: Vec<u64>,
-    backend: Backend,
+    backends: HashMap<u16, Backend>,
+    other_backend: Backend,
     frame: *mut [u8],
     index: RefCell<HashMap<FlowKey, *mut u64>>,
     bindings: *mut [BindingBucket],
@@ -50,6 +53,8 @@ pub(super) struct Model<'a> {
     pub(super) servers: Vec<Server>,
     pub(super) secrets: Secrets,
     holds: *mut [Hold],
+    vitals: *mut [Vitals],
+    choices: *mut [u64],
 }
 
 impl<'a> Model<'a> {
@@ -80,7 +85,8 @@ impl<'a> Model<'a> {
             now: Cell::new(1000 * SECOND),
             arena: Vec::new(),
             status: Vec::new(),
-            backend: Backend::default(),
+            backends: HashMap::new(),
+            other_backend: Backend::default(),
             frame: &mut [],
             index: RefCell::default(),
             bindings: vec![BindingBucket::default(); binding_buckets(BINDINGS) as usize].leak(),
@@ -93,6 +99,8 @@ impl<'a> Model<'a> {
             servers: Vec::new(),
             secrets: Secrets::default(),
             holds: vec![Hold::default(); HOLDS as usize].leak(),
+            vitals: vec![Vitals::default(); VITALS].leak(),
+            choices: vec![0; CHOICE_ENTRIES as usize].leak(),
         }
     }
 
@@ -108,6 +116,11 @@ impl<'a> Model<'a> {
     /// Lets another CPU do something right before `step`.
     pub(super) fn interfere(&self, step: Step, other: impl FnOnce(&Model<'a>) + 'a) {
         *self.interference.borrow_mut() = Some((step, Box::new(other)));
+    }
+
+    /// Changes a backend.
+    pub(super) fn set_backend(&mut self, slot: u16, change: impl FnOnce(&mut Backend)) {
+        change(self.backends.entry(slot).or_default());
     }
 
     /// Puts a frame in; there is no room around it.
@@ -253,8 +266,8 @@ unsafe impl Env for Model<'_> {
     fn service(&self, _key: &ServiceKey) -> Option<&Service> {
         None
     }
-    fn backend(&self, _slot: u16) -> Option<&Backend> {
-        Some(&self.backend)
+    fn backend(&self, slot: u16) -> Option<&Backend> {
+        Some(self.backends.get(&slot).unwrap_or(&self.other_backend))
     }
     fn status(&self, word: u32) -> Option<u64> {
         self.status.get(word as usize).copied()
@@ -277,8 +290,13 @@ unsafe impl Env for Model<'_> {
     fn secrets(&self) -> Option<&Secrets> {
         Some(&self.secrets)
     }
-    fn answered(&self, _slot: u16) -> Option<*mut u64> {
-        None
+    fn vitals(&self, slot: u16) -> Option<*mut Vitals> {
+        let vitals = self.vitals.cast::<Vitals>();
+        ((slot as usize) < self.vitals.len()).then(|| vitals.wrapping_add(slot as usize))
+    }
+    fn choice(&self, index: u32) -> Option<*mut u64> {
+        ((index as usize) < self.choices.len())
+            .then(|| self.choices.cast::<u64>().wrapping_add(index as usize))
     }
     fn hold(&self, index: u32) -> Option<*mut Hold> {
         ((index as usize) < self.holds.len()).then(|| self.holds.cast::<Hold>().wrapping_add(index as usize))

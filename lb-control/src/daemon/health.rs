@@ -1,41 +1,31 @@
 //! Carries what probes find to the reconciler, and what is configured to the probes.
 
-use super::complaint::Complaint;
-use crate::admin::error::{ErrorBody, chain};
+use super::passive;
+use crate::admin::error::ErrorBody;
 use crate::probe::{Backend, Prober, Report, Wish};
-use crate::reconcile::{Gone, Handle, Health, HealthChange, OutcomeRow, QueryError};
+use crate::reconcile::{Gone, Handle, Health, HealthChange};
 use anyhow::Context as _;
 use axum::http::StatusCode;
-use lb_common::abi::Outcome;
 use lb_core::health::State;
-use lb_core::pool::{Desired, PoolSpec, ServiceSpec};
+use lb_core::pool::{Desired, PoolSpec};
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
-use std::time::Duration;
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
-
-/// Time between two looks at connections that failed.
-const LOOK: Duration = Duration::from_millis(100);
-/// Backends that are probed out of turn at a time.
-const MOST_SUSPECTS: usize = 256;
 
 /// The health checks of this node.
 pub(super) struct Checks {
     prober: Prober,
     reconciler: Handle,
-    suspects: watch::Sender<Vec<Backend>>,
 }
 
 impl Checks {
     /// Starts to carry what probes find; ends with the reconciler.
     pub(super) fn start(reconciler: &Handle, tasks: &mut JoinSet<()>) -> anyhow::Result<Self> {
         let (prober, mut reports) = Prober::start().context("health checks")?;
-        let (suspects, watched) = watch::channel(Vec::new());
-        tasks.spawn(suspect(reconciler.clone(), prober.clone(), watched));
+        tasks.spawn(passive::watch(reconciler.clone(), prober.clone()));
         let (checks, handle) =
-            (Self { prober: prober.clone(), reconciler: reconciler.clone(), suspects }, reconciler.clone());
+            (Self { prober: prober.clone(), reconciler: reconciler.clone() }, reconciler.clone());
         tasks.spawn(async move {
             let mut known = HashMap::new();
             while let Some(told) = reports.recv().await {
@@ -83,57 +73,12 @@ impl Checks {
                 HashSet::new()
             }
         };
-        self.suspects.send_replace(suspects(&desired));
         if let Err(unusable) = self.prober.watch(wishes(&desired, &down)) {
             // It was usable when the configuration was taken.
             warn!("health checks stay as they were: {unusable}");
         }
         Ok(())
     }
-}
-
-/// Has backends probed at once when the balancer's own connections to some of them are refused or not answered.
-///
-/// The counters do not say whose those were, and clients decide how many connections there are: so this leads to probes, and only
-/// they to a verdict.
-async fn suspect(reconciler: Handle, prober: Prober, mut suspects: watch::Receiver<Vec<Backend>>) {
-    let mut before = None;
-    let mut complaint = Complaint::default();
-    loop {
-        if suspects.wait_for(|suspects| !suspects.is_empty()).await.is_err() {
-            return;
-        }
-        tokio::time::sleep(LOOK).await;
-        let rows = match reconciler.outcomes().await {
-            Ok(rows) => rows,
-            Err(QueryError::Gone(_)) => return,
-            Err(error) => {
-                if complaint.is_news(chain(&error)) {
-                    warn!(error = chain(&error), "whose connections fail is not known");
-                }
-                continue;
-            }
-        };
-        complaint.settle();
-        let is_failure =
-            |row: &&OutcomeRow| matches!(row.outcome, Outcome::BackendRefused | Outcome::BackendSilent);
-        let failures: u64 = rows.iter().filter(is_failure).map(|row| row.packets).sum();
-        if before.replace(failures).is_some_and(|before| failures > before) {
-            suspects.borrow().iter().for_each(|backend| prober.suspect(backend.clone()));
-        }
-    }
-}
-
-/// Backends that the balancer itself connects to, and that are checked.
-fn suspects(desired: &Desired) -> Vec<Backend> {
-    let is_watched = |service: &&ServiceSpec| service.is_spliced() && service.health.is_some();
-    let pools = desired.services.iter().filter(is_watched).flat_map(ServiceSpec::pools);
-    let backends = pools.flat_map(|pool| {
-        let PoolSpec { service, .. } = pool;
-        let name = service.name;
-        service.backends.into_iter().map(move |backend| named(&name, &backend.name))
-    });
-    backends.take(MOST_SUSPECTS).collect()
 }
 
 /// Who should be probed.
@@ -249,7 +194,5 @@ mod tests {
             })
             .collect();
         assert_eq!(asked, expected);
-        let of_web = [named("web", "a"), named("web", "b"), named("files", "f")];
-        assert_eq!(suspects(&desired), of_web, "only there the balancer connects itself");
     }
 }

@@ -128,6 +128,7 @@ mod tests {
                 admin: Admin::Enabled,
                 vlan: Vlan::Auto,
                 route: None,
+                limit: 0,
                 server_id: None,
             },
             configured_weight: None,
@@ -137,6 +138,8 @@ mod tests {
             status: Status::Up,
             health: state.map(|state| Health { state, since: UNIX_EPOCH, reason: None }),
             hop: HopState::Resolved { hop: Hop::default(), source: None },
+            vitals: lb_common::abi::Vitals::default(),
+            ramp: None,
             counters: Counters::default(),
         }
     }

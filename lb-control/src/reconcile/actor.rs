@@ -4,6 +4,7 @@ use super::{
     ApplyError, ChangeError, Gone, Handle, Overrides,
     handle::Request,
     node::Node,
+    ramp::RAMP_EVERY,
     rebind::{FAILBACK_EVERY, Rebinder},
     replication::{Feed, Report},
     sweep::{STRETCH_EVERY, Sweeper},
@@ -20,7 +21,7 @@ use std::{
     path::PathBuf,
     sync::Arc,
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -161,7 +162,8 @@ impl Actor {
         let mut audit = interval(AUDIT_EVERY);
         let mut poll = interval(POLL_EVERY);
         let mut failback = interval(FAILBACK_EVERY);
-        for timer in [&mut stretch, &mut audit, &mut poll, &mut failback] {
+        let mut ramp = interval(RAMP_EVERY);
+        for timer in [&mut stretch, &mut audit, &mut poll, &mut failback, &mut ramp] {
             timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         }
         loop {
@@ -183,6 +185,7 @@ impl Actor {
                 _ = poll.tick(), if readable.is_none() => self.take_events(),
                 _ = stretch.tick() => self.sweep(),
                 _ = audit.tick() => self.audit(),
+                _ = ramp.tick(), if self.node.world.ramps.is_busy() => drop(self.node.ramp(SystemTime::now())),
                 _ = failback.tick(), if is_alone => self.rebinder.look_for_idle(&self.node),
                 () = ready(()), if self.rebinder.is_busy() => self.rebinder.step(&mut self.node),
                 () = sleep_until(world_at), if self.world.due.is_some() => self.follow_world(),
@@ -236,8 +239,11 @@ impl Actor {
                 drop(reply.send(result));
             }
             Request::Health(changes) => {
-                changes.into_iter().for_each(|change| self.node.world.health.note(change));
-                self.world.fall_behind();
+                changes.into_iter().for_each(|change| self.node.note_health(change));
+                // Who comes back gets the first part of his share, not all of it before that.
+                if !self.node.ramp(SystemTime::now()) {
+                    self.world.fall_behind();
+                }
             }
             Request::Hop(change) => {
                 self.node.hop(change);
@@ -248,6 +254,7 @@ impl Actor {
                 drop(reply.send(self.node.applied().map(|applied| applied.desired.clone())));
             }
             Request::Overrides(reply) => drop(reply.send(self.node.overrides.clone())),
+            Request::Vitals(reply) => drop(reply.send(self.node.vitals())),
             Request::Outcomes(reply) => drop(reply.send(self.node.outcomes())),
             Request::Tables(reply) => drop(reply.send(self.node.tables(self.sweeper.flows_live()))),
             Request::Sessions { filter, cursor, limit, reply } => {

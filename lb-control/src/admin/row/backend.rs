@@ -45,6 +45,27 @@ pub struct BackendRow {
     pub hop: Option<HopRow>,
     /// Counters.
     pub traffic: Traffic,
+    /// What it has to do now.
+    pub load: BackendLoad,
+}
+
+/// What a backend has to do, as far as its answers come through the balancer (`nat`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BackendLoad {
+    /// Connections that have not ended.
+    pub connections: u64,
+    /// Connections at a time beyond which it gets no new sessions; 0 = no limit.
+    pub limit: u32,
+    /// New sessions that went elsewhere because of the limit.
+    pub overflowed: u64,
+    /// How long it takes to answer a SYN, in microseconds, smoothed; absent = not known.
+    pub response_microseconds: Option<u64>,
+    /// SYNs of the balancer's own that it refused.
+    pub refused: u64,
+    /// SYNs of the balancer's own that it did not answer.
+    pub silent: u64,
+    /// Slow start: hundredths of its weight that it has; absent = all of it.
+    pub ramp_percent: Option<u8>,
 }
 
 /// The way to a backend.
@@ -233,6 +254,16 @@ impl BackendRow {
                 }),
             },
             traffic: view.counters.into(),
+            load: BackendLoad {
+                connections: view.vitals.load(),
+                limit: spec.limit,
+                overflowed: view.vitals.overflowed,
+                response_microseconds: Some(view.vitals.response / 1_000)
+                    .filter(|_| view.vitals.response > 0),
+                refused: view.vitals.refused,
+                silent: view.vitals.silent,
+                ramp_percent: view.ramp,
+            },
         }
     }
 }
