@@ -220,7 +220,7 @@ pub mod program {
     /// Takes a client's segments while its backend is asked and is sent what is held.
     pub const WAIT: u32 = 15;
     /// Picks the backend of a new session by load, for the program that opens its flow.
-    pub const PICK: u32 = 16;
+    pub const PICK: u32 = 18;
     /// At the ingress of the stack: appends held bytes to a packet that XDP could not make larger.
     pub const FILL: &str = "fill";
     /// Run by `lbd` through `BPF_PROG_TEST_RUN`: reclaims expired bindings and flows.

@@ -134,9 +134,9 @@ outcomes! {
     /// Counted beside the forwarding: several cookies of that name with different values; the first one counts.
     CookieTwice = 52, "cookie-twice", false;
     /// Counted beside the forwarding: a new session's backend had all the connections it may have, another one was taken.
-    LimitPassed = 53, "limit-passed", false;
+    LimitPassed = 56, "limit-passed", false;
     /// Counted beside the refusal: all backends that take new sessions had all the connections they may have.
-    LimitsReached = 54, "limits-reached", false;
+    LimitsReached = 57, "limits-reached", false;
 }
 
 impl Outcome {
