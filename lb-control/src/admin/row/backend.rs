@@ -188,7 +188,7 @@ impl From<State> for HealthState {
             State::Up => Self::Healthy,
             State::Failing(_) => Self::Failing,
             State::Down(_) => Self::Down,
-            State::Rising(_) => Self::Rising,
+            State::Rising(_, _) => Self::Rising,
         }
     }
 }

@@ -15,7 +15,9 @@ fn one() -> NonZero<u16> {
 fn states(most: u16) -> Vec<State> {
     let counts = (1..=most).filter_map(NonZero::new);
     let mut all = vec![State::New, State::Up, State::Down(Voice::Probe), State::Down(Voice::Traffic)];
-    all.extend(counts.flat_map(|count| [State::Failing(count), State::Rising(count)]));
+    all.extend(counts.flat_map(|count| {
+        [State::Failing(count), State::Rising(Voice::Probe, count), State::Rising(Voice::Traffic, count)]
+    }));
     all
 }
 
@@ -33,11 +35,25 @@ fn every_state_meets_every_signal_as_the_table_says() {
         (State::Failing(two), [up, probe, traffic, State::Failing(two)]),
         // Only with a policy that asked for more before.
         (State::Failing(three), [up, probe, traffic, State::Failing(three)]),
-        (probe, [State::Rising(one()), probe, probe, probe]),
-        (traffic, [State::Rising(one()), probe, traffic, traffic]),
-        (State::Rising(one()), [State::Rising(two), probe, State::Rising(one()), State::Rising(one())]),
-        (State::Rising(two), [up, probe, State::Rising(two), State::Rising(two)]),
-        (State::Rising(three), [up, probe, State::Rising(three), State::Rising(three)]),
+        (probe, [State::Rising(Voice::Probe, one()), probe, probe, probe]),
+        (traffic, [State::Rising(Voice::Traffic, one()), probe, traffic, traffic]),
+        (
+            State::Rising(Voice::Probe, one()),
+            [
+                State::Rising(Voice::Probe, two),
+                probe,
+                State::Rising(Voice::Probe, one()),
+                State::Rising(Voice::Probe, one()),
+            ],
+        ),
+        (
+            State::Rising(Voice::Probe, two),
+            [up, probe, State::Rising(Voice::Probe, two), State::Rising(Voice::Probe, two)],
+        ),
+        (
+            State::Rising(Voice::Probe, three),
+            [up, probe, State::Rising(Voice::Probe, three), State::Rising(Voice::Probe, three)],
+        ),
     ];
     assert_eq!(table.len(), states(3).len(), "no state is missing");
     for (state, expected) in table {
@@ -90,5 +106,5 @@ fn counts_do_not_wrap() {
     let most = NonZero::<u16>::MAX;
     let policy = policy(u16::MAX, u16::MAX);
     assert_eq!(State::Failing(most).after(Signal::Failed, &policy), State::Down(Voice::Probe));
-    assert_eq!(State::Rising(most).after(Signal::Passed, &policy), State::Up);
+    assert_eq!(State::Rising(Voice::Probe, most).after(Signal::Passed, &policy), State::Up);
 }
