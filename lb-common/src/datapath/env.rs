@@ -3,7 +3,7 @@
 use super::Scratch;
 use crate::abi::{
     AffinityRules, Backend, BindingBucket, BindingEvent, Counters, Filling, Flow, FlowKey, FlowRef,
-    FragmentKey, FragmentRef, Hold, Outcome, PathRule, QuicConfig, Secrets, Server, Service, ServiceKey,
+    FragmentKey, FragmentRef, Hold, Outcome, PathRule, Peer, QuicConfig, Secrets, Server, Service, ServiceKey,
     Settings,
 };
 
@@ -117,6 +117,8 @@ pub unsafe trait Env {
     fn quic_config(&self, index: u32) -> Option<&QuicConfig>;
     /// Keys that packets are checked with.
     fn secrets(&self) -> Option<&Secrets>;
+    /// Another node of the cluster, by its row.
+    fn peer(&self, row: u32) -> Option<&Peer>;
     /// When a backend last answered a SYN of the balancer's own, nanoseconds of the monotonic clock.
     fn answered(&self, slot: u16) -> Option<*mut u64>;
     /// A hold.

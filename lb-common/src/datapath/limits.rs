@@ -2,7 +2,7 @@
 
 use super::Env;
 use super::scratch::Packet;
-use crate::abi::{Addr, DOORKEEPER_ENTRIES, Outcome, QUOTA_ENTRIES, Service};
+use crate::abi::{Addr, DOORKEEPER_ENTRIES, Outcome, QUOTA_ENTRIES, Service, hand};
 
 /// Nanoseconds as seconds, nearly: the rate windows are 2^30 ns long.
 const SECOND_SHIFT: u32 = 30;
@@ -38,6 +38,13 @@ pub(crate) fn may_bind<E: Env>(env: &E, service: &Service, prefix: u32, now: u64
 pub(crate) fn may_answer<E: Env>(env: &E) -> bool {
     let (Some(settings), Some(cell)) = (env.settings(), env.answer_rate()) else { return false };
     take(env, cell, (env.now() >> SECOND_SHIFT) as u32, settings.answer_rate)
+}
+
+/// Whether the other nodes may be asked about a packet.
+#[inline(always)]
+pub(crate) fn may_ask<E: Env>(env: &E, rate: u32) -> bool {
+    let Some(cell) = env.hand(hand::ASKED) else { return false };
+    take(env, cell, (env.now() >> SECOND_SHIFT) as u32, rate)
 }
 
 /// The source prefix that a quota is kept for: IPv4 /24, IPv6 /48, as a hash.

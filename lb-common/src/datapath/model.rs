@@ -5,7 +5,7 @@
 use super::{Env, Insert, Scratch, Verdict};
 use crate::abi::{
     AffinityRules, Backend, BindingBucket, BindingEvent, Counters, Filling, Flow, FlowKey, FlowRef,
-    FragmentKey, FragmentRef, Hold, Outcome, PathRule, QUOTA_ENTRIES, QuicConfig, Secrets, Server, Service,
+    FragmentKey, FragmentRef, Hold, Outcome, PathRule, Peer, QUOTA_ENTRIES, QuicConfig, Secrets, Server, Service,
     ServiceKey, Settings, binding_buckets, hand,
 };
 use std::cell::{Cell, RefCell};
@@ -49,6 +49,7 @@ pub(super) struct Model<'a> {
     pub(super) affinities: Vec<AffinityRules>,
     pub(super) servers: Vec<Server>,
     pub(super) secrets: Secrets,
+    pub(super) peers: Vec<Peer>,
     holds: *mut [Hold],
 }
 
@@ -92,6 +93,7 @@ impl<'a> Model<'a> {
             affinities: Vec::new(),
             servers: Vec::new(),
             secrets: Secrets::default(),
+            peers: Vec::new(),
             holds: vec![Hold::default(); HOLDS as usize].leak(),
         }
     }
@@ -276,6 +278,9 @@ unsafe impl Env for Model<'_> {
     }
     fn secrets(&self) -> Option<&Secrets> {
         Some(&self.secrets)
+    }
+    fn peer(&self, row: u32) -> Option<&Peer> {
+        self.peers.get(row as usize)
     }
     fn answered(&self, _slot: u16) -> Option<*mut u64> {
         None
