@@ -1,11 +1,12 @@
 //! Which service addresses are announced: those that a service can serve at, while the node is ready.
 
 use super::complaint::Complaint;
+use super::heirs::Heirs;
 use crate::admin::error::chain;
 use crate::cluster::announce::{self, AnnounceError, Announcer};
 use crate::cluster::identity::Role;
-use crate::cluster::membership::Membership;
-use crate::config::AnnounceSpec;
+use crate::cluster::membership::{Membership, Status as Standing};
+use crate::config::{AnnounceSpec, BlockSpec};
 use crate::reconcile::{BackendView, Handle, HopState, QueryError, View};
 use lb_common::abi::Status;
 use std::collections::BTreeSet;
@@ -27,10 +28,12 @@ impl Vips {
     /// Starts to announce on an interface that exists.
     pub(super) async fn start(
         spec: &AnnounceSpec,
+        blocks: &[BlockSpec],
         reconciler: &Handle,
         cluster: &Membership,
     ) -> Result<Self, AnnounceError> {
         let announcer = Announcer::open(&spec.interface, spec.lifetime).await?;
+        let mut heirs = Heirs::new(blocks.to_vec(), spec.lifetime);
         let (told, wanted) = watch::channel(BTreeSet::new());
         let (reconciler, ready, cluster) = (reconciler.clone(), cluster.ready(), cluster.clone());
         let looking = tokio::spawn(async move {
@@ -39,7 +42,12 @@ impl Vips {
                 match reconciler.view().await {
                     Ok(view) => {
                         complaint.settle();
-                        note(&told, addresses(&view, has_heirs(&cluster).await));
+                        let status = cluster.status().await.ok().flatten();
+                        let mut wanted = addresses(&view, status.as_ref().is_some_and(has_heirs));
+                        if let Some(status) = &status {
+                            wanted.extend(heirs.look(status).await);
+                        }
+                        note(&told, wanted);
                     }
                     Err(QueryError::Gone(_)) => return,
                     Err(error) => {
@@ -86,8 +94,7 @@ fn note(told: &watch::Sender<BTreeSet<IpAddr>>, now: BTreeSet<IpAddr>) {
 }
 
 /// Whether another node is connected that can serve what this one cannot.
-async fn has_heirs(cluster: &Membership) -> bool {
-    let Ok(Some(status)) = cluster.status().await else { return false };
+fn has_heirs(status: &Standing) -> bool {
     status.standing.peers.iter().any(|peer| peer.role == Role::Node && peer.connection.contact.is_some())
 }
 
