@@ -95,7 +95,7 @@ fn transfers(crossing: &Crossing, vip: SocketAddr) -> Result<Vec<std::process::C
 fn namespace_reshuffle_breaks_no_connection() -> Result<()> {
     let crossing = Crossing::of(NODES, 3)?;
     crossing.reshuffle(&[0, 1, 2])?;
-    let nodes = cluster(&crossing)?;
+    let mut nodes = cluster(&crossing)?;
     let clients = crossing.clients(40);
     let pause = Duration::from_millis(5);
     let plans = [
@@ -117,6 +117,17 @@ fn namespace_reshuffle_breaks_no_connection() -> Result<()> {
         crossing.reshuffle(&[0, 1, 2])?;
         running.iter().try_for_each(|load| load.go_on(100))?;
     }
+    // A daemon that is away leaves its flows, and others ask for them all the same.
+    nodes[1].kill();
+    for left in [&[0, 2][..], &[0, 1, 2], &[1]] {
+        crossing.reshuffle(left)?;
+        running.iter().try_for_each(|load| load.go_on(100))?;
+    }
+    nodes[1].restart()?;
+    agrees(&nodes[1])?;
+    can_ask(&nodes[1], NODES - 1)?;
+    crossing.reshuffle(&[0, 1, 2])?;
+    running.iter().try_for_each(|load| load.go_on(100))?;
     for load in running {
         load.finish()?.flawless(500)?;
     }

@@ -38,7 +38,8 @@ impl Cluster {
                     })
                 })
                 .collect();
-            let mut case: Case = area.cases.iter().find(|case| case.name == "connection-v4").context("no case")?.clone();
+            let mut case: Case =
+                area.cases.iter().find(|case| case.name == "connection-v4").context("no case")?.clone();
             case.settings.insert("flags".into(), json!(["nat", "peers"]));
             case.peers = serde_json::from_value(Value::Array(peers))?;
             let defaults: Map<String, Value> = area.defaults.clone();

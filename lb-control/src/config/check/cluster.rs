@@ -5,8 +5,10 @@ use crate::config::field::{Field, Owner};
 use crate::config::file::{Announce, Cluster, File};
 use crate::config::problem::Finding;
 use crate::config::value::spell;
-use crate::config::{AnnounceSpec, BlockSpec, ClusterSpec, defaults};
+use crate::config::{AnnounceSpec, BlockSpec, ClusterSpec, DaemonSpec, defaults};
 use core::time::Duration;
+use lb_common::abi::Mode;
+use lb_core::pool::ServiceSpec;
 use std::collections::HashSet;
 
 /// Addresses that a member may have.
@@ -86,6 +88,29 @@ fn blocks(cluster: &Cluster, findings: &Findings) -> Vec<BlockSpec> {
         );
     }
     blocks
+}
+
+/// Services must translate to addresses that are this node's alone, or replies find another node.
+pub(super) fn sources(file: &File, daemon: &DaemonSpec, services: &[ServiceSpec], findings: &Findings) {
+    let blocks = &daemon.cluster.blocks;
+    let Some(span) = file.cluster.get().and_then(|cluster| cluster.block.span()) else { return };
+    // Without a name the host's holds, which is not known here.
+    let Some(name) = daemon.cluster.name.as_ref().or(daemon.name.as_ref()) else { return };
+    let own = blocks.iter().find(|block| &block.node == name);
+    let own = own.map(|block| block.addresses.as_slice()).unwrap_or_default();
+    let owner = Owner { span: span.clone(), object: "[cluster]", findings };
+    for service in services.iter().filter(|service| service.mode == Mode::Nat) {
+        if let Some(source) = service.source.filter(|source| !own.contains(source)) {
+            let found = format!(
+                "service `{}` translates to {source}, which is not in the block of `{name}`",
+                service.name
+            );
+            owner.report(
+                Finding::error(span.clone(), found)
+                    .expected("an address of this node alone, or replies find another one"),
+            );
+        }
+    }
 }
 
 fn announce(announce: &Field<Announce>, findings: &Findings) -> Option<AnnounceSpec> {

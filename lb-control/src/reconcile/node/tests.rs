@@ -103,6 +103,7 @@ forward! {
 
 mod history;
 mod marks;
+mod peers;
 mod rebind;
 
 fn desired(services: Vec<ServiceSpec>) -> Desired {
