@@ -146,6 +146,21 @@ fn namespace_reshuffle_breaks_no_connection() -> Result<()> {
     Ok(())
 }
 
+/// Checks that no backend thinks that the first node's addresses are at another machine than this node's.
+fn told(crossing: &Crossing, node: usize) -> Result<()> {
+    let after = |text: &str, word: &str| -> Option<String> {
+        let (_, rest) = text.split_once(word)?;
+        rest.split_whitespace().next().map(str::to_owned)
+    };
+    let link = crossing.machines[node].sh("ip -o link show l1")?;
+    let mac = after(&link, "link/ether").context("no MAC")?;
+    for (name, backend) in &crossing.backends {
+        let known = after(&backend.sh(&format!("ip neigh show {}", block(0)))?, "lladdr");
+        ensure!(known.as_ref().is_none_or(|known| *known == mac), "{name} thinks {known:?}, not {mac}");
+    }
+    Ok(())
+}
+
 /// A machine dies: what it alone knew ends with a reset and nothing else ends, one of the others has its addresses until it
 /// is back.
 #[test]
@@ -167,26 +182,25 @@ fn namespace_reshuffle_after_a_death() -> Result<()> {
     for node in &nodes[1..] {
         can_ask(node, 1)?;
     }
-    let heirs = || -> Result<usize> {
+    let heirs = || -> Result<Vec<usize>> {
         let has = |node: &usize| {
             let shown = crossing.machines[*node].sh("ip -o addr show dev lo")?;
-            Ok(shown.contains(&format!("{}/32", block(0))))
+            Ok(shown.contains(&format!("{}/32", block(0))).then_some(*node))
         };
-        let found = [1, 2].iter().map(has).collect::<Result<Vec<bool>>>()?;
-        Ok(found.into_iter().filter(|has| *has).count())
+        [1, 2].iter().map(has).filter_map(Result::transpose).collect()
     };
     eventually(SOON, || {
         let found = heirs()?;
-        ensure!(found == 1, "{found} nodes have the addresses of the dead one");
-        Ok(())
+        ensure!(found.len() == 1, "nodes {found:?} have the addresses of the dead one");
+        told(&crossing, found[0])
     })?;
     load.go_on(300)?;
     crossing.revive(0, &mut nodes[0])?;
     agrees(&nodes[0])?;
     eventually(SOON, || {
         let found = heirs()?;
-        ensure!(found == 0, "{found} nodes still have the addresses of the one that is back");
-        Ok(())
+        ensure!(found.is_empty(), "nodes {found:?} still have the addresses of the one that is back");
+        told(&crossing, 0)
     })?;
     for node in &nodes {
         can_ask(node, NODES - 1)?;

@@ -21,21 +21,43 @@ pub(super) struct Heirs {
     gone: BTreeMap<u64, Instant>,
     /// Whose addresses this node has.
     held: BTreeSet<u64>,
+    /// Others that are connected.
+    connected: usize,
+    /// Looks after which hosts of the network need not be told whose the addresses are.
+    loud: u32,
+}
+
+/// Looks at which the hosts of the network are told.
+const LOUD: u32 = 5;
+
+/// What is to be done now.
+#[derive(Default)]
+pub(super) struct Found {
+    /// Addresses of others that this node has to announce.
+    pub(super) inherited: BTreeSet<IpAddr>,
+    /// Addresses that the hosts of the network have to be told of, since other machines may have had them.
+    pub(super) claimed: BTreeSet<IpAddr>,
 }
 
 impl Heirs {
     /// Nobody is dead yet.
     pub(super) const fn new(blocks: Vec<BlockSpec>, patience: Duration) -> Self {
-        Self { blocks, patience, gone: BTreeMap::new(), held: BTreeSet::new() }
+        Self { blocks, patience, gone: BTreeMap::new(), held: BTreeSet::new(), connected: 0, loud: LOUD }
     }
 
-    /// The addresses of others that this node has to announce now.
-    pub(super) async fn look(&mut self, status: &Status) -> BTreeSet<IpAddr> {
-        let mut inherited = BTreeSet::new();
+    /// Whose addresses are whose now.
+    pub(super) async fn look(&mut self, status: &Status) -> Found {
+        let mut found = Found::default();
         let (now, own) = (Instant::now(), status.standing.id.number());
         let nodes: Vec<_> = status.standing.peers.iter().filter(|peer| peer.role == Role::Node).collect();
         let connected = nodes.iter().filter(|peer| peer.connection.contact.is_some());
         let live: Vec<u64> = connected.map(|peer| peer.id.number()).chain([own]).collect();
+        // Who is connected anew may have had addresses of this node, or the other way round.
+        let others = live.len() - 1;
+        if others > self.connected {
+            self.loud = LOUD;
+        }
+        self.connected = others;
         for peer in nodes {
             let id = peer.id.number();
             let block = self.blocks.iter().find(|block| block.node == peer.name);
@@ -57,10 +79,18 @@ impl Heirs {
                 }
                 tracing::warn!(node = peer.name, "dead: this node announces its source addresses");
                 self.held.insert(id);
+                self.loud = LOUD;
             }
-            inherited.extend(&block.addresses);
+            found.inherited.extend(&block.addresses);
         }
-        inherited
+        if self.loud > 0 {
+            self.loud -= 1;
+            let own = status.member.as_ref().map(|member| member.name.as_str());
+            let own = self.blocks.iter().filter(|block| Some(block.node.as_str()) == own);
+            found.claimed.extend(own.flat_map(|block| &block.addresses));
+            found.claimed.extend(&found.inherited);
+        }
+        found
     }
 }
 

@@ -7,6 +7,7 @@ use crate::cluster::announce::{self, AnnounceError, Announcer};
 use crate::cluster::identity::Role;
 use crate::cluster::membership::{Membership, Status as Standing};
 use crate::config::{AnnounceSpec, BlockSpec};
+use crate::net;
 use crate::reconcile::{BackendView, Handle, HopState, QueryError, View};
 use lb_common::abi::Status;
 use std::collections::BTreeSet;
@@ -45,7 +46,9 @@ impl Vips {
                         let status = cluster.status().await.ok().flatten();
                         let mut wanted = addresses(&view, status.as_ref().is_some_and(has_heirs));
                         if let Some(status) = &status {
-                            wanted.extend(heirs.look(status).await);
+                            let found = heirs.look(status).await;
+                            wanted.extend(found.inherited);
+                            claim(&view, &found.claimed);
                         }
                         note(&told, wanted);
                     }
@@ -91,6 +94,15 @@ fn note(told: &watch::Sender<BTreeSet<IpAddr>>, now: BTreeSet<IpAddr>) {
         *before = now;
         is_new
     });
+}
+
+/// Tells the hosts behind each interface whose the addresses are.
+fn claim(view: &View, addresses: &BTreeSet<IpAddr>) {
+    for link in view.attachments.iter().filter(|_| !addresses.is_empty()) {
+        if let Err(error) = net::claim::claim(&link.interface, link.ifindex, addresses) {
+            tracing::debug!(%error, interface = link.interface, "its hosts find out by themselves whose the addresses are");
+        }
+    }
 }
 
 /// Whether another node is connected that can serve what this one cannot.
