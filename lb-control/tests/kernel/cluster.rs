@@ -184,6 +184,12 @@ fn laid_out_differently() -> Desired {
     state
 }
 
+/// Sessions that do not end while a busy machine loads programs.
+fn lasting(mut state: Desired) -> Desired {
+    state.services.iter_mut().for_each(|service| service.lifetime = HOUR);
+    state
+}
+
 async fn cluster() -> (Machine, Running, Machine, Running) {
     cluster_of(|_| {}).await
 }
@@ -191,13 +197,13 @@ async fn cluster() -> (Machine, Running, Machine, Running) {
 async fn cluster_of(adjust: impl Fn(&mut Machine)) -> (Machine, Running, Machine, Running) {
     let sandbox = Sandbox::new();
     run("ip link set lo up");
-    let mut a = Machine::new(sandbox, "lb0", "peer0", desired());
+    let mut a = Machine::new(sandbox, "lb0", "peer0", lasting(desired()));
     adjust(&mut a);
     Authority::found(&a.home(), "a", a.addresses(), Keyring::of(&SharedSecrets::default()))
         .expect("a cluster");
     let one = a.start().await;
     one.ready().await;
-    let mut b = Machine::new(Sandbox::beside(), "lb1", "peer1", laid_out_differently());
+    let mut b = Machine::new(Sandbox::beside(), "lb1", "peer1", lasting(laid_out_differently()));
     adjust(&mut b);
     let token = one.replica.token(Role::Node, HOUR).expect("a token");
     join(&b.home(), &a.listen.to_string(), &token, "b", b.addresses()).await.expect("joined");

@@ -255,7 +255,9 @@ impl Node {
                 }
             }
             Content::Failover(mark) => {
-                if !self.store.mark(*mark, expires, now) {
+                let is_news = self.store.mark(*mark, expires, now);
+                self.note_cover(*mark, expires, is_fetched, is_news);
+                if !is_news {
                     return;
                 }
                 if let Some(at) = self.early_views.iter().position(|view| view.digest() == mark.digest)
@@ -265,9 +267,6 @@ impl Node {
                 }
                 if self.store.view(mark.digest).is_none() {
                     self.want_view(now, mark.digest);
-                }
-                if let Some(import) = self.import.as_mut().filter(|_| is_fetched) {
-                    import.marks.push((*mark, expires));
                 }
             }
         }

@@ -44,11 +44,26 @@ impl World {
         }
         self.repair()?;
         self.run(self.now + 15_000)?;
+        self.become_quiet()?;
         // Everything has had its time by now; once more for what expiry and retirement do.
         self.count_what_happened();
         self.agree()?;
         self.run(self.now + 15_000)?;
+        self.become_quiet()?;
         self.agree()
+    }
+
+    /// Waits until nobody has told anything for a while: what is about to end is told of, whenever that is.
+    fn become_quiet(&mut self) -> Result<(), String> {
+        for _ in 0..20 {
+            let own = |machine: &Machine| machine.node.as_ref().map_or(0, |node| node.counts().own);
+            let before: u64 = self.machines.values().map(own).sum();
+            self.run(self.now + 700)?;
+            if self.machines.values().map(own).sum::<u64>() == before {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn act(&mut self) -> Result<(), String> {
