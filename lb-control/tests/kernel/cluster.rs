@@ -18,7 +18,7 @@ use lb_core::binding::Key;
 use lb_core::pool::{Admin, Desired};
 use lb_core::sync::Local;
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
@@ -28,6 +28,12 @@ const HOUR: Duration = Duration::from_secs(3_600);
 const SOON: Duration = Duration::from_secs(30);
 /// Session key of the first client.
 const CLIENTS: u64 = 0x0a01_0000;
+
+/// A loopback address that no other process has ports of.
+fn own_address() -> Ipv4Addr {
+    let [_, high, middle, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, 0x40 | high, middle, low)
+}
 
 /// A node's machine: a state directory, an interface, tables.
 struct Machine {
@@ -53,7 +59,7 @@ impl Machine {
     fn new(sandbox: Sandbox, interface: &'static str, peer: &str, mut desired: Desired) -> Self {
         sandbox.veth(interface, peer);
         run(&format!("ethtool -K {peer} gro on"));
-        let listen = UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
+        let listen = UdpSocket::bind((own_address(), 0)).and_then(|socket| socket.local_addr());
         desired.node.interfaces = vec![interface.into()];
         Self {
             sandbox,

@@ -2,6 +2,7 @@ use super::*;
 use crate::cluster::join::join;
 use crate::cluster::keyring::Keyring;
 use crate::config::SharedSecrets;
+use crate::loopback;
 use lb_core::pool::secret::SegmentSecret;
 use rcgen::KeyPair;
 use std::net::UdpSocket;
@@ -41,7 +42,7 @@ struct Running {
 
 impl Machine {
     pub(in crate::cluster) fn new() -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+        let socket = UdpSocket::bind(loopback::any_port()).expect("a free port");
         Self {
             state: tempfile::tempdir().expect("a directory"),
             listen: socket.local_addr().expect("its address"),
