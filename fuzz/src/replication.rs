@@ -4,10 +4,9 @@ use lb_control::cluster::journal::{Journal, Write};
 use lb_control::cluster::{journal, replica};
 use lb_core::binding::{NodeId, Time};
 use lb_core::sync::{Config, Node, Recovery, wire};
-use std::fs::{File, OpenOptions};
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// The node that hears, and the one that speaks.
 const NODES: (u64, u64) = (1, 2);
@@ -54,7 +53,8 @@ pub fn journal_file(data: &[u8]) {
     let (changes, end) = data.as_chunks::<4>();
     let place =
         |bytes: [u8; 3]| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], 0]) as usize % sample.len();
-    let path = directory().join("journal.redb");
+    let directory = Directory::new();
+    let path = directory.0.join("journal.redb");
     let mut content = sample.to_vec();
     for [a, b, c, byte] in changes {
         content[place([*a, *b, *c])] = *byte;
@@ -62,31 +62,41 @@ pub fn journal_file(data: &[u8]) {
     if let [a, b, c] = end {
         content.truncate(place([*a, *b, *c]));
     }
-    write(&path, &content);
+    std::fs::write(&path, &content).expect("written");
     let (opened, recovered, opening) = Journal::open(&path, NODES.0, 99).expect("the disk works");
     if let journal::Opening::SetAside { path, .. } = opening {
         assert_eq!(recovered.epoch, 99, "a new epoch");
-        assert!(recovered.blocks.is_empty());
-        // So that they do not gather.
-        std::fs::remove_file(path).expect("it is there");
+        assert!(recovered.blocks.is_empty() && path.exists());
     }
     opened.close().expect("nothing was queued");
 }
 
-fn directory() -> &'static Path {
-    static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
-    DIRECTORY.get_or_init(|| {
-        let path = std::env::temp_dir().join(format!("stickleback-fuzz-journal-{}", std::process::id()));
+/// A directory that goes with it.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new() -> Self {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let name = format!("stickleback-fuzz-{}-{}", std::process::id(), NUMBER.fetch_add(1, Relaxed));
+        let path = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&path).expect("a directory");
-        path
-    })
+        Self(path)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // What is left says its name.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 /// A journal with some blocks.
 fn sample() -> &'static [u8] {
     static SAMPLE: OnceLock<Vec<u8>> = OnceLock::new();
     SAMPLE.get_or_init(|| {
-        let path = directory().join("sample.redb");
+        let directory = Directory::new();
+        let path = directory.0.join("sample.redb");
         let (mut journal, _, _) = Journal::open(&path, NODES.0, 7).expect("a journal");
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         runtime.block_on(async {
@@ -102,15 +112,6 @@ fn sample() -> &'static [u8] {
             }
         });
         journal.close().expect("written");
-        let mut bytes = Vec::new();
-        let mut file = File::open(&path).expect("it is there");
-        file.read_to_end(&mut bytes).expect("read");
-        bytes
+        std::fs::read(&path).expect("it is there")
     })
-}
-
-fn write(path: &Path, content: &[u8]) {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(path).expect("a file");
-    file.seek(SeekFrom::Start(0)).expect("sought");
-    file.write_all(content).expect("written");
 }
