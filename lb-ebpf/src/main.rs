@@ -73,6 +73,8 @@ tail_programs! {
     learn = program::LEARN;
     inspect = program::INSPECT;
     quic = program::QUIC;
+    ask = program::ASK;
+    visit = program::VISIT;
     pick = program::PICK;
 }
 

@@ -109,6 +109,8 @@ pub(super) const TABLES: &[Table] = &[
     table!(VITALS, u32 => Vitals, Layout::Fixed, Kept),
     table!(CHOICES, u32 => u64, Layout::Fixed, Kept),
     table!(EVENTS, Layout::Fixed, Kept),
+    // What older programs knew of the others is told to newer ones again.
+    table!(PEERS, Layout::Fixed, Fresh),
     table!(SCRATCH, Layout::Fixed, Fresh),
     table!(PROGRAMS, Layout::Fixed, Fresh),
 ];

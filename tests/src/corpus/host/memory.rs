@@ -4,7 +4,7 @@ use super::super::tables::{Change, Tables};
 use anyhow::Result;
 use lb_common::abi::{
     self, AffinityRules, Backend, BindingBucket, Counters, Flow, FlowKey, FragmentKey, FragmentRef, Hold,
-    Outcome, PathRule, QuicConfig, Secrets, Server, Service, ServiceKey, Settings, Vitals, hand,
+    Outcome, PathRule, Peer, QuicConfig, Secrets, Server, Service, ServiceKey, Settings, Vitals, hand,
 };
 use lb_common::datapath::{Insert, Scratch};
 use std::cell::{Cell, RefCell, UnsafeCell};
@@ -37,6 +37,7 @@ pub(super) struct Memory {
     pub(super) path_rules: Vec<PathRule>,
     pub(super) quic: BTreeMap<u32, QuicConfig>,
     pub(super) secrets: Secrets,
+    pub(super) peers: Vec<Peer>,
     pub(super) holds: Cells<Hold>,
     pub(super) vitals: Cells<Vitals>,
     pub(super) choices: Cells<u64>,
@@ -71,6 +72,7 @@ impl Memory {
             path_rules: tables.path_rules.clone(),
             quic: tables.quic.clone(),
             secrets,
+            peers: tables.peers.clone(),
             holds: Cells::of(settings.holds),
             vitals: Cells::of(abi::MAX_BACKENDS),
             choices: Cells::of(abi::CHOICE_ENTRIES),

@@ -7,8 +7,8 @@ use aya::programs::Xdp;
 use aya::{Ebpf, Pod};
 use lb_common::abi::{
     ARENA_CHUNK, AffinityRules, ArenaChunk, Backend, Binding, BindingBucket, BindingKey, BindingSlot,
-    Counters, Flow, FlowKey, FragmentKey, FragmentRef, Hand, Hold, Outcome, PathRule, QuicConfig, Secrets,
-    Server, Service, ServiceKey, Settings, Vitals, hand, map, program,
+    Counters, Flow, FlowKey, FragmentKey, FragmentRef, Hand, Hold, Outcome, PathRule, Peer, QuicConfig,
+    Secrets, Server, Service, ServiceKey, Settings, Vitals, hand, map, program,
 };
 use std::borrow::BorrowMut;
 use std::os::fd::{AsFd, AsRawFd};
@@ -42,6 +42,7 @@ pub(super) struct Maps {
     quic: Array<MapData, QuicConfig>,
     used_quic: Vec<u32>,
     secrets: Array<MapData, Secrets>,
+    peers: Cleared<Peer>,
     vitals: Array<MapData, Vitals>,
     choices: Cleared<u64>,
     wrote_choices: bool,
@@ -99,6 +100,7 @@ impl Maps {
             quic: taken(ebpf, map::QUIC)?,
             used_quic: Vec::new(),
             secrets: taken(ebpf, map::SECRETS)?,
+            peers: Cleared::take(ebpf, map::PEERS)?,
             vitals: taken(ebpf, map::VITALS)?,
             choices: Cleared::take(ebpf, map::CHOICES)?,
             wrote_choices: false,
@@ -135,6 +137,10 @@ impl Maps {
         }
         while self.events.next().is_some() {}
         self.install_rules(tables, now)?;
+        self.peers.clear()?;
+        for (row, peer) in (0..).zip(&tables.peers) {
+            self.peers.map.set(row, peer, 0)?;
+        }
         for mark in tables.marks() {
             self.flow_index.insert(mark, 0, 0)?;
         }
