@@ -28,7 +28,7 @@ fn every_state_meets_every_signal_as_the_table_says() {
         (State::New, State::Up, State::Down(Voice::Probe), State::Down(Voice::Traffic));
     let policy = policy(3, 3);
     // State; what it becomes when passed, failed, unanswered, suspected.
-    let table = [
+    let mut table = vec![
         (new, [up, State::Failing(one()), State::Failing(one()), new]),
         (up, [up, State::Failing(one()), State::Failing(one()), up]),
         (State::Failing(one()), [up, State::Failing(two), State::Failing(two), State::Failing(one())]),
@@ -37,24 +37,13 @@ fn every_state_meets_every_signal_as_the_table_says() {
         (State::Failing(three), [up, probe, traffic, State::Failing(three)]),
         (probe, [State::Rising(Voice::Probe, one()), probe, probe, probe]),
         (traffic, [State::Rising(Voice::Traffic, one()), probe, traffic, traffic]),
-        (
-            State::Rising(Voice::Probe, one()),
-            [
-                State::Rising(Voice::Probe, two),
-                probe,
-                State::Rising(Voice::Probe, one()),
-                State::Rising(Voice::Probe, one()),
-            ],
-        ),
-        (
-            State::Rising(Voice::Probe, two),
-            [up, probe, State::Rising(Voice::Probe, two), State::Rising(Voice::Probe, two)],
-        ),
-        (
-            State::Rising(Voice::Probe, three),
-            [up, probe, State::Rising(Voice::Probe, three), State::Rising(Voice::Probe, three)],
-        ),
     ];
+    for voice in [Voice::Probe, Voice::Traffic] {
+        let rising = |count| State::Rising(voice, count);
+        table.push((rising(one()), [rising(two), probe, rising(one()), rising(one())]));
+        table.push((rising(two), [up, probe, rising(two), rising(two)]));
+        table.push((rising(three), [up, probe, rising(three), rising(three)]));
+    }
     assert_eq!(table.len(), states(3).len(), "no state is missing");
     for (state, expected) in table {
         for (signal, next) in SIGNALS.into_iter().zip(expected) {
