@@ -15,6 +15,7 @@ mod hold;
 mod hop;
 mod maintenance;
 mod outcome;
+mod probe;
 mod quic;
 mod rebind;
 mod secret;
@@ -46,6 +47,7 @@ pub use maintenance::{
     BindingOp, BindingRecord, RECORDS_PER_RUN, RecordResult, SweepReport, SweepRequest, SweepTarget,
 };
 pub use outcome::Outcome;
+pub use probe::{PROBE_ANSWERS, PROBE_MARK, PROBE_WAYS, ProbeEnvelope, ProbeKey, ProbeWay};
 pub use quic::{AES_ROUND_KEYS, QUIC_ENTRIES, QUIC_ROTATIONS, QuicConfig};
 pub use rebind::{REBIND_MAX, RebindReport, RebindRequest, RebindWhom};
 pub use secret::{EPOCH_SHIFT, SYN_KEYS, Secrets, SegmentKey};

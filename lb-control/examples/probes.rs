@@ -5,7 +5,7 @@
 
 use anyhow::{Context, Result, ensure};
 use lb_control::probe::{Backend, Prober, Wish};
-use lb_core::health::{Check, Failback, HealthSpec, Policy, State, Thresholds};
+use lb_core::health::{Check, Failback, HealthSpec, Policy, State, Thresholds, Way};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZero;
 use std::sync::Arc;
@@ -47,13 +47,21 @@ fn main() -> Result<()> {
         jitter: 10,
     };
     let thresholds = Thresholds { minimum_healthy: 0, ejected: 50 };
-    let spec = HealthSpec { check: Check::Tcp, policy, thresholds, port: 0, failback: Failback::Never };
+    let spec = HealthSpec {
+        check: Check::Tcp,
+        policy,
+        thresholds,
+        port: 0,
+        way: Way::Direct,
+        failback: Failback::Never,
+    };
     let spec = Arc::new(spec);
     let wish = |n: u32| Wish {
         backend: Backend { service: "all".into(), backend: n.to_string() },
         address: SocketAddr::new(Ipv4Addr::from(0x7f01_0000 + n).into(), port),
         spec: Arc::clone(&spec),
         was_down: false,
+        path: None,
     };
     let (prober, mut reports) = Prober::start()?;
     prober.watch((0..count).map(wish).collect())?;

@@ -9,11 +9,15 @@ mod connection;
 mod grpc;
 mod http;
 mod icmp;
+mod path;
 mod prober;
 mod schedule;
 mod tls;
 mod udp;
 
 pub use check::{Checker, Unusable};
+pub(crate) use http::{Answer, Secured, exchange};
+pub use path::{PathError, PathSpec};
 pub use prober::{Prober, StartError};
 pub use schedule::{Backend, Report, Sighting, Wish};
+pub(crate) use tls::config_of as tls_config;

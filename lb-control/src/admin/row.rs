@@ -26,7 +26,7 @@ pub use cluster::{
     ConvergenceRow, InitBody, JoinBody, JoinedRow, PeerRow, StreamRow, TokenBody, TokenRow,
 };
 pub use config::{ConfigRow, ConfiguredBackend, ConfiguredService, NodeRow, TimeoutsRow};
-pub use event::EventRow;
+pub use event::{EventRow, HealthEventRow};
 pub use explanation::{ExplainBody, Explanation, Step, StepKind, Verdict};
 pub use flow::{FlowPage, FlowRow};
 pub use seal::SealedRow;

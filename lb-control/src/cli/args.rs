@@ -117,7 +117,7 @@ daemon and let the data plane go on: `systemctl stop stickleback`.")]
     /// Nodes that act as one: make a cluster, join one, see how it stands.
     #[command(subcommand)]
     Cluster(cluster::Cluster),
-    /// The latest binding events.
+    /// The latest events: bindings made and moved, and backends going down and coming back.
     #[command(
         after_help = "Examples:\n  lbctl events\n  lbctl events --limit 500 --service web\n  lbctl events --follow"
     )]

@@ -3,8 +3,9 @@
 use super::table::{Align, Column, Look, Sheet, Tone, grouped, number, plain, span};
 use crate::admin::now;
 use crate::admin::row::{
-    AdminState, BackendRow, ChangeRow, ClusterState, EventRow, Explanation, FlowPage, HealthRow, HealthState,
-    ReloadRow, ReloadState, ServiceRow, ServingState, SessionPage, SessionRow, StatusRow, Verdict,
+    AdminState, BackendRow, ChangeRow, ClusterState, EventRow, Explanation, FlowPage, HealthEventRow,
+    HealthRow, HealthState, ReloadRow, ReloadState, ServiceRow, ServingState, SessionPage, SessionRow,
+    StatusRow, Verdict,
 };
 use Align::{Left, Right};
 use std::fmt::Write;
@@ -269,7 +270,7 @@ pub(super) fn flows(page: &FlowPage, look: Look) -> String {
 
 /// `lbctl events`.
 pub(super) fn events(rows: &[EventRow], look: Look) -> String {
-    event_sheet(rows, look).render("No binding events since the daemon started.")
+    event_sheet(rows, look).render("No events since the daemon started.")
 }
 
 /// Events without the titles of their columns.
@@ -288,6 +289,7 @@ fn event_sheet(rows: &[EventRow], look: Look) -> Sheet {
         Column("CLIENT", Left),
         Column("BACKEND", Left),
         Column("GENERATION", Right),
+        Column("HEALTH", Left),
     ];
     let mut sheet = Sheet::new(look, &columns);
     for row in rows {
@@ -297,13 +299,22 @@ fn event_sheet(rows: &[EventRow], look: Look) -> Sheet {
             plain(format!("{:02}:{:02}:{:02}", day / 3600, day / 60 % 60, day % 60)),
             plain(&row.kind),
             plain(&row.service),
-            plain(&row.key),
+            plain(row.key.as_deref().unwrap_or("-")),
             plain(row.client.as_deref().unwrap_or("-")),
             backend_cell(row.backend.as_deref()),
-            number(u64::from(row.generation)),
+            row.generation.map_or_else(|| plain("-"), |generation| number(u64::from(generation))),
+            plain(row.health.as_ref().map_or_else(|| "-".to_owned(), health_change)),
         ]);
     }
     sheet
+}
+
+fn health_change(change: &HealthEventRow) -> String {
+    let HealthEventRow { from, to, reason } = change;
+    match reason {
+        Some(reason) => format!("{from} -> {to}: {reason}"),
+        None => format!("{from} -> {to}"),
+    }
 }
 
 /// `lbctl explain`.

@@ -12,6 +12,7 @@ use crate::dataplane::chaos::{Chaos, Faults};
 use crate::dataplane::memory::Memory;
 use crate::dataplane::{Operation, Sizes};
 use crate::reconcile::{self, Handle, HopChange, ResolvedHop};
+use crate::webhook::Webhook;
 use clap::Parser;
 use lb_common::abi::{BindingEvent, BindingEventKind, BindingKey, BindingWord, Hop, Mac};
 use lb_core::pool::layout::arena_chunks;
@@ -123,6 +124,7 @@ impl Rig {
             facts: told,
             cluster: cluster.clone(),
             events: Arc::clone(&events),
+            webhook: Webhook::none(),
         };
         let socket = dir.path().join("lbd.sock");
         let listener = Listener::bind(&socket, None).unwrap();
@@ -283,7 +285,7 @@ async fn binding_events_are_shown_by_name() {
     assert_eq!(shown(1), [Value::from("unknown"), Value::from("0x00000063"), Value::Null, Value::Null]);
     let text = rig.lbctl("events --service web").await.unwrap();
     assert!(text.lines().count() == 2 && text.contains("01:01:01"), "{text}");
-    assert!(rig.lbctl("events --service dns").await.unwrap().starts_with("No binding events"));
+    assert!(rig.lbctl("events --service dns").await.unwrap().starts_with("No events"));
 }
 
 #[tokio::test]

@@ -160,6 +160,11 @@ impl fmt::Display for HealthState {
     }
 }
 
+impl HealthState {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::New, Self::Healthy, Self::Failing, Self::Down, Self::Rising];
+}
+
 impl From<State> for HealthState {
     fn from(state: State) -> Self {
         match state {

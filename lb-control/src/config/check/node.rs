@@ -1,6 +1,6 @@
 //! `[node]` and `[admin]`.
 
-use super::{cluster, lifetime, require_host, secrets};
+use super::{cluster, events, lifetime, require_host, secrets};
 use crate::config::document::Findings;
 use crate::config::field::Owner;
 use crate::config::file::{Admin, File, Limits, Node, Timeouts};
@@ -128,5 +128,6 @@ fn daemon(node: &Node, file: &File, findings: &Findings) -> DaemonSpec {
         admin_group: admin.group.get().map(|group| group.0.clone()),
         metrics: admin.metrics.get().map(|listen| listen.0),
         cluster: cluster::check(file, findings),
+        webhook: events::check(file, findings),
     }
 }

@@ -60,6 +60,17 @@ pub(in super::super) enum FailbackWord {
     WhenIdle,
 }
 
+/// Which way probes go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
+pub(in super::super) enum WayWord {
+    /// That of the traffic.
+    Traffic,
+    /// To the backend's own address.
+    Direct,
+}
+
 /// Health checks with details.
 #[derive(Clone, Debug, Default, serde::Deserialize, JsonSchema)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
@@ -102,6 +113,10 @@ pub(in super::super) struct HealthTable {
     pub(in super::super) idle: Field<Lifetime>,
     /// Port to probe; the backend's when absent.
     pub(in super::super) port: Field<Number<1, 65_535>>,
+    /// Which way probes go: that of the traffic (`l2`: to the service's address; `ipip`, `gue`: through the tunnel), or to the
+    /// backend's own address.
+    #[schemars(extend("default" = "traffic"))]
+    pub(in super::super) way: Field<WayWord>,
     /// Version of HTTP, 1 or 2 (`http`).
     #[schemars(extend("default" = 1))]
     pub(in super::super) version: Field<Number<1, 2>>,
@@ -153,6 +168,7 @@ const HEALTH_KEYS: &[&str] = &[
     "failback",
     "idle",
     "port",
+    "way",
     "version",
     "method",
     "path",
