@@ -66,6 +66,15 @@ pub enum Command {
 
 Holds over reloads and restarts until undrain.")]
     Drain(DrainArgs),
+    /// Let sessions that moved go back to the first backend of their order, at most `drain-rate` of [node.limits] a second.
+    #[command(after_help = "Example:
+  lbctl failback web                after be2 has come back, and nobody minds
+
+Not in a cluster, and not with sessions by cookie.")]
+    Failback {
+        /// Name of the service.
+        service: String,
+    },
     /// Take a backend out at once: its sessions move to others, `undrain` brings it back.
     #[command(after_help = "Examples:
   lbctl maintenance web be2
@@ -283,8 +292,9 @@ pub struct DrainArgs {
     /// Wait until no sessions and connections are left.
     #[arg(long, short)]
     pub wait: bool,
-    /// Seconds after which what is left is moved to other backends, as with `maintenance`.
-    #[arg(long, value_name = "SECONDS", requires = "wait")]
+    /// Seconds after which sessions that are left are moved to other backends, at most `drain-rate` of [node.limits] a second, with or
+    /// without `--wait`; with it, what is left then ends as with `maintenance`.
+    #[arg(long, value_name = "SECONDS")]
     pub deadline: Option<u64>,
 }
 

@@ -198,6 +198,7 @@ fn node(old: &NodeSpec, new: &NodeSpec) -> Vec<Change> {
     let (a, b) = (&old.limits, &new.limits);
     live("limits.answer-rate", a.answer_rate.to_string(), b.answer_rate.to_string());
     live("limits.prefix-quota", a.prefix_quota.to_string(), b.prefix_quota.to_string());
+    live("limits.drain-rate", a.drain_rate.to_string(), b.drain_rate.to_string());
     live("limits.prefix-window", spell(a.prefix_window), spell(b.prefix_window));
     changes.0
 }

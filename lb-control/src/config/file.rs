@@ -145,6 +145,9 @@ pub(super) struct Limits {
     /// Length of that window in whole seconds.
     #[schemars(extend("default" = spell(defaults::PREFIX_WINDOW)))]
     pub(super) prefix_window: Field<Lifetime>,
+    /// Sessions that are moved a second from backends whose time to drain is over, and by `lbctl failback`.
+    #[schemars(extend("default" = defaults::DRAIN_RATE))]
+    pub(super) drain_rate: Field<Number<1, 1_000_000_000>>,
 }
 
 /// The admin API and metrics.

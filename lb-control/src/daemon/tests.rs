@@ -24,6 +24,7 @@ use tempfile::TempDir;
 use tokio::sync::{Mutex, mpsc, watch};
 
 mod cluster;
+mod drain;
 
 const CONFIG: &str = r#"
 [node]

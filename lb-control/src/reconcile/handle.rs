@@ -52,6 +52,12 @@ pub(super) enum Request {
         service: String,
         backend: String,
         admin: Option<Admin>,
+        deadline: Option<u64>,
+        reply: Reply<Result<(), ChangeError>>,
+    },
+    /// Sessions of a service that moved go back to the first of their order.
+    FailBack {
+        service: String,
         reply: Reply<Result<(), ChangeError>>,
     },
     SetWeight {
@@ -141,7 +147,24 @@ impl Handle {
         admin: Option<Admin>,
     ) -> Result<(), ChangeError> {
         let (service, backend) = (service.to_owned(), backend.to_owned());
-        self.ask(|reply| Request::SetAdmin { service, backend, admin, reply }).await?
+        self.ask(|reply| Request::SetAdmin { service, backend, admin, deadline: None, reply }).await?
+    }
+
+    /// Gives a backend no new sessions, and moves those that it has left at the deadline, in seconds since 1970 UTC; `None` = never.
+    pub async fn drain(
+        &self,
+        service: &str,
+        backend: &str,
+        deadline: Option<u64>,
+    ) -> Result<(), ChangeError> {
+        let (service, backend, admin) = (service.to_owned(), backend.to_owned(), Some(Admin::Draining));
+        self.ask(|reply| Request::SetAdmin { service, backend, admin, deadline, reply }).await?
+    }
+
+    /// Has sessions that moved go back to the first backend of their order that takes sessions.
+    pub async fn fail_back(&self, service: &str) -> Result<(), ChangeError> {
+        let service = service.to_owned();
+        self.ask(|reply| Request::FailBack { service, reply }).await?
     }
 
     /// Overrides a backend's weight; `None` gives it back to the configuration.

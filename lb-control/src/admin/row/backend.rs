@@ -118,6 +118,10 @@ pub struct LoadRow {
     pub sessions: u64,
     /// Translated connections to it, without those that are over.
     pub flows: u64,
+    /// When its sessions are moved, in seconds since 1970 UTC; absent = never.
+    pub deadline_unix_seconds: Option<u64>,
+    /// Sessions that are moved a second, now that its deadline has come.
+    pub moving_per_second: Option<u32>,
 }
 
 /// A new weight.

@@ -109,6 +109,7 @@ fn limits(node: &Node, findings: &Findings) -> pool::Limits {
         answer_rate: limits.answer_rate.get().map_or(defaults::ANSWER_RATE, |n| n.narrow()),
         prefix_quota: limits.prefix_quota.get().map_or(defaults::PREFIX_QUOTA, |n| n.narrow()),
         prefix_window,
+        drain_rate: limits.drain_rate.get().map_or(defaults::DRAIN_RATE, |n| n.narrow()),
     }
 }
 
