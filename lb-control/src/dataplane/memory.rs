@@ -445,7 +445,10 @@ impl DataPlane for Memory {
                     let is_meant = request.backend == 0 || request.backend == u32::from(word.backend()) + 1;
                     is_stranded || (is_meant && !accepts(word.backend()))
                 }
-                _ => is_stranded || (word.generation() != 0 && binding.expires <= now + request.idle),
+                _ => {
+                    is_stranded
+                        || (word.generation() != 0 && binding.expires <= now.saturating_add(request.idle))
+                }
             };
             if service != request.service || binding.expires <= now || !is_wanted {
                 continue;
