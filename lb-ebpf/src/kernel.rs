@@ -4,7 +4,7 @@ use crate::maps;
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST, xdp_md},
     helpers::generated::{
-        bpf_check_mtu, bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_loop,
+        bpf_check_mtu, bpf_csum_diff, bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_loop,
         bpf_xdp_adjust_head, bpf_xdp_adjust_meta, bpf_xdp_adjust_tail, bpf_xdp_load_bytes,
         bpf_xdp_store_bytes,
     },
@@ -89,6 +89,11 @@ unsafe impl Env for Kernel {
     unsafe fn store(&self, offset: u32, from: *const u8, len: u32) -> bool {
         // SAFETY: the caller's bytes are in a map.
         unsafe { bpf_xdp_store_bytes(self.ctx, offset, from.cast_mut().cast(), len) == 0 }
+    }
+    #[inline(always)]
+    unsafe fn sum(&self, from: *const u8, len: u32) -> u32 {
+        // SAFETY: the caller's bytes are in a map; the helper only reads them.
+        unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, from.cast_mut().cast(), len, 0) as u32 }
     }
     #[inline(always)]
     fn leave_to_fill(&self, filling: &Filling) -> bool {
@@ -202,6 +207,14 @@ unsafe impl Env for Kernel {
         let service = unsafe { maps::SERVICES.get(key) }?;
         *at_hand = ServiceAtHand { key: *key, version, service: *service };
         Some(&at_hand.service)
+    }
+    #[inline(always)]
+    fn service_at_hand(&self, key: &ServiceKey) -> Option<&Service> {
+        let version = self.settings.version;
+        let at_hand = maps::SERVICES_AT_HAND.get_ptr_mut(ServiceAtHand::place(key))?;
+        // SAFETY: this CPU's own.
+        let at_hand = unsafe { &*at_hand };
+        if version != 0 && at_hand.answers(key, version) { Some(&at_hand.service) } else { None }
     }
     #[inline(always)]
     fn backend(&self, slot: u16) -> Option<&Backend> {

@@ -92,7 +92,7 @@ pub struct Scratch {
     pub(crate) to_service: u32,
     /// For `connect`: the hold with the request, plus 1; a CPU's own when no other was free.
     pub(crate) hold: u32,
-    /// For `establish` and the programs of delayed binding: the flow; zero = none.
+    /// For `establish`, the programs of delayed binding, and `nat` when it is left one: the flow; zero = none.
     pub(crate) flow: FlowRef,
     /// For `bind` and `open`: the session key of a service whose affinity reads more than headers.
     pub(crate) session: u64,
@@ -119,6 +119,8 @@ pub(crate) mod to_service {
     pub(crate) const SPLICED: u32 = 2;
     /// The packet is of a flow with delayed binding, whose programs have seen it.
     pub(crate) const SETTLED: u32 = 3;
+    /// No service, and the packet is a reply of the flow in the scratch.
+    pub(crate) const REPLY: u32 = 4;
 
     /// Which kind a service is.
     #[inline(always)]
