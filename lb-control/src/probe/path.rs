@@ -250,7 +250,6 @@ fn classifier<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClass
     object.program_mut(name).ok_or_else(missing)?.try_into().map_err(programs)
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it is what map_err gives")]
 fn programs(error: impl std::error::Error) -> PathError {
     let mut text = error.to_string();
     let mut source = error.source();
