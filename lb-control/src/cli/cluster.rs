@@ -13,7 +13,7 @@ use Align::{Left, Right};
 use hyper::Method;
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A peer that was not heard for so many seconds is worth a look.
 const SILENT: f64 = 5.0;
@@ -140,7 +140,19 @@ fn status(row: &ClusterRow, look: Look) -> String {
     if let Some(trouble) = &node.journal_trouble {
         let _ = write!(text, "\nWARNING: the journal is not written: {trouble}\n");
     }
+    if node.certificate_overdue {
+        let left = node.certificate_until.saturating_sub(unix_now()) / 86_400;
+        let _ = write!(
+            text,
+            "\nWARNING: this node's certificate ends in {left} days and was not made new: connect this node to the one where \
+             `lbctl cluster init` ran\n"
+        );
+    }
     text
+}
+
+fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn node_sheet(state: ClusterState, node: &ClusterNodeRow, look: Look) -> String {

@@ -169,6 +169,9 @@ impl Actor {
             self.schedule_repair();
             let is_alone = self.feed.is_none();
             self.rebinder.look(&self.node, is_alone);
+            if let Some(feed) = &mut self.feed {
+                feed.tell_pools(&self.node);
+            }
             let repair_at = self.repair.map_or_else(Instant::now, |repair| repair.at);
             let credits = self.feed.as_ref().filter(|feed| feed.is_behind).map(Feed::credits);
             let pause = self.rebinder.pause().map(Instant::from_std);
@@ -275,6 +278,9 @@ impl Actor {
             }
             Request::SessionDelete { service, session, reply } => {
                 drop(reply.send(self.node.session_delete(&service, session)));
+            }
+            Request::SessionPin { service, session, backend, lifetime, reply } => {
+                drop(reply.send(self.node.session_pin(&service, session, &backend, lifetime)));
             }
             Request::Flows { filter, cursor, limit, reply } => {
                 drop(reply.send(self.node.flows(&filter, cursor, limit)));

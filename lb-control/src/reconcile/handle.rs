@@ -8,7 +8,7 @@ use super::{
 use crate::dataplane::{self, Cursor};
 use lb_common::abi::{BindingEvent, FlowState, Hop};
 use lb_core::pool::{Admin, Desired};
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 /// Rows that one request reads, so that a long listing does not keep changes waiting.
@@ -87,6 +87,13 @@ pub(super) enum Request {
     SessionDelete {
         service: String,
         session: u64,
+        reply: Reply<Result<(), ChangeError>>,
+    },
+    SessionPin {
+        service: String,
+        session: u64,
+        backend: String,
+        lifetime: Duration,
         reply: Reply<Result<(), ChangeError>>,
     },
     Flows {
@@ -248,6 +255,18 @@ impl Handle {
     pub async fn session_delete(&self, service: &str, session: u64) -> Result<(), ChangeError> {
         let service = service.to_owned();
         self.ask(|reply| Request::SessionDelete { service, session, reply }).await?
+    }
+
+    /// Binds a session to a backend; it is not moved while that serves.
+    pub async fn session_pin(
+        &self,
+        service: &str,
+        session: u64,
+        backend: &str,
+        lifetime: Duration,
+    ) -> Result<(), ChangeError> {
+        let (service, backend) = (service.to_owned(), backend.to_owned());
+        self.ask(|reply| Request::SessionPin { service, session, backend, lifetime, reply }).await?
     }
 
     /// Flows that the filter lets through, at most `limit`.

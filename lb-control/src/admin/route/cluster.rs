@@ -148,6 +148,8 @@ fn show(status: &Status) -> ClusterRow {
         counts: counts(standing),
         convergence: convergence(standing),
         journal_trouble: standing.journal_trouble.clone(),
+        certificate_until: standing.certificate_until,
+        certificate_overdue: standing.is_certificate_overdue,
     };
     let peers = standing.peers.iter().map(|peer| show_peer(peer, standing)).collect();
     ClusterRow { state, node: Some(node), peers }
@@ -208,6 +210,7 @@ fn counts(standing: &Standing) -> ClusterCounts {
         gaps: counts.gaps,
         requests: counts.requests,
         relayed: counts.relayed,
+        failovers: counts.failovers,
         snapshots_begun: counts.snapshots_begun,
         snapshots_done: counts.snapshots_done,
         refused: counts.refused,
