@@ -10,6 +10,7 @@ mod health;
 mod member;
 mod notify;
 mod privilege;
+mod quorum;
 mod run;
 mod servers;
 mod supervisor;

@@ -25,7 +25,7 @@ mod view;
 pub use actor::{StartError, spawn};
 pub use error::{ApplyError, ChangeError, Gone, QueryError};
 pub use handle::{Handle, HopChange, ResolvedHop};
-pub use health::{Health, HealthChange};
+pub use health::{Health, HealthChange, OtherViews};
 pub use overrides::{Override, Overrides};
 pub use session::{FlowFilter, FlowRow, SessionFilter, SessionRow};
 pub use view::{ApplyReport, BackendView, ExplainInputs, HopState, OutcomeRow, ServiceView, TableRow, View};

@@ -126,7 +126,8 @@ pub(super) fn services(rows: &[ServiceRow], look: Look) -> String {
 
 /// `lbctl backends`.
 pub(super) fn backends(rows: &[BackendRow], look: Look) -> String {
-    let columns = [
+    let is_disputed = rows.iter().any(BackendRow::is_disputed);
+    let mut columns = vec![
         Column("SERVICE", Left),
         Column("BACKEND", Left),
         Column("ADDRESS", Left),
@@ -140,6 +141,9 @@ pub(super) fn backends(rows: &[BackendRow], look: Look) -> String {
         Column("CONNECTIONS", Right),
         Column("BINDINGS", Right),
     ];
+    if is_disputed {
+        columns.push(Column("OTHER NODES", Left));
+    }
     let mut sheet = Sheet::new(look, &columns);
     for row in rows {
         let state = match row.state {
@@ -155,7 +159,7 @@ pub(super) fn backends(rows: &[BackendRow], look: Look) -> String {
             None => ("unresolved".to_owned(), Tone::Bad),
             Some(hop) => plain(format!("{} {}", hop.mac, hop.interface)),
         };
-        sheet.row([
+        let mut cells = vec![
             plain(&row.service),
             plain(&row.name),
             plain(endpoint(&row.address, row.port)),
@@ -168,7 +172,11 @@ pub(super) fn backends(rows: &[BackendRow], look: Look) -> String {
             number(row.traffic.bytes + row.traffic.reply_bytes),
             number(row.traffic.connections),
             number(row.traffic.bindings),
-        ]);
+        ];
+        if is_disputed {
+            cells.push(others(row));
+        }
+        sheet.row(cells);
     }
     let mut text = sheet.render("No backends are configured.");
     if rows.iter().any(|row| row.configured_admin.is_some() || row.configured_weight.is_some()) {
@@ -307,6 +315,17 @@ fn event_sheet(rows: &[EventRow], look: Look) -> Sheet {
         ]);
     }
     sheet
+}
+
+/// What other nodes say of a backend, where it is not what this one says.
+fn others(row: &BackendRow) -> (String, Tone) {
+    if !row.is_disputed() {
+        return plain("-");
+    }
+    let word = |serves| if serves { "serves" } else { "down" };
+    let said: Vec<String> =
+        row.nodes.iter().map(|node| format!("{}: {}", node.node, word(node.serves))).collect();
+    (said.join(", "), Tone::Warning)
 }
 
 fn health_change(change: &HealthEventRow) -> String {

@@ -1,8 +1,8 @@
 //! The API, the command line and the reconciler together, over a real socket; only the packets are missing.
 
 use super::configuration::{Applied, Loaded, Source, note_loaded};
-use super::member;
 use super::supervisor::{Signals, Supervisor};
+use super::{member, quorum};
 use crate::admin::client::{Client, ClientError};
 use crate::admin::row::{BackendRow, ReloadState, StatusRow};
 use crate::admin::{self, Context, EventLog, Facts, Listener, Order, openapi, row};
@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use tempfile::TempDir;
 use tokio::sync::{Mutex, mpsc, watch};
+use tokio::task::JoinSet;
 
 mod cluster;
 mod drain;
@@ -71,6 +72,7 @@ struct Rig {
     reconciler: Handle,
     client: Client,
     events: Arc<EventLog>,
+    _tasks: JoinSet<()>,
 }
 
 impl Rig {
@@ -107,6 +109,8 @@ impl Rig {
         reconciler.apply(desired).await.unwrap();
         source.applied.set(read);
         let cluster = member::open(&daemon, &reconciler).await.unwrap();
+        let mut tasks = JoinSet::new();
+        quorum::start(&reconciler, &cluster, &mut tasks);
 
         let (facts, told) = watch::channel(Facts {
             started: Instant::now(),
@@ -137,7 +141,7 @@ impl Rig {
             supervisor.supervise(&mut signals, &mut ordered).await
         });
         tokio::spawn(listener.serve(admin::router(context), std::future::pending()));
-        Self { dir, reconciler, client: Client::new(socket), events }
+        Self { dir, reconciler, client: Client::new(socket), events, _tasks: tasks }
     }
 
     /// Runs `lbctl` with the words of `line`.

@@ -259,6 +259,10 @@ impl Actor {
                 changes.into_iter().for_each(|change| self.node.world.health.note(change));
                 self.world.fall_behind();
             }
+            Request::OtherViews(others) => {
+                self.node.world.health.hear(others);
+                self.world.fall_behind();
+            }
             Request::Hop(change) => {
                 self.node.hop(change);
                 self.world.fall_behind();

@@ -1,8 +1,8 @@
 //! How others talk to the reconciler.
 
 use super::{
-    ApplyError, ApplyReport, ChangeError, ExplainInputs, FlowFilter, FlowRow, Gone, HealthChange, OutcomeRow,
-    Overrides, QueryError, SessionFilter, SessionRow, TableRow, View,
+    ApplyError, ApplyReport, ChangeError, ExplainInputs, FlowFilter, FlowRow, Gone, HealthChange, OtherViews,
+    OutcomeRow, Overrides, QueryError, SessionFilter, SessionRow, TableRow, View,
     replication::{Change, Feed},
 };
 use crate::dataplane::{self, Cursor};
@@ -67,6 +67,7 @@ pub(super) enum Request {
         reply: Reply<Result<(), ChangeError>>,
     },
     Health(Vec<HealthChange>),
+    OtherViews(OtherViews),
     Hop(HopChange),
     View(Reply<Result<View, dataplane::Error>>),
     Desired(Reply<Option<Desired>>),
@@ -188,6 +189,11 @@ impl Handle {
     /// Says what health checks found; backends that it does not speak of count as healthy.
     pub async fn health(&self, changes: Vec<HealthChange>) -> Result<(), Gone> {
         self.requests.send(Request::Health(changes)).await.map_err(|_| Gone)
+    }
+
+    /// Says what other nodes say of backends.
+    pub async fn other_views(&self, others: OtherViews) -> Result<(), Gone> {
+        self.requests.send(Request::OtherViews(others)).await.map_err(|_| Gone)
     }
 
     /// Says what is known of the way to an address; those of no backend are kept for later.

@@ -17,6 +17,8 @@ pub struct HealthSpec {
     pub port: u16,
     /// Which way probes go.
     pub way: Way,
+    /// In a cluster, a backend is down only when most of the nodes that are heard say so.
+    pub quorum: bool,
     /// What happens to moved sessions when their backend returns.
     pub failback: Failback,
 }

@@ -54,7 +54,7 @@ pub fn run(quick: bool) -> Result<Vec<ProbingResult>> {
     };
     let thresholds = Thresholds { minimum_healthy: 0, ejected: 50 };
     let (check, failback, way) = (Check::Tcp, Failback::Never, Way::Direct);
-    let spec = Arc::new(HealthSpec { check, policy, thresholds, port: 0, way, failback });
+    let spec = Arc::new(HealthSpec { check, policy, thresholds, port: 0, way, quorum: false, failback });
     let wish = |n: u32| Wish {
         backend: Backend { service: "all".into(), backend: n.to_string() },
         address: SocketAddr::new(Ipv4Addr::from(0x7f01_0000 + n).into(), port),

@@ -4,7 +4,7 @@ use super::{Body, Names, Query};
 use crate::admin::context::Context;
 use crate::admin::error::{ApiError, ErrorBody};
 use crate::admin::now;
-use crate::admin::row::{BackendRow, LoadRow, ServiceRow, WeightBody};
+use crate::admin::row::{BackendRow, LoadRow, NodeViewRow, ServiceRow, WeightBody};
 use crate::reconcile::{BackendView, ServiceView, View};
 use axum::Json;
 use axum::extract::{Path, State};
@@ -43,8 +43,17 @@ pub(in crate::admin) async fn backends(
         None => view.services.iter().collect(),
         Some(name) => vec![service(&view, name)?],
     };
+    let others = others(&context).await?;
     let rows = wanted.iter().flat_map(|service| {
-        service.backends.iter().map(|b| BackendRow::new(&service.spec.name, b, |i| interface(&view, i)))
+        service.backends.iter().map(|b| {
+            let server = (service.spec.id, b.spec.number);
+            let node = |(node, failed): &Other| NodeViewRow {
+                node: node.clone(),
+                serves: !failed.contains(&server),
+            };
+            let row = BackendRow::new(&service.spec.name, b, |i| interface(&view, i));
+            BackendRow { nodes: others.iter().map(node).collect(), ..row }
+        })
     });
     Ok(Json(rows.collect()))
 }
@@ -56,6 +65,17 @@ pub(in crate::admin) async fn backends(
 pub(in crate::admin) struct DrainQuery {
     /// Seconds after which sessions that are left are moved, at most `drain-rate` of them a second; left out = never.
     deadline_seconds: Option<u64>,
+}
+
+/// Another node, and which servers serve nobody there, by service and number.
+type Other = (String, Vec<(u32, u64)>);
+
+/// The other nodes that are heard.
+async fn others(context: &Context) -> Result<Vec<Other>, ApiError> {
+    let Some(status) = context.cluster.status().await? else { return Ok(Vec::new()) };
+    let heard = status.standing.peers.into_iter().filter(|peer| peer.connection.contact.is_some());
+    let said = heard.filter_map(|peer| Some((peer.name, peer.replication?.failed?)));
+    Ok(said.collect())
 }
 
 /// Give a backend no new sessions; bound ones stay, until the deadline if there is one.

@@ -43,8 +43,21 @@ pub struct BackendRow {
     pub slot: u16,
     /// The way to it; absent while it is not resolved.
     pub hop: Option<HopRow>,
+    /// What the other nodes of the cluster say that are heard.
+    #[serde(default)]
+    pub nodes: Vec<NodeViewRow>,
     /// Counters.
     pub traffic: Traffic,
+}
+
+/// What another node says of a backend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NodeViewRow {
+    /// Name of the node.
+    #[schema(example = "lb2")]
+    pub node: String,
+    /// Whether the backend serves there.
+    pub serves: bool,
 }
 
 /// The way to a backend.
@@ -241,8 +254,15 @@ impl BackendRow {
                     mtu: hop.mtu,
                 }),
             },
+            nodes: Vec::new(),
             traffic: view.counters.into(),
         }
+    }
+
+    /// Whether another node sees it otherwise than this one.
+    pub fn is_disputed(&self) -> bool {
+        let serves = self.state != ServingState::Down;
+        self.nodes.iter().any(|node| node.serves != serves)
     }
 }
 

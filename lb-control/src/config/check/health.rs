@@ -78,6 +78,7 @@ pub(super) fn check(service: &Service, protocol: Protocol, owner: &Owner<'_>) ->
         },
         port: table.port.get().map_or(0, |n| n.narrow()),
         way: way(kind, table, service),
+        quorum: table.quorum.get().copied().unwrap_or_default(),
         failback: failback(table, service, &owner),
     };
     Some(Arc::new(spec))

@@ -46,12 +46,13 @@ pub(crate) fn health_words(health: Option<&HealthSpec>) -> String {
         Way::Traffic => " the way of the traffic",
         Way::Direct => "",
     };
+    let quorum = if health.quorum { ", by quorum" } else { "" };
     let failback = match health.failback {
         Failback::Never => String::new(),
         Failback::WhenIdle(idle) => format!(", back when idle for {}", spell(idle)),
     };
     format!(
-        "{check}{port}{way} (every {}, {}, {}, within {}, rise {}, fall {}, jitter {}, minimum-healthy {}, max-ejected {}{failback})",
+        "{check}{port}{way} (every {}, {}, {}, within {}, rise {}, fall {}, jitter {}, minimum-healthy {}, max-ejected {}{quorum}{failback})",
         spell(policy.interval),
         spell(policy.fast),
         spell(policy.slow),

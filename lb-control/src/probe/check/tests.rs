@@ -34,6 +34,7 @@ fn checker(check: Check) -> Result<Checker, Unusable> {
         thresholds,
         port: 0,
         way: Way::Direct,
+        quorum: false,
         failback: Failback::Never,
     })
 }

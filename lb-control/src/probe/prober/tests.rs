@@ -42,6 +42,7 @@ async fn a_backend_comes_dies_and_comes_back() {
         thresholds: Thresholds { minimum_healthy: 0, ejected: 50 },
         port: 0,
         way: Way::Direct,
+        quorum: false,
         failback: Failback::Never,
     };
     let backend = Backend { service: "web".into(), backend: "a".into() };

@@ -22,6 +22,7 @@ fn spec(interval: u32) -> Arc<HealthSpec> {
         thresholds,
         port: 0,
         way: Way::Direct,
+        quorum: false,
         failback: Failback::Never,
     })
 }

@@ -32,6 +32,7 @@ pub(super) fn checked_services() -> Desired {
         thresholds: Thresholds { minimum_healthy: 1, ejected: 50 },
         port: 0,
         way: Way::Direct,
+        quorum: false,
         failback: Failback::Never,
     };
     let mut desired = two_services();
