@@ -15,6 +15,8 @@ mod schedule;
 mod tls;
 mod udp;
 
+pub(crate) use icmp::ping;
+
 pub use check::{Checker, Unusable};
 pub(crate) use http::{Answer, Secured, exchange};
 pub use path::{PathError, PathSpec};

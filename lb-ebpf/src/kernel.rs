@@ -14,7 +14,7 @@ use core::ffi::c_void;
 use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
 use lb_common::abi::{
     self, ARENA_CHUNK, AffinityRules, Backend, BindingBucket, BindingEvent, Counters, Filling, Flow, FlowKey,
-    FlowRef, FragmentKey, FragmentRef, Hold, Outcome, PathRule, QuicConfig, Secrets, Server, Service,
+    FlowRef, FragmentKey, FragmentRef, Hold, Outcome, PathRule, Peer, QuicConfig, Secrets, Server, Service,
     ServiceAtHand, ServiceKey, Settings,
 };
 use lb_common::datapath::{Env, Insert, Scratch, Verdict};
@@ -250,6 +250,10 @@ unsafe impl Env for Kernel {
     #[inline(always)]
     fn secrets(&self) -> Option<&Secrets> {
         maps::SECRETS.get(0)
+    }
+    #[inline(always)]
+    fn peer(&self, row: u32) -> Option<&Peer> {
+        maps::PEERS.get(row)
     }
     #[inline(always)]
     fn answered(&self, slot: u16) -> Option<*mut u64> {

@@ -3,8 +3,8 @@
 use super::Scratch;
 use crate::abi::{
     AffinityRules, Backend, BindingBucket, BindingEvent, Counters, Filling, Flow, FlowKey, FlowRef,
-    FragmentKey, FragmentRef, Hold, Outcome, PathRule, QuicConfig, Secrets, Server, Service, ServiceKey,
-    Settings,
+    FragmentKey, FragmentRef, Hold, Outcome, PathRule, Peer, QuicConfig, Secrets, Server, Service,
+    ServiceKey, Settings,
 };
 use crate::packet::{Sum, get};
 
@@ -136,6 +136,8 @@ pub unsafe trait Env {
     fn quic_config(&self, index: u32) -> Option<&QuicConfig>;
     /// Keys that packets are checked with.
     fn secrets(&self) -> Option<&Secrets>;
+    /// Another node of the cluster, by its row.
+    fn peer(&self, row: u32) -> Option<&Peer>;
     /// When a backend last answered a SYN of the balancer's own, nanoseconds of the monotonic clock.
     fn answered(&self, slot: u16) -> Option<*mut u64>;
     /// A hold.

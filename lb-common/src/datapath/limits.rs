@@ -63,6 +63,13 @@ pub(crate) fn may_answer<E: Env>(env: &E) -> bool {
     take(env, cell, (env.now() >> SECOND_SHIFT) as u32, settings.answer_rate)
 }
 
+/// Whether the other nodes may be asked about a packet.
+#[inline(always)]
+pub(crate) fn may_ask<E: Env>(env: &E, rate: u32) -> bool {
+    let Some(cell) = env.hand(hand::ASKED) else { return false };
+    take(env, cell, (env.now() >> SECOND_SHIFT) as u32, rate)
+}
+
 /// The source prefix that a quota is kept for: IPv4 /24, IPv6 /48, as a hash.
 #[inline(always)]
 pub(crate) fn prefix(client: &Addr) -> u32 {

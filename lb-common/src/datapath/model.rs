@@ -5,8 +5,8 @@
 use super::{Env, Insert, Scratch, Verdict};
 use crate::abi::{
     AffinityRules, Backend, BindingBucket, BindingEvent, Counters, Filling, Flow, FlowKey, FlowRef,
-    FragmentKey, FragmentRef, Hold, Outcome, PathRule, QUOTA_ENTRIES, QuicConfig, Secrets, Server, Service,
-    ServiceKey, Settings, binding_buckets, hand,
+    FragmentKey, FragmentRef, Hold, Outcome, PathRule, Peer, QUOTA_ENTRIES, QuicConfig, Secrets, Server,
+    Service, ServiceKey, Settings, binding_buckets, hand,
 };
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -55,6 +55,7 @@ pub(super) struct Model<'a> {
     pub(super) affinities: Vec<AffinityRules>,
     pub(super) servers: Vec<Server>,
     pub(super) secrets: Secrets,
+    pub(super) peers: Vec<Peer>,
     holds: *mut [Hold],
 }
 
@@ -102,6 +103,7 @@ impl<'a> Model<'a> {
             affinities: Vec::new(),
             servers: Vec::new(),
             secrets: Secrets::default(),
+            peers: Vec::new(),
             holds: vec![Hold::default(); HOLDS as usize].leak(),
         }
     }
@@ -292,6 +294,9 @@ unsafe impl Env for Model<'_> {
     }
     fn secrets(&self) -> Option<&Secrets> {
         Some(&self.secrets)
+    }
+    fn peer(&self, row: u32) -> Option<&Peer> {
+        self.peers.get(row as usize)
     }
     fn answered(&self, _slot: u16) -> Option<*mut u64> {
         None

@@ -13,7 +13,8 @@ use super::flow::{self, Live};
 use super::scratch::{Packet, Scratch, part, to_service};
 use super::splice::Anew;
 use super::{
-    Env, Verdict, answer, bind, binding, choice, count, forward, fragment, frame, link, mss, parse, splice,
+    Env, Verdict, answer, bind, binding, choice, count, forward, fragment, frame, link, mss, parse, peer,
+    splice,
 };
 use crate::abi::{
     Backend, Be16, BindingKey, FlowKey, FlowRef, FlowState, FlowWord, Outcome, Settings, SettingsFlags,
@@ -112,6 +113,9 @@ fn unknown<E: Env>(env: &E, settings: &Settings, packet: &Packet, to_service: u3
         if migrating && is_from_backend(env, packet) {
             return count::end(env, Outcome::Migrating);
         }
+        if peer::is_visit(env, settings, packet) {
+            return env.tail(program::VISIT);
+        }
         return stray(env, packet);
     }
     if to_service == to_service::SPLICED && packet.protocol == protocol::TCP {
@@ -125,6 +129,9 @@ fn unknown<E: Env>(env: &E, settings: &Settings, packet: &Packet, to_service: u3
     }
     if packet.tcp_flags & flag::RST == 0 && settings.flags & SettingsFlags::MIGRATING != 0 {
         return count::end(env, Outcome::Migrating);
+    }
+    if peer::may_know(settings, packet) {
+        return env.tail(program::ASK);
     }
     answer::reset(env, packet, Outcome::Raced)
 }

@@ -30,7 +30,8 @@ pub(crate) struct Packet {
     pub(crate) identification: Be32,
     /// Up to two VLAN tags as they came.
     pub(crate) tags: VlanTags,
-    pub(crate) pad: u32,
+    /// Of a packet that came by way of another node: the interface that it would have come in on; 0 = it came itself.
+    pub(crate) back: u32,
 }
 
 /// Which part of a datagram the packet is.
@@ -70,6 +71,12 @@ impl Packet {
     #[inline(always)]
     pub(crate) const fn flow_key(&self) -> FlowKey {
         FlowKey::new(&self.source, &self.destination, self.source_port, self.destination_port, self.protocol)
+    }
+
+    /// The interface of the packet's sender.
+    #[inline(always)]
+    pub(crate) fn ingress<E: super::Env>(&self, env: &E) -> u32 {
+        if self.back != 0 { self.back } else { env.ingress() }
     }
 
     /// Bytes of the packet behind the IP header.

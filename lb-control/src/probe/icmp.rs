@@ -28,6 +28,11 @@ pub(super) fn allowed() -> Result<(), Unusable> {
     }
 }
 
+/// Asks an address on no particular way.
+pub(crate) async fn ping(address: IpAddr) -> Result<(), Failure> {
+    ask(&SocketAddr::new(address, 0).into()).await
+}
+
 /// Sends an echo request and waits for its reply.
 pub(super) async fn ask(target: &Target) -> Result<(), Failure> {
     let address = target.address.ip();

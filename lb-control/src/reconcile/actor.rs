@@ -267,6 +267,11 @@ impl Actor {
                 self.node.hop(change);
                 self.world.fall_behind();
             }
+            Request::Ring(ring) => {
+                self.node.world.ring = Some(ring);
+                self.tell_addresses();
+                self.world.fall_behind();
+            }
             Request::View(reply) => drop(reply.send(self.node.view())),
             Request::Desired(reply) => {
                 drop(reply.send(self.node.applied().map(|applied| applied.desired.clone())));

@@ -2,7 +2,7 @@
 
 use super::{
     ApplyError, ApplyReport, ChangeError, ExplainInputs, FlowFilter, FlowRow, Gone, HealthChange, OtherViews,
-    OutcomeRow, Overrides, QueryError, SessionFilter, SessionRow, TableRow, View,
+    OutcomeRow, Overrides, PeerRing, QueryError, SessionFilter, SessionRow, TableRow, View,
     replication::{Change, Feed},
 };
 use crate::dataplane::{self, Cursor};
@@ -69,6 +69,7 @@ pub(super) enum Request {
     Health(Vec<HealthChange>),
     OtherViews(OtherViews),
     Hop(HopChange),
+    Ring(PeerRing),
     View(Reply<Result<View, dataplane::Error>>),
     Desired(Reply<Option<Desired>>),
     Overrides(Reply<Overrides>),
@@ -201,7 +202,12 @@ impl Handle {
         self.requests.send(Request::Hop(change)).await.map_err(|_| Gone)
     }
 
-    /// The backend addresses whose next hops are wanted; changes with the desired state.
+    /// Says who the other nodes are that can be asked about packets; nobody, unless this is called.
+    pub async fn ring(&self, ring: PeerRing) -> Result<(), Gone> {
+        self.requests.send(Request::Ring(ring)).await.map_err(|_| Gone)
+    }
+
+    /// The addresses of backends and nodes whose next hops are wanted; changes with the desired state.
     pub fn addresses(&self) -> watch::Receiver<BTreeSet<IpAddr>> {
         self.addresses.clone()
     }

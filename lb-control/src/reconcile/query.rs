@@ -76,6 +76,7 @@ impl Node {
             services,
             attachments: self.plane.attachments()?,
             sizes: self.plane.sizes(),
+            peers: self.actual().peers.iter().map(|peer| peer.id).collect(),
             bindings: self.plane.usage()?.bindings,
             repairing: self.is_dirty(),
         })

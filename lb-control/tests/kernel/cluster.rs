@@ -447,3 +447,40 @@ async fn ten_thousand_sessions_of_a_dead_backend_move_on_both_nodes_by_one_event
     two.stop().await;
     drop((a, b));
 }
+
+#[tokio::test]
+async fn what_found_no_room_is_written_when_there_is_some() {
+    const SMALL: u32 = 1_024;
+    let (a, one, b, two) = cluster_of(|machine| {
+        if machine.interface == "lb1" {
+            machine.sizes.bindings = SMALL;
+            machine.desired.node.bindings = SMALL;
+        }
+    })
+    .await;
+    let all = 0..u64::from(SMALL) * 2;
+    let key = |session| Key { service: 77, session };
+    let held =
+        all.clone().map(|session| Local::Held { key: key(session), server: 1, generation: 0, left: HOUR });
+    one.replica.tell(held.collect()).await.expect("a replica").durable().await.expect("durable");
+    one.until("all of them", |sessions| sessions.len() as u64 == all.end).await;
+    two.until("as many as there is room for", |sessions| sessions.len() > SMALL as usize / 2).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let placed = two.sessions().await;
+    assert!(placed.len() < all.end as usize, "there is room for all");
+    // Those that have a place end; the others take it.
+    let deleted = placed.keys().map(|&session| Local::Deleted { key: key(session) });
+    one.replica.tell(deleted.collect()).await.expect("a replica").durable().await.expect("durable");
+    let left = all.end as usize - placed.len();
+    one.until("the others", |sessions| sessions.len() == left).await;
+    let own = one.sessions().await;
+    two.until("the others, as far as there is room", |sessions| {
+        let is_right = |(session, row): (&u64, &SessionRow)| own[session].backend == row.backend;
+        let known = sessions.keys().all(|session| own.contains_key(session));
+        known && sessions.iter().all(is_right) && sessions.len() >= left.min(SMALL as usize * 3 / 4)
+    })
+    .await;
+    one.stop().await;
+    two.stop().await;
+    drop((a, b));
+}

@@ -197,7 +197,7 @@ pub(super) fn back<E: Env>(
     if segment::back(env, way.packet, &answer).is_none() {
         return count::end(env, Outcome::NoRoom);
     }
-    answer::send_back(env, way.settings, outcome)
+    answer::send_back(env, way.settings, way.packet, outcome)
 }
 
 impl Way<'_> {

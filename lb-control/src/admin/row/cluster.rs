@@ -133,6 +133,8 @@ pub struct PeerRow {
     pub connected: Option<ConnectionRow>,
     /// Why the last call to it failed.
     pub failure: Option<String>,
+    /// Whether packets of flows that this node does not know visit it.
+    pub asked: bool,
     /// Seconds since it was heard of bindings; absent: never.
     pub last_contact_seconds: Option<f64>,
     /// Events that this node has and it has not.

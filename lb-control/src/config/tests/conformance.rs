@@ -112,6 +112,7 @@ fn the_sample_shows_the_defaults() {
         "discover",
         "announce",
         "webhook",
+        "block",
         "id = 4711",
         "source-nat",
         "mss",

@@ -120,7 +120,7 @@ fn fill<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived, live: &Live, held: &H
     record.local_mac = local_mac;
     record.window = segment.window;
     record.client_mtu = nat::client_mtu(env);
-    record.ifindex = env.ingress();
+    record.ifindex = packet.ingress(env);
     record.tags = packet.tags;
     record.answer = 0;
     record.isn = isn;
