@@ -58,6 +58,23 @@ pub struct DaemonSpec {
     pub metrics: Option<SocketAddr>,
     /// How it is one of several nodes.
     pub cluster: ClusterSpec,
+    /// Who is told what happens to backends.
+    pub webhook: Option<WebhookSpec>,
+}
+
+/// A web server that events are posted to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct WebhookSpec {
+    /// Over TLS.
+    pub is_secured: bool,
+    /// Name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Path and query; may be a secret.
+    pub path: String,
+    /// File with the authorities that count, as PEM; `None` = those of the system.
+    pub authorities: Option<PathBuf>,
 }
 
 /// How a node is one of several; without a cluster only the announcing counts.

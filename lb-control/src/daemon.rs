@@ -13,6 +13,7 @@ mod notify;
 mod passive;
 mod peers;
 mod privilege;
+mod quorum;
 mod run;
 mod servers;
 mod supervisor;

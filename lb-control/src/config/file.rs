@@ -5,7 +5,7 @@ use super::field::Field;
 use super::value::{
     AbsolutePath, Address, AddressV4, AddressV6, AffinityChoice, Endpoint, Group, HealthChoice, Interface,
     Lifetime, Listen, Name, Number, PathPrefix, PortChoice, RouteText, Secret, ServerIdText, VlanChoice,
-    spell,
+    WebUrl, spell,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -31,6 +31,8 @@ pub(super) struct File {
     pub(super) admin: Field<Admin>,
     /// Nodes that act as one; nothing of it is needed on a single node.
     pub(super) cluster: Field<Cluster>,
+    /// Who is told what happens to backends.
+    pub(super) events: Field<Events>,
     /// Lists of backends that services share.
     pub(super) pool: Field<Vec<Field<Pool>>>,
     /// Services: an address, port and protocol with backends.
@@ -143,6 +145,9 @@ pub(super) struct Limits {
     /// Length of that window in whole seconds.
     #[schemars(extend("default" = spell(defaults::PREFIX_WINDOW)))]
     pub(super) prefix_window: Field<Lifetime>,
+    /// Sessions that are moved a second from backends whose time to drain is over, and by `lbctl failback`.
+    #[schemars(extend("default" = defaults::DRAIN_RATE))]
+    pub(super) drain_rate: Field<Number<1, 1_000_000_000>>,
 }
 
 /// The admin API and metrics.
@@ -201,6 +206,26 @@ pub(super) struct Announce {
     /// How long they stay there when `lbd` dies.
     #[schemars(extend("default" = spell(defaults::ANNOUNCE_LIFETIME)))]
     pub(super) lifetime: Field<Lifetime>,
+}
+
+/// Who is told what happens to backends.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields, expecting = "a table: [events]")]
+#[schemars(inline)]
+pub(super) struct Events {
+    /// A web server that is sent each backend's going down and coming back.
+    pub(super) webhook: Field<Webhook>,
+}
+
+/// A web server that is sent each backend's going down and coming back.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields, expecting = "a table: [events.webhook]")]
+#[schemars(inline, extend("required" = ["url"]))]
+pub(super) struct Webhook {
+    /// Where events are posted.
+    pub(super) url: Field<WebUrl>,
+    /// File with the authorities that count for `https`, as PEM; those of the system when absent.
+    pub(super) authorities: Field<AbsolutePath>,
 }
 
 /// A list of backends that services share.

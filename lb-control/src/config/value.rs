@@ -5,6 +5,7 @@ mod choice;
 mod health;
 mod lifetime;
 mod octets;
+mod url;
 
 pub(super) use affinity::{
     AffinityChoice, AffinityKind, AffinityTable, FallbackWord, MismatchWord, ReadingWord,
@@ -12,10 +13,11 @@ pub(super) use affinity::{
 pub(super) use choice::{PortChoice, VlanChoice};
 pub(super) use health::{
     Argument, FailbackWord, HealthChoice, HealthKind, HealthTable, HostText, MethodWord, Payload,
-    RequestPath, StatusRanges,
+    RequestPath, StatusRanges, WayWord,
 };
 pub(super) use lifetime::{Lifetime, spell};
 pub(super) use octets::{CookieName, Delimiter, Mask, PathPrefix, RouteText, ServerIdText};
+pub(super) use url::WebUrl;
 
 use core::fmt;
 use core::marker::PhantomData;
@@ -282,7 +284,8 @@ text!(
     AbsolutePath,
     Group,
     Lifetime,
-    Secret
+    Secret,
+    WebUrl
 );
 text!(CookieName, Delimiter, Mask, PathPrefix, RouteText, ServerIdText);
 text!(Argument, HostText, Payload, RequestPath, StatusRanges);
