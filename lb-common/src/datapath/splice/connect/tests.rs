@@ -65,7 +65,7 @@ fn unkept(model: &Model<'_>) -> Live {
         backend: 0,
         backend_generation: 1,
         client_mac: Mac([3; 6]),
-        answer: Attempt::new(model.now() - 2 * SECOND).repeated().0,
+        answer: Attempt::new(model.now() - 2 * SECOND).repeated(model.now() - SECOND).0,
         isn: ISN,
         start: START,
         ..Flow::default()
