@@ -1,5 +1,6 @@
 //! Messages of others.
 
+use super::snapshot::Source;
 use super::wire::{ANSWER, STARTING};
 use super::wire::{Kind, Message, Range};
 use super::{Node, Refused, Sabotage};
@@ -147,7 +148,7 @@ impl Node {
         for (content, left) in message.events().skip(known as usize) {
             let expires = self.arrival(now, left, excess);
             log.push(&crate::binding::Entry { content, expires });
-            self.take_in(now, &content, expires, false);
+            self.take_in(now, &content, expires, Source::Stream);
         }
         let cache = self.config.cache_events;
         if let Some(stream) = self.streams.get_mut(&id) {
