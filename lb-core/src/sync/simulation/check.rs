@@ -115,7 +115,11 @@ impl World {
                 let Some(node) = &machine.node else { continue };
                 let mut with = node.store().bindings_of(service, server, machine.time(self.now));
                 if let Some(binding) = with.find(|binding| binding.left.as_millis() as u64 > TOLERANCE) {
-                    return Err(format!("node {}: {binding:?} is with a dead server", machine.id.0));
+                    return Err(format!(
+                        "node {}: {binding:?} is with a dead server; records {}",
+                        machine.id.0,
+                        self.records(binding.key).concat()
+                    ));
                 }
             }
         }
