@@ -2,7 +2,9 @@
 
 use super::wire::{self, Kind, MAX_EVENT, Message};
 use super::{Config, Node, Recovery, Write};
-use crate::binding::{Body, Content, Flags, Key, MAX_GENERATION, Mark, NodeId, StreamId, Time, Vector};
+use crate::binding::{
+    Body, Content, Flags, Key, MAX_GENERATION, Mark, NodeId, StreamId, Time, Vector, View, ViewMember,
+};
 use core::time::Duration;
 use proptest::prelude::*;
 
@@ -124,6 +126,29 @@ fn a_mark_of_a_snapshot_that_broke_off_hides_no_mark_that_the_vector_covers() {
         })
         .collect();
     assert_eq!(own, [failure(9).0]);
+}
+
+#[test]
+fn a_view_in_the_journal_outlives_a_restart_before_its_mark() {
+    let member =
+        |number, is_live: bool| ViewMember { number, weight: 1, failover: u32::from(!is_live), is_live };
+    let view = View::new(80, vec![member(100, false), member(200, true)]);
+    let mark = Mark { service: 80, server: 100, epoch: 1, digest: view.digest() };
+    let config = Config::new(NodeId(1), vec![NodeId(2)]);
+    let mut recovery = Recovery::new(config, Time(0), 1 << 40, 5);
+    recovery.view(view);
+    let mut node = recovery.finish();
+
+    let key = Key { service: 80, session: 5 };
+    let body = Body { key, server: 100, ..Body::default() };
+    let mut buffer = Vec::new();
+    let mut out = wire::begin(&mut buffer, Kind::Events, 7, 1000);
+    let stream = StreamId { node: NodeId(2), epoch: 3 };
+    out.range(&wire::Range { stream, first: 1, last: 2 });
+    let mut events = [Content::Binding(body), Content::Failover(mark)].into_iter();
+    out.events(|_| events.next().map(|content| (content, 60_000)));
+    node.handle_message(Time(10), NodeId(2), &buffer).expect("events");
+    assert_eq!(node.find(key, Time(10)).map(|binding| binding.server), Some(200));
 }
 
 proptest! {

@@ -120,9 +120,8 @@ impl Node {
     }
 
     fn say_view(&mut self, now: Time, to: NodeId, buffer: &mut Vec<u8>) -> bool {
-        let Some(peer) = self.peers.get_mut(&to) else { return false };
-        while let Some(digest) = peer.views.pop() {
-            if let Some(view) = self.store.view(digest) {
+        while let Some(digest) = self.peers.get_mut(&to).and_then(|peer| peer.views.pop()) {
+            if let Some(view) = self.store.view(digest).or_else(|| self.early_view(digest)) {
                 wire::begin(buffer, Kind::View, self.incarnation, now.0).view(view);
                 return true;
             }
