@@ -1,7 +1,7 @@
-//! The wire format under bytes of any kind.
+//! The wire format under bytes of any kind, and single situations that the simulation found.
 
 use super::wire::{self, Kind, MAX_EVENT, Message};
-use super::{Config, Node, Recovery, Write};
+use super::{Config, Local, Node, Recovery, Write};
 use crate::binding::{
     Body, Content, Flags, Key, MAX_GENERATION, Mark, NodeId, StreamId, Time, Vector, View, ViewMember,
 };
@@ -149,6 +149,33 @@ fn a_view_in_the_journal_outlives_a_restart_before_its_mark() {
     out.events(|_| events.next().map(|content| (content, 60_000)));
     node.handle_message(Time(10), NodeId(2), &buffer).expect("events");
     assert_eq!(node.find(key, Time(10)).map(|binding| binding.server), Some(200));
+}
+
+#[test]
+fn a_snapshot_has_the_vector_of_all_that_is_in_it() {
+    let start = |id: u64, other: u64| {
+        Recovery::new(Config::new(NodeId(id), vec![NodeId(other)]), Time(0), 1 << 40, id).finish()
+    };
+    let (mut node, mut other) = (start(1, 2), start(2, 1));
+    node.handle_timeout(Time(3_000));
+    let key = Key { service: 80, session: 5 };
+    let bound = Local::Bound { key, server: 100, generation: 0, left: Duration::from_secs(60) };
+    let (stream, number) = node.handle_local(Time(3_000), bound).expect("an event");
+    assert!(node.poll_journal(Time(3_000)).is_some());
+
+    other.begin_import(Time(3_000), NodeId(1));
+    let request = sent(&mut other, Time(3_000), 1, Kind::SnapshotRequest);
+    node.handle_message(Time(3_010), NodeId(2), &request).expect("a request");
+    let mut buffer = Vec::new();
+    while node.poll_transmit(Time(3_010), &mut buffer).is_some() {
+        let kind = Message::parse(&buffer).expect("its own message").kind;
+        assert_ne!(kind, Some(Kind::SnapshotChunk), "the record is not durable yet");
+    }
+    node.handle_durable(Time(3_020), stream, number);
+    let chunk = sent(&mut node, Time(3_020), 2, Kind::SnapshotChunk);
+    other.handle_message(Time(3_020), NodeId(1), &chunk).expect("a chunk");
+    assert!(other.find(key, Time(3_020)).is_some());
+    assert_eq!(other.vector().event(stream), number, "or it would have a record that nobody tells of");
 }
 
 proptest! {

@@ -258,7 +258,8 @@ impl Node {
             return false;
         };
         let end = from.saturating_add(PLACES).min(self.store.places()).max(from);
-        let vector = self.vector_told();
+        // What is not durable yet may be in the records, too: the chunk waits until it is.
+        let vector = self.vector();
         let most = self.config.message_bytes;
         let has_marks = from == 0 && !self.breaks(Sabotage::SnapshotWithoutMarks);
         let mut marks: Vec<(Mark, Tick)> = if has_marks { self.store.marks().collect() } else { Vec::new() };
