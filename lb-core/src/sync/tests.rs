@@ -165,6 +165,32 @@ fn a_view_in_the_journal_outlives_a_restart_before_its_mark() {
 }
 
 #[test]
+fn a_view_that_nobody_has_hides_no_later_failover() {
+    let member = |number, is_live| ViewMember { number, weight: 1, failover: 0, is_live };
+    let view = View::new(80, vec![member(100, false), member(200, true)]);
+    let mark = |epoch, digest| Content::Failover(Mark { service: 80, server: 100, epoch, digest });
+    let key = Key { service: 80, session: 5 };
+    let body = Content::Binding(Body { key, server: 100, ..Body::default() });
+    let mut node = node();
+    let mut buffer = Vec::new();
+    let mut out = wire::begin(&mut buffer, Kind::Events, 7, 1000);
+    out.range(&wire::Range { stream: StreamId { node: NodeId(2), epoch: 3 }, first: 1, last: 3 });
+    // Who told the first one is gone, and so is its view.
+    let mut events = [body, mark(1, 9), mark(2, view.digest())].into_iter();
+    out.events(|_| events.next().map(|content| (content, 60_000)));
+    node.handle_message(Time(10), NodeId(2), &buffer).expect("events");
+    wire::begin(&mut buffer, Kind::View, 7, 1000).view(&view);
+    node.handle_message(Time(10), NodeId(2), &buffer).expect("a view");
+    let server = |node: &Node, time| node.find(key, Time(time)).map(|binding| binding.server);
+    assert_eq!(server(&node, 10), Some(100), "somebody may have it");
+    for time in (10..10_000).step_by(50) {
+        node.handle_timeout(Time(time));
+        while node.poll_transmit(Time(time), &mut buffer).is_some() {}
+    }
+    assert_eq!(server(&node, 10_000), Some(200));
+}
+
+#[test]
 fn a_snapshot_has_the_vector_of_all_that_is_in_it() {
     let start = |id: u64, other: u64| {
         Recovery::new(Config::new(NodeId(id), vec![NodeId(other)]), Time(0), 1 << 40, id).finish()
