@@ -20,6 +20,7 @@ mod rebind;
 mod secret;
 mod service;
 mod settings;
+pub mod switch;
 
 pub use address::Addr;
 pub use affinity::{
