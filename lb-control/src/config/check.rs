@@ -6,6 +6,7 @@ mod cluster;
 mod health;
 mod node;
 mod path;
+mod plane;
 mod secrets;
 mod service;
 mod unique;

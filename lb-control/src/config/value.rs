@@ -5,6 +5,7 @@ mod choice;
 mod health;
 mod lifetime;
 mod octets;
+mod plane;
 
 pub(super) use affinity::{
     AffinityChoice, AffinityKind, AffinityTable, FallbackWord, MismatchWord, ReadingWord,
@@ -15,6 +16,7 @@ pub(super) use health::{
     RequestPath, StatusRanges,
 };
 pub(super) use lifetime::{Lifetime, spell};
+pub(super) use plane::{MacText, PlaneWord, Prefix};
 pub(super) use octets::{CookieName, Delimiter, Mask, PathPrefix, RouteText, ServerIdText};
 
 use core::fmt;
@@ -285,6 +287,7 @@ text!(
     Secret
 );
 text!(CookieName, Delimiter, Mask, PathPrefix, RouteText, ServerIdText);
+text!(MacText, Prefix);
 text!(Argument, HostText, Payload, RequestPath, StatusRanges);
 
 /// 16 bytes in hexadecimal; its debug form does not show them.

@@ -10,11 +10,14 @@ use super::{member, notify, privilege, target, way};
 use crate::admin::error::{ErrorBody, chain};
 use crate::admin::row::ReloadState;
 use crate::admin::{self, Context, EventLog, Facts, Listener, now};
-use crate::dataplane::Sizes;
+use crate::config::PlaneSpec;
+use crate::dataplane::p4::P4;
 use crate::dataplane::xdp::{Options, Xdp};
+use crate::dataplane::{self, DataPlane, Sizes};
 use crate::reconcile;
 use anyhow::{Context as _, anyhow};
 use lb_core::pool::layout::arena_chunks;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
@@ -65,17 +68,13 @@ pub(super) async fn run(args: Lbd) -> anyhow::Result<()> {
         arena: arena_chunks(&desired)?,
         holds: desired.node.held,
     };
-    let adopted = Xdp::is_left(&options);
-    let (plane, migration) = tokio::task::spawn_blocking(move || Xdp::open(options, sizes))
+    let (plane, directory) = (daemon.plane.clone(), daemon.state_dir.clone());
+    let plane = tokio::task::spawn_blocking(move || open(&plane, options, sizes, &directory))
         .await
         .context("opening the data plane ended early")?
         .map_err(|error| anyhow!("data plane: {}", chain(&error)))?;
-    info!(adopted, "data plane open");
-    if let Some(moved) = migration {
-        info!(?moved, "tables migrated");
-    }
     let state = daemon.state_dir.join("overrides.json");
-    let (reconciler, thread) = tokio::task::spawn_blocking(|| reconcile::spawn(Box::new(plane), Some(state)))
+    let (reconciler, thread) = tokio::task::spawn_blocking(|| reconcile::spawn(plane, Some(state)))
         .await
         .context("taking over the data plane ended early")??;
 
@@ -128,6 +127,31 @@ pub(super) async fn run(args: Lbd) -> anyhow::Result<()> {
         warn!("the reconciler did not end in time");
     }
     outcome
+}
+
+/// Opens what forwards packets.
+fn open(
+    spec: &PlaneSpec,
+    options: Options,
+    sizes: Sizes,
+    directory: &Path,
+) -> dataplane::Result<Box<dyn DataPlane>> {
+    match spec {
+        PlaneSpec::Xdp => {
+            let adopted = Xdp::is_left(&options);
+            let (plane, migration) = Xdp::open(options, sizes)?;
+            info!(adopted, "data plane open");
+            if let Some(moved) = migration {
+                info!(?moved, "tables migrated");
+            }
+            Ok(Box::new(plane))
+        }
+        PlaneSpec::P4(switch) => {
+            let plane = P4::open(switch, sizes, directory)?;
+            info!(switch = %switch.address, "data plane open");
+            Ok(Box::new(plane))
+        }
+    }
 }
 
 fn facts(args: &Lbd) -> Facts {
