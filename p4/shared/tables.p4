@@ -204,6 +204,8 @@ control Session(in headers_t headers, inout meta_t meta) {
                 ++ headers.payload[15].value ++ headers.payload[16].value ++ headers.payload[17].value
                 ++ headers.payload[18].value ++ headers.payload[19].value ++ headers.payload[20].value
                 ++ headers.payload[21].value ++ headers.payload[22].value ++ headers.payload[23].value;
+            // What is behind the payload's end is of an earlier packet.
+            window = window & ~(~192w0 >> (meta.bytes << 3));
         }
         if (affinity == AFFINITY_PAYLOAD && meta.is_reply == 0) {
             if (payloads.apply().hit && available >= needed) {
@@ -227,7 +229,6 @@ control Session(in headers_t headers, inout meta_t meta) {
                     available = 0;
                 }
             }
-            bit<120> whole = server_id;
             if (layouts.apply().hit && available >= needed) {
                 servers.apply();
             }
@@ -289,15 +290,13 @@ control Bound(inout meta_t meta) {
 
     apply {
         if (meta.is_named == 0 && meta.has_session == 1) {
+            bit<16> backend = meta.backend;
+            bit<16> generation = meta.generation;
+            bindings.apply();
             if (meta.is_reply == 1) {
                 // A reply is not led by the binding: it tells whether there is one, and keeps it from ageing.
-                bit<16> backend = meta.backend;
-                bit<16> generation = meta.generation;
-                bindings.apply();
                 meta.backend = backend;
                 meta.generation = generation;
-            } else {
-                bindings.apply();
             }
         }
         if (meta.is_reply == 0 && (meta.is_named == 1 || meta.is_bound == 1)) {

@@ -166,6 +166,28 @@ control Encapsulate(inout headers_t headers, inout meta_t meta) {
     }
 }
 
+// Which flows were seen lately, by a hash of them.
+control Doorkeeper(in address_t client, in address_t server, in bit<16> client_port, in bit<16> server_port, in bit<8> protocol,
+                   in bit<48> microseconds, in bit<1> meets, out bit<1> is_known) {
+    // When, in units of 2^20 microseconds from 1 on.
+    @name(NAME_DOORKEEPER) register<bit<32>>(SIZE_DOORKEEPER) seen;
+
+    apply {
+        bit<32> place;
+        bit<32> before;
+        bit<32> now = (bit<32>)(microseconds >> 20) + 1;
+        hash(place, HashAlgorithm.crc32, 32w0, { client, server, client_port, server_port, protocol }, (bit<64>)SIZE_DOORKEEPER);
+        seen.read(before, place);
+        is_known = 0;
+        if (before != 0 && now - before < 64) {
+            is_known = 1;
+        }
+        if (meets == 1) {
+            seen.write(place, now);
+        }
+    }
+}
+
 control Ingress(inout headers_t headers, inout meta_t meta, inout standard_metadata_t standard) {
     Node() node;
     Whose() whose;
@@ -174,6 +196,7 @@ control Ingress(inout headers_t headers, inout meta_t meta, inout standard_metad
     Chosen() chosen;
     Way() way;
     Echo() echo;
+    Doorkeeper() doorkeeper;
     Translate() translate;
     Encapsulate() encapsulate;
     Adjust() adjust_ttl;
@@ -187,23 +210,6 @@ control Ingress(inout headers_t headers, inout meta_t meta, inout standard_metad
     @name(NAME_OUTCOMES) counter(SIZE_OUTCOMES, CounterType.packets) outcomes;
     // New bindings that are told of, a second, by service.
     @name(NAME_RATES) meter(SIZE_SERVICE_COUNTERS, MeterType.packets) rates;
-    // When a flow was last seen, in units of 2^20 microseconds from 1 on, by a hash of it.
-    @name(NAME_DOORKEEPER) register<bit<32>>(SIZE_DOORKEEPER) doorkeeper;
-
-    // Looks whether a flow is known, and makes it known.
-    action meet(in address_t client, in address_t server, in bit<16> client_port, in bit<16> server_port, out bit<1> is_known) {
-        bit<32> place;
-        bit<32> seen;
-        bit<32> now = (bit<32>)(standard.ingress_global_timestamp >> 20) + 1;
-        hash(place, HashAlgorithm.crc32, 32w0, { client, server, client_port, server_port, meta.protocol }, (bit<64>)SIZE_DOORKEEPER);
-        doorkeeper.read(seen, place);
-        doorkeeper.write(place, now);
-        is_known = 0;
-        if (seen != 0 && now - seen < 64) {
-            is_known = 1;
-        }
-    }
-
     apply {
         bit<1> opens = 0;
         bit<1> is_known = 0;
@@ -270,13 +276,7 @@ control Ingress(inout headers_t headers, inout meta_t meta, inout standard_metad
             meta.is_lost = 1;
         }
         if (meta.is_decided == 0) {
-            address_t vip = meta.target;
-            bit<16> vip_port = meta.target_port;
             way.apply(meta);
-            if (meta.is_reply == 1) {
-                meta.target = vip;
-                meta.target_port = vip_port;
-            }
         }
         if (meta.is_decided == 0) {
             bit<16> added = 0;
@@ -301,24 +301,25 @@ control Ingress(inout headers_t headers, inout meta_t meta, inout standard_metad
                 if (meta.is_reply == 0 && (meta.flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN) {
                     opens = 1;
                 }
-            } else if (meta.is_reply == 1) {
-                meet(meta.destination, meta.target, meta.destination_port, meta.target_port, is_known);
-                meta.binds = 0;
-            } else if (meta.is_named == 0 && (meta.binds == 1 || meta.has_session == 0)) {
-                if (meta.mode == MODE_NAT) {
-                    // A reply makes the flow known; the client's next packet binds.
-                    meet(meta.destination, meta.source, meta.destination_port, meta.source_port, opens);
-                    opens = ~opens;
-                    bit<32> place;
-                    bit<32> seen;
-                    hash(place, HashAlgorithm.crc32, 32w0,
-                        { meta.source, meta.destination, meta.source_port, meta.destination_port, meta.protocol }, (bit<64>)SIZE_DOORKEEPER);
-                    doorkeeper.read(seen, place);
-                    if (seen == 0 || (bit<32>)(standard.ingress_global_timestamp >> 20) + 1 - seen >= 64) {
-                        meta.binds = 0;
-                    }
+            } else if (meta.is_named == 0) {
+                // In `nat` a reply makes the flow known, and the client's next packet binds; elsewhere the client's own packet does.
+                address_t client = meta.source;
+                address_t server = meta.destination;
+                bit<16> client_port = meta.source_port;
+                bit<16> server_port = meta.destination_port;
+                bit<1> meets = 1;
+                if (meta.is_reply == 1) {
+                    client = meta.destination;
+                    server = meta.target;
+                    client_port = meta.destination_port;
+                    server_port = meta.target_port;
+                } else if (meta.mode == MODE_NAT) {
+                    meets = 0;
+                }
+                doorkeeper.apply(client, server, client_port, server_port, meta.protocol, standard.ingress_global_timestamp, meets, is_known);
+                if (meta.is_reply == 1) {
+                    meta.binds = 0;
                 } else {
-                    meet(meta.source, meta.destination, meta.source_port, meta.destination_port, is_known);
                     opens = ~is_known;
                     meta.binds = meta.binds & is_known;
                 }

@@ -13,6 +13,9 @@ pub(crate) struct Arguments {
     /// Also the tests that take minutes, and a minute of each fuzz target
     #[arg(long)]
     long: bool,
+    /// Only those of the program for switches: with bmv2, where `simple_switch_grpc` is on the PATH
+    #[arg(long, conflicts_with_all = ["long", "filter"])]
+    p4: bool,
     /// Only tests whose name contains this
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
@@ -25,6 +28,9 @@ pub(crate) fn task(arguments: &Arguments) -> Result<()> {
     // The end-to-end tests look for the programs beside themselves.
     let mut programs = workspace::cargo(&["build", "--locked", "--package", "lb-control", "--bins"]);
     quietly("building lbd and lbctl for tests", &mut programs)?;
+    if arguments.p4 {
+        return switch();
+    }
     let mut passed = arguments.filter.is_some() || miri()?;
     if arguments.long {
         passed &= fuzz::run(arguments.filter.as_deref())?;
@@ -39,6 +45,28 @@ pub(crate) fn task(arguments: &Arguments) -> Result<()> {
     }
     if !passed {
         // The runner has said what failed, and its closing line is to stay the last one.
+        exit(1);
+    }
+    Ok(())
+}
+
+/// The tests of the program for switches, one after the other, in words.
+fn switch() -> Result<()> {
+    for (name, what) in [("p4c-bm2-ss", "p4lang/p4c"), ("simple_switch_grpc", "p4lang/behavioral-model with p4lang/PI")] {
+        if workspace::program(name).is_none() {
+            say(&format!("{name} is not on the PATH, what needs it is skipped: install {what}"));
+        }
+    }
+    let rounds: [&[&str]; 3] = [
+        &["test", "--locked", "--package", "xtask", "p4"],
+        &["test", "--locked", "--package", "lb-control", "--lib", "p4"],
+        &["test", "--locked", "--package", "stickleback-tests", "--test", "namespace_p4", "--", "--test-threads=1", "--nocapture"],
+    ];
+    let mut passed = true;
+    for round in rounds {
+        passed &= run(&mut workspace::cargo(round))?;
+    }
+    if !passed {
         exit(1);
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! The composition root: which part is made when, and how it ends.
 
-use super::args::Lbd;
+use super::args::{Lbd, Mode};
 use super::configuration::{Applied, Loaded, Source, note_loaded};
 use super::health::Checks;
 use super::servers::Servers;
@@ -35,7 +35,7 @@ pub(super) async fn run(args: Lbd) -> anyhow::Result<()> {
     privilege::check()?;
     // From now on, so that a signal that comes early waits for its turn.
     let mut signals = Signals::listen().context("signals cannot be listened for")?;
-    let source = Source {
+    let mut source = Source {
         file: args.config.clone(),
         interfaces: args.iface.clone(),
         state_dir: args.state_dir.clone(),
@@ -43,6 +43,10 @@ pub(super) async fn run(args: Lbd) -> anyhow::Result<()> {
         applied: Applied::default(),
     };
     let Loaded { desired, mut daemon, read } = source.load().map_err(described)?;
+    if matches!(daemon.plane, PlaneSpec::P4(_)) {
+        // A switch in software reads packets where the stack has them.
+        source.preparation = Some(Mode::Skb);
+    }
     let configured = daemon.clone();
     if let Some(socket) = &args.socket {
         daemon.admin_socket.clone_from(socket);

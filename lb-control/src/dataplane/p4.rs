@@ -58,6 +58,8 @@ pub struct P4 {
     attached: BTreeMap<String, Attachment>,
     /// The image was changed since the switch's entries were computed from it.
     is_dirty: bool,
+    /// A configuration was applied: until then the switch keeps what it has.
+    is_armed: bool,
     /// What counters of a slot said when the slot got its present owner.
     bases: HashMap<(&'static str, u16), (u64, u64)>,
     /// Slots whose next reading is their base.
@@ -92,6 +94,7 @@ impl P4 {
             kept,
             attached: BTreeMap::new(),
             is_dirty: false,
+            is_armed: false,
             bases: HashMap::new(),
             cleared: HashSet::new(),
             last: HashMap::new(),
@@ -226,7 +229,7 @@ impl DataPlane for P4 {
     fn put_service(&mut self, key: &ServiceKey, service: &Service) -> Result<()> {
         let rules = self.image.affinities()?.into_iter().find(|(slot, _)| *slot == service.slot);
         wanted::examine(key, service, &rules.map(|(_, rules)| rules).unwrap_or_default())?;
-        self.is_dirty = true;
+        (self.is_dirty, self.is_armed) = (true, true);
         self.image.put_service(key, service)
     }
 
@@ -346,6 +349,7 @@ impl DataPlane for P4 {
             mtu: port.mtu,
         };
         self.attached.insert(interface.to_owned(), attachment.clone());
+        (self.is_dirty, self.is_armed) = (true, true);
         self.image.put_device(attachment.ifindex)?;
         Ok(attachment)
     }
@@ -441,7 +445,8 @@ impl DataPlane for P4 {
     }
 
     fn events(&mut self, limit: usize) -> Result<Vec<BindingEvent>> {
-        if std::mem::take(&mut self.is_dirty)
+        if self.is_armed
+            && std::mem::take(&mut self.is_dirty)
             && let Err(error) = self.tell()
         {
             warn!("the switch keeps what it has: {error}");

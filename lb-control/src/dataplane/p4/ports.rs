@@ -5,8 +5,9 @@ use crate::dataplane::{Error, InterfaceError, Result};
 use lb_common::abi::{VLAN_KEEP, switch};
 use std::collections::BTreeMap;
 use std::ffi::CString;
-use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::os::fd::AsRawFd as _;
+use std::{io, mem};
 
 /// Where a switch is, which ports it has, and who is behind them.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -78,19 +79,34 @@ impl Ports {
 
 impl Port {
     fn open(name: &str, number: u16) -> Result<Self> {
-        let missing = || Error::Interface { interface: name.to_owned(), source: InterfaceError::Missing };
-        let c_name = CString::new(name).map_err(|_| missing())?;
+        let failed = |source| Error::Interface { interface: name.to_owned(), source };
+        let c_name = CString::new(name).map_err(|_| failed(InterfaceError::Missing))?;
         // SAFETY: a string that ends with a zero byte, which is only read.
         let ifindex = unsafe { libc::if_nametoindex(c_name.as_ptr()) };
         if ifindex == 0 {
-            return Err(missing());
+            return Err(failed(InterfaceError::Missing));
         }
-        let read = |what: &str| fs::read_to_string(format!("/sys/class/net/{name}/{what}"));
-        let query = |source| Error::Interface { interface: name.to_owned(), source: InterfaceError::Query(source) };
-        let mtu = read("mtu").map_err(query)?.trim().parse().unwrap_or(1_500);
-        let mac = parse_mac(read("address").map_err(query)?.trim()).ok_or_else(missing)?;
-        Ok(Self { number, ifindex, mtu, mac })
+        let query = |error| failed(InterfaceError::Query(error));
+        let mtu = ask(name, libc::SIOCGIFMTU).map_err(query)?;
+        let address = ask(name, libc::SIOCGIFHWADDR).map_err(query)?;
+        // SAFETY: the kernel has filled the part of the union that belongs to the request.
+        let (mtu, address) = unsafe { (mtu.ifr_ifru.ifru_mtu, address.ifr_ifru.ifru_hwaddr.sa_data) };
+        let mac = std::array::from_fn(|place| address[place].cast_unsigned());
+        Ok(Self { number, ifindex, mtu: u32::try_from(mtu).unwrap_or(1_500), mac })
     }
+}
+
+/// What the kernel says of an interface of this network namespace, which is not always that of `/sys`.
+fn ask(name: &str, request: libc::Ioctl) -> io::Result<libc::ifreq> {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    // SAFETY: integers and arrays of them, for which zero is a value.
+    let mut question: libc::ifreq = unsafe { mem::zeroed() };
+    for (place, byte) in question.ifr_name.iter_mut().zip(name.bytes().take(libc::IFNAMSIZ - 1)) {
+        *place = byte.cast_signed();
+    }
+    // SAFETY: the socket is open, and `question` is what these requests take and fill.
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), request, &raw mut question) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(question) }
 }
 
 impl Route {

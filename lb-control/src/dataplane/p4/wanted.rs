@@ -97,7 +97,8 @@ pub(super) fn rows(image: &mut Memory, ports: &Ports, routes: &[Route]) -> Resul
             continue;
         };
         let bits = u32::from(shape.server_id_len) * 8;
-        let mask = ((1_u128 << bits) - 1) << (120 - bits);
+        // Behind the first octet, of 120 bits.
+        let mask = ((1_u128 << bits) - 1) << (112 - bits);
         let needed = 1 + u128::from(shape.server_id_len) + u128::from(shape.nonce_len);
         let key = Key::exact(Table::Quic, [u128::from(slot), u128::from(rotation)]);
         rows.insert(key, Content::of([mask, needed]));

@@ -26,11 +26,11 @@ const fn mix(n: u64) -> u64 {
     n ^ n >> 32
 }
 
-/// The server id of at most eight bytes that has this mark, in the upper bits of 120.
+/// The server id of at most eight bytes that has this mark, behind the first octet of 120 bits.
 pub(super) fn server_id(mark: u64, len: u8) -> u128 {
     // The mark is mix(mix(second word | length << 56) ^ first word), a bijection of each word.
     let first = unmix(mark) ^ mix(u64::from(len) << 56);
-    u128::from(first) << 56
+    u128::from(first) << 48
 }
 
 #[cfg(test)]
@@ -43,7 +43,7 @@ mod tests {
         for bytes in [&[7_u8][..], &[1, 2, 3], &[0, 0, 0, 9], &[255; 8], &[0xde, 0xad, 0xbe, 0xef, 1, 2]] {
             let id = ServerId::new(bytes).expect("1 to 15 bytes");
             let mut wide = [0; 16];
-            wide[1..=bytes.len()].copy_from_slice(bytes);
+            wide[2..2 + bytes.len()].copy_from_slice(bytes);
             assert_eq!(server_id(id.mark(), id.len()), u128::from_be_bytes(wide), "{bytes:?}");
         }
     }
