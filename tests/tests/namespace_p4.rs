@@ -8,7 +8,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 use stickleback_tests::bench::template::decap;
 use stickleback_tests::topology::process::eventually;
-use stickleback_tests::topology::{Arms, Balancer, Bmv2, NodeConfig, SOON, ServiceConfig, Site, Testbed, load};
+use stickleback_tests::topology::{
+    Arms, Balancer, Bmv2, NodeConfig, SOON, ServiceConfig, Site, Testbed, load,
+};
 
 /// Clients of a test; with three backends, each of them serves some.
 const CLIENTS: u16 = 24;
@@ -96,7 +98,11 @@ fn forwards(mode: &'static str, v6: bool, backends_v6: bool) -> Result<()> {
             }
         }
         ensure!(sum[decap::BAD as usize] == 0, "{} outer headers were wrong", sum[decap::BAD as usize]);
-        ensure!(sum[decap::IPIP as usize] > 100, "only {} packets came through the tunnel", sum[decap::IPIP as usize]);
+        ensure!(
+            sum[decap::IPIP as usize] > 100,
+            "only {} packets came through the tunnel",
+            sum[decap::IPIP as usize]
+        );
     }
     Ok(())
 }

@@ -52,7 +52,9 @@ pub(crate) fn task(arguments: &Arguments) -> Result<()> {
 
 /// The tests of the program for switches, one after the other, in words.
 fn switch() -> Result<()> {
-    for (name, what) in [("p4c-bm2-ss", "p4lang/p4c"), ("simple_switch_grpc", "p4lang/behavioral-model with p4lang/PI")] {
+    for (name, what) in
+        [("p4c-bm2-ss", "p4lang/p4c"), ("simple_switch_grpc", "p4lang/behavioral-model with p4lang/PI")]
+    {
         if workspace::program(name).is_none() {
             say(&format!("{name} is not on the PATH, what needs it is skipped: install {what}"));
         }
@@ -60,7 +62,17 @@ fn switch() -> Result<()> {
     let rounds: [&[&str]; 3] = [
         &["test", "--locked", "--package", "xtask", "p4"],
         &["test", "--locked", "--package", "lb-control", "--lib", "p4"],
-        &["test", "--locked", "--package", "stickleback-tests", "--test", "namespace_p4", "--", "--test-threads=1", "--nocapture"],
+        &[
+            "test",
+            "--locked",
+            "--package",
+            "stickleback-tests",
+            "--test",
+            "namespace_p4",
+            "--",
+            "--test-threads=1",
+            "--nocapture",
+        ],
     ];
     let mut passed = true;
     for round in rounds {

@@ -164,10 +164,14 @@ fn plane(spec: &PlaneSpec) -> String {
             let ports: Vec<String> = ports.iter().map(|(name, number)| format!("{name}={number}")).collect();
             let routes: Vec<String> = routes
                 .iter()
-                .map(|Route { address, prefix, interface, mac }| format!("{address}/{prefix} by {interface} {mac:02x?}"))
+                .map(|Route { address, prefix, interface, mac }| {
+                    format!("{address}/{prefix} by {interface} {mac:02x?}")
+                })
                 .collect();
             let (ports, routes, cpu) = (ports.join(", "), routes.join(", "), option(*cpu_port));
-            format!("p4 at {address}, device {device}, election {election}, ports {ports}, cpu port {cpu}, routes {routes}")
+            format!(
+                "p4 at {address}, device {device}, election {election}, ports {ports}, cpu port {cpu}, routes {routes}"
+            )
         }
     }
 }

@@ -4,8 +4,8 @@ use super::defaults;
 use super::field::Field;
 use super::value::{
     AbsolutePath, Address, AddressV4, AddressV6, AffinityChoice, Endpoint, Group, HealthChoice, Interface,
-    Lifetime, Listen, MacText, Name, Number, PathPrefix, PlaneWord, PortChoice, Prefix, RouteText, Secret, ServerIdText, VlanChoice,
-    spell,
+    Lifetime, Listen, MacText, Name, Number, PathPrefix, PlaneWord, PortChoice, Prefix, RouteText, Secret,
+    ServerIdText, VlanChoice, spell,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -221,7 +221,12 @@ pub(super) struct DataPlane {
 
 /// A port of a switch.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(default, rename_all = "kebab-case", deny_unknown_fields, expecting = "a table: { interface, number }")]
+#[serde(
+    default,
+    rename_all = "kebab-case",
+    deny_unknown_fields,
+    expecting = "a table: { interface, number }"
+)]
 #[schemars(inline, extend("required" = ["interface", "number"]))]
 pub(super) struct SwitchPort {
     /// The interface that stands for it: neighbours are looked up there.
@@ -232,7 +237,12 @@ pub(super) struct SwitchPort {
 
 /// A way to clients.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(default, rename_all = "kebab-case", deny_unknown_fields, expecting = "a table: { to, interface, mac }")]
+#[serde(
+    default,
+    rename_all = "kebab-case",
+    deny_unknown_fields,
+    expecting = "a table: { to, interface, mac }"
+)]
 #[schemars(inline, extend("required" = ["to", "interface", "mac"]))]
 pub(super) struct SwitchRoute {
     /// The clients' addresses.

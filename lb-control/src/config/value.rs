@@ -16,8 +16,8 @@ pub(super) use health::{
     RequestPath, StatusRanges,
 };
 pub(super) use lifetime::{Lifetime, spell};
-pub(super) use plane::{MacText, PlaneWord, Prefix};
 pub(super) use octets::{CookieName, Delimiter, Mask, PathPrefix, RouteText, ServerIdText};
+pub(super) use plane::{MacText, PlaneWord, Prefix};
 
 use core::fmt;
 use core::marker::PhantomData;

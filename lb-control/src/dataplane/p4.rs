@@ -28,9 +28,9 @@ use super::{
 };
 use kept::Kept;
 use lb_common::abi::{
-    AffinityRules, ArenaChunk, Backend, Binding, BindingEvent, BindingKey, BindingRecord, BindingWord, Counters,
-    Flow, FlowKey, Outcome, PathRule, QuicConfig, RebindReport, RebindRequest, RecordResult, Secrets, Server,
-    Service, ServiceKey, Settings, SweepReport, SweepRequest, SweepTarget, switch,
+    AffinityRules, ArenaChunk, Backend, Binding, BindingEvent, BindingKey, BindingRecord, BindingWord,
+    Counters, Flow, FlowKey, Outcome, PathRule, QuicConfig, RebindReport, RebindRequest, RecordResult,
+    Secrets, Server, Service, ServiceKey, Settings, SweepReport, SweepRequest, SweepTarget, switch,
 };
 use link::{Link, News, Peer, Told};
 use ports::Ports;
@@ -109,7 +109,10 @@ impl P4 {
 
     fn service(&mut self, id: u32) -> Result<Option<Service>> {
         let services = self.image.services()?;
-        Ok(services.into_iter().find(|(key, row)| key.kind == ServiceKey::BY_PORT && row.id == id).map(|(_, row)| row))
+        Ok(services
+            .into_iter()
+            .find(|(key, row)| key.kind == ServiceKey::BY_PORT && row.id == id)
+            .map(|(_, row)| row))
     }
 
     /// Computes the switch's entries anew.
@@ -191,9 +194,17 @@ impl P4 {
             (packets, now.1.saturating_sub(base.1).saturating_sub(packets * ETHERNET))
         };
         let row = |slot: &u16| {
-            let ((packets, bytes), (reply_packets, reply_bytes)) = (number(names[0], *slot), number(names[1], *slot));
+            let ((packets, bytes), (reply_packets, reply_bytes)) =
+                (number(names[0], *slot), number(names[1], *slot));
             let bindings = if of_services { self.made.get(slot).copied().unwrap_or_default() } else { 0 };
-            Counters { packets, bytes, reply_packets, reply_bytes, bindings, connections: number(names[2], *slot).0 }
+            Counters {
+                packets,
+                bytes,
+                reply_packets,
+                reply_bytes,
+                bindings,
+                connections: number(names[2], *slot).0,
+            }
         };
         slots.iter().map(row).collect()
     }
@@ -436,9 +447,14 @@ impl DataPlane for P4 {
     fn sweep(&mut self, request: &SweepRequest) -> Result<SweepReport> {
         // Who is idle the switch knows; until it says so a binding lives.
         if request.target == SweepTarget::Bindings as u32 && request.start == 0 {
-            let lifetimes: HashMap<u32, u64> =
-                self.image.services()?.into_iter().map(|(_, service)| (service.id, service.lifetime)).collect();
-            self.image.prolong(monotonic_ns(), |service| lifetimes.get(&service).copied().unwrap_or_default());
+            let lifetimes: HashMap<u32, u64> = self
+                .image
+                .services()?
+                .into_iter()
+                .map(|(_, service)| (service.id, service.lifetime))
+                .collect();
+            self.image
+                .prolong(monotonic_ns(), |service| lifetimes.get(&service).copied().unwrap_or_default());
         }
         let live = u32::try_from(self.link.bindings()).unwrap_or(u32::MAX);
         Ok(SweepReport { reclaimed: 0, live, unsynced: 0, pad: 0 })

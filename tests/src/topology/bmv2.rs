@@ -24,9 +24,12 @@ impl Bmv2 {
     /// Where the program is; says what to install where there is none.
     pub fn installed() -> Option<PathBuf> {
         let path = std::env::var_os("PATH").unwrap_or_default();
-        let found = std::env::split_paths(&path).map(|directory| directory.join(PROGRAM)).find(|file| file.is_file());
+        let found =
+            std::env::split_paths(&path).map(|directory| directory.join(PROGRAM)).find(|file| file.is_file());
         if found.is_none() {
-            eprintln!("skipped: {PROGRAM} is not on the PATH; install p4lang/behavioral-model with p4lang/PI");
+            eprintln!(
+                "skipped: {PROGRAM} is not on the PATH; install p4lang/behavioral-model with p4lang/PI"
+            );
         }
         found
     }
@@ -64,8 +67,10 @@ impl Bmv2 {
         let mac = site.client.sh("ip -o link show dev eth0")?;
         let mac = mac.split_whitespace().skip_while(|word| *word != "link/ether").nth(1);
         let mac = mac.context("the clients' interface has a MAC")?;
-        let ports: Vec<String> =
-            (1..).zip(&self.ports).map(|(n, name)| format!("{{ interface = {name:?}, number = {n} }}")).collect();
+        let ports: Vec<String> = (1..)
+            .zip(&self.ports)
+            .map(|(n, name)| format!("{{ interface = {name:?}, number = {n} }}"))
+            .collect();
         let route = |to: &str| format!("{{ to = {to:?}, interface = \"l0\", mac = {mac:?} }}");
         Ok(format!(
             "[dataplane]\nkind = \"p4\"\naddress = \"{SERVER}\"\nelection-id = {election}\nports = [{}]\nroutes = [{}, {}]\n",

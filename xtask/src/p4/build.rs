@@ -68,6 +68,10 @@ mod tests {
     fn compiled_program_is_that_of_the_sources() {
         let of = fs::read_to_string(directory().join(SOURCES)).expect("the sum can be read");
         let is = sum().expect("the sources can be read");
-        assert_eq!(of.trim(), format!("{is:016x}"), "p4/v1model is stale: run `cargo xtask p4 build` where p4c is installed");
+        assert_eq!(
+            of.trim(),
+            format!("{is:016x}"),
+            "p4/v1model is stale: run `cargo xtask p4 build` where p4c is installed"
+        );
     }
 }

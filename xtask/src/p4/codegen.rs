@@ -36,7 +36,9 @@ fn constants() -> String {
         text.push_str(line);
         text.push('\n');
     };
-    line("\n// Names of tables, counters and meters. A dot in front: the name stands alone, whatever control it is in.");
+    line(
+        "\n// Names of tables, counters and meters. A dot in front: the name stands alone, whatever control it is in.",
+    );
     for name in [
         map::SETTINGS,
         map::SERVICES,

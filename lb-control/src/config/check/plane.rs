@@ -19,7 +19,11 @@ pub(super) fn check(file: &File, findings: &Findings) -> PlaneSpec {
             let ports = ports(plane, &owner);
             let routes = routes(plane, &ports, &owner);
             PlaneSpec::P4(Box::new(SwitchSpec {
-                address: plane.address.get().map_or(defaults::SWITCH_ADDRESS, |address| &address.0).to_owned(),
+                address: plane
+                    .address
+                    .get()
+                    .map_or(defaults::SWITCH_ADDRESS, |address| &address.0)
+                    .to_owned(),
                 device: plane.device_id.get().map_or(0, |id| id.0),
                 election: plane.election_id.get().map_or(1, |id| id.0),
                 ports,
@@ -38,7 +42,8 @@ fn ports(plane: &DataPlane, owner: &Owner<'_>) -> BTreeMap<String, u16> {
         let number = port.number.required("number", "1", &owner);
         let (Some((interface, _)), Some((number, _))) = (interface, number) else { continue };
         let number: u16 = number.narrow();
-        if ports.values().any(|other| *other == number) || ports.insert(interface.0.clone(), number).is_some() {
+        if ports.values().any(|other| *other == number) || ports.insert(interface.0.clone(), number).is_some()
+        {
             let what = format!("interface `{}` or port {number} is there twice", interface.0);
             owner.report(Finding::error(span, what).expected("one interface for each port"));
         }

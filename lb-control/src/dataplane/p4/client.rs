@@ -4,8 +4,8 @@ use super::program::Program;
 use super::proto::{
     ConfigAction, Cookie, Entity, EntryError, ForwardingPipelineConfig, GetForwardingPipelineConfigRequest,
     GetForwardingPipelineConfigResponse, ReadRequest, ReadResponse, Request, Response, ResponseType,
-    SetForwardingPipelineConfigRequest, SetForwardingPipelineConfigResponse, Status as Details, Uint128, Update,
-    WriteRequest, WriteResponse,
+    SetForwardingPipelineConfigRequest, SetForwardingPipelineConfigResponse, Status as Details, Uint128,
+    Update, WriteRequest, WriteResponse,
 };
 use futures_util::Stream;
 use prost::Message;
@@ -33,7 +33,11 @@ pub(super) struct Client {
 
 impl Client {
     /// Connects to `host:port`.
-    pub(super) async fn connect(address: &str, device: u64, election: Uint128) -> Result<Self, tonic::transport::Error> {
+    pub(super) async fn connect(
+        address: &str,
+        device: u64,
+        election: Uint128,
+    ) -> Result<Self, tonic::transport::Error> {
         let endpoint = Endpoint::from_shared(format!("http://{address}"))?;
         let endpoint = endpoint.connect_timeout(CONNECT).tcp_nodelay(true);
         let channel = endpoint.http2_keep_alive_interval(Duration::from_secs(5)).connect().await?;
@@ -82,7 +86,8 @@ impl Client {
             action: ConfigAction::VerifyAndCommit as i32,
             config: Some(config),
         };
-        let done: SetForwardingPipelineConfigResponse = self.call("SetForwardingPipelineConfig", request).await?;
+        let done: SetForwardingPipelineConfigResponse =
+            self.call("SetForwardingPipelineConfig", request).await?;
         let SetForwardingPipelineConfigResponse {} = done;
         Ok(())
     }
@@ -107,7 +112,9 @@ impl Client {
         let answer = tokio::time::timeout(ANSWER, asked).await.map_err(|_| late("Read"))??;
         let mut parts = answer.into_inner();
         let mut all = Vec::new();
-        while let Some(part) = tokio::time::timeout(ANSWER, parts.message()).await.map_err(|_| late("Read"))?? {
+        while let Some(part) =
+            tokio::time::timeout(ANSWER, parts.message()).await.map_err(|_| late("Read"))??
+        {
             all.extend(part.entities);
         }
         Ok(all)

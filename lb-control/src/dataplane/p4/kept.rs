@@ -34,7 +34,9 @@ impl Kept {
         let path = directory.join("switch-slots.json");
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self { path, slots: BTreeMap::new() }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Self { path, slots: BTreeMap::new() });
+            }
             Err(source) => return Err(failed(Operation::Read, &path, source)),
         };
         let slots: Vec<Slot> =
@@ -72,7 +74,8 @@ impl Kept {
         }
         self.slots.insert(slot, kept);
         let all: Vec<&Slot> = self.slots.values().collect();
-        let text = serde_json::to_vec_pretty(&all).map_err(|error| failed(Operation::PutBackend, &self.path, error.into()))?;
+        let text = serde_json::to_vec_pretty(&all)
+            .map_err(|error| failed(Operation::PutBackend, &self.path, error.into()))?;
         let new = self.path.with_extension("json.new");
         let written = fs::create_dir_all(self.path.parent().unwrap_or(Path::new(".")))
             .and_then(|()| fs::write(&new, text))
@@ -94,8 +97,14 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let mut kept = Kept::open(directory.path()).expect("nothing there yet");
         let ip: IpAddr = [10, 0, 0, 9].into();
-        let backend =
-            Backend { address: ip.into(), port: Be16::new(80), number: 7, service: 3, generation: 5, ..Backend::default() };
+        let backend = Backend {
+            address: ip.into(),
+            port: Be16::new(80),
+            number: 7,
+            service: 3,
+            generation: 5,
+            ..Backend::default()
+        };
         kept.put(4, &backend).expect("written");
         kept.put(9, &Backend { generation: 2, ..Backend::default() }).expect("written");
         let again = Kept::open(directory.path()).expect("read");

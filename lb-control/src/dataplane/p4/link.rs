@@ -274,7 +274,8 @@ async fn visit(
     let election = Uint128 { high: 0, low: peer.election };
     let mut client = Client::connect(&peer.address, peer.device, election).await.map_err(Trouble::Connect)?;
     let (requests, outgoing) = tokio::sync::mpsc::channel(64);
-    let outgoing = unfold(outgoing, |mut outgoing| async { outgoing.recv().await.map(|next| (next, outgoing)) });
+    let outgoing =
+        unfold(outgoing, |mut outgoing| async { outgoing.recv().await.map(|next| (next, outgoing)) });
     let arbitration = Arbitration { device_id: peer.device, election_id: Some(election), status: None };
     let first = Request { kind: Some(request_kind::Kind::Arbitration(arbitration)) };
     requests.send(first).await.map_err(|_| Trouble::Closed)?;

@@ -1,8 +1,8 @@
 //! The compiled program that `lbd` carries, and the ids of what it names.
 
 use super::proto::{
-    Action, CounterEntry, DigestConfig, DigestEntry, Entity, Exact, FieldMatch, Index, Info, Lpm, MeterConfig,
-    MeterEntry, Param, Preamble, TableAction, TableEntry, action_type, entity_kind, match_kind,
+    Action, CounterEntry, DigestConfig, DigestEntry, Entity, Exact, FieldMatch, Index, Info, Lpm,
+    MeterConfig, MeterEntry, Param, Preamble, TableAction, TableEntry, action_type, entity_kind, match_kind,
 };
 use super::row::{Content, Key, Table};
 use lb_common::abi::map;
@@ -63,7 +63,8 @@ pub struct ForeignEntry {
 impl Program {
     /// The program for bmv2.
     pub fn bmv2() -> Result<Self, ProgramError> {
-        let info = Info::decode(INFO).map_err(|error| ProgramError::missing(format!("P4Info that can be read ({error})")))?;
+        let info = Info::decode(INFO)
+            .map_err(|error| ProgramError::missing(format!("P4Info that can be read ({error})")))?;
         let mut tables = HashMap::new();
         for table in Table::ALL {
             tables.insert(table, Ids::find(&info, table)?);
@@ -100,7 +101,8 @@ impl Program {
 
     /// How new sessions are told: at once, so that a session is bound before much more of it comes.
     pub fn digest_entry(&self) -> Entity {
-        let config = DigestConfig { max_timeout_ns: 10_000_000, max_list_size: 100, ack_timeout_ns: 1_000_000_000 };
+        let config =
+            DigestConfig { max_timeout_ns: 10_000_000, max_list_size: 100, ack_timeout_ns: 1_000_000_000 };
         let entry = DigestEntry { digest_id: self.digest, config: Some(config) };
         Entity { kind: Some(entity_kind::Kind::Digest(entry)) }
     }
@@ -116,7 +118,9 @@ impl Program {
     pub fn counter_at(&self, name: &str, place: u32) -> Result<Entity, ProgramError> {
         let id = self.counters.get(name).ok_or_else(|| ProgramError::missing(format!("counter {name}")))?;
         let index = Some(Index { index: place.into() });
-        Ok(Entity { kind: Some(entity_kind::Kind::Counter(CounterEntry { counter_id: *id, index, data: None })) })
+        Ok(Entity {
+            kind: Some(entity_kind::Kind::Counter(CounterEntry { counter_id: *id, index, data: None })),
+        })
     }
 
     /// All entries of a table, to be asked for.
@@ -164,11 +168,15 @@ impl Program {
     /// An entry as it was read.
     pub fn decode(&self, entry: &TableEntry) -> Result<(Key, Content), ForeignEntry> {
         let foreign = |what: String| ForeignEntry { what };
-        let table = *self.by_id.get(&entry.table_id).ok_or_else(|| foreign(format!("table {:#x}", entry.table_id)))?;
+        let table = *self
+            .by_id
+            .get(&entry.table_id)
+            .ok_or_else(|| foreign(format!("table {:#x}", entry.table_id)))?;
         let ids = self.tables.get(&table).ok_or_else(|| foreign(format!("table {}", table.name())))?;
         let mut key = Key { table, fields: Vec::with_capacity(ids.fields.len()), prefix: 0 };
         for (id, is_prefix) in &ids.fields {
-            let found = entry.fields.iter().find(|field| field.field_id == *id).and_then(|field| field.kind.as_ref());
+            let found =
+                entry.fields.iter().find(|field| field.field_id == *id).and_then(|field| field.kind.as_ref());
             let value = match found {
                 Some(match_kind::Kind::Exact(exact)) => number(&exact.value),
                 Some(match_kind::Kind::Lpm(lpm)) => {
@@ -178,14 +186,21 @@ impl Program {
                 None if *is_prefix => Some(0),
                 None => None,
             };
-            key.fields.push(value.ok_or_else(|| foreign(format!("an entry of {} without field {id}", table.name())))?);
+            key.fields.push(
+                value.ok_or_else(|| foreign(format!("an entry of {} without field {id}", table.name())))?,
+            );
         }
-        let mut content = Content { values: Vec::new(), idle: u64::try_from(entry.idle_timeout_ns).unwrap_or_default() };
-        if let Some(action_type::Kind::Action(action)) = entry.action.as_ref().and_then(|action| action.kind.as_ref()) {
+        let mut content =
+            Content { values: Vec::new(), idle: u64::try_from(entry.idle_timeout_ns).unwrap_or_default() };
+        if let Some(action_type::Kind::Action(action)) =
+            entry.action.as_ref().and_then(|action| action.kind.as_ref())
+        {
             for id in &ids.params {
                 let param = action.params.iter().find(|param| param.param_id == *id);
                 let value = param.and_then(|param| number(&param.value));
-                content.values.push(value.ok_or_else(|| foreign(format!("an entry of {} without parameter {id}", table.name())))?);
+                content.values.push(value.ok_or_else(|| {
+                    foreign(format!("an entry of {} without parameter {id}", table.name()))
+                })?);
             }
         }
         Ok((key, content))
@@ -203,7 +218,10 @@ impl Ids {
         let fields = found.match_fields.iter().map(|field| match field.match_type {
             EXACT => Ok((field.id, false)),
             LPM => Ok((field.id, true)),
-            other => Err(ProgramError::missing(format!("match of kind {other} for field {} of {name}", field.name))),
+            other => Err(ProgramError::missing(format!(
+                "match of kind {other} for field {} of {name}",
+                field.name
+            ))),
         });
         Ok(Self {
             table: found.preamble.as_ref().map_or(0, |it| it.id),
@@ -226,7 +244,9 @@ fn is(preamble: &Preamble, name: &str) -> bool {
 /// FNV-1a of the program.
 fn cookie() -> u64 {
     let all = INFO.iter().chain(BMV2);
-    all.fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
+    all.fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
 }
 
 /// The shortest bytes that hold a number, at least one.
@@ -265,7 +285,8 @@ mod tests {
             let prefix = if table == Table::Routes { 96 } else { 0 };
             let key = Key { table, fields, prefix };
             let content = Content { values: (5..5 + ids.params.len() as u128).collect(), idle: 7 };
-            let Some(Entity { kind: Some(entity_kind::Kind::Table(entry)) }) = program.encode(&key, &content) else {
+            let Some(Entity { kind: Some(entity_kind::Kind::Table(entry)) }) = program.encode(&key, &content)
+            else {
                 panic!("{table:?} is a table");
             };
             let entry = TableEntry::decode(&entry.encode_to_vec()[..]).expect("decodes");

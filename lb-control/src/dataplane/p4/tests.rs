@@ -81,7 +81,9 @@ fn p4_what_is_refused_stops_nothing_else_and_is_tried_again() {
     switch.state().refused.push(Table::Backends);
     let link = link(&switch, 1);
     want(&link, rows());
-    until("all else is there", || switch.rows(Table::Arena).len() == 2_500 && switch.rows(Table::Vips).len() == 1);
+    until("all else is there", || {
+        switch.rows(Table::Arena).len() == 2_500 && switch.rows(Table::Vips).len() == 1
+    });
     assert_eq!(link.standing(), Standing::Behind);
     assert!(switch.rows(Table::Backends).is_empty());
     switch.state().refused.clear();
@@ -100,7 +102,8 @@ fn p4_sessions_are_bound_when_told_and_unbound_when_idle() {
     until("they are bound", || switch.rows(Table::Bindings).len() == 2);
     assert_eq!(switch.rows(Table::Bindings)[&session(11)], Content { values: vec![2, 3], idle: LIFETIME });
     until("the list is acknowledged", || switch.state().acknowledged == [5]);
-    let told = |session, backend, generation| News::Bound(Told { service: SERVICE, session, backend, generation });
+    let told =
+        |session, backend, generation| News::Bound(Told { service: SERVICE, session, backend, generation });
     assert_eq!(link.news(10), [told(10, 1, 0), told(11, 2, 3)]);
     // Told twice is bound once.
     switch.digest(6, &[(SERVICE, 10, 2, 0)]);
@@ -152,14 +155,18 @@ fn p4_switch_that_starts_again_gets_everything_again() {
     until("it is bound", || switch.rows(Table::Bindings).len() == 1);
     let switch = switch.restart(false);
     let begun = Instant::now();
-    until("the tables are back", || switch.rows(Table::Arena).len() == 2_500 && switch.rows(Table::Bindings).len() == 1);
+    until("the tables are back", || {
+        switch.rows(Table::Arena).len() == 2_500 && switch.rows(Table::Bindings).len() == 1
+    });
     eprintln!("tables back {:?} after the switch", begun.elapsed());
     settled(&link);
     assert_eq!(switch.state().pipelines, 1);
     // A connection that is lost costs nothing but looking.
     let switch = switch.restart(true);
     switch.state().updates = 0;
-    until("it is there again", || !switch.state().acknowledged.is_empty() || link.standing() == Standing::Settled);
+    until("it is there again", || {
+        !switch.state().acknowledged.is_empty() || link.standing() == Standing::Settled
+    });
     std::thread::sleep(Duration::from_millis(50));
     settled(&link);
     assert_eq!(switch.rows(Table::Bindings).len(), 1);

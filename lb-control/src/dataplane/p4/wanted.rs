@@ -3,14 +3,14 @@
 mod connection;
 mod slots;
 
-use super::row::{Content, Key, Table};
 use super::ports::{Ports, Route};
+use super::row::{Content, Key, Table};
 use crate::dataplane::{DataPlane as _, Error, Result, memory::Memory};
 use connection::server_id;
-use slots::State;
 use lb_common::abi::{
     Addr, Affinity, AffinityRules, Backend, Mode, Service, ServiceFlags, ServiceKey, Status, switch,
 };
+use slots::State;
 use std::collections::{BTreeMap, HashMap};
 
 /// Entries by what they are found by.
@@ -75,7 +75,10 @@ pub(super) fn rows(image: &mut Memory, ports: &Ports, routes: &[Route]) -> Resul
             generation: backends.get(&slot).map_or(0, |backend| backend.generation),
         })?;
         if Affinity::from_u8(service.affinity) == Some(Affinity::Payload) {
-            rows.insert(Key::exact(Table::Affinities, [u128::from(service.slot)]), Content::of(segment(&rules)));
+            rows.insert(
+                Key::exact(Table::Affinities, [u128::from(service.slot)]),
+                Content::of(segment(&rules)),
+            );
         }
         let own = of_service.get(&service.id).map(Vec::as_slice).unwrap_or_default();
         if service.mode == Mode::Nat as u8 {
@@ -91,9 +94,10 @@ pub(super) fn rows(image: &mut Memory, ports: &Ports, routes: &[Route]) -> Resul
     }
     for (place, shape) in image.quic()? {
         let (slot, rotation) = (place / 8, place % 8);
-        let Some((_, service)) = services.iter().find(|(key, service)| {
-            key.kind == ServiceKey::BY_PORT && u32::from(service.slot) == slot
-        }) else {
+        let Some((_, service)) = services
+            .iter()
+            .find(|(key, service)| key.kind == ServiceKey::BY_PORT && u32::from(service.slot) == slot)
+        else {
             continue;
         };
         let bits = u32::from(shape.server_id_len) * 8;
@@ -115,7 +119,8 @@ pub(super) fn rows(image: &mut Memory, ports: &Ports, routes: &[Route]) -> Resul
 /// The entry of a session.
 pub(super) fn binding(service: &Service, session: u64, backend: u16, generation: u16) -> (Key, Content) {
     let key = Key::exact(Table::Bindings, [u128::from(service.id), u128::from(session)]);
-    let content = Content { values: vec![u128::from(backend), u128::from(generation)], idle: service.lifetime };
+    let content =
+        Content { values: vec![u128::from(backend), u128::from(generation)], idle: service.lifetime };
     (key, content)
 }
 
@@ -137,11 +142,13 @@ pub(super) fn examine(key: &ServiceKey, service: &Service, rules: &AffinityRules
         Some(Mode::Nat | Mode::L2 | Mode::Ipip) => {}
         Some(Mode::Gue) | None => return refuse("this mode", "use `nat`, `l2` or `ipip`"),
     }
-    let is_long = |affinity| {
-        affinity == Affinity::SourceIp as u8 && !key.address.is_v4() && service.prefix_v6 > 64
-    };
+    let is_long =
+        |affinity| affinity == Affinity::SourceIp as u8 && !key.address.is_v4() && service.prefix_v6 > 64;
     if is_long(service.affinity) || is_long(rules.fallback) {
-        return refuse("IPv6 prefixes above 64", "use `prefix-v6 = 64`: session keys of a switch have 8 bytes");
+        return refuse(
+            "IPv6 prefixes above 64",
+            "use `prefix-v6 = 64`: session keys of a switch have 8 bytes",
+        );
     }
     match Affinity::from_u8(service.affinity) {
         Some(Affinity::None | Affinity::SourceIp) => {}
@@ -149,10 +156,15 @@ pub(super) fn examine(key: &ServiceKey, service: &Service, rules: &AffinityRules
         Some(Affinity::Payload) => {
             let end = u32::from(rules.offset) + u32::from(rules.length);
             if rules.length > 8 || end > switch::WINDOW {
-                return refuse("this segment", "use at most 8 bytes that end within the first 24 of the payload");
+                return refuse(
+                    "this segment",
+                    "use at most 8 bytes that end within the first 24 of the payload",
+                );
             }
         }
-        Some(Affinity::HttpCookie) | None => return refuse("this affinity", "put XDP nodes behind the switch for it"),
+        Some(Affinity::HttpCookie) | None => {
+            return refuse("this affinity", "put XDP nodes behind the switch for it");
+        }
     }
     Ok(())
 }

@@ -319,19 +319,25 @@ fn settle_sessions(shared: &mut Shared, actual: &Rows) {
         let from = rows.range(&first..).take_while(|(key, _)| key.table == Table::Bindings);
         from.map(|(key, content)| (key.clone(), content.clone())).collect()
     };
-    let ended: Vec<Key> = sessions(wanted).into_iter().map(|(key, _)| key).filter(|key| !actual.contains_key(key)).collect();
+    let ended: Vec<Key> =
+        sessions(wanted).into_iter().map(|(key, _)| key).filter(|key| !actual.contains_key(key)).collect();
     let mut found = Vec::new();
     for (key, content) in sessions(actual) {
-        let ([service, session], [backend, generation]) = (&key.fields[..], &content.values[..]) else { continue };
+        let ([service, session], [backend, generation]) = (&key.fields[..], &content.values[..]) else {
+            continue;
+        };
         let slot = Key::exact(Table::Backends, [*backend]);
         // The slot may have another owner here than it had for whoever wrote the entry.
         let owner = |rows: &Rows| rows.get(&slot).map(|content| content.values.first().copied());
         if wanted.contains_key(&key) || owner(wanted) != owner(actual) {
             continue;
         }
-        if let (Ok(service), Ok(session), Ok(backend), Ok(generation)) =
-            (u32::try_from(*service), u64::try_from(*session), u16::try_from(*backend), u16::try_from(*generation))
-        {
+        if let (Ok(service), Ok(session), Ok(backend), Ok(generation)) = (
+            u32::try_from(*service),
+            u64::try_from(*session),
+            u16::try_from(*backend),
+            u16::try_from(*generation),
+        ) {
             found.push(Told { service, session, backend, generation });
         }
     }
@@ -345,7 +351,8 @@ fn settle_sessions(shared: &mut Shared, actual: &Rows) {
 
 /// Keys of which the switch has something else than it should.
 fn differences(wanted: &Rows, actual: &Rows) -> BTreeSet<Key> {
-    let changed = wanted.iter().filter(|(key, content)| actual.get(*key) != Some(content)).map(|(key, _)| key);
+    let changed =
+        wanted.iter().filter(|(key, content)| actual.get(*key) != Some(content)).map(|(key, _)| key);
     let extra = actual.keys().filter(|key| !wanted.contains_key(*key));
     changed.chain(extra).cloned().collect()
 }

@@ -70,9 +70,11 @@ impl Switch {
     fn start_at(address: SocketAddr, state: Arc<Mutex<State>>) -> Self {
         let (told, address_of) = std::sync::mpsc::channel();
         let (end, ended) = oneshot::channel::<()>();
-        let server = P4Runtime { state: Arc::clone(&state), program: Arc::new(Program::bmv2().expect("whole")) };
+        let server =
+            P4Runtime { state: Arc::clone(&state), program: Arc::new(Program::bmv2().expect("whole")) };
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async move {
                 let listener = loop {
                     // The port of one that just ended may still be taken.
@@ -83,7 +85,8 @@ impl Switch {
                 };
                 told.send(listener.local_addr().expect("bound")).expect("waited for");
                 let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
-                let serving = tonic::transport::Server::builder().add_service(server).serve_with_incoming(incoming);
+                let serving =
+                    tonic::transport::Server::builder().add_service(server).serve_with_incoming(incoming);
                 tokio::select! {
                     served = serving => served.expect("serves"),
                     _ = ended => {}
@@ -118,7 +121,8 @@ impl Switch {
 
     /// Puts an entry there that nobody asked for.
     pub(super) fn put(&self, key: &Key, content: &Content) {
-        let Some(Entity { kind: Some(entity_kind::Kind::Table(entry)) }) = self.program.encode(key, content) else {
+        let Some(Entity { kind: Some(entity_kind::Kind::Table(entry)) }) = self.program.encode(key, content)
+        else {
             panic!("{key} is an entry of a table");
         };
         self.state().entries.insert(place(&entry), entry);
@@ -126,7 +130,8 @@ impl Switch {
 
     /// Takes an entry away that should be there.
     pub(super) fn lose(&self, key: &Key) {
-        let Some(Entity { kind: Some(entity_kind::Kind::Table(entry)) }) = self.program.encode(key, &Content::default())
+        let Some(Entity { kind: Some(entity_kind::Kind::Table(entry)) }) =
+            self.program.encode(key, &Content::default())
         else {
             panic!("{key} is an entry of a table");
         };
@@ -141,7 +146,8 @@ impl Switch {
             P4Data { kind: Some(data_kind::Kind::Bits(all[zeros..].to_vec())) }
         };
         let data = sessions.iter().map(|&(service, session, backend, generation)| {
-            let members = vec![bits(service.into()), bits(session), bits(backend.into()), bits(generation.into())];
+            let members =
+                vec![bits(service.into()), bits(session), bits(backend.into()), bits(generation.into())];
             P4Data { kind: Some(data_kind::Kind::Struct(StructLike { members })) }
         });
         let list = DigestList { digest_id: self.program.digest(), list_id: list, data: data.collect() };
@@ -150,7 +156,8 @@ impl Switch {
 
     /// Tells the master that an entry is idle.
     pub(super) fn idle(&self, key: &Key) {
-        let Some(Entity { kind: Some(entity_kind::Kind::Table(entry)) }) = self.program.encode(key, &Content::default())
+        let Some(Entity { kind: Some(entity_kind::Kind::Table(entry)) }) =
+            self.program.encode(key, &Content::default())
         else {
             panic!("{key} is an entry of a table");
         };
@@ -159,7 +166,8 @@ impl Switch {
 
     fn tell(&self, kind: response_kind::Kind) {
         let state = self.state();
-        let master = state.streams.iter().max_by_key(|(_, election, _)| *election).expect("somebody is connected");
+        let master =
+            state.streams.iter().max_by_key(|(_, election, _)| *election).expect("somebody is connected");
         master.2.send(Ok(Response { kind: Some(kind) })).expect("connected");
     }
 }
@@ -198,7 +206,11 @@ impl State {
 
     fn is_master(&self, election: Option<Uint128>) -> Result<(), Status> {
         let highest = self.streams.iter().map(|(_, election, _)| *election).max();
-        if election == highest && highest.is_some() { Ok(()) } else { Err(Status::permission_denied("not master")) }
+        if election == highest && highest.is_some() {
+            Ok(())
+        } else {
+            Err(Status::permission_denied("not master"))
+        }
     }
 
     fn write(&mut self, request: WriteRequest, program: &Program) -> Result<WriteResponse, Status> {
@@ -206,7 +218,11 @@ impl State {
         if self.cookie.is_none() {
             return Err(Status::failed_precondition("no pipeline"));
         }
-        let codes: Vec<Code> = request.updates.into_iter().map(|update| self.update(update.kind, update.entity, program)).collect();
+        let codes: Vec<Code> = request
+            .updates
+            .into_iter()
+            .map(|update| self.update(update.kind, update.entity, program))
+            .collect();
         if codes.iter().all(|code| *code == Code::Ok) {
             return Ok(WriteResponse {});
         }
@@ -214,7 +230,8 @@ impl State {
             let error = EntryError { code: *code as i32, message: "as told".to_owned() };
             Any { type_url: "type.googleapis.com/p4.v1.Error".to_owned(), value: error.encode_to_vec() }
         });
-        let details = Details { code: Code::Unknown as i32, message: String::new(), details: errors.collect() };
+        let details =
+            Details { code: Code::Unknown as i32, message: String::new(), details: errors.collect() };
         Err(Status::with_details(Code::Unknown, "some failed", details.encode_to_vec().into()))
     }
 
@@ -229,10 +246,18 @@ impl State {
         let is_there = self.entries.contains_key(&place) || entry.is_default_action;
         match kind {
             kind if kind == UpdateKind::Delete as i32 => {
-                if self.entries.remove(&place).is_some() { Code::Ok } else { Code::NotFound }
+                if self.entries.remove(&place).is_some() {
+                    Code::Ok
+                } else {
+                    Code::NotFound
+                }
             }
             kind if (kind == insert) == is_there => {
-                if is_there { Code::AlreadyExists } else { Code::NotFound }
+                if is_there {
+                    Code::AlreadyExists
+                } else {
+                    Code::NotFound
+                }
             }
             _ => {
                 self.entries.insert(place, entry);
@@ -304,7 +329,10 @@ impl UnaryService<GetForwardingPipelineConfigRequest> for P4Runtime {
     fn call(&mut self, _request: tonic::Request<GetForwardingPipelineConfigRequest>) -> Self::Future {
         let cookie = self.state.lock().expect("not poisoned").cookie;
         let Some(cookie) = cookie else { return answer(Err(Status::failed_precondition("no pipeline"))) };
-        let config = ForwardingPipelineConfig { cookie: Some(Cookie { cookie }), ..ForwardingPipelineConfig::default() };
+        let config = ForwardingPipelineConfig {
+            cookie: Some(Cookie { cookie }),
+            ..ForwardingPipelineConfig::default()
+        };
         answer(Ok(GetForwardingPipelineConfigResponse { config: Some(config) }))
     }
 }
@@ -337,7 +365,11 @@ impl StreamingService<Request> for P4Runtime {
                     Some(request_kind::Kind::Arbitration(arbitration)) => {
                         let number = *own.get_or_insert(state.next_stream);
                         state.next_stream += 1;
-                        state.streams.push((number, arbitration.election_id.unwrap_or_default(), responses.clone()));
+                        state.streams.push((
+                            number,
+                            arbitration.election_id.unwrap_or_default(),
+                            responses.clone(),
+                        ));
                         state.elect();
                     }
                     Some(request_kind::Kind::DigestAck(ack)) => state.acknowledged.push(ack.list_id),
@@ -372,14 +404,22 @@ impl Service<http::Request<Body>> for P4Runtime {
                     Grpc::new(ProstCodec::<WriteResponse, WriteRequest>::default()).unary(this, request).await
                 }
                 "/p4.v1.P4Runtime/Read" => {
-                    Grpc::new(ProstCodec::<ReadResponse, ReadRequest>::default()).server_streaming(this, request).await
+                    Grpc::new(ProstCodec::<ReadResponse, ReadRequest>::default())
+                        .server_streaming(this, request)
+                        .await
                 }
                 "/p4.v1.P4Runtime/SetForwardingPipelineConfig" => {
-                    let codec = ProstCodec::<SetForwardingPipelineConfigResponse, SetForwardingPipelineConfigRequest>::default();
+                    let codec = ProstCodec::<
+                        SetForwardingPipelineConfigResponse,
+                        SetForwardingPipelineConfigRequest,
+                    >::default();
                     Grpc::new(codec).unary(this, request).await
                 }
                 "/p4.v1.P4Runtime/GetForwardingPipelineConfig" => {
-                    let codec = ProstCodec::<GetForwardingPipelineConfigResponse, GetForwardingPipelineConfigRequest>::default();
+                    let codec = ProstCodec::<
+                        GetForwardingPipelineConfigResponse,
+                        GetForwardingPipelineConfigRequest,
+                    >::default();
                     Grpc::new(codec).unary(this, request).await
                 }
                 "/p4.v1.P4Runtime/StreamChannel" => {

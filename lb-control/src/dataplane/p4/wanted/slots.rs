@@ -89,8 +89,10 @@ mod tests {
     fn one_look_up_finds_what_the_order_says() {
         let sizes = Sizes { bindings: 64, flows: 64, arena: 8, holds: 1 };
         let mut image = Memory::new(sizes);
-        let table: Vec<u16> = (0..1_024_u32).map(|slot| (slot.wrapping_mul(0x9e37_79b1) >> 20) as u16 % 7).collect();
-        let chunks: Vec<ArenaChunk> = table.chunks(ARENA_CHUNK).map(|part| ArenaChunk(part.try_into().expect("whole"))).collect();
+        let table: Vec<u16> =
+            (0..1_024_u32).map(|slot| (slot.wrapping_mul(0x9e37_79b1) >> 20) as u16 % 7).collect();
+        let chunks: Vec<ArenaChunk> =
+            table.chunks(ARENA_CHUNK).map(|part| ArenaChunk(part.try_into().expect("whole"))).collect();
         image.put_arena(0, &chunks).expect("fits");
         let mut members = [0; ARENA_CHUNK];
         members[..7].copy_from_slice(&[0, 1, 2, 3, 4, 5, 6]);
@@ -100,7 +102,12 @@ mod tests {
         for down in [vec![], vec![3], vec![0, 1, 2, 6], vec![0, 1, 2, 3, 4, 5]] {
             let takes = |backend: u16| !down.contains(&backend);
             let mut rows = Rows::new();
-            fill(&mut rows, &mut image, &service, |backend| State { accepts: takes(backend), serves: true, generation: 9 }).expect("filled");
+            fill(&mut rows, &mut image, &service, |backend| State {
+                accepts: takes(backend),
+                serves: true,
+                generation: 9,
+            })
+            .expect("filled");
             assert_eq!(rows.len(), 1_024);
             for session in 0..2_000_u64 {
                 let session = session.wrapping_mul(0x0123_4567_89ab_cdef);
