@@ -22,7 +22,6 @@ const bit<8> PROTOCOL_ICMPV6 = 58;
 
 const address_t MAPPED = 128w0xffff_0000_0000;
 
-const bit<8> TCP_FIN = 0x01;
 const bit<8> TCP_SYN = 0x02;
 const bit<8> TCP_RST = 0x04;
 const bit<8> TCP_ACK = 0x10;

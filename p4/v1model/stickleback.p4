@@ -188,7 +188,7 @@ control Doorkeeper(in address_t client, in address_t server, in bit<16> client_p
     }
 }
 
-control Ingress(inout headers_t headers, inout meta_t meta, inout standard_metadata_t standard) {
+control Forwarding(inout headers_t headers, inout meta_t meta, inout standard_metadata_t standard) {
     Node() node;
     Whose() whose;
     Session() session;
@@ -391,7 +391,7 @@ control Ingress(inout headers_t headers, inout meta_t meta, inout standard_metad
     }
 }
 
-control Egress(inout headers_t headers, inout meta_t meta, inout standard_metadata_t standard) {
+control Cutting(inout headers_t headers, inout meta_t meta, inout standard_metadata_t standard) {
     apply {
         // What a frame is padded with is no part of the packet that goes into a tunnel.
         if (headers.outer_ipv4.isValid() || headers.outer_ipv6.isValid()) {
@@ -437,4 +437,4 @@ control Writing(packet_out packet, in headers_t headers) {
     }
 }
 
-V1Switch(Reading(), NothingVerified(), Ingress(), Egress(), Sum(), Writing()) main;
+V1Switch(Reading(), NothingVerified(), Forwarding(), Cutting(), Sum(), Writing()) main;

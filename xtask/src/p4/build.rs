@@ -1,7 +1,7 @@
 //! The compiled program for bmv2, and whether it is that of the sources.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
@@ -26,9 +26,33 @@ pub(super) fn bmv2() -> Result<()> {
     command.arg(format!("{},{}", info[0].display(), info[1].display()));
     command.args(["-o", "stickleback.json", "stickleback.p4"]);
     quietly("compiling p4/v1model/stickleback.p4", &mut command)?;
+    strip(&here.join("stickleback.json"))?;
     fs::write(here.join(SOURCES), format!("{:016x}\n", sum()?)).context("writing the sum of the sources")?;
     say(&format!("written: {}", here.join("stickleback.json").display()));
     Ok(())
+}
+
+/// Takes out what only says which line of the source something is from: most of the file, which the compiler writes a line a field.
+fn strip(file: &Path) -> Result<()> {
+    let text = fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+    let mut kept: Vec<&str> = Vec::new();
+    let mut lines = text.lines().map(str::trim);
+    while let Some(line) = lines.next() {
+        if !line.starts_with("\"source_info\" : {") {
+            kept.push(line);
+            continue;
+        }
+        let end = lines
+            .find(|line| matches!(*line, "}" | "},"))
+            .context("an object in the compiler's JSON has no end")?;
+        // The last field of an object has no comma behind it.
+        if end == "}"
+            && let Some(before) = kept.last_mut()
+        {
+            *before = before.trim_end_matches(',');
+        }
+    }
+    fs::write(file, kept.join("\n") + "\n").with_context(|| format!("writing {}", file.display()))
 }
 
 fn directory() -> PathBuf {
