@@ -64,6 +64,9 @@ fn sessions(balancer: &Balancer) -> Result<usize> {
 /// Requests of many clients reach all backends, each client always the one that its session's order names.
 fn forwards(mode: &'static str, v6: bool, backends_v6: bool) -> Result<()> {
     let Some((site, switch)) = site(1_600)? else { return Ok(()) };
+    if mode != "nat" {
+        switch.route_replies()?;
+    }
     let mut decapsulators = Vec::new();
     if mode == "ipip" {
         for backend in &site.backends {

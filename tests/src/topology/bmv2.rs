@@ -50,6 +50,13 @@ impl Bmv2 {
         Ok(Self { namespace: site.lb.clone(), ports, log, process })
     }
 
+    /// Lets the kernel beside the switch carry what backends send to clients themselves, but nothing for virtual addresses.
+    pub fn route_replies(&self) -> Result<()> {
+        self.namespace.sh("ip route add blackhole 10.99.0.0/24; ip -6 route add blackhole fd99::/64")?;
+        self.namespace.set("ipv4/conf/all/forwarding=1")?;
+        self.namespace.set("ipv6/conf/all/forwarding=1")
+    }
+
     /// Ends it as a loss of power would, and starts it again, empty.
     pub fn restart(&mut self) -> Result<()> {
         self.process.kill();
