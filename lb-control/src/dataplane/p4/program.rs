@@ -152,13 +152,17 @@ impl Program {
             };
             Some(FieldMatch { field_id, kind: Some(kind) })
         });
-        let params = ids.params.iter().zip(&content.values);
-        let params = params.map(|(&param_id, &value)| Param { param_id, value: bytes(value) }).collect();
-        let action = Action { action_id: ids.action, params };
+        // An entry that is removed is named by what it is found by.
+        let action = (content.values.len() == ids.params.len()).then(|| {
+            let params = ids.params.iter().zip(&content.values);
+            let params = params.map(|(&param_id, &value)| Param { param_id, value: bytes(value) }).collect();
+            let action = Action { action_id: ids.action, params };
+            TableAction { kind: Some(action_type::Kind::Action(action)) }
+        });
         let entry = TableEntry {
             table_id: ids.table,
             fields: fields.collect(),
-            action: Some(TableAction { kind: Some(action_type::Kind::Action(action)) }),
+            action,
             is_default_action: key.table == Table::Settings,
             idle_timeout_ns: i64::try_from(content.idle).unwrap_or(i64::MAX),
         };

@@ -30,7 +30,8 @@ const fn mix(n: u64) -> u64 {
 pub(super) fn server_id(mark: u64, len: u8) -> u128 {
     // The mark is mix(mix(second word | length << 56) ^ first word), a bijection of each word.
     let first = unmix(mark) ^ mix(u64::from(len) << 56);
-    u128::from(first) << 48
+    // The words are in the order of memory.
+    u128::from(first.swap_bytes()) << 48
 }
 
 #[cfg(test)]
