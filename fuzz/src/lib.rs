@@ -2,6 +2,7 @@
 
 pub mod affinity;
 pub mod quic;
+pub mod replication;
 pub mod segments;
 pub mod syncookie;
 pub mod translation;

@@ -15,6 +15,7 @@ mod hold;
 mod hop;
 mod maintenance;
 mod outcome;
+mod peer;
 mod quic;
 mod rebind;
 mod secret;
@@ -47,6 +48,7 @@ pub use maintenance::{
     BindingOp, BindingRecord, RECORDS_PER_RUN, RecordResult, SweepReport, SweepRequest, SweepTarget,
 };
 pub use outcome::Outcome;
+pub use peer::{MAX_PEERS, PEER_PORT, Peer, Visit};
 pub use quic::{AES_ROUND_KEYS, QUIC_ENTRIES, QUIC_ROTATIONS, QuicConfig};
 pub use rebind::{REBIND_MAX, RebindReport, RebindRequest, RebindWhom};
 pub use secret::{EPOCH_SHIFT, SYN_KEYS, Secrets, SegmentKey};
@@ -136,6 +138,8 @@ pub mod map {
     pub const HOLDS: &str = "HOLDS";
     /// `Array<u64>` by backend slot: when it last answered a SYN of the balancer's own.
     pub const ANSWERED: &str = "ANSWERED";
+    /// `Array<Peer>`: the other nodes of the cluster, in the order in which packets visit them.
+    pub const PEERS: &str = "PEERS";
     /// `DevMapHash` by interface index.
     pub const DEVICES: &str = "DEVICES";
     /// `PerCpuArray<Counters>` by service slot.
@@ -165,7 +169,7 @@ pub mod program {
     /// The entry program, attached to interfaces.
     pub const ENTRY: &str = "stickleback";
     /// Tail-called programs by place in `PROGRAMS`.
-    pub const TAIL_CALLS: [(u32, &str); 16] = [
+    pub const TAIL_CALLS: [(u32, &str); 18] = [
         (BIND, "bind"),
         (NAT, "nat"),
         (OPEN, "open"),
@@ -182,6 +186,8 @@ pub mod program {
         (LEARN, "learn"),
         (INSPECT, "inspect"),
         (QUIC, "quic"),
+        (ASK, "ask"),
+        (VISIT, "visit"),
     ];
     /// Makes or moves a binding in the direct modes.
     pub const BIND: u32 = 0;
@@ -215,6 +221,10 @@ pub mod program {
     pub const READ: u32 = 14;
     /// Takes a client's segments while its backend is asked and is sent what is held.
     pub const WAIT: u32 = 15;
+    /// Sends a packet whose flow this node does not know to the next node.
+    pub const ASK: u32 = 16;
+    /// Takes a packet that another node does not know: handles it, or sends it on.
+    pub const VISIT: u32 = 17;
     /// At the ingress of the stack: appends held bytes to a packet that XDP could not make larger.
     pub const FILL: &str = "fill";
     /// Run by `lbd` through `BPF_PROG_TEST_RUN`: reclaims expired bindings and flows.
@@ -227,6 +237,8 @@ pub mod program {
 
 /// Places in [`map::HANDS`].
 pub mod hand {
+    /// Packets that the other nodes were asked about in this window, as in [`super::TokenBucket`].
+    pub const ASKED: u32 = 0;
     /// Next half-open flow record.
     pub const HALF_OPEN: u32 = 1;
     /// Next established flow record.

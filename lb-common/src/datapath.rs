@@ -12,6 +12,7 @@
 //!   ├─ quic       datagrams that name their server or session > out, bind, nat
 //!   ├─ icmp       ping, errors about our packets ──> out
 //!   ├─ fragment   first fragments and the rest ────> out
+//!   ├─ ask, visit what this node does not know, and what another one does not ───> out, nat, icmp
 //!   └─ answer     resets and ICMP errors of our own > out
 //! ```
 //!
@@ -38,6 +39,7 @@ mod model;
 mod mss;
 mod nat;
 mod parse;
+mod peer;
 mod quic;
 mod rebind;
 mod scratch;
@@ -78,6 +80,8 @@ pub fn tail<E: Env>(env: &E, number: u32) -> Verdict {
         program::LEARN => splice::learn(env),
         program::INSPECT => splice::inspect(env),
         program::QUIC => quic::run(env),
+        program::ASK => peer::ask(env),
+        program::VISIT => peer::visit(env),
         _ => answer::run(env),
     }
 }

@@ -22,7 +22,7 @@ pub use problem::{ConfigErrors, Position, Problem, Related, Severity};
 pub use secret::{Purpose, QuicKeyFile, SecretError, SecretSource, Secrets, SharedSecrets};
 
 use crate::dataplane::p4::SwitchSpec;
-use core::net::{Ipv6Addr, SocketAddr};
+use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 use core::time::Duration;
 use document::Findings;
 use lb_core::pool::Desired;
@@ -86,6 +86,17 @@ pub struct ClusterSpec {
     pub discover: Option<String>,
     /// Where service addresses are announced.
     pub announce: Option<AnnounceSpec>,
+    /// Source addresses by node.
+    pub blocks: Vec<BlockSpec>,
+}
+
+/// The source addresses of a node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BlockSpec {
+    /// Its name in the member list.
+    pub node: String,
+    /// The addresses; at least one.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// Where service addresses are announced.
@@ -100,7 +111,7 @@ pub struct AnnounceSpec {
 impl Default for ClusterSpec {
     fn default() -> Self {
         let listen = SocketAddr::from((Ipv6Addr::UNSPECIFIED, crate::cluster::PORT));
-        Self { listen, advertise: Vec::new(), name: None, discover: None, announce: None }
+        Self { listen, advertise: Vec::new(), name: None, discover: None, announce: None, blocks: Vec::new() }
     }
 }
 

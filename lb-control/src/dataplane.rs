@@ -16,7 +16,7 @@ pub use sizes::{Sizes, cpus};
 
 use lb_common::abi::{
     AffinityRules, ArenaChunk, Backend, Binding, BindingEvent, BindingKey, BindingRecord, Counters, Flow,
-    FlowKey, PathRule, QuicConfig, RebindReport, RebindRequest, RecordResult, Secrets, Server, Service,
+    FlowKey, PathRule, Peer, QuicConfig, RebindReport, RebindRequest, RecordResult, Secrets, Server, Service,
     ServiceKey, Settings, SweepReport, SweepRequest,
 };
 use std::os::fd::BorrowedFd;
@@ -89,6 +89,10 @@ pub trait DataPlane: Send {
     fn secrets(&mut self) -> Result<Secrets>;
     /// Writes the keys that packets are checked with.
     fn put_secrets(&mut self, secrets: &Secrets) -> Result<()>;
+    /// The other nodes, in the order of the ring.
+    fn peers(&mut self) -> Result<Vec<Peer>>;
+    /// Writes the other nodes, [`lb_common::abi::MAX_PEERS`] at most; rows behind them are free.
+    fn put_peers(&mut self, peers: &[Peer]) -> Result<()>;
     /// Whether a backend's address stands in the flow index for good, see [`FlowKey::mark`].
     fn has_mark(&mut self, mark: &FlowKey) -> Result<bool>;
     /// Marks a backend's address.

@@ -6,6 +6,8 @@ pub mod cluster;
 pub mod config;
 pub mod daemon;
 pub mod dataplane;
+#[cfg(test)]
+mod loopback;
 pub mod net;
 pub mod probe;
 pub mod reconcile;

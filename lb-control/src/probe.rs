@@ -14,6 +14,8 @@ mod schedule;
 mod tls;
 mod udp;
 
+pub(crate) use icmp::ask as ping;
+
 pub use check::{Checker, Unusable};
 pub use prober::{Prober, StartError};
 pub use schedule::{Backend, Report, Sighting, Wish};

@@ -31,6 +31,7 @@ mod clock;
 mod config;
 mod epoch;
 mod exchange;
+mod failure;
 mod gap;
 #[cfg(test)]
 mod limits;
@@ -44,6 +45,7 @@ mod transmit;
 pub mod wire;
 
 pub use config::Config;
+pub use failure::PoolMember;
 pub use local::Local;
 pub use peer::PeerStatus;
 pub use recovery::Recovery;
@@ -133,6 +135,8 @@ pub struct Node {
     /// Whether the database was had once.
     has_base: bool,
     started: Time,
+    /// The pools as this node sees them.
+    pools: BTreeMap<u32, failure::Pool>,
     views_wanted: BTreeMap<u64, gap::ViewWant>,
     views_to_write: VecDeque<View>,
     early_views: VecDeque<View>,
@@ -168,6 +172,8 @@ pub struct Counts {
     pub joined: u64,
     /// Epochs opened.
     pub epochs: u64,
+    /// Failures of servers that this node told.
+    pub failovers: u64,
     /// Messages that were not understood or came from a former life of their sender.
     pub refused: u64,
 }

@@ -4,7 +4,7 @@ use crate::maps;
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST, xdp_md},
     helpers::generated::{
-        bpf_check_mtu, bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_loop,
+        bpf_check_mtu, bpf_csum_diff, bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_loop,
         bpf_xdp_adjust_head, bpf_xdp_adjust_meta, bpf_xdp_adjust_tail, bpf_xdp_load_bytes,
         bpf_xdp_store_bytes,
     },
@@ -14,7 +14,7 @@ use core::ffi::c_void;
 use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
 use lb_common::abi::{
     self, ARENA_CHUNK, AffinityRules, Backend, BindingBucket, BindingEvent, Counters, Filling, Flow, FlowKey,
-    FlowRef, FragmentKey, FragmentRef, Hold, Outcome, PathRule, QuicConfig, Secrets, Server, Service,
+    FlowRef, FragmentKey, FragmentRef, Hold, Outcome, PathRule, Peer, QuicConfig, Secrets, Server, Service,
     ServiceAtHand, ServiceKey, Settings,
 };
 use lb_common::datapath::{Env, Insert, Scratch, Verdict};
@@ -89,6 +89,11 @@ unsafe impl Env for Kernel {
     unsafe fn store(&self, offset: u32, from: *const u8, len: u32) -> bool {
         // SAFETY: the caller's bytes are in a map.
         unsafe { bpf_xdp_store_bytes(self.ctx, offset, from.cast_mut().cast(), len) == 0 }
+    }
+    #[inline(always)]
+    unsafe fn sum(&self, from: *const u8, len: u32) -> u32 {
+        // SAFETY: the caller's bytes are in a map; the helper only reads them.
+        unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, from.cast_mut().cast(), len, 0) as u32 }
     }
     #[inline(always)]
     fn leave_to_fill(&self, filling: &Filling) -> bool {
@@ -204,6 +209,14 @@ unsafe impl Env for Kernel {
         Some(&at_hand.service)
     }
     #[inline(always)]
+    fn service_at_hand(&self, key: &ServiceKey) -> Option<&Service> {
+        let version = self.settings.version;
+        let at_hand = maps::SERVICES_AT_HAND.get_ptr_mut(ServiceAtHand::place(key))?;
+        // SAFETY: this CPU's own.
+        let at_hand = unsafe { &*at_hand };
+        if version != 0 && at_hand.answers(key, version) { Some(&at_hand.service) } else { None }
+    }
+    #[inline(always)]
     fn backend(&self, slot: u16) -> Option<&Backend> {
         maps::BACKENDS.get(slot as u32)
     }
@@ -237,6 +250,10 @@ unsafe impl Env for Kernel {
     #[inline(always)]
     fn secrets(&self) -> Option<&Secrets> {
         maps::SECRETS.get(0)
+    }
+    #[inline(always)]
+    fn peer(&self, row: u32) -> Option<&Peer> {
+        maps::PEERS.get(row)
     }
     #[inline(always)]
     fn answered(&self, slot: u16) -> Option<*mut u64> {

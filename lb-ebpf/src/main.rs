@@ -73,6 +73,8 @@ tail_programs! {
     learn = program::LEARN;
     inspect = program::INSPECT;
     quic = program::QUIC;
+    ask = program::ASK;
+    visit = program::VISIT;
 }
 
 /// Attached at the ingress of the stack: appends held bytes.

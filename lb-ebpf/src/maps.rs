@@ -8,7 +8,7 @@ use aya_ebpf::{
 };
 use lb_common::abi::{
     self, AffinityRules, ArenaChunk, Backend, BindingBucket, BindingEvent, Counters, Flow, FlowKey,
-    FragmentKey, FragmentRef, Hand, Hold, Outcome, PathRule, QuicConfig, Secrets, Server, Service,
+    FragmentKey, FragmentRef, Hand, Hold, Outcome, PathRule, Peer, QuicConfig, Secrets, Server, Service,
     ServiceAtHand, ServiceKey, Settings,
 };
 use lb_common::datapath::Scratch;
@@ -42,6 +42,8 @@ pub(crate) static QUIC: Array<QuicConfig, { abi::QUIC_ENTRIES as usize }> = Arra
 pub(crate) static SECRETS: Array<Secrets, 1> = Array::new();
 #[btf_map]
 pub(crate) static HOLDS: Array<Hold, HOLDS_LEN> = Array::new();
+#[btf_map]
+pub(crate) static PEERS: Array<Peer, { abi::MAX_PEERS as usize }> = Array::new();
 #[btf_map]
 pub(crate) static ANSWERED: Array<u64, { abi::MAX_BACKENDS as usize }> = Array::new();
 #[btf_map]

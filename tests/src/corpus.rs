@@ -28,7 +28,7 @@ pub use tables::{Change, Tables};
 pub use xdp::Kernel;
 
 /// The areas of the corpus, one file each.
-pub const AREAS: [&str; 28] = [
+pub const AREAS: [&str; 29] = [
     "parse",
     "vlan",
     "service",
@@ -57,4 +57,5 @@ pub const AREAS: [&str; 28] = [
     "splice",
     "around",
     "learn",
+    "peers",
 ];

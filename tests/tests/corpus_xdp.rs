@@ -38,4 +38,5 @@ areas! {
     quic_quicnat_payload: quic quicnat payload;
     greet_collect_scan_reading: greet collect scan reading;
     connect_splice_around_learn: connect splice around learn;
+    peers: peers;
 }

@@ -6,6 +6,9 @@ mod affinity;
 #[path = "../../fuzz/src/quic.rs"]
 #[expect(unreachable_pub, reason = "the fuzz targets call the same functions")]
 mod quic;
+#[path = "../../fuzz/src/replication.rs"]
+#[expect(unreachable_pub, reason = "the fuzz targets call the same functions")]
+mod replication;
 #[path = "../../fuzz/src/segments.rs"]
 #[expect(unreachable_pub, reason = "the fuzz targets call the same functions")]
 mod segments;
@@ -63,6 +66,21 @@ fn segments() -> Result<()> {
 #[test]
 fn quic_packets() -> Result<()> {
     replay("quic", &HEADS, quic::quic)
+}
+
+#[test]
+fn messages_of_nodes() -> Result<()> {
+    replay("message", &[0, 1, 0xff], replication::message)
+}
+
+#[test]
+fn values_of_journals() -> Result<()> {
+    replay("journal_values", &[0, 1, 0xff], replication::journal_values)
+}
+
+#[test]
+fn damaged_journals() -> Result<()> {
+    replay("journal_file", &[0xff], replication::journal_file)
 }
 
 #[test]

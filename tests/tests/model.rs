@@ -5,6 +5,8 @@
 //! and `STICKLEBACK_TRACE=1` prints its frames.
 
 use anyhow::{Result, bail};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use stickleback_tests::model::{Weather, play};
 
 /// Plays seeds; fails with what went wrong first.
@@ -16,17 +18,37 @@ fn play_all(lost: u64, normal: u64, spliced: bool) -> Result<()> {
         (None, Some(1)) => 0..normal * 50,
         (None, _) => 0..normal,
     };
-    let (mut failed, mut frames, mut connections) = (Vec::new(), 0, 0);
     let count = seeds.end - seeds.start;
-    for seed in seeds {
-        match play(seed, weather, spliced) {
-            Ok(report) => {
-                frames += report.frames;
-                connections += report.connections;
+    // Each seed is a world of its own, so all CPUs play.
+    let next = AtomicU64::new(seeds.start);
+    let play_some = || {
+        let (mut failed, mut frames, mut connections) = (Vec::new(), 0, 0);
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end {
+                return (failed, frames, connections);
             }
-            Err(error) => failed.push((seed, format!("{error:#}"))),
+            match play(seed, weather, spliced) {
+                Ok(report) => {
+                    frames += report.frames;
+                    connections += report.connections;
+                }
+                Err(error) => failed.push((seed, format!("{error:#}"))),
+            }
         }
-    }
+    };
+    let (mut failed, mut frames, mut connections) = (Vec::new(), 0, 0);
+    let cpus = thread::available_parallelism()?.get();
+    thread::scope(|scope| {
+        let players: Vec<_> = (0..cpus).map(|_| scope.spawn(play_some)).collect();
+        for player in players {
+            let (seeds, more_frames, more_connections) = player.join().expect("no player panics");
+            failed.extend(seeds);
+            frames += more_frames;
+            connections += more_connections;
+        }
+    });
+    failed.sort_unstable();
     println!("{count} runs, {connections} connections, {frames} frames");
     if let Some((_, first)) = failed.first() {
         let seeds: Vec<u64> = failed.iter().map(|(seed, _)| *seed).take(20).collect();

@@ -185,6 +185,8 @@ impl FlowWord {
     pub const ASKED: u64 = 1 << 15;
     /// Spliced: a SYN came for this 5-tuple; a segment that proves a new connection replaces the flow.
     pub const REOPENED: u64 = 1 << 16;
+    /// Spliced, without a hold whose lock would say so: a CPU asks a backend for it, or reads the answer.
+    pub const BUSY: u64 = 1 << 17;
 
     /// A word without flags.
     #[inline(always)]

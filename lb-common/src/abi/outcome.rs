@@ -91,6 +91,8 @@ outcomes! {
     IdleAnswered = 29, "idle-answered", false;
     /// A client's reset of a connection that no backend knows of.
     GivenUp = 30, "given-up", true;
+    /// Of a flow that this node does not know: sent to the next node of the cluster.
+    Asked = 31, "asked", false;
     /// Counted beside the forwarding: a binding was not made because the table is full.
     BindingsFull = 32, "bindings-full", false;
     /// Counted beside the forwarding: a binding was not made because of the service's rate.
@@ -133,6 +135,12 @@ outcomes! {
     PayloadShort = 51, "payload-short", false;
     /// Counted beside the forwarding: several cookies of that name with different values; the first one counts.
     CookieTwice = 52, "cookie-twice", false;
+    /// Counted beside what becomes of it: another node did not know the packet's flow, this one does.
+    VisitKnown = 53, "visit-known", false;
+    /// Another node asked, and this one does not know the packet's flow either: sent on, or back.
+    VisitPassed = 54, "visit-passed", false;
+    /// Of a flow that this node does not know, over the rate at which others are asked.
+    AskLimited = 55, "ask-limited", true;
 }
 
 impl Outcome {

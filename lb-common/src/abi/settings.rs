@@ -74,6 +74,8 @@ impl SettingsFlags {
     /// Tables are being replaced: mid-flow packets that nobody knows are dropped, not reset, and replies of marked
     /// backends that nobody knows are dropped, not passed, see [`super::FlowKey::mark`].
     pub const MIGRATING: u32 = 1 << 3;
+    /// There are other nodes, see [`super::Peer`]: what this one does not know one of them may know.
+    pub const PEERS: u32 = 1 << 4;
 }
 
 super::pod!(Settings: 176);

@@ -124,15 +124,23 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
         }
     };
     match written {
-        Some(()) => send_back(env, settings, outcome),
+        Some(()) => send_back(env, settings, packet, outcome),
         None => count::end(env, Outcome::NoRoom),
     }
 }
 
 /// Sends the answer in the frame, and counts it unless it could not be sent, which has been counted.
 #[inline(always)]
-pub(crate) fn send_back<E: Env>(env: &E, settings: &Settings, outcome: Outcome) -> Verdict {
-    let verdict = link::back(env, settings);
+pub(crate) fn send_back<E: Env>(
+    env: &E,
+    settings: &Settings,
+    packet: &Packet,
+    outcome: Outcome,
+) -> Verdict {
+    let verdict = match packet.back {
+        0 => link::back(env, settings),
+        ifindex => link::transmit(env, settings, ifindex),
+    };
     if verdict != Verdict::Drop {
         env.count(outcome);
     }

@@ -1,8 +1,8 @@
 //! The entry program: parse, find the service, and send bound sessions of the direct modes on their way.
 
 use super::scratch::{Packet, part, to_service};
-use super::{Env, Verdict, bind, binding, choice, count, forward, parse};
-use crate::abi::{BindingKey, Mode, Outcome, ServiceFlags, SettingsFlags, program};
+use super::{Env, Verdict, bind, binding, choice, count, flow, forward, parse};
+use crate::abi::{BindingKey, FlowWord, Mode, Outcome, ServiceFlags, ServiceKey, SettingsFlags, program};
 use crate::packet::protocol;
 
 #[inline(always)]
@@ -27,6 +27,13 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
 #[inline(always)]
 fn transport<E: Env>(env: &E, packet: &mut Packet) -> Verdict {
     let Some(settings) = env.settings() else { return count::end(env, Outcome::NotOurs) };
+    let key = ServiceKey::service(packet.destination.by_words(), packet.destination_port, packet.protocol);
+    if settings.flags & SettingsFlags::NAT != 0
+        && env.service_at_hand(&key).is_none()
+        && is_spliced_reply(env, packet)
+    {
+        return to_nat(env, to_service::REPLY);
+    }
     let Some(service) = choice::service(
         env,
         settings,
@@ -76,6 +83,26 @@ fn transport<E: Env>(env: &E, packet: &mut Packet) -> Verdict {
         }
         None => env.tail(program::BIND),
     }
+}
+
+/// Whether the packet is for the client of a spliced flow at home, which is left in the scratch: there is no need to look for a
+/// service then. Nobody with the address of one gets a SYN-ACK.
+#[inline(always)]
+fn is_spliced_reply<E: Env>(env: &E, packet: &Packet) -> bool {
+    if packet.protocol != protocol::TCP {
+        return false;
+    }
+    let (Some(scratch), Some(live)) = (env.scratch(), flow::find_at_home(env, packet, true, env.now()))
+    else {
+        return false;
+    };
+    let (client, to) = (&live.flow().client.source.0, &packet.destination.0);
+    // With source NAT the reply is to an address of the balancer's, which may be a service's too.
+    let is_to_client =
+        (client[0] ^ to[0]) | (client[1] ^ to[1]) | (client[2] ^ to[2]) | (client[3] ^ to[3]) == 0;
+    // SAFETY: this CPU's own scratch.
+    unsafe { (*scratch).flow = live.reference };
+    is_to_client && live.word.has(FlowWord::SPLICED)
 }
 
 /// Leaves the packet to the program that knows flows.

@@ -3,9 +3,10 @@
 use super::Scratch;
 use crate::abi::{
     AffinityRules, Backend, BindingBucket, BindingEvent, Counters, Filling, Flow, FlowKey, FlowRef,
-    FragmentKey, FragmentRef, Hold, Outcome, PathRule, QuicConfig, Secrets, Server, Service, ServiceKey,
+    FragmentKey, FragmentRef, Hold, Outcome, PathRule, Peer, QuicConfig, Secrets, Server, Service, ServiceKey,
     Settings,
 };
+use crate::packet::{Sum, get};
 
 /// What to do with the packet.
 ///
@@ -66,6 +67,20 @@ pub unsafe trait Env {
     /// # Safety
     /// `from` points to `len` readable bytes of a map.
     unsafe fn store(&self, offset: u32, from: *const u8, len: u32) -> bool;
+    /// One's-complement sum of the words of four bytes from `from` on, `len` bytes of them: a multiple of four, at most 512.
+    ///
+    /// # Safety
+    /// `from` points to `len` readable bytes of a map.
+    unsafe fn sum(&self, from: *const u8, len: u32) -> u32 {
+        let mut total = Sum::ZERO;
+        let mut i = 0;
+        while i < len {
+            // SAFETY: the caller's bytes.
+            total = total.add32(unsafe { get(from.add(i as usize)) });
+            i += 4;
+        }
+        total.folded() as u32
+    }
     /// Leaves the frame to the program that appends held bytes and sends; whether it could.
     fn leave_to_fill(&self, filling: &Filling) -> bool;
     /// Number of the CPU that the program runs on.
@@ -100,6 +115,10 @@ pub unsafe trait Env {
     fn settings(&self) -> Option<&Settings>;
     /// The service with that key.
     fn service(&self, key: &ServiceKey) -> Option<&Service>;
+    /// The same, if it is known without a look-up.
+    fn service_at_hand(&self, key: &ServiceKey) -> Option<&Service> {
+        self.service(key)
+    }
     /// The backend in a slot.
     fn backend(&self, slot: u16) -> Option<&Backend>;
     /// A word of the status map.
@@ -117,6 +136,8 @@ pub unsafe trait Env {
     fn quic_config(&self, index: u32) -> Option<&QuicConfig>;
     /// Keys that packets are checked with.
     fn secrets(&self) -> Option<&Secrets>;
+    /// Another node of the cluster, by its row.
+    fn peer(&self, row: u32) -> Option<&Peer>;
     /// When a backend last answered a SYN of the balancer's own, nanoseconds of the monotonic clock.
     fn answered(&self, slot: u16) -> Option<*mut u64>;
     /// A hold.

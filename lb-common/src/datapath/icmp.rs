@@ -3,9 +3,10 @@
 use super::count::Way;
 use super::flow::{self, Live};
 use super::scratch::{Packet, part};
-use super::{Env, Verdict, answer, binding, choice, count, forward, frame, link, parse, splice};
+use super::{Env, Verdict, answer, binding, choice, count, forward, frame, link, parse, peer, splice};
 use crate::abi::{
     Addr, BindingKey, FlowKey, FlowWord, Mode, Outcome, Service, ServiceKey, Settings, SettingsFlags,
+    program,
 };
 use crate::packet::{Icmp, Ipv4, Ipv6, Sum, Tcp, Udp, get, icmp4, icmp6, protocol, put};
 
@@ -39,7 +40,7 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
             count::end(env, Outcome::Malformed)
         }
         (Kind::Echo, true) => match echo(env, packet) {
-            Some(()) => answer::send_back(env, settings, Outcome::EchoAnswered),
+            Some(()) => answer::send_back(env, settings, packet, Outcome::EchoAnswered),
             None => count::end(env, Outcome::Malformed),
         },
         (Kind::Error, true) => about_reply(env, settings, packet),
@@ -116,6 +117,7 @@ fn about_reply<E: Env>(env: &E, settings: &Settings, packet: &Packet) -> Verdict
     let now = env.now();
     match flow::find(env, &key.reversed(), now) {
         Some(live) if !live.reference.is_reply() => to_backend(env, settings, packet, &quoted, &live),
+        _ if peer::may_know(settings, packet) => env.tail(program::ASK),
         _ => count::end(env, Outcome::IcmpIgnored),
     }
 }

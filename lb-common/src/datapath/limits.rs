@@ -1,13 +1,16 @@
-//! How fast bindings and answers may be made.
+//! How fast bindings and answers may be made, and how many requests may wait.
 
 use super::Env;
 use super::scratch::Packet;
-use crate::abi::{Addr, DOORKEEPER_ENTRIES, Outcome, QUOTA_ENTRIES, Service};
+use crate::abi::{Addr, DOORKEEPER_ENTRIES, Outcome, QUOTA_ENTRIES, Service, hand};
 
 /// Nanoseconds as seconds, nearly: the rate windows are 2^30 ns long.
 const SECOND_SHIFT: u32 = 30;
 /// Nanoseconds in a second.
 const SECOND: u64 = 1_000_000_000;
+
+/// Cells for bindings, and as many behind them for holds.
+const QUOTAS: u32 = QUOTA_ENTRIES / 2;
 
 /// Whether a new binding is allowed, by the service's rate and the source prefix's quota; counts a refusal.
 #[inline(never)]
@@ -16,7 +19,7 @@ pub(crate) fn may_bind<E: Env>(env: &E, service: &Service, prefix: u32, now: u64
     // The prefix first: one prefix over its quota must not use up the rate of all.
     if settings.prefix_quota != 0 && settings.prefix_window != 0 {
         let window = now / (settings.prefix_window as u64 * SECOND);
-        let index = mix(prefix as u64 | (service.id as u64) << 32) as u32 % QUOTA_ENTRIES;
+        let index = mix(prefix as u64 | (service.id as u64) << 32) as u32 % QUOTAS;
         if let Some(cell) = env.quota(index)
             && !take(env, cell, window as u32, settings.prefix_quota)
         {
@@ -33,11 +36,38 @@ pub(crate) fn may_bind<E: Env>(env: &E, service: &Service, prefix: u32, now: u64
     true
 }
 
+/// Whether the rest of a request head may be waited for; counts a refusal.
+///
+/// While more than half of the holds are taken, a source prefix may begin to wait a quarter of them as often in a window: as those
+/// that have waited for so long give way, what one prefix takes never keeps others from a hold.
+#[inline(never)]
+pub(crate) fn may_wait<E: Env>(env: &E, service: &Service, client: &Addr, now: u64) -> bool {
+    let (Some(settings), Some(live)) = (env.settings(), env.hand(hand::HOLDS_LIVE)) else { return false };
+    let shared = settings.holds.saturating_sub(settings.cpu_holds);
+    let index = QUOTAS + mix(prefix(client) as u64 | (service.id as u64) << 32) as u32 % QUOTAS;
+    let Some(cell) = env.quota(index) else { return false };
+    // Also counted while it does not matter, for then it may begin to.
+    let within = take(env, cell, (now >> SECOND_SHIFT) as u32, shared / 4 + 1);
+    // SAFETY: from the environment.
+    if within || unsafe { live.read_volatile() } <= shared.div_ceil(2) as u64 {
+        return true;
+    }
+    env.count(Outcome::HoldsFull);
+    false
+}
+
 /// Whether the balancer may send an answer of its own.
 #[inline(always)]
 pub(crate) fn may_answer<E: Env>(env: &E) -> bool {
     let (Some(settings), Some(cell)) = (env.settings(), env.answer_rate()) else { return false };
     take(env, cell, (env.now() >> SECOND_SHIFT) as u32, settings.answer_rate)
+}
+
+/// Whether the other nodes may be asked about a packet.
+#[inline(always)]
+pub(crate) fn may_ask<E: Env>(env: &E, rate: u32) -> bool {
+    let Some(cell) = env.hand(hand::ASKED) else { return false };
+    take(env, cell, (env.now() >> SECOND_SHIFT) as u32, rate)
 }
 
 /// The source prefix that a quota is kept for: IPv4 /24, IPv6 /48, as a hash.
@@ -116,5 +146,23 @@ mod tests {
             assert!(!may_bind(&model, &service, 1, now));
         }
         assert!(may_bind(&model, &service, 2, now), "another prefix pays for the first one");
+    }
+
+    #[test]
+    fn one_prefix_does_not_take_all_holds() {
+        let mut model = Model::new(0, 0);
+        model.settings.holds = model.settings.cpu_holds + 100;
+        let service = Service { id: 1, ..Service::default() };
+        let of = |n: u8| core::net::Ipv4Addr::new(192, 0, n, 1).into();
+        let taken = |n| unsafe { model.hand(hand::HOLDS_LIVE).unwrap().write(n) };
+        let now = model.now();
+        taken(50);
+        assert!((0..1_000).all(|_| may_wait(&model, &service, &of(2), now)), "half of them are free");
+        taken(51);
+        assert!(!may_wait(&model, &service, &of(2), now));
+        assert!(may_wait(&model, &service, &of(3), now), "another prefix pays for the first one");
+        assert!(may_wait(&model, &service, &of(2), now + (1 << SECOND_SHIFT)));
+        let so_often = (0..1_000).filter(|_| may_wait(&model, &service, &of(4), now)).count();
+        assert_eq!(so_often, 26);
     }
 }

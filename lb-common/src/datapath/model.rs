@@ -5,14 +5,16 @@
 use super::{Env, Insert, Scratch, Verdict};
 use crate::abi::{
     AffinityRules, Backend, BindingBucket, BindingEvent, Counters, Filling, Flow, FlowKey, FlowRef,
-    FragmentKey, FragmentRef, Hold, Outcome, PathRule, QUOTA_ENTRIES, QuicConfig, Secrets, Server, Service,
+    FragmentKey, FragmentRef, Hold, Outcome, PathRule, Peer, QUOTA_ENTRIES, QuicConfig, Secrets, Server, Service,
     ServiceKey, Settings, binding_buckets, hand,
 };
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
-/// Holds, the first of them the CPU's.
-const HOLDS: u32 = 4;
+/// CPUs: the one whose test it is, and the other one.
+const CPUS: u32 = 2;
+/// Holds, the first of them the CPUs'.
+const HOLDS: u32 = CPUS + 3;
 /// Bindings that the table is for.
 const BINDINGS: u32 = 64;
 
@@ -37,8 +39,12 @@ pub(super) struct Model<'a> {
     pub(super) now: Cell<u64>,
     pub(super) arena: Vec<u16>,
     pub(super) status: Vec<u64>,
-    backend: Backend,
-    frame: *mut [u8],
+    pub(super) service: Option<Service>,
+    pub(super) backends: Vec<Backend>,
+    no_backend: Backend,
+    cpu: Cell<u32>,
+    frames: [Cell<*mut [u8]>; CPUS as usize],
+    scratches: *mut [Scratch],
     index: RefCell<HashMap<FlowKey, *mut u64>>,
     bindings: *mut [BindingBucket],
     records: *mut [Flow],
@@ -49,6 +55,7 @@ pub(super) struct Model<'a> {
     pub(super) affinities: Vec<AffinityRules>,
     pub(super) servers: Vec<Server>,
     pub(super) secrets: Secrets,
+    pub(super) peers: Vec<Peer>,
     holds: *mut [Hold],
 }
 
@@ -71,7 +78,7 @@ impl<'a> Model<'a> {
             head_timeout: 20 * SECOND,
             connect_timeout: 20 * SECOND,
             holds: HOLDS,
-            cpu_holds: 1,
+            cpu_holds: CPUS,
             ..Settings::default()
         };
         let records = vec![Flow::default(); (half_open + flows) as usize].leak();
@@ -80,8 +87,12 @@ impl<'a> Model<'a> {
             now: Cell::new(1000 * SECOND),
             arena: Vec::new(),
             status: Vec::new(),
-            backend: Backend::default(),
-            frame: &mut [],
+            service: None,
+            backends: Vec::new(),
+            no_backend: Backend::default(),
+            cpu: Cell::new(0),
+            frames: [const { Cell::new(&mut [] as *mut [u8]) }; CPUS as usize],
+            scratches: vec![Scratch::default(); CPUS as usize].leak(),
             index: RefCell::default(),
             bindings: vec![BindingBucket::default(); binding_buckets(BINDINGS) as usize].leak(),
             records,
@@ -92,6 +103,7 @@ impl<'a> Model<'a> {
             affinities: Vec::new(),
             servers: Vec::new(),
             secrets: Secrets::default(),
+            peers: Vec::new(),
             holds: vec![Hold::default(); HOLDS as usize].leak(),
         }
     }
@@ -110,15 +122,19 @@ impl<'a> Model<'a> {
         *self.interference.borrow_mut() = Some((step, Box::new(other)));
     }
 
-    /// Puts a frame in; there is no room around it.
-    pub(super) fn set_frame(&mut self, bytes: &[u8]) {
-        self.frame = bytes.to_vec().leak();
+    /// Puts a frame before the CPU at work; there is no room around it.
+    pub(super) fn set_frame(&self, bytes: &[u8]) {
+        self.here().set(bytes.to_vec().leak());
     }
 
     /// The frame as it is now.
     pub(super) fn frame(&self) -> Vec<u8> {
         // SAFETY: leaked memory, and tests have one thread.
-        unsafe { (*self.frame).to_vec() }
+        unsafe { (*self.here().get()).to_vec() }
+    }
+
+    fn here(&self) -> &Cell<*mut [u8]> {
+        &self.frames[self.cpu.get() as usize]
     }
 
     /// Whether what was to interfere has done so.
@@ -140,7 +156,9 @@ impl<'a> Model<'a> {
     fn before(&self, step: Step) {
         let due = self.interference.borrow().as_ref().is_some_and(|(when, _)| *when == step);
         if due && let Some((_, other)) = self.interference.take() {
+            let cpu = self.cpu.replace(1);
             other(self);
+            self.cpu.set(cpu);
         }
     }
 }
@@ -175,10 +193,10 @@ pub(super) fn ones_sum(bytes: &[u8]) -> u16 {
 // SAFETY: every pointer is to leaked memory, and tests have one thread.
 unsafe impl Env for Model<'_> {
     fn data(&self) -> *mut u8 {
-        self.frame.cast()
+        self.here().get().cast()
     }
     fn data_end(&self) -> *mut u8 {
-        self.data().wrapping_add(self.frame.len())
+        self.data().wrapping_add(self.here().get().len())
     }
     fn adjust_head(&self, _delta: i32) -> bool {
         false
@@ -189,7 +207,7 @@ unsafe impl Env for Model<'_> {
     unsafe fn load(&self, offset: u32, to: *mut u8, len: u32) -> bool {
         let (offset, len) = (offset as usize, len as usize);
         // SAFETY: leaked memory, inside the frame; the caller's bytes are elsewhere.
-        let fits = len != 0 && offset + len <= self.frame.len();
+        let fits = len != 0 && offset + len <= self.here().get().len();
         if fits {
             unsafe { self.data().add(offset).copy_to_nonoverlapping(to, len) };
         }
@@ -198,7 +216,7 @@ unsafe impl Env for Model<'_> {
     unsafe fn store(&self, offset: u32, from: *const u8, len: u32) -> bool {
         let (offset, len) = (offset as usize, len as usize);
         // SAFETY: as above.
-        let fits = len != 0 && offset + len <= self.frame.len();
+        let fits = len != 0 && offset + len <= self.here().get().len();
         if fits {
             unsafe { from.copy_to_nonoverlapping(self.data().add(offset), len) };
         }
@@ -208,7 +226,7 @@ unsafe impl Env for Model<'_> {
         false
     }
     fn cpu(&self) -> u32 {
-        0
+        self.cpu.get()
     }
     fn ingress(&self) -> u32 {
         1
@@ -250,11 +268,11 @@ unsafe impl Env for Model<'_> {
     fn settings(&self) -> Option<&Settings> {
         Some(&self.settings)
     }
-    fn service(&self, _key: &ServiceKey) -> Option<&Service> {
-        None
+    fn service(&self, key: &ServiceKey) -> Option<&Service> {
+        self.service.as_ref().filter(|_| key.kind == ServiceKey::BY_PORT)
     }
-    fn backend(&self, _slot: u16) -> Option<&Backend> {
-        Some(&self.backend)
+    fn backend(&self, slot: u16) -> Option<&Backend> {
+        Some(self.backends.get(slot as usize).unwrap_or(&self.no_backend))
     }
     fn status(&self, word: u32) -> Option<u64> {
         self.status.get(word as usize).copied()
@@ -276,6 +294,9 @@ unsafe impl Env for Model<'_> {
     }
     fn secrets(&self) -> Option<&Secrets> {
         Some(&self.secrets)
+    }
+    fn peer(&self, row: u32) -> Option<&Peer> {
+        self.peers.get(row as usize)
     }
     fn answered(&self, _slot: u16) -> Option<*mut u64> {
         None
@@ -338,6 +359,6 @@ unsafe impl Env for Model<'_> {
         true
     }
     fn scratch(&self) -> Option<*mut Scratch> {
-        None
+        Some(self.scratches.cast::<Scratch>().wrapping_add(self.cpu.get() as usize))
     }
 }

@@ -96,7 +96,7 @@ mod tests {
         const PIECES: [&[u8]; 8] =
             [&[1], &[2, 4, 0x05, 0xb4], &[2, 4, 0xff, 0xff], &[3, 3, 7], &[4, 2], &[0], &[2, 3, 9], &[8, 10]];
         let mut dice = Dice(3);
-        let mut model = Model::new(0, 0);
+        let model = Model::new(0, 0);
         let mut lowered = 0;
         for _ in 0..50_000 {
             let end = Tcp::LEN + dice.below(11) * 4;

@@ -13,7 +13,7 @@ use super::flow::{self, Live};
 use super::scratch::{Packet, Scratch, part, to_service};
 use super::splice::Anew;
 use super::{
-    Env, Verdict, answer, bind, binding, choice, count, forward, fragment, frame, link, mss, parse, splice,
+    Env, Verdict, answer, bind, binding, choice, count, forward, fragment, frame, link, mss, parse, peer, splice,
 };
 use crate::abi::{
     Backend, Be16, BindingKey, FlowKey, FlowRef, FlowState, FlowWord, Outcome, Settings, SettingsFlags,
@@ -30,8 +30,17 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     // SAFETY: this CPU's own scratch.
     let (scratch, to_service) = unsafe { (&mut *scratch, (*scratch).to_service) };
     let now = env.now();
+    let is_left = to_service == to_service::REPLY;
+    let to_service = if is_left { to_service::NONE } else { to_service };
     let reply = to_service == to_service::NONE || to_service == to_service::SETTLED;
-    let mut found = flow::find_at_home(env, &scratch.packet, reply, now);
+    let mut found = if is_left {
+        flow::by_ref(env, scratch.flow, now)
+    } else {
+        flow::find_at_home(env, &scratch.packet, reply, now)
+    };
+    if found.is_none() && to_service == to_service::SPLICED && splice::ends_handshake(env, &scratch.packet) {
+        return count::end(env, Outcome::HandshakeDone);
+    }
     if found.is_none() {
         found = flow::find(env, &scratch.packet.flow_key(), now);
     }
@@ -103,14 +112,14 @@ fn unknown<E: Env>(env: &E, settings: &Settings, packet: &Packet, to_service: u3
         if migrating && is_from_backend(env, packet) {
             return count::end(env, Outcome::Migrating);
         }
+        if peer::is_visit(env, settings, packet) {
+            return env.tail(program::VISIT);
+        }
         return stray(env, packet);
     }
     if to_service == to_service::SPLICED && packet.protocol == protocol::TCP {
         if bind::opens_tcp(packet.tcp_flags) {
             return env.tail(program::GREET);
-        }
-        if splice::ends_handshake(env, packet) {
-            return count::end(env, Outcome::HandshakeDone);
         }
         return splice::unsettled(env, packet, program::COLLECT, FlowRef::default());
     }
@@ -119,6 +128,9 @@ fn unknown<E: Env>(env: &E, settings: &Settings, packet: &Packet, to_service: u3
     }
     if packet.tcp_flags & flag::RST == 0 && settings.flags & SettingsFlags::MIGRATING != 0 {
         return count::end(env, Outcome::Migrating);
+    }
+    if peer::may_know(settings, packet) {
+        return env.tail(program::ASK);
     }
     answer::reset(env, packet, Outcome::Raced)
 }

@@ -291,7 +291,7 @@ mod tests {
 
     #[test]
     fn a_quote_is_read_when_its_ports_are_there_and_never_beyond_its_end() {
-        let mut model = Model::new(0, 0);
+        let model = Model::new(0, 0);
         for (header, v4, protocol) in quotes() {
             let whole = [&header[..], &PORTS, &[0xee; 16]].concat();
             for len in 0..=whole.len() {

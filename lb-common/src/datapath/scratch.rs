@@ -30,7 +30,8 @@ pub(crate) struct Packet {
     pub(crate) identification: Be32,
     /// Up to two VLAN tags as they came.
     pub(crate) tags: VlanTags,
-    pub(crate) pad: u32,
+    /// Of a packet that came by way of another node: the interface that it would have come in on; 0 = it came itself.
+    pub(crate) back: u32,
 }
 
 /// Which part of a datagram the packet is.
@@ -72,6 +73,12 @@ impl Packet {
         FlowKey::new(&self.source, &self.destination, self.source_port, self.destination_port, self.protocol)
     }
 
+    /// The interface of the packet's sender.
+    #[inline(always)]
+    pub(crate) fn ingress<E: super::Env>(&self, env: &E) -> u32 {
+        if self.back != 0 { self.back } else { env.ingress() }
+    }
+
     /// Bytes of the packet behind the IP header.
     #[inline(always)]
     pub(crate) const fn l4_len(&self) -> usize {
@@ -92,7 +99,7 @@ pub struct Scratch {
     pub(crate) to_service: u32,
     /// For `connect`: the hold with the request, plus 1; a CPU's own when no other was free.
     pub(crate) hold: u32,
-    /// For `establish` and the programs of delayed binding: the flow; zero = none.
+    /// For `establish`, the programs of delayed binding, and `nat` when it is left one: the flow; zero = none.
     pub(crate) flow: FlowRef,
     /// For `bind` and `open`: the session key of a service whose affinity reads more than headers.
     pub(crate) session: u64,
@@ -119,6 +126,8 @@ pub(crate) mod to_service {
     pub(crate) const SPLICED: u32 = 2;
     /// The packet is of a flow with delayed binding, whose programs have seen it.
     pub(crate) const SETTLED: u32 = 3;
+    /// No service, and the packet is a reply of the flow in the scratch.
+    pub(crate) const REPLY: u32 = 4;
 
     /// Which kind a service is.
     #[inline(always)]

@@ -156,8 +156,9 @@ pub(crate) fn close<E: Env>(env: &E, live: &Live) {
 pub(crate) fn end<E: Env>(env: &E, live: &Live) {
     hold::abandon(env, live);
     let word = flow::word_of(live.record);
-    if word.nonce() == live.reference.nonce() && !matches!(word.state(), FlowState::Free | FlowState::Claimed)
-    {
+    let gone = matches!(word.state(), FlowState::Free | FlowState::Claimed);
+    // Whoever is at work in a record writes its keys.
+    if word.nonce() == live.reference.nonce() && !gone && !word.has(FlowWord::BUSY) {
         flow::release(env, live.record, live.reference.index(), word);
     }
 }
@@ -221,4 +222,42 @@ pub(crate) fn step<E: Env>(env: &E, live: &Live, from: FlowState, to: FlowState,
         tries += 1;
     }
     false
+}
+
+/// Keeps other CPUs from a flow without a hold while its backend is asked, or has answered. Whether nobody else was at it.
+///
+/// Flows with a hold need none of this: its lock does the same.
+#[inline(always)]
+pub(crate) fn seize<E: Env>(env: &E, live: &Live) -> bool {
+    let mut tries = 0;
+    while tries < 4 {
+        let word = flow::word_of(live.record);
+        let connecting = word.nonce() == live.reference.nonce() && word.state() == FlowState::Connecting;
+        if !connecting || word.has(FlowWord::BUSY) {
+            return false;
+        }
+        // SAFETY: from the environment.
+        if unsafe { env.exchange(&raw mut (*live.record).word, word.0, word.with(FlowWord::BUSY).0) } {
+            return true;
+        }
+        tries += 1;
+    }
+    false
+}
+
+/// Lets others at a flow if this CPU has seized it, whatever became of it meanwhile.
+#[inline(always)]
+pub(crate) fn leave<E: Env>(env: &E, live: &Live) {
+    let mut tries = 0;
+    while tries < 4 {
+        let word = flow::word_of(live.record);
+        if word.nonce() != live.reference.nonce() || !word.has(FlowWord::BUSY) {
+            return;
+        }
+        // SAFETY: from the environment.
+        if unsafe { env.exchange(&raw mut (*live.record).word, word.0, word.without(FlowWord::BUSY).0) } {
+            return;
+        }
+        tries += 1;
+    }
 }

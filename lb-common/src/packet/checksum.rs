@@ -46,12 +46,6 @@ impl Sum {
         self.add32(!old).add32(new)
     }
 
-    /// The same, computed by now: the compiler would read many words first, and has nowhere to put them.
-    #[inline(always)]
-    pub(crate) fn computed(self) -> Self {
-        Self(super::opaque_offset(self.0 as usize) as u64)
-    }
-
     /// Adds another sum.
     #[inline(always)]
     pub(crate) const fn plus(self, other: Self) -> Self {

@@ -241,6 +241,13 @@ impl From<ChangeError> for ApiError {
                 "a session at rest",
                 "try again",
             ),
+            ChangeError::SessionsFull => Self::new(
+                StatusCode::CONFLICT,
+                "no room for a session more",
+                "the table of bindings",
+                "a table with room",
+                "raise `bindings` in the configuration",
+            ),
             ChangeError::State { ref path, .. } => Self::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 chain(&error),

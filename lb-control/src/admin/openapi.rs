@@ -31,6 +31,7 @@ use utoipa::OpenApi;
         route::session::list,
         route::session::show,
         route::session::delete,
+        route::session::pin,
         route::flow::list,
         route::explain::explain,
         route::seal::seal,

@@ -36,6 +36,7 @@ pub fn router(context: Context) -> Router {
         .route("/v1/backends/{service}/{backend}/weight", put(pool::weight))
         .route("/v1/sessions", get(session::list))
         .route("/v1/sessions/{service}/{key}", get(session::show).delete(session::delete))
+        .route("/v1/sessions/{service}/{key}/pin", put(session::pin))
         .route("/v1/flows", get(flow::list))
         .route("/v1/explain", post(explain::explain))
         .route("/v1/seal", get(seal::seal))

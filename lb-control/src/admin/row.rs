@@ -31,7 +31,7 @@ pub use explanation::{ExplainBody, Explanation, Step, StepKind, Verdict};
 pub use flow::{FlowPage, FlowRow};
 pub use seal::SealedRow;
 pub use service::ServiceRow;
-pub use session::{SessionPage, SessionRow};
+pub use session::{PinBody, SessionPage, SessionRow};
 pub use status::{
     EventsRow, HopCounts, InterfaceRow, OutcomeRow, ReconcilerRow, ReloadState, StatusRow, TableRow,
 };

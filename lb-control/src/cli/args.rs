@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use lb_core::pool::Protocol;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// See and steer a running Stickleback load balancer.
 #[derive(Debug, Parser)]
@@ -165,6 +166,44 @@ pub enum Sessions {
     /// Delete one; its next packet makes a new one.
     #[command(after_help = "Example:\n  lbctl sessions delete web 10.0.0.7")]
     Delete(SessionName),
+    /// Bind one to a backend, on all nodes; it stays there for as long as that serves.
+    #[command(after_help = "Examples:
+  lbctl sessions pin web 10.0.0.7 be2
+  lbctl sessions pin web 10.0.0.7 be2 --lifetime 8h
+  lbctl sessions pin shop --cookie 4f1c be2
+
+Raises the session's generation, so that it holds against whatever packets bound at the same moment.")]
+    Pin(PinArgs),
+}
+
+/// Arguments of `sessions pin`.
+#[derive(Debug, Args)]
+pub struct PinArgs {
+    /// Name of the service.
+    pub service: String,
+    /// The client's address, or the session key in hexadecimal; left out with --cookie.
+    #[arg(value_name = "KEY")]
+    pub key: String,
+    /// Name of the backend.
+    #[arg(required_unless_present = "cookie", conflicts_with = "cookie")]
+    pub backend: Option<String>,
+    /// The cookie's value instead of the key (services with affinity http-cookie that is read as "bind").
+    #[arg(long, value_name = "VALUE")]
+    pub cookie: Option<String>,
+    /// How long it lives without traffic; as long as the service's sessions when left out.
+    #[arg(long, value_name = "DURATION", value_parser = cluster::duration)]
+    pub lifetime: Option<Duration>,
+}
+
+impl PinArgs {
+    /// The key as the API takes it, and the backend.
+    pub fn key_and_backend(&self) -> (String, String) {
+        match (&self.cookie, &self.backend) {
+            // With a cookie the only word behind the service is the backend.
+            (Some(cookie), _) => (format!("cookie={cookie}"), self.key.clone()),
+            (None, backend) => (self.key.clone(), backend.clone().unwrap_or_default()),
+        }
+    }
 }
 
 /// Filters of `sessions list`.

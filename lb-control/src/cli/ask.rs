@@ -6,8 +6,8 @@ use super::{CliError, answer, drain, follow, present};
 use crate::admin::client::{Client, ClientError, encode, with_query};
 use crate::admin::explain::protocol_name;
 use crate::admin::row::{
-    BackendRow, EventRow, ExplainBody, Explanation, FlowPage, ReloadRow, SealedRow, ServiceRow, SessionPage,
-    SessionRow, StatusRow, WeightBody,
+    BackendRow, EventRow, ExplainBody, Explanation, FlowPage, PinBody, ReloadRow, SealedRow, ServiceRow,
+    SessionPage, SessionRow, StatusRow, WeightBody,
 };
 use crate::dataplane::xdp::{Options, Xdp};
 use hyper::Method;
@@ -162,6 +162,14 @@ async fn sessions(
             client.act(Method::DELETE, &session_path(&name.service, &name.key())).await?;
             let done = serde_json::json!({"deleted": true, "service": name.service, "key": name.key()});
             answer(out, form, &done, |_| format!("Deleted {} of service {}.\n", name.key(), name.service))
+        }
+        Sessions::Pin(args) => {
+            let (key, backend) = args.key_and_backend();
+            let path = format!("{}/pin", session_path(&args.service, &key));
+            let body =
+                PinBody { backend, lifetime_seconds: args.lifetime.map(|lifetime| lifetime.as_secs()) };
+            let row: SessionRow = client.send(Method::PUT, &path, &body).await?;
+            answer(out, form, &row, |s| present::session(s, look))
         }
     }
 }

@@ -13,7 +13,7 @@ use Align::{Left, Right};
 use hyper::Method;
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A peer that was not heard for so many seconds is worth a look.
 const SILENT: f64 = 5.0;
@@ -140,7 +140,19 @@ fn status(row: &ClusterRow, look: Look) -> String {
     if let Some(trouble) = &node.journal_trouble {
         let _ = write!(text, "\nWARNING: the journal is not written: {trouble}\n");
     }
+    if node.certificate_overdue {
+        let left = node.certificate_until.saturating_sub(unix_now()) / 86_400;
+        let _ = write!(
+            text,
+            "\nWARNING: this node's certificate ends in {left} days and was not made new: connect this node to the one where \
+             `lbctl cluster init` ran\n"
+        );
+    }
     text
+}
+
+fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn node_sheet(state: ClusterState, node: &ClusterNodeRow, look: Look) -> String {
@@ -188,6 +200,7 @@ fn peer_sheet(peers: &[PeerRow], look: Look) -> String {
         Column("ADDRESS", Left),
         Column("CONNECTED", Left),
         Column("RTT", Right),
+        Column("ASKED", Left),
         Column("LAST HEARD", Right),
         Column("LACKS", Right),
         Column("FOR", Right),
@@ -222,6 +235,7 @@ fn peer_sheet(peers: &[PeerRow], look: Look) -> String {
             plain(address.unwrap_or_else(|| "-".to_owned())),
             connected,
             plain(round_trip.unwrap_or_else(|| "-".to_owned())),
+            plain(if peer.asked { "yes" } else { "no" }),
             heard,
             (grouped(peer.behind_events), lacks),
             (format!("{:.1} s", peer.behind_seconds), lacks),
@@ -232,4 +246,36 @@ fn peer_sheet(peers: &[PeerRow], look: Look) -> String {
         ]);
     }
     sheet.render("No other members yet; `lbctl cluster token` lets one in.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn member(end: u64, is_overdue: bool) -> ClusterRow {
+        let row = json!({
+            "state": "ready", "peers": [],
+            "node": {
+                "id": "00f3a1d2b4c5e697", "name": "lb1", "listen": "[::]:7117", "addresses": [], "authority": false,
+                "member_list": 1, "bindings": 0, "memory_bytes": 0, "vector": [], "journal_trouble": null,
+                "certificate_until": end, "certificate_overdue": is_overdue,
+                "counts": {
+                    "own": 0, "coalesced": 0, "applied": 0, "repeated": 0, "gaps": 0, "requests": 0, "relayed": 0,
+                    "failovers": 0, "snapshots_begun": 0, "snapshots_done": 0, "refused": 0,
+                },
+                "convergence": {"sum_milliseconds": 0, "buckets": []},
+            },
+        });
+        serde_json::from_value(row).expect("a row")
+    }
+
+    #[test]
+    fn a_certificate_that_was_not_made_new_is_warned_of() {
+        let end = unix_now() + 40 * 86_400 + 60;
+        let shown = status(&member(end, true), Look { colour: false, width: None });
+        assert!(shown.contains("WARNING: this node's certificate ends in 40 days"), "{shown}");
+        assert!(shown.contains("`lbctl cluster init` ran"), "{shown}");
+        assert!(!status(&member(end, false), Look { colour: false, width: None }).contains("WARNING"));
+    }
 }

@@ -18,10 +18,14 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 const DAY: Duration = Duration::from_secs(86_400);
 /// Certificates are good from a day ago, for nodes whose clock is behind.
 const BACKDATED: Duration = DAY;
-/// How long the authority's certificate is good, and every node's with it.
-///
-/// The member list says who is let in: an earlier end would shut members out and protect from nobody.
+/// How long the authority's certificate is good.
 const AUTHORITY_LIFETIME: Duration = Duration::from_secs(20 * 365 * DAY.as_secs());
+
+/// How long a member's certificate is good; it is made new from half of that on.
+///
+/// The member list says who is let in, and removal is immediate: an end is for keys that got out unnoticed. A year leaves half a
+/// one to bring a lost authority back.
+const MEMBER_LIFETIME: Duration = Duration::from_secs(365 * DAY.as_secs());
 
 /// The authority, where its key is.
 #[derive(Debug)]
@@ -66,7 +70,7 @@ impl Authority {
         let subject = Subject { id: NodeId::random()?, role: Role::Node };
         let own = KeyPair::generate()?;
         let request = CertificateParams::default().serialize_request(&own)?;
-        let issued = issue(&certificate, &key, subject, request.der())?;
+        let issued = issue(&certificate, &key, subject, request.der(), now)?;
         let member = Member { id: subject.id, role: subject.role, name: name.to_owned(), addresses };
         let roster = Roster { serial: 1, members: vec![member], ..Roster::default() };
         let roster = SignedRoster::sign(roster, &key)?;
@@ -142,8 +146,7 @@ impl Authority {
         self.keep_tokens(tokens)?;
         let id = self.free_id()?;
         let subject = Subject { id, role };
-        let request = CertificateSigningRequestDer::from(request.to_vec());
-        let certificate = issue(&self.certificate, &self.key, subject, &request)?;
+        let certificate = self.certify(subject, request, SystemTime::now())?;
         let member = Member { id, role, name: name.to_owned(), addresses };
         self.change(|roster| roster.members.push(member))?;
         let keyring = (role == Role::Node).then(|| self.keyring.clone());
@@ -153,6 +156,17 @@ impl Authority {
             roster: self.roster.clone(),
             keyring,
         })
+    }
+
+    /// A certificate for a member's key, from then on.
+    pub(super) fn certify(
+        &self,
+        subject: Subject,
+        request: &[u8],
+        now: SystemTime,
+    ) -> Result<CertificateDer<'static>, ClusterError> {
+        let request = CertificateSigningRequestDer::from(request.to_vec());
+        issue(&self.certificate, &self.key, subject, &request, now)
     }
 
     /// Puts a member out; from the next list on nobody talks to it.
@@ -204,6 +218,7 @@ fn issue(
     key: &KeyPair,
     subject: Subject,
     request: &CertificateSigningRequestDer<'_>,
+    now: SystemTime,
 ) -> Result<CertificateDer<'static>, ClusterError> {
     let mut request = CertificateSigningRequestParams::from_der(request)?;
     let mut params = CertificateParams::new(vec![subject.dns_name()])?;
@@ -212,10 +227,11 @@ fn issue(
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages =
         vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-    params.not_before = (SystemTime::now() - BACKDATED).into();
+    params.not_before = (now - BACKDATED).into();
     let (_, parsed) = X509Certificate::from_der(authority)
         .map_err(|error| ClusterError::Certificate { reason: error.to_string() })?;
-    params.not_after = parsed.validity().not_after.to_datetime();
+    let last: SystemTime = parsed.validity().not_after.to_datetime().into();
+    params.not_after = (now + MEMBER_LIFETIME).min(last).into();
     request.params = params;
     let issuer = Issuer::from_ca_cert_der(authority, key)?;
     Ok(request.signed_by(&issuer)?.der().clone())

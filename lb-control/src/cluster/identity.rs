@@ -1,11 +1,12 @@
 //! Who a node is: an id and a role that stand in its certificate.
 
 use super::error::ClusterError;
-use rcgen::KeyPair;
+use rcgen::{CertificateParams, KeyPair};
 use ring::rand::{SecureRandom, SystemRandom};
+use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde::{Deserialize, Serialize};
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, time::SystemTime};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 /// End of every name in a certificate; a name that no DNS has (RFC 6762 and RFC 9476 leave `internal` to us).
@@ -158,10 +159,62 @@ impl Identity {
         Ok(Self { subject, certificate, authority, key })
     }
 
+    /// A request for a new certificate of the same key.
+    pub(super) fn request(&self) -> Result<Vec<u8>, ClusterError> {
+        Ok(CertificateParams::default().serialize_request(&self.key)?.der().to_vec())
+    }
+
+    /// Whether the authority signed the certificate; an error when it did not.
+    pub(super) fn is_signed(&self) -> Result<(), ClusterError> {
+        let (certificate, authority) = (parsed(&self.certificate)?, parsed(&self.authority)?);
+        let key =
+            UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &authority.public_key().subject_public_key.data);
+        key.verify(certificate.tbs_certificate.as_ref(), &certificate.signature_value.data).map_err(|_| {
+            ClusterError::Certificate { reason: "its signature is not the authority's".to_owned() }
+        })
+    }
+
+    /// When the certificate ends.
+    pub(super) fn until(&self) -> Result<SystemTime, ClusterError> {
+        Ok(self.life()?.1)
+    }
+
+    /// Whether it is time to have the certificate made new: half of its life is over.
+    pub(super) fn is_due(&self, now: SystemTime) -> bool {
+        self.is_left_less_than(now, 2)
+    }
+
+    /// Whether that should have happened long ago: three quarters of its life are over.
+    pub(super) fn is_overdue(&self, now: SystemTime) -> bool {
+        self.is_left_less_than(now, 4)
+    }
+
+    /// Whether less than that part of the certificate's life is left.
+    fn is_left_less_than(&self, now: SystemTime, part: u32) -> bool {
+        // The authority's own end is the end of everybody's: nothing longer can be had.
+        let Ok((from, until)) = self.life() else { return true };
+        let is_last = parsed(&self.authority)
+            .is_ok_and(|authority| until >= SystemTime::from(authority.validity().not_after.to_datetime()));
+        let whole = until.duration_since(from).unwrap_or_default();
+        let left = until.duration_since(now).unwrap_or_default();
+        !is_last && left < whole / part
+    }
+
+    fn life(&self) -> Result<(SystemTime, SystemTime), ClusterError> {
+        let validity = parsed(&self.certificate)?.validity().clone();
+        Ok((validity.not_before.to_datetime().into(), validity.not_after.to_datetime().into()))
+    }
+
     /// The key as TLS takes it.
     pub(super) fn private_key(&self) -> PrivateKeyDer<'static> {
         PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.serialize_der()))
     }
+}
+
+fn parsed<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, ClusterError> {
+    let parsed = X509Certificate::from_der(certificate);
+    let (_, parsed) = parsed.map_err(|error| ClusterError::Certificate { reason: error.to_string() })?;
+    Ok(parsed)
 }
 
 /// Random bytes of the system.

@@ -24,7 +24,7 @@ use lb_core::sync::{Config, Counts, Local, PeerStatus};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -36,8 +36,8 @@ const UPDATES: usize = 16;
 /// What the data plane must hold, and how far what it told has come.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Update {
-    /// This binding.
-    Put(Binding),
+    /// This binding, until then.
+    Put(Binding, Instant),
     /// No binding of this key.
     Delete(Key),
     /// What follows takes account of the batch with this number, and of those before it.
@@ -83,6 +83,10 @@ pub struct Standing {
     pub convergence: Histogram,
     /// What keeps the journal from being written.
     pub journal_trouble: Option<String>,
+    /// When this node's certificate ends, in seconds since 1970.
+    pub certificate_until: u64,
+    /// Whether it should have been made new by now.
+    pub is_certificate_overdue: bool,
     /// Whom a snapshot is being fetched from, and how many records came.
     pub snapshot: Option<(NodeId, u64)>,
     /// The other members.
@@ -308,6 +312,11 @@ impl Standing {
         });
         others.collect()
     }
+}
+
+/// Begins a node with values that a journal may hold: the entry of fuzzing.
+pub fn examine(values: &[u8]) {
+    record::examine(values);
 }
 
 /// Milliseconds since 1970.

@@ -9,6 +9,7 @@ mod calls;
 mod frame;
 mod link;
 mod links;
+mod renewal;
 mod tls;
 
 use super::authority::Authority;
@@ -112,19 +113,32 @@ pub struct Transport {
     tasks: Mutex<JoinSet<()>>,
 }
 
+/// What the authority said and the disk did not take.
+#[derive(Clone, Default)]
+struct Unkept {
+    roster: Option<SignedRoster>,
+    keyring: Option<SignedKeyring>,
+}
+
 /// What all connections know.
 struct Shared {
     own: NodeId,
     instance: u64,
     home: Home,
     trusted: CertificateDer<'static>,
-    identity: Identity,
+    identity: watch::Sender<Arc<Identity>>,
+    /// How members are called.
+    client: watch::Sender<quinn::ClientConfig>,
+    /// Whether this node's certificate is to be made new.
+    renewal_due: watch::Sender<bool>,
     endpoint: quinn::Endpoint,
     authority: Option<Mutex<Authority>>,
     roster: watch::Sender<Arc<SignedRoster>>,
     keyring: watch::Sender<Option<Arc<SignedKeyring>>>,
     /// `host:port` that stands for all nodes.
     discover: Option<String>,
+    /// What the authority said and the disk did not take.
+    unkept: Mutex<Unkept>,
     links: Links,
     failures: Mutex<BTreeMap<NodeId, String>>,
     /// Whether a member said that this node is none.
@@ -155,12 +169,15 @@ impl Transport {
             instance: u64::from_be_bytes(random()?),
             home: home.clone(),
             trusted: identity.authority.clone(),
-            identity,
+            identity: watch::Sender::new(Arc::new(identity)),
+            client: watch::Sender::new(client),
+            renewal_due: watch::Sender::new(false),
             endpoint,
             authority: authority.map(Mutex::new),
             roster: watch::Sender::new(Arc::new(roster)),
             keyring: watch::Sender::new(keyring),
             discover,
+            unkept: Mutex::default(),
             links: Links::default(),
             failures: Mutex::default(),
             shut_out: AtomicBool::new(false),
@@ -168,7 +185,8 @@ impl Transport {
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(Arc::clone(&shared)));
-        tasks.spawn(calls::run(Arc::clone(&shared), client));
+        tasks.spawn(calls::run(Arc::clone(&shared)));
+        tasks.spawn(renewal::run(Arc::clone(&shared)));
         tasks.spawn(close_the_door(Arc::clone(&shared)));
         Ok((Self { shared, tasks: Mutex::new(tasks) }, told))
     }
@@ -222,9 +240,17 @@ impl Transport {
         self.shared.authority.is_some()
     }
 
+    /// When this node's certificate ends, in seconds since 1970, and whether it should have been made new by now.
+    pub fn certificate_end(&self) -> (u64, bool) {
+        let identity = self.shared.identity();
+        let end = identity.until().unwrap_or(std::time::UNIX_EPOCH);
+        let seconds = end.duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        (seconds, identity.is_overdue(std::time::SystemTime::now()))
+    }
+
     /// Whether this node was removed, as far as it knows: those who are shut out are not sent the list without them.
     pub fn is_shut_out(&self) -> bool {
-        let is_listed = self.shared.roster.borrow().roster().admits(self.shared.identity.subject);
+        let is_listed = self.shared.roster.borrow().roster().admits(self.shared.identity().subject);
         !is_listed || self.shared.shut_out.load(Relaxed)
     }
 
@@ -311,34 +337,67 @@ impl Shared {
         }
         let mut kept = Ok(());
         self.roster.send_if_modified(|known| {
-            let is_newer = serial > known.roster().serial;
-            if is_newer {
-                kept = self.home.keep_roster(&list);
+            if serial <= known.roster().serial {
+                return false;
+            }
+            kept = self.home.keep_roster(&list);
+            if kept.is_ok() {
                 report(list.roster(), self.own);
                 *known = Arc::new(list.clone());
             }
-            is_newer
+            kept.is_ok()
         });
-        kept.map(|()| serial)
+        if let Err(error) = kept {
+            self.keep_later(&error, |unkept| unkept.roster = Some(list));
+        }
+        Ok(serial)
     }
 
     /// Takes shared secrets over when the authority signed them and they are newer.
     fn adopt_keyring(&self, keyring: SignedKeyring) -> Result<(), ClusterError> {
         let keyring = keyring.checked(&self.trusted)?;
-        if self.authority.is_some() || self.identity.subject.role != Role::Node {
+        if self.authority.is_some() || self.identity().subject.role != Role::Node {
             return Ok(());
         }
         let mut kept = Ok(());
         self.keyring.send_if_modified(|known| {
-            let is_newer = keyring.content().serial() > serial(known.as_deref());
-            if is_newer {
-                kept = self.home.keep_keyring(&keyring);
+            if keyring.content().serial() <= serial(known.as_deref()) {
+                return false;
+            }
+            kept = self.home.keep_keyring(&keyring);
+            if kept.is_ok() {
                 tracing::info!(serial = keyring.content().serial(), "new shared secrets");
                 *known = Some(Arc::new(keyring.clone()));
             }
-            is_newer
+            kept.is_ok()
         });
-        kept
+        if let Err(error) = kept {
+            self.keep_later(&error, |unkept| unkept.keyring = Some(keyring));
+        }
+        Ok(())
+    }
+
+    /// Notes what the disk did not take: it does not hold before it would still hold after a restart.
+    fn keep_later(&self, error: &ClusterError, note: impl FnOnce(&mut Unkept)) {
+        let mut unkept = self.unkept.lock().unwrap_or_else(PoisonError::into_inner);
+        if unkept.roster.is_none() && unkept.keyring.is_none() {
+            tracing::error!(%error, "what the authority says cannot be kept and does not hold yet; trying again");
+        }
+        note(&mut unkept);
+    }
+
+    /// Tries once more to keep what the disk did not take.
+    fn keep_unkept(&self) {
+        let unkept = self.unkept.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let roster = unkept.roster.clone().map(|roster| self.adopt(roster));
+        let keyring = unkept.keyring.clone().map(|keyring| self.adopt_keyring(keyring));
+        for error in [roster.and_then(Result::err), keyring.and_then(Result::err)].into_iter().flatten() {
+            tracing::debug!(%error, "what could not be kept is not wanted any more");
+        }
+        let mut left = self.unkept.lock().unwrap_or_else(PoisonError::into_inner);
+        left.roster.take_if(|left| left.roster().serial <= self.roster.borrow().roster().serial);
+        let newest = serial(self.keyring.borrow().as_deref());
+        left.keyring.take_if(|left| left.content().serial() <= newest);
     }
 
     fn authority(&self) -> Result<MutexGuard<'_, Authority>, ClusterError> {
@@ -350,7 +409,7 @@ impl Shared {
     /// Lets strangers into the handshake while a token is open, and not otherwise.
     fn set_door(&self) -> Result<(), ClusterError> {
         let is_open = self.authority()?.open_until().is_some();
-        self.endpoint.set_server_config(Some(tls::server(&self.identity, is_open)?));
+        self.endpoint.set_server_config(Some(tls::server(&self.identity(), is_open)?));
         Ok(())
     }
 

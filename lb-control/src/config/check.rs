@@ -52,7 +52,8 @@ pub(super) fn check(file: &File, findings: &Findings) -> Checked {
         let files = service.key_files.iter().map(|file| QuicKeyFile { service: place, ..file.clone() });
         secrets.quic.extend(files);
     }
-    let services = services.into_iter().map(|service| service.spec).collect();
+    let services: Vec<_> = services.into_iter().map(|service| service.spec).collect();
+    cluster::sources(file, &daemon, &services, findings);
     Checked { desired: Desired { node, services }, daemon, secrets }
 }
 

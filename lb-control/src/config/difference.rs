@@ -5,7 +5,7 @@ mod health;
 pub(crate) use health::health_words;
 
 use super::value::spell;
-use super::{ClusterSpec, DaemonSpec, PlaneSpec};
+use super::{BlockSpec, ClusterSpec, DaemonSpec, PlaneSpec};
 use crate::dataplane::p4::{Route, SwitchSpec};
 use core::fmt;
 use lb_common::abi::{Mode, OnMismatch, Reading};
@@ -153,6 +153,14 @@ pub(super) fn daemon(old: &DaemonSpec, new: &DaemonSpec) -> Vec<Difference> {
         None => "(none)".to_owned(),
     };
     changes.add("cluster.announce", announce(old), announce(new), restart);
+    let blocks = |spec: &ClusterSpec| {
+        let block = |block: &BlockSpec| {
+            let addresses: Vec<String> = block.addresses.iter().map(ToString::to_string).collect();
+            format!("{}: {}", block.node, addresses.join(", "))
+        };
+        spec.blocks.iter().map(block).collect::<Vec<_>>().join("; ")
+    };
+    changes.add("cluster.block", blocks(old), blocks(new), restart);
     changes.0.into_iter().map(Difference::NodeChanged).collect()
 }
 

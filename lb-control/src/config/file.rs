@@ -178,6 +178,19 @@ pub(super) struct Cluster {
     pub(super) discover: Field<Endpoint>,
     /// Announcing of service addresses to a routing daemon.
     pub(super) announce: Field<Announce>,
+    /// Source addresses of each node, the same list on all of them; those of a dead node are announced by another one.
+    pub(super) block: Field<Vec<Field<Block>>>,
+}
+
+/// A node's source addresses.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields, expecting = "a table: { node, addresses }")]
+#[schemars(inline, extend("required" = ["node", "addresses"]))]
+pub(super) struct Block {
+    /// Name of the node in the member list.
+    pub(super) node: Field<Name>,
+    /// Addresses that it translates connections to, and nobody else.
+    pub(super) addresses: Field<Vec<Field<Address>>>,
 }
 
 /// Announcing of service addresses to a routing daemon.

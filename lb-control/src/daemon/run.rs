@@ -6,7 +6,7 @@ use super::health::Checks;
 use super::servers::Servers;
 use super::supervisor::{Signals, Supervisor};
 use super::vips::Vips;
-use super::{member, notify, privilege, target, way};
+use super::{member, notify, peers, privilege, target, way};
 use crate::admin::error::{ErrorBody, chain};
 use crate::admin::row::ReloadState;
 use crate::admin::{self, Context, EventLog, Facts, Listener, now};
@@ -98,8 +98,9 @@ pub(super) async fn run(args: Lbd) -> anyhow::Result<()> {
     let cluster = member::open(&daemon, &reconciler).await?;
     let vips = match &daemon.cluster.announce {
         None => None,
-        Some(spec) => Some(Vips::start(spec, &reconciler, &cluster).await?),
+        Some(spec) => Some(Vips::start(spec, &daemon.cluster.blocks, &reconciler, &cluster).await?),
     };
+    peers::start(&reconciler, &cluster, &mut tasks);
     let (facts, told) = watch::channel(facts(&args));
     note_loaded(&facts);
     target::start(&reconciler, facts.clone(), &mut tasks);

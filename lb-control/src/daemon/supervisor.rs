@@ -140,7 +140,7 @@ impl Supervisor {
     /// Announces again what was taken back, since forwarding goes on.
     async fn announce_again(&self) {
         let Some(spec) = &self.daemon.cluster.announce else { return };
-        match Vips::start(spec, &self.reconciler, &self.cluster).await {
+        match Vips::start(spec, &self.daemon.cluster.blocks, &self.reconciler, &self.cluster).await {
             Ok(vips) => *self.vips.lock().await = Some(vips),
             Err(error) => {
                 error!(%error, "service addresses are not announced any more, although forwarding goes on")

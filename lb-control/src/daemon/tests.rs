@@ -222,6 +222,8 @@ async fn unknown_names_are_suggested() {
         ("sessions show web zz", "a client address (10.0.0.7) or a session key in hexadecimal"),
         ("sessions show dns fd00::1", "does not key by client address"),
         ("sessions delete web 10.0.0.9", "no such session"),
+        ("sessions pin web 10.0.0.9 be9", "no such backend"),
+        ("sessions pin web 10.0.0.9 be1 --lifetime 9000d", "to a year"),
         ("flows --service wep", "did you mean web?"),
     ] {
         let error = rig.lbctl(line).await.unwrap_err();
@@ -262,6 +264,21 @@ async fn sessions_are_listed_filtered_shown_and_deleted() {
     assert_eq!((&row["backend"], &row["key"]), (&Value::from("be1"), &Value::from("0x000000000a000007")));
     rig.lbctl("sessions delete web 10.0.0.7").await.unwrap();
     assert!(rig.lbctl("sessions show web 10.0.0.7").await.unwrap_err().contains("no such session"));
+}
+
+#[tokio::test]
+async fn a_session_is_pinned_to_a_backend_whether_it_was_there_or_not() {
+    let (one, two) = (place("be1").await, place("be2").await);
+    let rig = Rig::over(&[(0x0a00_0007, one.0, one.1)], Faults::default()).await;
+    let row = rig.json("sessions pin web 10.0.0.7 be2 --lifetime 2h").await;
+    let expected = [Value::from("be2"), Value::from(1), Value::from(true), Value::from(two.0)];
+    assert_eq!(["backend", "generation", "pinned", "slot"].map(|key| row[key].clone()), expected);
+    assert!(row["expires_in_seconds"].as_u64().is_some_and(|left| (7_100..=7_200).contains(&left)), "{row}");
+    assert_eq!(rig.json("sessions show web 10.0.0.7").await["backend"], "be2");
+    let new = rig.json("sessions pin web 0x0a000009 be1").await;
+    assert_eq!((&new["backend"], &new["generation"]), (&Value::from("be1"), &Value::from(0)));
+    let text = rig.lbctl("sessions pin web 10.0.0.9 be2").await.unwrap();
+    assert!(text.contains("be2"), "{text}");
 }
 
 #[tokio::test]

@@ -1,11 +1,13 @@
 //! Which service addresses are announced: those that a service can serve at, while the node is ready.
 
 use super::complaint::Complaint;
+use super::heirs::Heirs;
 use crate::admin::error::chain;
 use crate::cluster::announce::{self, AnnounceError, Announcer};
 use crate::cluster::identity::Role;
-use crate::cluster::membership::Membership;
-use crate::config::AnnounceSpec;
+use crate::cluster::membership::{Membership, Status as Standing};
+use crate::config::{AnnounceSpec, BlockSpec};
+use crate::net;
 use crate::reconcile::{BackendView, Handle, HopState, QueryError, View};
 use lb_common::abi::Status;
 use std::collections::BTreeSet;
@@ -27,10 +29,12 @@ impl Vips {
     /// Starts to announce on an interface that exists.
     pub(super) async fn start(
         spec: &AnnounceSpec,
+        blocks: &[BlockSpec],
         reconciler: &Handle,
         cluster: &Membership,
     ) -> Result<Self, AnnounceError> {
         let announcer = Announcer::open(&spec.interface, spec.lifetime).await?;
+        let mut heirs = Heirs::new(blocks.to_vec(), spec.lifetime);
         let (told, wanted) = watch::channel(BTreeSet::new());
         let (reconciler, ready, cluster) = (reconciler.clone(), cluster.ready(), cluster.clone());
         let looking = tokio::spawn(async move {
@@ -39,7 +43,14 @@ impl Vips {
                 match reconciler.view().await {
                     Ok(view) => {
                         complaint.settle();
-                        note(&told, addresses(&view, has_heirs(&cluster).await));
+                        let status = cluster.status().await.ok().flatten();
+                        let mut wanted = addresses(&view, status.as_ref().is_some_and(has_heirs));
+                        if let Some(status) = &status {
+                            let found = heirs.look(status).await;
+                            wanted.extend(found.inherited);
+                            claim(&view, &found.claimed);
+                        }
+                        note(&told, wanted);
                     }
                     Err(QueryError::Gone(_)) => return,
                     Err(error) => {
@@ -85,9 +96,17 @@ fn note(told: &watch::Sender<BTreeSet<IpAddr>>, now: BTreeSet<IpAddr>) {
     });
 }
 
+/// Tells the hosts behind each interface whose the addresses are.
+fn claim(view: &View, addresses: &BTreeSet<IpAddr>) {
+    for link in view.attachments.iter().filter(|_| !addresses.is_empty()) {
+        if let Err(error) = net::claim::claim(&link.interface, link.ifindex, addresses) {
+            tracing::debug!(%error, interface = link.interface, "its hosts find out by themselves whose the addresses are");
+        }
+    }
+}
+
 /// Whether another node is connected that can serve what this one cannot.
-async fn has_heirs(cluster: &Membership) -> bool {
-    let Ok(Some(status)) = cluster.status().await else { return false };
+fn has_heirs(status: &Standing) -> bool {
     status.standing.peers.iter().any(|peer| peer.role == Role::Node && peer.connection.contact.is_some())
 }
 

@@ -10,8 +10,8 @@ use super::{
 };
 use lb_common::abi::{
     AffinityRules, ArenaChunk, Backend, Binding, BindingEvent, BindingKey, BindingRecord, Flow, FlowKey,
-    PathRule, QuicConfig, RebindReport, RebindRequest, RecordResult, Secrets, Server, Service, ServiceKey,
-    Settings, SweepReport, SweepRequest,
+    PathRule, Peer, QuicConfig, RebindReport, RebindRequest, RecordResult, Secrets, Server, Service,
+    ServiceKey, Settings, SweepReport, SweepRequest,
 };
 use std::os::fd::BorrowedFd;
 
@@ -187,6 +187,14 @@ impl<D: DataPlane> DataPlane for Chaos<D> {
 
     fn put_secrets(&mut self, secrets: &Secrets) -> Result<()> {
         self.call(Operation::PutSecrets, |inner| inner.put_secrets(secrets))
+    }
+
+    fn peers(&mut self) -> Result<Vec<Peer>> {
+        self.call(Operation::Read, DataPlane::peers)
+    }
+
+    fn put_peers(&mut self, peers: &[Peer]) -> Result<()> {
+        self.call(Operation::PutPeers, |inner| inner.put_peers(peers))
     }
 
     fn has_mark(&mut self, mark: &FlowKey) -> Result<bool> {

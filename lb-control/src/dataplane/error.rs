@@ -275,6 +275,8 @@ operations! {
     PutQuic = "write QUIC configuration";
     /// Writing keys.
     PutSecrets = "write secrets";
+    /// Writing the other nodes.
+    PutPeers = "write peers";
     /// Marking a backend's address, or removing its mark.
     PutMark = "mark address";
     /// Allowing an interface.

@@ -8,10 +8,10 @@ use super::{
 };
 use lb_common::abi::{
     AffinityRules, ArenaChunk, Backend, Binding, BindingEvent, BindingKey, BindingOp, BindingRecord,
-    BindingWord, Counters, Flow, FlowKey, MAX_BACKENDS, MAX_SERVICES, Outcome, PATH_ENTRIES, PathRule,
-    QUIC_ENTRIES, QuicConfig, RebindReport, RebindRequest, RebindWhom, RecordResult, SCHEMA_VERSION,
-    SERVER_ENTRIES, STATUS_PER_WORD, Secrets, Server, Service, ServiceKey, Settings, SettingsFlags, Status,
-    SweepReport, SweepRequest, SweepTarget, map,
+    BindingWord, Counters, Flow, FlowKey, MAX_BACKENDS, MAX_PEERS, MAX_SERVICES, Outcome, PATH_ENTRIES,
+    PathRule, Peer, QUIC_ENTRIES, QuicConfig, RebindReport, RebindRequest, RebindWhom, RecordResult,
+    SCHEMA_VERSION, SERVER_ENTRIES, STATUS_PER_WORD, Secrets, Server, Service, ServiceKey, Settings,
+    SettingsFlags, Status, SweepReport, SweepRequest, SweepTarget, map,
 };
 use lb_common::select;
 use std::{
@@ -33,6 +33,7 @@ pub struct Memory {
     servers: Vec<Server>,
     paths: Vec<PathRule>,
     quic: BTreeMap<u32, QuicConfig>,
+    peers: Vec<Peer>,
     secrets: Secrets,
     marks: HashSet<FlowKey>,
     devices: BTreeSet<u32>,
@@ -55,6 +56,7 @@ impl Memory {
             servers: vec![Server::default(); SERVER_ENTRIES as usize],
             paths: vec![PathRule::default(); PATH_ENTRIES as usize],
             quic: BTreeMap::new(),
+            peers: Vec::new(),
             secrets: Secrets::default(),
             marks: HashSet::new(),
             devices: BTreeSet::new(),
@@ -346,6 +348,18 @@ impl DataPlane for Memory {
 
     fn put_secrets(&mut self, secrets: &Secrets) -> Result<()> {
         self.secrets = *secrets;
+        Ok(())
+    }
+
+    fn peers(&mut self) -> Result<Vec<Peer>> {
+        Ok(self.peers.clone())
+    }
+
+    fn put_peers(&mut self, peers: &[Peer]) -> Result<()> {
+        if peers.len() > MAX_PEERS as usize {
+            return Err(out_of_range(Operation::PutPeers, map::PEERS, MAX_PEERS));
+        }
+        self.peers = peers.to_vec();
         Ok(())
     }
 

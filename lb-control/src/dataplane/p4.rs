@@ -323,6 +323,14 @@ impl DataPlane for P4 {
         self.image.put_secrets(secrets)
     }
 
+    fn peers(&mut self) -> Result<Vec<lb_common::abi::Peer>> {
+        self.image.peers()
+    }
+
+    fn put_peers(&mut self, peers: &[lb_common::abi::Peer]) -> Result<()> {
+        self.image.put_peers(peers)
+    }
+
     fn has_mark(&mut self, mark: &FlowKey) -> Result<bool> {
         self.image.has_mark(mark)
     }

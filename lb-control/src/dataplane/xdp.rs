@@ -32,8 +32,8 @@ use interface::Interface;
 use lb_common::abi::{
     AffinityRules, ArenaChunk, BINDING_PROBES, BINDING_SLOTS, Backend, Binding, BindingBucket, BindingEvent,
     BindingKey, BindingPath, BindingRecord, BindingSlot, Counters, Flow, FlowKey, FlowRef, FlowState,
-    FlowWord, Outcome, PathRule, QuicConfig, RebindReport, RebindRequest, RecordResult, Secrets, Server,
-    Service, ServiceKey, Settings, SettingsFlags, SweepReport, SweepRequest, hand, map,
+    FlowWord, MAX_PEERS, Outcome, PathRule, Peer, QuicConfig, RebindReport, RebindRequest, RecordResult,
+    Secrets, Server, Service, ServiceKey, Settings, SettingsFlags, SweepReport, SweepRequest, hand, map,
 };
 use object::Generation;
 use pins::Pins;
@@ -287,6 +287,23 @@ impl DataPlane for Xdp {
 
     fn put_secrets(&mut self, secrets: &Secrets) -> Result<()> {
         entry::put(&mut self.running.tables.secrets, (Operation::PutSecrets, map::SECRETS), 0, secrets)
+    }
+
+    fn peers(&mut self) -> Result<Vec<Peer>> {
+        let fail = at(Operation::Read, map::PEERS, "all");
+        let rows = self.running.tables.peers.iter().collect::<std::result::Result<Vec<Peer>, _>>();
+        let rows = rows.map_err(|error| fail(io_error(error)))?;
+        Ok(rows.into_iter().take_while(|peer| peer.id != 0).collect())
+    }
+
+    fn put_peers(&mut self, peers: &[Peer]) -> Result<()> {
+        let none = Peer::default();
+        let free = std::iter::repeat(&none);
+        // The last ones first: a packet that meets the first row finds the ring behind it.
+        let rows = (0..MAX_PEERS).zip(peers.iter().chain(free)).collect::<Vec<_>>();
+        rows.into_iter().rev().try_for_each(|(row, peer)| {
+            entry::put(&mut self.running.tables.peers, (Operation::PutPeers, map::PEERS), row, peer)
+        })
     }
 
     fn has_mark(&mut self, mark: &FlowKey) -> Result<bool> {

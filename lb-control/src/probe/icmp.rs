@@ -28,7 +28,7 @@ pub(super) fn allowed() -> Result<(), Unusable> {
 }
 
 /// Sends an echo request and waits for its reply.
-pub(super) async fn ask(address: IpAddr) -> Result<(), Failure> {
+pub(crate) async fn ask(address: IpAddr) -> Result<(), Failure> {
     let (socket, is_raw) = socket(address).map_err(connection::own)?;
     socket.set_nonblocking(true).map_err(connection::own)?;
     socket.connect(&SocketAddr::new(address, 0).into()).map_err(|error| connection::meaning(&error))?;

@@ -168,6 +168,9 @@ impl Actor {
             self.schedule_repair();
             let is_alone = self.feed.is_none();
             self.rebinder.look(&self.node, is_alone);
+            if let Some(feed) = &mut self.feed {
+                feed.tell_pools(&self.node);
+            }
             let repair_at = self.repair.map_or_else(Instant::now, |repair| repair.at);
             let credits = self.feed.as_ref().filter(|feed| feed.is_behind).map(Feed::credits);
             let world_at = self.world.due.unwrap_or_else(Instant::now);
@@ -243,6 +246,11 @@ impl Actor {
                 self.node.hop(change);
                 self.world.fall_behind();
             }
+            Request::Ring(ring) => {
+                self.node.world.ring = Some(ring);
+                self.tell_addresses();
+                self.world.fall_behind();
+            }
             Request::View(reply) => drop(reply.send(self.node.view())),
             Request::Desired(reply) => {
                 drop(reply.send(self.node.applied().map(|applied| applied.desired.clone())));
@@ -258,6 +266,9 @@ impl Actor {
             }
             Request::SessionDelete { service, session, reply } => {
                 drop(reply.send(self.node.session_delete(&service, session)));
+            }
+            Request::SessionPin { service, session, backend, lifetime, reply } => {
+                drop(reply.send(self.node.session_pin(&service, session, &backend, lifetime)));
             }
             Request::Flows { filter, cursor, limit, reply } => {
                 drop(reply.send(self.node.flows(&filter, cursor, limit)));

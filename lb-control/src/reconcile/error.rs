@@ -75,7 +75,7 @@ pub enum ChangeError {
         /// The session key.
         session: u64,
     },
-    /// The session was moved while it was being deleted.
+    /// The session was moved while it was being deleted or pinned.
     #[error("session {session:#x} of service \"{service}\" was moved at the same moment; try again")]
     SessionMoved {
         /// The service.
@@ -83,6 +83,9 @@ pub enum ChangeError {
         /// The session key.
         session: u64,
     },
+    /// There is no room for a session more.
+    #[error("the table of bindings is full; raise `bindings` in the configuration")]
+    SessionsFull,
     /// The change was not applied.
     #[error(transparent)]
     Apply(#[from] ApplyError),

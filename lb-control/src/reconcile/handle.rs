@@ -2,13 +2,13 @@
 
 use super::{
     ApplyError, ApplyReport, ChangeError, ExplainInputs, FlowFilter, FlowRow, Gone, HealthChange, OutcomeRow,
-    Overrides, QueryError, SessionFilter, SessionRow, TableRow, View,
+    Overrides, PeerRing, QueryError, SessionFilter, SessionRow, TableRow, View,
     replication::{Change, Feed},
 };
 use crate::dataplane::{self, Cursor};
 use lb_common::abi::{BindingEvent, FlowState, Hop};
 use lb_core::pool::{Admin, Desired};
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 /// Rows that one request reads, so that a long listing does not keep changes waiting.
@@ -62,6 +62,7 @@ pub(super) enum Request {
     },
     Health(Vec<HealthChange>),
     Hop(HopChange),
+    Ring(PeerRing),
     View(Reply<Result<View, dataplane::Error>>),
     Desired(Reply<Option<Desired>>),
     Overrides(Reply<Overrides>),
@@ -81,6 +82,13 @@ pub(super) enum Request {
     SessionDelete {
         service: String,
         session: u64,
+        reply: Reply<Result<(), ChangeError>>,
+    },
+    SessionPin {
+        service: String,
+        session: u64,
+        backend: String,
+        lifetime: Duration,
         reply: Reply<Result<(), ChangeError>>,
     },
     Flows {
@@ -165,7 +173,12 @@ impl Handle {
         self.requests.send(Request::Hop(change)).await.map_err(|_| Gone)
     }
 
-    /// The backend addresses whose next hops are wanted; changes with the desired state.
+    /// Says who the other nodes are that can be asked about packets; nobody, unless this is called.
+    pub async fn ring(&self, ring: PeerRing) -> Result<(), Gone> {
+        self.requests.send(Request::Ring(ring)).await.map_err(|_| Gone)
+    }
+
+    /// The addresses of backends and nodes whose next hops are wanted; changes with the desired state.
     pub fn addresses(&self) -> watch::Receiver<BTreeSet<IpAddr>> {
         self.addresses.clone()
     }
@@ -225,6 +238,18 @@ impl Handle {
     pub async fn session_delete(&self, service: &str, session: u64) -> Result<(), ChangeError> {
         let service = service.to_owned();
         self.ask(|reply| Request::SessionDelete { service, session, reply }).await?
+    }
+
+    /// Binds a session to a backend; it is not moved while that serves.
+    pub async fn session_pin(
+        &self,
+        service: &str,
+        session: u64,
+        backend: &str,
+        lifetime: Duration,
+    ) -> Result<(), ChangeError> {
+        let (service, backend) = (service.to_owned(), backend.to_owned());
+        self.ask(|reply| Request::SessionPin { service, session, backend, lifetime, reply }).await?
     }
 
     /// Flows that the filter lets through, at most `limit`.

@@ -1,9 +1,9 @@
 //! What the tables should hold, or do hold, but for the arena.
 
-use super::{ResolvedHop, health::Healths};
+use super::{PeerRing, ResolvedHop, health::Healths};
 use lb_common::abi::{
-    Addr, AffinityRules, Backend, Be16, FlowKey, Mode, QuicConfig, Secrets, Service, ServiceKey, Settings,
-    SettingsFlags, Status, VLAN_KEEP, VLAN_NONE,
+    Addr, AffinityRules, Backend, Be16, FlowKey, Mode, Peer, QuicConfig, Secrets, Service, ServiceKey,
+    Settings, SettingsFlags, Status, VLAN_KEEP, VLAN_NONE,
 };
 use lb_core::pool::{
     BackendSpec, Desired, NodeSpec, PoolSpec, ServiceSpec, Vlan,
@@ -35,6 +35,8 @@ pub(super) struct Image {
     pub(super) quic: BTreeMap<u32, QuicConfig>,
     /// Keys that packets are checked with.
     pub(super) secrets: Secrets,
+    /// The other nodes.
+    pub(super) peers: Vec<Peer>,
     /// Marks of the backends of spliced services.
     pub(super) marks: HashSet<FlowKey>,
     pub(super) devices: BTreeSet<u32>,
@@ -52,6 +54,10 @@ pub(super) struct World {
     pub(super) ingress: BTreeMap<u32, u32>,
     /// What the clocks say.
     pub(super) clocks: Clocks,
+    /// The other nodes; `None` = nobody has said who they are.
+    pub(super) ring: Option<PeerRing>,
+    /// Whether there were any when this process took over.
+    pub(super) had_peers: bool,
     /// Tunnel sources that were used last, until routes say better.
     pub(super) tunnel: [Addr; 2],
 }
@@ -76,6 +82,11 @@ impl World {
         let source =
             service.source.filter(|&source| self.hops.values().all(|way| way.source != Some(source)))?;
         Some(FlowKey::mark(source.into(), Be16::default()))
+    }
+
+    /// Whether another node may know what this one does not.
+    fn has_peers(&self) -> bool {
+        self.ring.as_ref().map_or(self.had_peers, |ring| !ring.nodes.is_empty())
     }
 
     fn tunnel_source(&self, desired: &Desired, v4: bool) -> Addr {
@@ -104,9 +115,11 @@ impl Image {
             settings: settings(desired, world),
             devices: world.ingress.keys().copied().collect(),
             secrets: desired.node.secrets.keys(world.clocks),
+            peers: world.ring.as_ref().map(|ring| ring.rows(&world.hops)).unwrap_or_default(),
             attached: desired.node.interfaces.iter().cloned().collect(),
             ..Self::default()
         };
+        image.devices.extend(image.peers.iter().map(|peer| peer.hop.ifindex));
         let mut on_vip = HashMap::new();
         for service in &desired.services {
             *on_vip.entry((service.address, service.protocol)).or_insert(0_u32) += 1;
@@ -201,7 +214,8 @@ fn settings(desired: &Desired, world: &World) -> Settings {
     let services = &desired.services;
     own(&Settings {
         flags: flag(SettingsFlags::NAT, services.iter().any(|service| service.mode == Mode::Nat))
-            | flag(SettingsFlags::ANY_PORT, services.iter().any(|service| service.port == 0)),
+            | flag(SettingsFlags::ANY_PORT, services.iter().any(|service| service.port == 0))
+            | flag(SettingsFlags::PEERS, world.has_peers()),
         session_secret: secret::words(session_secret),
         tunnel_v4: world.tunnel_source(desired, true),
         tunnel_v6: world.tunnel_source(desired, false),

@@ -103,10 +103,12 @@ impl Node {
         self.actual.status_word(word)
     }
 
-    /// Addresses of all backends.
+    /// Addresses of all backends and of the other nodes.
     pub(super) fn addresses(&self) -> BTreeSet<IpAddr> {
         let pools = self.applied.iter().flat_map(|applied| &applied.pools);
-        pools.flat_map(|pool| pool.service.backends.iter().map(|backend| backend.address)).collect()
+        let backends = pools.flat_map(|pool| pool.service.backends.iter().map(|backend| backend.address));
+        let nodes = self.world.ring.iter().flat_map(|ring| ring.nodes.iter().map(|node| node.address));
+        backends.chain(nodes).collect()
     }
 
     /// Makes the tables hold what is desired, or leaves them as they were.

@@ -12,7 +12,7 @@ use lb_common::abi::{
     Addr, Binding, BindingKey, BindingOp, BindingRecord, BindingWord, Counters, Flow, FlowWord, MAX_BACKENDS,
     MAX_SERVICES, Outcome, RecordResult, ServiceKey, Status, map,
 };
-use lb_core::pool::{BackendSpec, Desired, ServiceSpec, layout::BackendPlan};
+use lb_core::pool::{BackendSpec, Desired, ServiceSpec, layout::BackendPlan, row};
 use std::{collections::HashMap, net::IpAddr, time::Duration};
 
 /// Names of what bindings and flows speak of by number.
@@ -76,6 +76,7 @@ impl Node {
             services,
             attachments: self.plane.attachments()?,
             sizes: self.plane.sizes(),
+            peers: self.actual().peers.iter().map(|peer| peer.id).collect(),
             bindings: self.plane.usage()?.bindings,
             repairing: self.is_dirty(),
         })
@@ -192,6 +193,40 @@ impl Node {
             Some(RecordResult::Absent) => Err(ChangeError::UnknownSession { service, session }),
             Some(
                 RecordResult::Superseded | RecordResult::Busy | RecordResult::Full | RecordResult::Invalid,
+            )
+            | None => Err(ChangeError::SessionMoved { service, session }),
+        }
+    }
+
+    pub(super) fn session_pin(
+        &mut self,
+        service: &str,
+        session: u64,
+        backend: &str,
+        lifetime: Duration,
+    ) -> Result<(), ChangeError> {
+        let key = BindingKey::new(self.service(service)?.0.id, session);
+        let (_, place) = self.backend(service, backend)?;
+        let service = service.to_owned();
+        // It holds against what is there, and against what packets make of that meanwhile.
+        let generation = match self.plane.binding(&key)? {
+            Some(binding) => BindingWord(binding.word).generation().wrapping_add(1),
+            None => 0,
+        };
+        let word = BindingWord::new(place.slot, place.generation, generation).with(BindingWord::PINNED);
+        let record = BindingRecord {
+            session,
+            word: word.0,
+            lifetime: row::nanoseconds(lifetime),
+            service: key.service,
+            op: BindingOp::Put as u8,
+            pad: [0; 3],
+        };
+        match self.plane.apply_bindings(&[record])?.first() {
+            Some(RecordResult::Applied) => Ok(()),
+            Some(RecordResult::Full) => Err(ChangeError::SessionsFull),
+            Some(
+                RecordResult::Superseded | RecordResult::Busy | RecordResult::Absent | RecordResult::Invalid,
             )
             | None => Err(ChangeError::SessionMoved { service, session }),
         }

@@ -3,7 +3,9 @@
 //! Packets move their sessions themselves, by the same function of the same tables; this is for the sessions that no packet
 //! comes for, so that they are where the order says before the tables change again.
 //!
-//! In a cluster only packets do: the table holds the sessions of all nodes, and what this one cannot reach may serve the others.
+//! In a cluster only packets do, and what nodes agree upon (`lb_core::sync`): the table holds the sessions of all nodes, and what
+//! this one cannot reach may serve the others. When most nodes say that a backend failed, its sessions move by one event, which comes
+//! here as changes of bindings.
 
 use super::node::Node;
 use lb_common::abi::{RebindRequest, RebindWhom, Service, Status};

@@ -4,7 +4,7 @@ use super::image::{Image, World, own};
 use crate::dataplane::{DataPlane, Result};
 use lb_common::abi::{
     ARENA_CHUNK, Addr, AffinityRules, ArenaChunk, Backend, Be16, FlowKey, Mac, PATH_ENTRIES, PathRule,
-    SERVER_ENTRIES, Server, Service, ServiceKey,
+    SERVER_ENTRIES, Server, Service, ServiceKey, SettingsFlags,
 };
 use lb_core::pool::{
     layout::{FoundBackend, FoundService, Layout, Stretch},
@@ -25,6 +25,7 @@ pub(super) fn image(plane: &mut dyn DataPlane, suspects: &HashSet<FlowKey>) -> R
         affinities: plane.affinities()?.into_iter().collect(),
         quic: plane.quic()?.into_iter().collect(),
         secrets: plane.secrets()?,
+        peers: plane.peers()?,
         devices: plane.devices()?.into_iter().collect(),
         attached: plane.attachments()?.into_iter().map(|attachment| attachment.interface).collect(),
         ..Image::default()
@@ -81,6 +82,7 @@ pub(super) fn world(plane: &mut dyn DataPlane, image: &Image) -> Result<World> {
             epoch: image.secrets.first_epoch.saturating_add(PAST_EPOCHS),
         },
         tunnel: [image.settings.tunnel_v4, image.settings.tunnel_v6],
+        had_peers: image.settings.flags & SettingsFlags::PEERS != 0,
         ..World::default()
     })
 }

@@ -8,13 +8,13 @@ use super::{ChangeError, Gone, Handle, handle::Request, node::Node};
 use crate::dataplane::{self, Cursor, clock::monotonic_ns};
 use lb_common::abi::{
     Addr, Binding, BindingEvent, BindingEventKind, BindingKey, BindingOp, BindingRecord, BindingWord,
-    RecordResult,
+    RecordResult, Status,
 };
-use lb_core::binding;
+use lb_core::{binding, sync::PoolMember};
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::{Semaphore, mpsc};
 
@@ -38,6 +38,8 @@ pub(crate) enum Report {
     Looked(u64, Result<Looked, ChangeError>),
     /// The configuration has changed.
     Servers(Servers),
+    /// Pools that stand otherwise than they did: who serves, who takes sessions, who is configured.
+    Pools(Vec<Pool>),
 }
 
 /// A binding as the data plane has it.
@@ -76,13 +78,24 @@ pub(crate) struct Servers {
     pub(crate) shortest: Option<Duration>,
 }
 
+/// How a pool stands in the data plane.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Pool {
+    /// Service id.
+    pub(crate) service: u32,
+    /// Its servers; none = it has gone.
+    pub(crate) members: Vec<PoolMember>,
+    /// Lifetime of its bindings.
+    pub(crate) lifetime: Duration,
+}
+
 /// What the data plane is to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Change {
     /// Take note that this was heard, if it still holds.
     Acknowledge(BindingKey, BindingWord),
-    /// Hold this, unless it has changed it and was not acknowledged.
-    Put(binding::Binding),
+    /// Hold this until then, unless it has changed it and was not acknowledged.
+    Put(binding::Binding, Instant),
     /// Hold nothing, with the same exception.
     Delete(binding::Key),
 }
@@ -100,7 +113,7 @@ pub(crate) enum Outcome {
     Failed,
     /// No room.
     Full,
-    /// No such server in this configuration.
+    /// No such server in this configuration, or what was to be held has ended.
     Unknown,
 }
 
@@ -155,6 +168,8 @@ impl Handle {
             is_behind: false,
             known: HashSet::new(),
             lifetimes: HashMap::new(),
+            pools: BTreeMap::new(),
+            statuses: None,
         };
         self.request(Request::Replicate(Box::new(feed))).await?;
         Ok(Replication { handle: self.clone(), reports, credits })
@@ -172,6 +187,10 @@ pub(super) struct Feed {
     known: HashSet<(u32, u64, u16, u16)>,
     /// Of services' bindings, in nanoseconds.
     lifetimes: HashMap<u32, u64>,
+    /// Pools as they were reported, by service.
+    pools: BTreeMap<u32, Pool>,
+    /// The status words with which they were looked at; `None` = the configuration is new.
+    statuses: Option<BTreeMap<u32, u64>>,
 }
 
 impl Feed {
@@ -220,6 +239,41 @@ impl Feed {
         self.lifetimes = pools().map(|(service, _)| (service.id, nanoseconds(service.lifetime))).collect();
         self.known = known;
         self.tell(Report::Servers(Servers { new, shortest }));
+        self.statuses = None;
+        self.tell_pools(node);
+    }
+
+    /// Reports pools that stand otherwise than reported.
+    pub(super) fn tell_pools(&mut self, node: &Node) {
+        if self.statuses.as_ref() == Some(node.statuses()) {
+            return;
+        }
+        let Some(applied) = node.applied() else { return };
+        let pools = applied.pools.iter().zip(&applied.places).map(|(pool, place)| {
+            let backends = pool.service.backends.iter().zip(&place.backends);
+            let members = backends.map(|(backend, place)| {
+                let word = node.actual_status(Status::word(place.slot));
+                PoolMember {
+                    number: place.number,
+                    weight: backend.weight,
+                    serves: Status::serves(word, place.slot),
+                    accepts: Status::accepts(word, place.slot),
+                }
+            });
+            let (service, lifetime) = (pool.service.id, pool.service.lifetime);
+            (service, Pool { service, members: members.collect(), lifetime })
+        });
+        let pools: BTreeMap<u32, Pool> = pools.collect();
+        let gone = self.pools.values().filter(|pool| !pools.contains_key(&pool.service));
+        let gone = gone.map(|pool| Pool { members: Vec::new(), ..pool.clone() });
+        let new = pools.values().filter(|pool| self.pools.get(&pool.service) != Some(*pool)).cloned();
+        let news: Vec<Pool> = gone.chain(new).collect();
+        if !news.is_empty() && self.reports.try_send(Report::Pools(news)).is_err() {
+            // Tried again with the next look.
+            return;
+        }
+        self.pools = pools;
+        self.statuses = Some(node.statuses().clone());
     }
 }
 
@@ -287,20 +341,20 @@ impl Node {
         outcomes.collect()
     }
 
-    /// A change in the data plane's words; `None` = the server is not known here.
+    /// A change in the data plane's words; `None` = the server is not known here, or it has ended.
     fn record(&self, change: &Change) -> Option<BindingRecord> {
         let (key, word, left, op) = match change {
             Change::Acknowledge(key, word) => (*key, *word, Duration::ZERO, BindingOp::Acknowledge),
-            Change::Put(binding) => {
+            Change::Put(binding, until) => {
+                // What is left now, not when the cluster said so: it may have waited.
+                let left = until.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return None;
+                }
                 let (slot, generation) = self.layout().backend(binding.key.service, binding.server)?;
                 let word = BindingWord::new(slot, generation, binding.generation);
                 let word = if binding.is_pinned { word.with(BindingWord::PINNED) } else { word };
-                (
-                    BindingKey::new(binding.key.service, binding.key.session),
-                    word,
-                    binding.left,
-                    BindingOp::Settle,
-                )
+                (BindingKey::new(binding.key.service, binding.key.session), word, left, BindingOp::Settle)
             }
             Change::Delete(key) => {
                 let key = BindingKey::new(key.service, key.session);

@@ -3,7 +3,7 @@
 use super::image::Image;
 use crate::dataplane::{CounterSlot, DataPlane, Migration, Result, Sizes};
 use lb_common::abi::{
-    Addr, AffinityRules, ArenaChunk, Backend, FlowKey, PathRule, QuicConfig, STATUS_PER_WORD, Secrets,
+    Addr, AffinityRules, ArenaChunk, Backend, FlowKey, PathRule, Peer, QuicConfig, STATUS_PER_WORD, Secrets,
     Server, Service, ServiceKey, Settings, Status,
 };
 use lb_core::pool::layout::ServicePlan;
@@ -24,6 +24,7 @@ pub(super) enum Step {
     Affinity { slot: u16, from: Box<AffinityRules>, to: Box<AffinityRules> },
     Quic { place: u32, from: Box<QuicConfig>, to: Box<QuicConfig> },
     Secrets { from: Box<Secrets>, to: Box<Secrets> },
+    Peers { from: Vec<Peer>, to: Vec<Peer> },
     Mark { mark: Box<FlowKey>, stands: bool },
     Attach(String),
     Detach(String),
@@ -49,6 +50,7 @@ impl Step {
             Self::Affinity { slot, to, .. } => plane.put_affinity(*slot, to),
             Self::Quic { place, to, .. } => plane.put_quic(*place, to),
             Self::Secrets { to, .. } => plane.put_secrets(to),
+            Self::Peers { to, .. } => plane.put_peers(to),
             Self::Mark { mark, stands: true } => plane.put_mark(mark),
             Self::Mark { mark, stands: false } => plane.delete_mark(mark),
             Self::Attach(interface) => plane.attach(interface).map(drop),
@@ -97,6 +99,7 @@ impl Step {
             Self::Affinity { slot, from, to } => Some(Self::Affinity { slot, from: to, to: from }),
             Self::Quic { place, from, to } => Some(Self::Quic { place, from: to, to: from }),
             Self::Secrets { from, to } => Some(Self::Secrets { from: to, to: from }),
+            Self::Peers { from, to } => Some(Self::Peers { from: to, to: from }),
             Self::Mark { mark, stands } => Some(Self::Mark { mark, stands: !stands }),
             Self::Attach(interface) => Some(Self::Detach(interface)),
             Self::Detach(interface) => Some(Self::Attach(interface)),
@@ -140,6 +143,7 @@ impl Step {
             Self::Quic { place, to, .. } => {
                 image.quic.insert(*place, **to);
             }
+            Self::Peers { to, .. } => image.peers.clone_from(to),
             Self::Secrets { to, .. } => image.secrets = **to,
             Self::Mark { mark, stands: true } => {
                 image.marks.insert(**mark);
@@ -205,6 +209,10 @@ pub(super) fn difference(actual: &Image, target: &Image) -> Vec<Step> {
     // A flag that some service needs must be there before it and stay until it is gone.
     let flags = actual.settings.flags | target.settings.flags;
     let between = Settings { flags, ..target.settings };
+    // Nobody is asked before it is known where they are, and for as long as some are.
+    if actual.peers != target.peers {
+        steps.push(Step::Peers { from: actual.peers.clone(), to: target.peers.clone() });
+    }
     put_settings(&mut steps, &actual.settings, &between);
 
     if actual.secrets != target.secrets {

@@ -36,6 +36,8 @@ pub struct View {
     pub sizes: Sizes,
     /// Live bindings in all.
     pub bindings: u64,
+    /// Ids of the nodes that are asked about packets, in the order in which those visit them.
+    pub peers: Vec<u64>,
     /// The tables do not hold what they should and are being repaired.
     pub repairing: bool,
 }

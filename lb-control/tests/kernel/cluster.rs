@@ -12,11 +12,13 @@ use lb_control::cluster::join::join;
 use lb_control::cluster::keyring::Keyring;
 use lb_control::cluster::replica::Replica;
 use lb_control::config::SharedSecrets;
-use lb_control::dataplane::DataPlane;
+use lb_control::dataplane::{DataPlane, Sizes};
 use lb_control::reconcile::{self, ChangeError, Handle, SessionFilter, SessionRow};
-use lb_core::pool::Desired;
+use lb_core::binding::Key;
+use lb_core::pool::{Admin, Desired};
+use lb_core::sync::Local;
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
@@ -27,12 +29,19 @@ const SOON: Duration = Duration::from_secs(30);
 /// Session key of the first client.
 const CLIENTS: u64 = 0x0a01_0000;
 
+/// A loopback address that no other process has ports of.
+fn own_address() -> Ipv4Addr {
+    let [_, high, middle, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, 0x40 | high, middle, low)
+}
+
 /// A node's machine: a state directory, an interface, tables.
 struct Machine {
     sandbox: Sandbox,
     state: tempfile::TempDir,
     listen: SocketAddr,
     desired: Desired,
+    sizes: Sizes,
     interface: &'static str,
     wire: Wire,
 }
@@ -50,13 +59,14 @@ impl Machine {
     fn new(sandbox: Sandbox, interface: &'static str, peer: &str, mut desired: Desired) -> Self {
         sandbox.veth(interface, peer);
         run(&format!("ethtool -K {peer} gro on"));
-        let listen = UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
+        let listen = UdpSocket::bind((own_address(), 0)).and_then(|socket| socket.local_addr());
         desired.node.interfaces = vec![interface.into()];
         Self {
             sandbox,
             state: tempfile::tempdir().expect("a directory"),
             listen: listen.expect("a free port"),
             desired,
+            sizes: SIZES,
             interface,
             wire: Wire::new(peer),
         }
@@ -72,7 +82,7 @@ impl Machine {
 
     async fn start(&self) -> Running {
         let (handle, thread) =
-            reconcile::spawn(Box::new(self.sandbox.open(SIZES)), None).expect("the reconciler starts");
+            reconcile::spawn(Box::new(self.sandbox.open(self.sizes)), None).expect("the reconciler starts");
         let until = Instant::now() + SOON;
         let (replica, updates, _) = loop {
             match Replica::start(&self.home(), self.listen, None) {
@@ -134,7 +144,7 @@ impl Running {
     }
 
     async fn sessions(&self) -> BTreeMap<u64, SessionRow> {
-        let rows = self.handle.sessions(SessionFilter::default(), 10_000).await.expect("listed");
+        let rows = self.handle.sessions(SessionFilter::default(), 100_000).await.expect("listed");
         rows.into_iter().map(|row| (row.session, row)).collect()
     }
 
@@ -180,15 +190,27 @@ fn laid_out_differently() -> Desired {
     state
 }
 
+/// Sessions that do not end while a busy machine loads programs.
+fn lasting(mut state: Desired) -> Desired {
+    state.services.iter_mut().for_each(|service| service.lifetime = HOUR);
+    state
+}
+
 async fn cluster() -> (Machine, Running, Machine, Running) {
+    cluster_of(|_| {}).await
+}
+
+async fn cluster_of(adjust: impl Fn(&mut Machine)) -> (Machine, Running, Machine, Running) {
     let sandbox = Sandbox::new();
     run("ip link set lo up");
-    let a = Machine::new(sandbox, "lb0", "peer0", desired());
+    let mut a = Machine::new(sandbox, "lb0", "peer0", lasting(desired()));
+    adjust(&mut a);
     Authority::found(&a.home(), "a", a.addresses(), Keyring::of(&SharedSecrets::default()))
         .expect("a cluster");
     let one = a.start().await;
     one.ready().await;
-    let b = Machine::new(Sandbox::beside(), "lb1", "peer1", laid_out_differently());
+    let mut b = Machine::new(Sandbox::beside(), "lb1", "peer1", lasting(laid_out_differently()));
+    adjust(&mut b);
     let token = one.replica.token(Role::Node, HOUR).expect("a token");
     join(&b.home(), &a.listen.to_string(), &token, "b", b.addresses()).await.expect("joined");
     let two = b.start().await;
@@ -338,6 +360,7 @@ async fn a_session_that_is_used_lives_on_at_the_other_node() {
     let b = Machine::new(Sandbox::beside(), "lb1", "peer1", brief(laid_out_differently()));
     let token = one.replica.token(Role::Node, HOUR).expect("a token");
     join(&b.home(), &a.listen.to_string(), &token, "b", b.addresses()).await.expect("joined");
+    let begun = Instant::now();
     let two = b.start().await;
     two.ready().await;
     a.clients(1..=10);
@@ -350,9 +373,114 @@ async fn a_session_that_is_used_lives_on_at_the_other_node() {
     let sessions: Vec<u64> = two.sessions().await.into_keys().collect();
     assert_eq!(sessions, (CLIENTS + 1..=CLIENTS + 5).collect::<Vec<_>>());
     two.until("what is used no more ends", BTreeMap::is_empty).await;
-    // What was written late on a busy machine ends later here than was said, and b may say so once.
+    // But for the probes that a node without events makes, b tells nothing of its own: what it wrote ends here when it was said to.
     let own = two.replica.standing().await.expect("a replica").counts.own;
-    assert!(own <= 10, "b had {own} things to tell");
+    let probes = begun.elapsed().as_secs() / 10;
+    assert!(own <= probes, "b had {own} things to tell, {probes} probes among them");
     one.stop().await;
     two.stop().await;
+}
+
+/// How many failures both nodes told, and how many events of their own.
+async fn told(nodes: [&Running; 2]) -> (u64, u64) {
+    let mut sum = (0, 0);
+    for node in nodes {
+        let counts = node.replica.standing().await.expect("a replica").counts;
+        sum = (sum.0 + counts.failovers, sum.1 + counts.own);
+    }
+    sum
+}
+
+#[tokio::test]
+async fn ten_thousand_sessions_of_a_dead_backend_move_on_both_nodes_by_one_event() {
+    const SESSIONS: u64 = 10_000;
+    let (a, one, b, two) = cluster_of(|machine| {
+        machine.sizes.bindings = 32_768;
+        machine.desired.node.bindings = 32_768;
+    })
+    .await;
+    let begun = Instant::now();
+    let held = |session| Local::Held {
+        key: Key { service: 77, session },
+        server: session % 2 + 1,
+        generation: 0,
+        left: HOUR,
+    };
+    // Half of them at each node, all with the first two backends.
+    for (node, sessions) in [(&one, 0..SESSIONS / 2), (&two, SESSIONS / 2..SESSIONS)] {
+        let told = node.replica.tell(sessions.map(held).collect()).await.expect("a replica");
+        told.durable().await.expect("durable");
+    }
+    for node in [&one, &two] {
+        node.until("all of them", |sessions| sessions.len() as u64 == SESSIONS).await;
+    }
+    let is_moved = |row: &SessionRow| row.backend.as_deref() != Some("be1");
+    let before = one.sessions().await;
+    assert_eq!(before.values().filter(|row| !is_moved(row)).count() as u64, SESSIONS / 2);
+
+    // Node b alone cannot reach it: nobody's session moves, here or there.
+    let (failures, events) = told([&one, &two]).await;
+    two.handle.set_admin("web", "be1", Some(Admin::Disabled)).await.expect("taken out");
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(told([&one, &two]).await.0, failures);
+    for node in [&one, &two] {
+        assert_eq!(node.sessions().await.values().filter(|row| row.generation > 0).count(), 0);
+    }
+
+    // Node a finds the same.
+    one.handle.set_admin("web", "be1", Some(Admin::Disabled)).await.expect("taken out");
+    for node in [&one, &two] {
+        node.until("everyone has moved", |sessions| sessions.values().all(is_moved)).await;
+    }
+    let after = one.sessions().await;
+    two.until("both hold the same", |sessions| alike(&after, sessions)).await;
+    for (session, row) in &after {
+        let was_with_it = before[session].backend.as_deref() == Some("be1");
+        assert_eq!(row.generation, u32::from(was_with_it), "{session}");
+        assert!(was_with_it || row.backend == before[session].backend, "{session} had no reason to move");
+    }
+    let (failures_after, events_after) = told([&one, &two]).await;
+    let probes = 2 * (begun.elapsed().as_secs() / 10 + 1);
+    assert_eq!(failures_after, failures + 1, "one event");
+    assert!(events_after - events <= 1 + probes, "{events} events before, {events_after} after");
+    one.stop().await;
+    two.stop().await;
+    drop((a, b));
+}
+
+#[tokio::test]
+async fn what_found_no_room_is_written_when_there_is_some() {
+    const SMALL: u32 = 1_024;
+    let (a, one, b, two) = cluster_of(|machine| {
+        if machine.interface == "lb1" {
+            machine.sizes.bindings = SMALL;
+            machine.desired.node.bindings = SMALL;
+        }
+    })
+    .await;
+    let all = 0..u64::from(SMALL) * 2;
+    let key = |session| Key { service: 77, session };
+    let held =
+        all.clone().map(|session| Local::Held { key: key(session), server: 1, generation: 0, left: HOUR });
+    one.replica.tell(held.collect()).await.expect("a replica").durable().await.expect("durable");
+    one.until("all of them", |sessions| sessions.len() as u64 == all.end).await;
+    two.until("as many as there is room for", |sessions| sessions.len() > SMALL as usize / 2).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let placed = two.sessions().await;
+    assert!(placed.len() < all.end as usize, "there is room for all");
+    // Those that have a place end; the others take it.
+    let deleted = placed.keys().map(|&session| Local::Deleted { key: key(session) });
+    one.replica.tell(deleted.collect()).await.expect("a replica").durable().await.expect("durable");
+    let left = all.end as usize - placed.len();
+    one.until("the others", |sessions| sessions.len() == left).await;
+    let own = one.sessions().await;
+    two.until("the others, as far as there is room", |sessions| {
+        let is_right = |(session, row): (&u64, &SessionRow)| own[session].backend == row.backend;
+        let known = sessions.keys().all(|session| own.contains_key(session));
+        known && sessions.iter().all(is_right) && sessions.len() >= left.min(SMALL as usize * 3 / 4)
+    })
+    .await;
+    one.stop().await;
+    two.stop().await;
+    drop((a, b));
 }

@@ -40,6 +40,10 @@ impl Node {
         if let Some(vector) = message.vector.as_ref().filter(|_| has_vector) {
             peer.tells(vector, message.sent, own);
         }
+        let says_news = match message.statement.clone() {
+            Some(statement) => peer.states(statement, message.sent),
+            None => false,
+        };
         match kind {
             Kind::Vector => {
                 if message.question & (ANSWER | STARTING) != 0 {
@@ -79,6 +83,9 @@ impl Node {
         self.look_at_standing(now);
         self.look_at_owed(now);
         self.look_at_base(now);
+        if says_news {
+            self.hear_statement(now, from);
+        }
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! What happens on this node and becomes an event.
 
-use super::{Node, Sabotage};
+use super::{Node, PoolMember, Sabotage};
 use crate::binding::store::{Look, SKEW};
 use crate::binding::time::milliseconds;
 use crate::binding::{
@@ -55,14 +55,12 @@ pub enum Local {
         /// Whose.
         key: Key,
     },
-    /// Health says that a server failed: its sessions are to move.
-    Failed {
+    /// How a pool stands here now: told at the start and whenever it changes.
+    Pool {
         /// The service.
         service: u32,
-        /// The server.
-        server: u64,
-        /// The pool as health sees it now; [`ViewMember::failover`] is filled in here.
-        pool: Vec<ViewMember>,
+        /// Its servers; none = the service has gone.
+        members: Vec<PoolMember>,
         /// The longest lifetime of the service's bindings.
         lifetime: Duration,
     },
@@ -98,8 +96,9 @@ impl Node {
                 }
                 event
             }
-            Local::Failed { service, server, pool, lifetime } => {
-                self.failed(now, service, server, pool, lifetime)
+            Local::Pool { service, members, lifetime } => {
+                self.take_pool(now, service, members, lifetime);
+                None
             }
         }
     }
@@ -188,7 +187,8 @@ impl Node {
         self.tell(now, &body, expires, true)
     }
 
-    fn failed(
+    /// Tells that a server failed: every node finds the heirs of its sessions in this view of the pool.
+    pub(super) fn failed(
         &mut self,
         now: Time,
         service: u32,
@@ -197,11 +197,6 @@ impl Node {
         lifetime: Duration,
     ) -> Option<(StreamId, u64)> {
         let known = self.store.failover_of(service, server);
-        let remaining = self.store.members().find(|m| m.service == service && m.server == server);
-        if known > 0 && remaining.is_none_or(|member| member.count == 0) {
-            // Another node said so already, and nobody was bound to it since.
-            return None;
-        }
         for member in &mut pool {
             member.failover = self.store.failover_of(service, member.number);
             if member.number == server {
@@ -260,7 +255,9 @@ impl Node {
                 }
             }
             Content::Failover(mark) => {
-                if !self.store.mark(*mark, expires, now) {
+                let is_news = self.store.mark(*mark, expires, now);
+                self.note_cover(*mark, expires, is_fetched, is_news);
+                if !is_news {
                     return;
                 }
                 if let Some(at) = self.early_views.iter().position(|view| view.digest() == mark.digest)
@@ -270,9 +267,6 @@ impl Node {
                 }
                 if self.store.view(mark.digest).is_none() {
                     self.want_view(now, mark.digest);
-                }
-                if let Some(import) = self.import.as_mut().filter(|_| is_fetched) {
-                    import.marks.push((*mark, expires));
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! What is known of another member, and what it is to be sent.
 
 use super::clock::Ways;
-use super::wire::Range;
+use super::wire::{Range, Statement};
 use crate::binding::{NodeId, StreamId, Time, Vector};
 use core::time::Duration;
 use std::collections::VecDeque;
@@ -41,6 +41,10 @@ pub(super) struct Peer {
     /// A chunk that must wait until an own event is durable.
     pub(super) held: Option<(StreamId, u64, Vec<u8>)>,
     pub(super) views: Vec<u64>,
+    /// What it last said of servers; `None` = nothing in its present life.
+    pub(super) statement: Option<Statement>,
+    /// The sender's clock with it.
+    stated_sent: u64,
     pub(super) is_blocked: bool,
     pub(super) received: u64,
     pub(super) sent: u64,
@@ -88,6 +92,8 @@ impl Peer {
             snapshot: None,
             held: None,
             views: Vec::new(),
+            statement: None,
+            stated_sent: 0,
             is_blocked: false,
             received: 0,
             sent: 0,
@@ -121,6 +127,7 @@ impl Peer {
         self.pushed = 0;
         (self.snapshot, self.held) = (None, None);
         self.serving.clear();
+        (self.statement, self.stated_sent) = (None, 0);
         self.vector_due = now;
         true
     }
@@ -137,6 +144,17 @@ impl Peer {
         if let Some(own) = own {
             self.pushed = self.pushed.max(self.told.event(own));
         }
+    }
+
+    /// Takes what it says of servers, unless it has said something since; whether that is news.
+    pub(super) fn states(&mut self, statement: Statement, sent: u64) -> bool {
+        if sent < self.stated_sent {
+            return false;
+        }
+        self.stated_sent = sent;
+        let is_news = self.statement.as_ref() != Some(&statement);
+        self.statement = Some(statement);
+        is_news
     }
 
     /// Takes on a range that it asks for.

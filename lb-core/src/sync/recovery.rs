@@ -46,6 +46,7 @@ impl Recovery {
             uncovered_marks: Vec::new(),
             has_base: false,
             started: now,
+            pools: BTreeMap::new(),
             views_wanted: BTreeMap::new(),
             views_to_write: VecDeque::new(),
             early_views: VecDeque::new(),

@@ -28,12 +28,14 @@ pub(crate) enum Sabotage {
     CacheNotServed,
     /// A node that comes back does not age lifetimes by its downtime.
     DowntimeForgotten,
+    /// A node tells that a server failed although others say that it serves.
+    FailureAlone,
 }
 
 #[cfg(test)]
 impl Sabotage {
     /// All of them.
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::GapCheckSkipped,
         Self::NumberReused,
         Self::SnapshotOverNewer,
@@ -46,5 +48,6 @@ impl Sabotage {
         Self::FailoverForgetsEpoch,
         Self::CacheNotServed,
         Self::DowntimeForgotten,
+        Self::FailureAlone,
     ];
 }

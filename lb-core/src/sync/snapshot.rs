@@ -168,6 +168,20 @@ impl Node {
         self.tell_uncovered(now);
     }
 
+    /// Notes whether the vector covers a mark that came: a snapshot that this node serves has only those that it does.
+    pub(super) fn note_cover(&mut self, mark: Mark, expires: Tick, is_fetched: bool, is_news: bool) {
+        let known = self.uncovered_marks.len();
+        self.uncovered_marks.retain(|(other, _)| *other != mark);
+        let was_uncovered = self.uncovered_marks.len() < known;
+        let Some(import) = &mut self.import else { return };
+        if !is_fetched {
+            // It came with its stream.
+            import.marks.retain(|(other, _)| *other != mark);
+        } else if is_news || was_uncovered {
+            import.marks.push((mark, expires));
+        }
+    }
+
     /// Stops fetching; what came is kept, although no vector covers it.
     pub(super) fn give_up_import(&mut self) {
         if let Some(import) = self.import.take() {

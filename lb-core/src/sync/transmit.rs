@@ -93,6 +93,7 @@ impl Node {
         let answer = if core::mem::take(&mut peer.must_answer) { peer.incarnation } else { None };
         peer.vector_due = now.after(if asks_who { self.config.retry } else { self.config.heartbeat });
         let vector = self.vector_for(to);
+        let statement = self.statement();
         let mut out = wire::begin(buffer, Kind::Vector, self.incarnation, now.0);
         out.vector(&vector);
         if let Some(life) = answer {
@@ -100,6 +101,7 @@ impl Node {
             out.digest(u64::from(life));
         }
         out.question(question);
+        out.statement(statement.iter());
         true
     }
 
@@ -316,6 +318,7 @@ impl Node {
             self.look_around(now);
         }
         self.look_at_base(now);
+        self.look_at_failures(now);
     }
 
     /// When [`Self::handle_timeout`] and [`Self::poll_transmit`] have something to do at the latest.
@@ -334,6 +337,7 @@ impl Node {
                 next = wants.map(|want| want.next_ask).fold(next, Time::min);
             }
         }
+        next = self.failure_due().fold(next, Time::min);
         next = self.views_wanted.values().map(|want| want.next_ask).fold(next, Time::min);
         for peer in self.peers.values().filter(|peer| !peer.is_blocked) {
             next = next.min(peer.vector_due);

@@ -9,7 +9,7 @@ mod field;
 mod message;
 
 pub use event::{MAX_EVENT, event, put_event};
-pub use message::{Kind, Message, Range, SnapshotCursor, examine};
+pub use message::{Kind, Message, Range, SnapshotCursor, Standing, Statement, examine};
 
 pub(super) use message::{ANSWER, ANSWERING, STARTING, begin};
 

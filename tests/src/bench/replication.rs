@@ -21,12 +21,16 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// The names that choose this section.
-pub const NAMES: [&str; 4] = [SNAPSHOT, EVENTS, KERNEL, PEER];
+pub const NAMES: [&str; 5] = [SNAPSHOT, EVENTS, SUSTAINED, KERNEL, PEER];
 
 const SNAPSHOT: &str = "replication/snapshot";
 const EVENTS: &str = "replication/events";
+const SUSTAINED: &str = "replication/sustained";
 const KERNEL: &str = "replication/kernel-tables";
 const PEER: &str = "replication/haproxy-snapshot";
+
+/// New bindings a second that are sustained.
+const RATE: u64 = 100_000;
 
 /// One way to bring entries somewhere.
 #[derive(Clone, Debug, Serialize)]
@@ -46,6 +50,9 @@ pub struct ReplicationResult {
     /// By how many bytes the receiver grew, an entry.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub receiver_bytes: Option<f64>,
+    /// Milliseconds from an entry's making to its being told to the data plane of the slower receiver, 99 of 100.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub p99_ms: Option<f64>,
 }
 
 /// Measures what is wanted.
@@ -54,6 +61,9 @@ pub(super) fn run(quick: bool, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<Repl
     let mut results = Vec::new();
     if wanted(SNAPSHOT) || wanted(EVENTS) {
         results.extend(nodes(entries)?);
+    }
+    if wanted(SUSTAINED) {
+        results.push(sustained(if quick { 2 } else { 10 })?);
     }
     if wanted(PEER) && haproxy::is_installed() {
         results.push(peers(entries)?);
@@ -116,6 +126,41 @@ fn nodes(entries: u64) -> Result<[ReplicationResult; 2]> {
     Ok([snapshot, events])
 }
 
+/// Bindings are made at a steady rate while two others are told of them.
+fn sustained(seconds: u64) -> Result<ReplicationResult> {
+    let directories = [Directory::new("one")?, Directory::new("two")?, Directory::new("three")?];
+    let mut first = Node::start(&directories[0].0, None)?;
+    first.ready()?;
+    let mut others = [
+        Node::start(&directories[1].0, Some(&mut first))?,
+        Node::start(&directories[2].0, Some(&mut first))?,
+    ];
+    others.iter_mut().try_for_each(Node::ready)?;
+    // Everyone is connected to everyone.
+    std::thread::sleep(Duration::from_secs(3));
+    let before = [first.used()?, others[0].used()?];
+    let entries = RATE * seconds;
+    let took = first.pace(RATE, seconds)?;
+    for other in &mut others {
+        other.wait(entries)?;
+    }
+    let mut result = ReplicationResult::new(
+        SUSTAINED,
+        entries,
+        took,
+        [before[0], first.used()?],
+        [before[1], others[0].used()?],
+    );
+    let mut slowest = Duration::ZERO;
+    for other in &mut others {
+        slowest = slowest.max(other.ninety_nine(entries)?);
+    }
+    // What is noted of each entry is the benchmark's own.
+    result.receiver_bytes = None;
+    result.p99_ms = Some(slowest.as_secs_f64() * 1e3);
+    Ok(result)
+}
+
 /// The same with two processes of HAProxy.
 fn peers(entries: u64) -> Result<ReplicationResult> {
     let directory = Directory::new("haproxy")?;
@@ -175,6 +220,7 @@ impl ReplicationResult {
             sender_us: Some(each(sender)),
             receiver_us: Some(each(receiver)),
             receiver_bytes: Some(grown as f64 / entries as f64),
+            p99_ms: None,
         }
     }
 
@@ -189,6 +235,7 @@ impl ReplicationResult {
             "sender us",
             "receiver us",
             "receiver bytes",
+            "p99 ms",
         ]);
         let figure = |figure: Option<f64>| figure.map_or_else(String::new, |figure| format!("{figure:.2}"));
         for result in all {
@@ -199,9 +246,10 @@ impl ReplicationResult {
                 figure(result.sender_us),
                 figure(result.receiver_us),
                 figure(result.receiver_bytes),
+                figure(result.p99_ms),
             ]);
         }
-        align(&mut table, &[1, 2, 3, 4, 5]);
+        align(&mut table, &[1, 2, 3, 4, 5, 6]);
         println!("{table}");
     }
 }

@@ -48,6 +48,9 @@ pub struct Case {
     pub services: Vec<ServiceData>,
     /// Backends of all services, by slot.
     pub backends: Vec<BackendData>,
+    /// The other nodes, in the order of the ring.
+    #[serde(default)]
+    pub peers: Vec<PeerData>,
     /// Bindings that are there at the start.
     pub bindings: Vec<BindingData>,
     /// What happens.
@@ -158,6 +161,20 @@ pub struct HopData {
     pub source: String,
     pub ifindex: u32,
     pub mtu: u16,
+}
+
+/// Another node.
+#[derive(Deserialize, Clone, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct PeerData {
+    pub id: u64,
+    pub own: u64,
+    pub address: IpAddr,
+    pub source: IpAddr,
+    pub hop: HopData,
+    pub vlan: u16,
+    pub port: u16,
+    pub rate: u32,
 }
 
 /// A binding that is there at the start.

@@ -9,9 +9,9 @@ use super::tables::{Change, DEVICES, Tables, mtu};
 use anyhow::{Result, bail};
 use frame::Frame;
 use lb_common::abi::{
-    AffinityRules, Backend, Binding, BindingBucket, BindingEvent, BindingKey, BindingSlot, Counters, Filling,
-    Flow, FlowKey, FlowRef, FragmentKey, FragmentRef, Hold, HoldWord, Outcome, PathRule, QuicConfig, Secrets,
-    Server, Service, ServiceKey, Settings, program,
+    Addr, AffinityRules, Backend, Be16, Binding, BindingBucket, BindingEvent, BindingKey, BindingSlot,
+    Counters, Filling, Flow, FlowKey, FlowRef, FragmentKey, FragmentRef, Hold, HoldWord, Hop, Mac, Outcome,
+    PathRule, Peer, QuicConfig, Secrets, Server, Service, ServiceKey, Settings, program,
 };
 use lb_common::datapath::{self, Env, Insert, Scratch};
 use memory::Memory;
@@ -20,6 +20,19 @@ use std::time::Duration;
 
 /// Tail calls the kernel allows in one run.
 const MOST_TAIL_CALLS: usize = 33;
+/// A row of peers that is not in use.
+static FREE: Peer = Peer {
+    id: 0,
+    own: 0,
+    address: Addr::NONE,
+    source: Addr::NONE,
+    hop: Hop { destination: Mac([0; 6]), mtu: 0, source: Mac([0; 6]), pad: 0, ifindex: 0, pad2: 0 },
+    vlan: 0,
+    port: Be16::new(0),
+    rate: 0,
+    count: 0,
+    pad: 0,
+};
 
 /// Room behind the frames of veth interfaces: what their buffers are rounded up by.
 const TIGHT: usize = 54;
@@ -275,6 +288,9 @@ unsafe impl Env for Running<'_> {
     }
     fn secrets(&self) -> Option<&Secrets> {
         Some(&self.memory.secrets)
+    }
+    fn peer(&self, row: u32) -> Option<&Peer> {
+        Some(self.memory.peers.get(row as usize).unwrap_or(&FREE))
     }
     fn answered(&self, slot: u16) -> Option<*mut u64> {
         self.memory.answered.get(slot.into())

@@ -1,12 +1,12 @@
 //! A case's tables as the data plane has them.
 
-use super::case::{BackendData, BindingData, Case, ServiceData, SettingsData, VlanData};
+use super::case::{BackendData, BindingData, Case, HopData, PeerData, ServiceData, SettingsData, VlanData};
 use super::rules::{RulesData, SecretsData, ServerData, words};
 use anyhow::{Context, Result, bail, ensure};
 use lb_common::abi::{
     Addr, Affinity, AffinityRules, BINDING_PROBES, Backend, Be16, BindingBucket, BindingKey, BindingPath,
-    BindingSlot, BindingWord, FlowKey, Hop, Mac, Mode, PathRule, QuicConfig, SCHEMA_VERSION, Secrets, Server,
-    Service, ServiceFlags, ServiceKey, Settings, SettingsFlags, Status, VLAN_KEEP, VLAN_NONE,
+    BindingSlot, BindingWord, FlowKey, Hop, Mac, Mode, PathRule, Peer, QuicConfig, SCHEMA_VERSION, Secrets,
+    Server, Service, ServiceFlags, ServiceKey, Settings, SettingsFlags, Status, VLAN_KEEP, VLAN_NONE,
     binding_buckets,
 };
 use serde_json::{Map, Value};
@@ -53,6 +53,8 @@ pub struct Tables {
     pub path_rules: Vec<PathRule>,
     /// Configurations of QUIC connection ids, by place in the map.
     pub quic: BTreeMap<u32, QuicConfig>,
+    /// The other nodes.
+    pub peers: Vec<Peer>,
     /// Keys that packets are checked with.
     secrets: SecretsData,
 }
@@ -86,6 +88,7 @@ impl Tables {
             servers: Vec::new(),
             path_rules: Vec::new(),
             quic: BTreeMap::new(),
+            peers: case.peers.iter().map(|data| peer(data, case.peers.len())).collect::<Result<_>>()?,
             secrets: data.secrets,
         };
         for data in &case.services {
@@ -307,6 +310,7 @@ fn settings(data: &SettingsData) -> Result<Settings> {
             "nat" => SettingsFlags::NAT,
             "any-port" => SettingsFlags::ANY_PORT,
             "migrating" => SettingsFlags::MIGRATING,
+            "peers" => SettingsFlags::PEERS,
             other => bail!("no flag of the settings: {other}"),
         };
     }
@@ -344,13 +348,7 @@ fn settings(data: &SettingsData) -> Result<Settings> {
 fn backend(data: &BackendData) -> Result<Backend> {
     Ok(Backend {
         address: data.address.into(),
-        hop: Hop {
-            destination: mac(&data.hop.destination)?,
-            mtu: data.hop.mtu,
-            source: mac(&data.hop.source)?,
-            ifindex: data.hop.ifindex,
-            ..Hop::default()
-        },
+        hop: hop(&data.hop)?,
         number: data.number,
         service: data.service,
         port: Be16::new(data.port),
@@ -362,6 +360,31 @@ fn backend(data: &BackendData) -> Result<Backend> {
             VlanData::Word(other) => bail!("no VLAN: {other}"),
         },
         ..Backend::default()
+    })
+}
+
+fn hop(data: &HopData) -> Result<Hop> {
+    Ok(Hop {
+        destination: mac(&data.destination)?,
+        mtu: data.mtu,
+        source: mac(&data.source)?,
+        ifindex: data.ifindex,
+        ..Hop::default()
+    })
+}
+
+fn peer(data: &PeerData, count: usize) -> Result<Peer> {
+    Ok(Peer {
+        id: data.id,
+        own: data.own,
+        address: data.address.into(),
+        source: data.source.into(),
+        hop: hop(&data.hop)?,
+        vlan: data.vlan,
+        port: Be16::new(data.port),
+        rate: data.rate,
+        count: u32::try_from(count)?,
+        pad: 0,
     })
 }
 

@@ -1,10 +1,10 @@
-//! Two balancers behind a router that spreads connections over them.
+//! Two or three balancers behind a router that spreads connections over them.
 //!
 //! ```text
 //!                    r1 --- l0 lb1 l1 ---+
 //! client --- r0 router                   |--- be1, be2, be3
 //!                    r2 --- l0 lb2 l1 ---+
-//!                    r3 -----------------+
+//!                    r9 -----------------+
 //! ```
 //! Balancers, backends and the router's own arm share the network 10.2.0.0/24, where the balancers talk to each other, too;
 //! backends answer by way of the router. The client also is everyone in 10.4.0.0/16. Virtual addresses are in 10.99.0.0/24.
@@ -20,7 +20,7 @@ use std::path::Path;
 
 /// Everywhere.
 const MTU: u16 = 1_500;
-/// Balancers.
+/// Balancers, as a rule.
 pub const NODES: usize = 2;
 
 /// Client, router, balancers and backends.
@@ -41,6 +41,11 @@ pub struct Crossing {
 impl Crossing {
     /// Makes namespaces and cables and starts a web server on each backend.
     pub fn new(backends: u8) -> Result<Self> {
+        Self::of(NODES, backends)
+    }
+
+    /// The same with so many balancers.
+    pub fn of(nodes: usize, backends: u8) -> Result<Self> {
         let mut topology = Topology::new()?;
         let (client, router) = (topology.namespace("client")?, topology.namespace("router")?);
         let switch = topology.namespace("switch")?;
@@ -58,9 +63,9 @@ impl Crossing {
         router.sh("ip addr add 10.1.0.1/24 dev r0; ip route add 10.4.0.0/16 via 10.1.0.2")?;
         client.sh("ip addr add 10.1.0.2/24 dev eth0; ip route add local 10.4.0.0/16 dev lo
              ip route add default via 10.1.0.1")?;
-        plug(&router, "r3", "10.2.0.1")?;
+        plug(&router, "r9", "10.2.0.1")?;
         let mut machines = Vec::new();
-        for n in 1..=NODES {
+        for n in 1..=nodes {
             let machine = topology.namespace(&format!("lb{n}"))?;
             machine.set("ipv4/conf/all/forwarding=1")?;
             cable((&router, &format!("r{n}")), (&machine, "l0"), MTU)?;
@@ -94,6 +99,19 @@ impl Crossing {
         self.router.sh(&format!(
             "{}ip nexthop replace id 10 group {hops} type resilient buckets 64 idle_timer 1
              ip route replace 10.99.0.0/24 nhid 10",
+            known.collect::<String>()
+        ))?;
+        Ok(())
+    }
+
+    /// Spreads connections over these balancers anew: they move at once, also in the middle of what they do.
+    pub fn reshuffle(&self, nodes: &[usize]) -> Result<()> {
+        let hops = nodes.iter().map(|node| (node + 1).to_string()).collect::<Vec<_>>().join("/");
+        let known = nodes.iter().map(|node| node + 1);
+        let known = known.map(|n| format!("ip nexthop replace id {n} via 10.3.{n}.2 dev r{n}\n"));
+        self.router.sh(&format!(
+            "{}ip nexthop replace id 11 group {hops}
+             ip route replace 10.99.0.0/24 nhid 11",
             known.collect::<String>()
         ))?;
         Ok(())
@@ -181,14 +199,24 @@ impl Crossing {
 
 /// Makes the second node a member of the first one's cluster, by the two commands.
 pub fn unite(first: &Balancer, second: &Balancer) -> Result<()> {
-    let printed = first.ctl(&["cluster", "init"])?;
-    let command = printed.lines().find_map(|line| line.trim().strip_prefix("lbctl "));
-    let command = command.with_context(|| format!("no command in {printed}"))?;
-    second.ctl(&command.split(' ').collect::<Vec<_>>())?;
+    invite(&first.ctl(&["cluster", "init"])?, second)?;
     for balancer in [first, second] {
         agrees(balancer)?;
     }
     Ok(())
+}
+
+/// Lets one more node into the cluster that the first one has made.
+pub fn join(first: &Balancer, next: &Balancer) -> Result<()> {
+    invite(&first.ctl(&["cluster", "token"])?, next)?;
+    agrees(next)
+}
+
+/// Runs the command that was printed for the next node.
+fn invite(printed: &str, next: &Balancer) -> Result<()> {
+    let command = printed.lines().find_map(|line| line.trim().strip_prefix("lbctl "));
+    let command = command.with_context(|| format!("no command in {printed}"))?;
+    next.ctl(&command.split(' ').collect::<Vec<_>>()).map(drop)
 }
 
 /// Waits until a node is ready, sees the other one, and each has what the other one has.

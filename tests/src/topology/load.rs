@@ -111,6 +111,8 @@ impl LoadReport {
 pub struct Load {
     stop: Arc<AtomicBool>,
     answered: Arc<AtomicU64>,
+    /// Rounds over its clients that each worker has completed.
+    rounds: Arc<[AtomicU64]>,
     workers: Vec<JoinHandle<Result<LoadReport>>>,
 }
 
@@ -120,18 +122,20 @@ impl Load {
         let stop = Arc::new(AtomicBool::new(false));
         let answered = Arc::new(AtomicU64::new(0));
         let threads = plan.threads.clamp(1, plan.clients.len());
+        let rounds: Arc<[AtomicU64]> = (0..threads).map(|_| AtomicU64::new(0)).collect();
         let workers = (0..threads)
             .map(|worker| {
                 let own: Vec<IpAddr> = plan.clients.iter().copied().skip(worker).step_by(threads).collect();
                 let (namespace, plan) = (namespace.clone(), plan.clone());
                 let (stop, answered) = (Arc::clone(&stop), Arc::clone(&answered));
+                let rounds = Arc::clone(&rounds);
                 std::thread::spawn(move || {
                     namespace.enter()?;
-                    Ok(work(&plan, &own, &stop, &answered))
+                    Ok(work(&plan, &own, &stop, &answered, &rounds[worker]))
                 })
             })
             .collect();
-        Ok(Self { stop, answered, workers })
+        Ok(Self { stop, answered, rounds, workers })
     }
 
     /// Waits until so many requests have been answered since the start.
@@ -151,6 +155,23 @@ impl Load {
     /// Waits until `requests` more have been answered from now on.
     pub fn go_on(&self, requests: u64) -> Result<()> {
         self.reach(self.answered.load(Ordering::Relaxed) + requests)
+    }
+
+    /// Waits until each client has asked once more from the beginning, however long that takes (up to a minute).
+    pub fn go_round(&self) -> Result<()> {
+        let end = Instant::now() + Duration::from_secs(60);
+        for (worker, rounds) in self.rounds.iter().enumerate() {
+            // The round that is under way may have begun before.
+            let whole = rounds.load(Ordering::Relaxed) + 2;
+            while rounds.load(Ordering::Relaxed) < whole {
+                ensure!(
+                    Instant::now() < end,
+                    "worker {worker} did not get round all of its clients in a minute"
+                );
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+        Ok(())
     }
 
     /// Stops sending and tells what became of it.
@@ -199,7 +220,13 @@ pub fn together(namespace: &Namespace, vips: &[SocketAddr], client: SocketAddr) 
     })
 }
 
-fn work(plan: &LoadPlan, clients: &[IpAddr], stop: &AtomicBool, answered: &AtomicU64) -> LoadReport {
+fn work(
+    plan: &LoadPlan,
+    clients: &[IpAddr],
+    stop: &AtomicBool,
+    answered: &AtomicU64,
+    rounds: &AtomicU64,
+) -> LoadReport {
     let begun = Instant::now();
     let mut report = LoadReport::default();
     let mut connections: BTreeMap<IpAddr, Connection> = BTreeMap::new();
@@ -242,6 +269,7 @@ fn work(plan: &LoadPlan, clients: &[IpAddr], stop: &AtomicBool, answered: &Atomi
             }
             std::thread::sleep(plan.pause);
         }
+        rounds.fetch_add(1, Ordering::Relaxed);
     }
     report
 }

@@ -5,6 +5,10 @@ use anyhow::{Context, Result, ensure};
 use std::time::{Duration, Instant};
 use stickleback_tests::topology::{Arms, Load, LoadPlan, config};
 
+/// What a request may take that fails over: far less than a client that has to find out by itself, and stalls of a busy
+/// machine included. A quiet one takes 0.3 s where the backend is silent, and nothing where it refuses.
+const AT_ONCE: Duration = Duration::from_secs(5);
+
 /// Lets a backend's kernel treat new connections to the web server this way; connections that are there go on.
 pub(super) fn treat(shop: &Shop, backend: &str, how: &str) -> Result<()> {
     let backend = shop.site.backends.iter().find(|b| b.name == backend).context("no such backend")?;
@@ -17,20 +21,16 @@ pub(super) fn treat(shop: &Shop, backend: &str, how: &str) -> Result<()> {
 }
 
 /// A backend fails in the middle of load: everybody is answered, its sessions by the others, nobody else moves.
-fn fails_over(how: &str, counted: &str, within: Duration) -> Result<()> {
+fn fails_over(how: &str, counted: &str) -> Result<()> {
     let shop = Shop::new(Arms::Two, false, COOKIE)?;
     let plan = LoadPlan::new(shop.vip, shop.site.clients(false, 24)).with_cookie("SESS");
     let load = Load::start(&shop.site.client, &plan)?;
     load.reach(150)?;
-    let begun = Instant::now();
     treat(&shop, "be2", how)?;
-    // Long enough for each thread to have asked for all of its clients.
-    while begun.elapsed() < 2 * within {
-        load.go_on(50)?;
-    }
+    load.go_round()?;
     let report = load.finish()?;
     report.answered(300)?;
-    ensure!(report.longest < within, "a request took {:?}", report.longest);
+    ensure!(report.longest < AT_ONCE, "a request took {:?}", report.longest);
     ensure!(!report.sessions.values().any(|backend| backend == "be2"), "be2 still serves: {report:?}");
     ensure!((1..=24).contains(&report.moved), "{} sessions moved", report.moved);
     let times = shop.outcome(counted)?;
@@ -52,12 +52,12 @@ fn fails_over(how: &str, counted: &str, within: Duration) -> Result<()> {
 
 #[test]
 fn namespace_cookie_refused_under_load() -> Result<()> {
-    fails_over("reject with tcp reset", "backend-refused", Duration::from_millis(500))
+    fails_over("reject with tcp reset", "backend-refused")
 }
 
 #[test]
 fn namespace_cookie_silent_under_load() -> Result<()> {
-    fails_over("drop", "backend-silent", Duration::from_millis(1_500))
+    fails_over("drop", "backend-silent")
 }
 
 /// The daemon is killed, comes back, and loads another configuration: nobody notices.

@@ -99,7 +99,7 @@ fn namespace_cookie_slow_clients_are_bounded() -> Result<()> {
             let begun = Instant::now();
             let again = shop.backend(&format!("-H 'Cookie: SESS={session}'"), "whoami")?;
             ensure!(again == *owner, "{session} moved from {owner} to {again}");
-            ensure!(begun.elapsed() < Duration::from_secs(3), "it took {:?}", begun.elapsed());
+            ensure!(begun.elapsed() < Duration::from_secs(8), "it took {:?}", begun.elapsed());
         }
         // Each is told, or served by the backend of the fallback, and none is left waiting.
         for answer in many.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))? {

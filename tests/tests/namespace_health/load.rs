@@ -28,7 +28,7 @@ fn namespace_health_killed_under_load_with_cookies() -> Result<()> {
     ensure!(took < FOUND_OUT, "found out after {took:?}");
     // No more than were open at that moment.
     ensure!(report.failed <= threads, "{} requests were lost: {report:?}", report.failed);
-    ensure!(report.longest < Duration::from_secs(2), "a request took {:?}", report.longest);
+    ensure!(report.longest < Duration::from_secs(5), "a request took {:?}", report.longest);
     ensure!(!report.sessions.values().any(|backend| backend == "be2"), "be2 serves though it is dead");
     let moved = eventually(Duration::from_secs(5), || {
         let after = farm.sessions()?;

@@ -130,7 +130,7 @@ fn fill<E: Env>(
     record.local_mac = local_mac;
     record.window = 0;
     record.client_mtu = client_mtu(env);
-    record.ifindex = env.ingress();
+    record.ifindex = packet.ingress(env);
     record.tags = packet.tags;
     record.answer = 0;
     Some(())

@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn there_and_back_only_the_hop_limit_has_changed() {
         let mut dice = Dice(11);
-        let mut model = Model::new(0, 0);
+        let model = Model::new(0, 0);
         for _ in 0..50_000 {
             let (packet, before) = packet(&mut dice);
             let v4 = packet.is_v4();

@@ -69,6 +69,10 @@ pub(super) struct Way<'a> {
 /// A segment of a request head that is not complete.
 #[inline(always)]
 fn collecting<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived, live: &Live) -> Verdict {
+    if live.word.has(FlowWord::BUSY) {
+        // Another CPU has the request, and no hold to keep it in.
+        return count::end(env, Outcome::NotHeld);
+    }
     let Some(mut held) = hold::lock(env, live.flow().hold, live.reference) else {
         return missing(env, way, live);
     };
@@ -193,7 +197,7 @@ pub(super) fn back<E: Env>(
     if segment::back(env, way.packet, &answer).is_none() {
         return count::end(env, Outcome::NoRoom);
     }
-    answer::send_back(env, way.settings, outcome)
+    answer::send_back(env, way.settings, way.packet, outcome)
 }
 
 impl Way<'_> {

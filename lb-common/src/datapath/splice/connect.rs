@@ -29,9 +29,8 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     let client = &live.flow().client;
     let service =
         choice::service_again(env, settings, &client.destination, client.destination_port, client.protocol);
-    let (Some(service), Some(mut held)) = (service, hold::lock(env, number, reference)) else {
-        return count::end(env, Outcome::Raced);
-    };
+    let Some(service) = service else { return count::end(env, Outcome::Raced) };
+    let Some(mut held) = hold::lock(env, number, reference) else { return count::end(env, Outcome::Raced) };
     let Some(rules) = env.affinity_rules(service.slot) else {
         held.unlock(env);
         return count::end(env, Outcome::NoBackend);
@@ -41,8 +40,14 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
         held.unlock(env);
         return count::end(env, Outcome::Raced);
     }
-    let from = if why == again::FIRST { FlowState::Collecting } else { FlowState::Connecting };
-    if !super::step(env, &live, from, FlowState::Connecting, 0) {
+    // A CPU's own hold keeps no other CPU from the flow.
+    let alone = number <= settings.cpu_holds;
+    let begun = match why {
+        again::FIRST => super::step(env, &live, FlowState::Collecting, FlowState::Connecting, 0),
+        _ if alone => super::seize(env, &live),
+        _ => super::step(env, &live, FlowState::Connecting, FlowState::Connecting, 0),
+    };
+    if !begun {
         held.unlock(env);
         return count::end(env, Outcome::Raced);
     }
@@ -52,6 +57,7 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
         held.free(env);
         // What is told comes from the record, so that is given back last.
         let told = if why == again::REFUSED { refused(env, settings, &live) } else { Verdict::Tail };
+        super::leave(env, &live);
         super::end(env, &live);
         return if told == Verdict::Tail { answer::no_backend(env, packet) } else { told };
     }
@@ -77,6 +83,7 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
         None => Err(Outcome::NoBackend),
     };
     held.unlock(env);
+    super::leave(env, &live);
     finish(env, settings, packet, &live, why, sent)
 }
 
@@ -328,3 +335,6 @@ fn refused<E: Env>(env: &E, settings: &Settings, live: &Live) -> Verdict {
     }
     verdict
 }
+
+#[cfg(test)]
+mod tests;

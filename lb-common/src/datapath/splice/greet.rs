@@ -27,7 +27,7 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
         return count::end(env, Outcome::Malformed);
     }
     match answer(env, packet, rules) {
-        Some(()) => send_back(env, settings, Outcome::SynAnswered),
+        Some(()) => send_back(env, settings, packet, Outcome::SynAnswered),
         None => count::end(env, Outcome::NoRoom),
     }
 }

@@ -10,7 +10,7 @@ use crate::affinity::head::{Head, Progress};
 use crate::affinity::ticket::{self, Check, Kind, Ticket};
 use crate::affinity::{self, Bytes, Span, pair, path, payload, request, route, segment, text};
 use crate::datapath::scratch::again;
-use crate::datapath::{Env, Verdict, choice, count, flow};
+use crate::datapath::{Env, Verdict, choice, count, flow, limits};
 
 #[inline(always)]
 pub(crate) fn run<E: Env>(env: &E) -> Verdict {
@@ -39,7 +39,9 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     }
     if !scan(env, &way, service, &mut held) {
         let is_last = held.get().flags & HoldFlags::FIN != 0;
-        if number > settings.cpu_holds && !is_last {
+        let waits = number > settings.cpu_holds && !is_last;
+        // Who waits already goes on.
+        if waits && (held.get().owned != 0 || limits::may_wait(env, service, &packet.source, now)) {
             return collect::own(env, &way, &live, held);
         }
         // No more will come, or there is no room for it: what is there is all that there is to go by.
@@ -87,7 +89,7 @@ fn scan<E: Env>(env: &E, way: &Way<'_>, service: &Service, held: &mut Held) -> b
     true
 }
 
-/// Decides by what is there: no more will come. That no hold was free has been counted.
+/// Decides by what is there: no more will come. That there was no hold for it has been counted.
 #[inline(always)]
 fn cut_short<E: Env>(env: &E, way: &Way<'_>, service: &Service, held: &mut Held, is_last: bool) {
     if is_last {

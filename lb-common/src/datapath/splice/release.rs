@@ -5,10 +5,8 @@ use crate::abi::{Filling, Flow, HOLD_FRONT, HOLD_LEN, HOLD_SLACK, Hold, HoldFlag
 use crate::datapath::{Env, Verdict, count, frame, link};
 use crate::packet::{Ipv4, Ipv6, Sum, Tcp, flag, get, opaque_offset};
 
-/// Bytes that one round of the checksum takes: as many as pay for a call.
+/// Bytes that are summed up at once: as many as older kernels take.
 const ROUND: u32 = 512;
-/// Bytes below which they are taken word by word.
-const LAST: u32 = 64;
 /// Behind the last byte of a hold's front and stream.
 const END: u32 = (HOLD_FRONT + HOLD_LEN) as u32;
 
@@ -219,59 +217,34 @@ pub(crate) fn sum<E: Env>(env: &E, hold: *mut Hold, place: u32, len: u32) -> u32
     let mut total = Sum::ZERO;
     let sum = &mut total;
     env.repeat(len / ROUND, move |i| {
-        *sum = sum.plus(whole::<ROUND>(hold, place.wrapping_add(i.wrapping_mul(ROUND))));
+        *sum = sum.plus(words(env, hold, place.wrapping_add(i.wrapping_mul(ROUND)), ROUND));
         false
     });
-    let mut at = place.wrapping_add(len - len % ROUND);
-    if len & 256 != 0 {
-        total = total.plus(whole::<256>(hold, at));
-        at = at.wrapping_add(256);
-    }
-    if len & 128 != 0 {
-        total = total.plus(whole::<128>(hold, at));
-        at = at.wrapping_add(128);
-    }
-    if len & 64 != 0 {
-        total = total.plus(whole::<64>(hold, at));
-        at = at.wrapping_add(64);
-    }
-    total.plus(part(hold, at, len % LAST)).folded() as u32
+    let rest = len % ROUND;
+    let at = place.wrapping_add(len - rest);
+    let whole = rest & !3;
+    total.plus(words(env, hold, at, whole)).plus(last(hold, at.wrapping_add(whole), rest & 3)).folded() as u32
 }
 
-/// Sum of `LEN` bytes, by words of four: they need no splitting.
+/// Sum of so many bytes, a multiple of four up to a round.
 #[inline(always)]
-fn whole<const LEN: u32>(hold: *mut Hold, place: u32) -> Sum {
-    let Some(start) = from(hold, place) else { return Sum::ZERO };
-    let mut total = Sum::ZERO;
-    let mut i = 0;
-    while i < LEN {
-        // SAFETY: inside the slack.
-        total = total.add32(unsafe { get(start.add(i as usize)) });
-        i += 4;
-        if i % 32 == 0 {
-            total = total.computed();
-        }
+fn words<E: Env>(env: &E, hold: *mut Hold, place: u32, len: u32) -> Sum {
+    let (Some(start), len) = (from(hold, place), opaque_offset(len as usize)) else { return Sum::ZERO };
+    if len > ROUND as usize {
+        return Sum::ZERO;
     }
-    total
+    // SAFETY: a round fits into the slack.
+    Sum::ZERO.add32(unsafe { env.sum(start, len as u32) })
 }
 
-/// Sum of the first `len` of [`LAST`] bytes.
+/// Sum of the last, at most three bytes.
 #[inline(always)]
-fn part(hold: *mut Hold, place: u32, len: u32) -> Sum {
+fn last(hold: *mut Hold, place: u32, len: u32) -> Sum {
     let Some(start) = from(hold, place) else { return Sum::ZERO };
-    let mut total = Sum::ZERO;
-    let mut i = 0;
-    while i < LAST {
-        if i >= len {
-            break;
-        }
-        // SAFETY: inside the slack.
-        let word: u64 = unsafe { get(start.add(i as usize)) };
-        let word = word & mask(len - i);
-        total = total.add32(word as u32).add32((word >> 32) as u32);
-        i += 8;
-    }
-    total
+    // SAFETY: inside the slack.
+    let word: u32 = unsafe { get(start) };
+    let mask = u32::from_le((1_u32 << (8 * len)).wrapping_sub(1));
+    Sum::ZERO.add32(word & mask)
 }
 
 /// The bytes from a place on, of which a round can be read from any place, for the slack.
@@ -283,13 +256,6 @@ fn from(hold: *mut Hold, place: u32) -> Option<*const u8> {
     }
     // SAFETY: inside front and stream.
     Some(unsafe { (&raw const (*hold).head).cast::<u8>().add(place) })
-}
-
-/// The `len` lowest bytes of a word, all of them from eight on.
-#[inline(always)]
-const fn mask(len: u32) -> u64 {
-    let bytes = if len >= 8 { u64::MAX } else { (1 << (8 * (len & 7))) - 1 };
-    u64::from_le(bytes)
 }
 
 #[cfg(test)]

@@ -74,7 +74,7 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
 fn connecting<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live, said: &Said) -> Verdict {
     let number = live.flow().hold;
     let held = if number != 0 { hold::lock(env, number, live.reference) } else { None };
-    if number != 0 && held.is_none() {
+    if held.is_none() && (number != 0 || !super::seize(env, live)) {
         return count::end(env, Outcome::Swallowed);
     }
     // Where the stream begins for the backend.
@@ -92,15 +92,23 @@ fn connecting<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live
         heard(env, live);
         return accepted(env, settings, packet, live, said, held);
     }
-    if let Some(held) = held {
-        held.unlock(env);
+    let refuses = said.flags & flag::RST != 0 && fits;
+    match held {
+        Some(held) => held.unlock(env),
+        None => {
+            if refuses {
+                // SAFETY: from the environment, and seized.
+                unsafe { (*live.record).answer = Attempt::REFUSED.0 };
+            }
+            super::leave(env, live);
+        }
     }
     if said.flags & flag::RST != 0 {
-        if !fits {
+        if !refuses {
             return count::end(env, Outcome::Swallowed);
         }
         heard(env, live);
-        return refused(env, live, number);
+        return refused(env, number);
     }
     if said.flags & flag::ACK != 0 {
         // A connection of old, or an answer to nothing that was asked.
@@ -120,10 +128,8 @@ fn heard<E: Env>(env: &E, live: &Live) {
 
 /// The backend takes no connection: the next one is asked at once, if the request is at hand.
 #[inline(always)]
-fn refused<E: Env>(env: &E, live: &Live, number: u32) -> Verdict {
+fn refused<E: Env>(env: &E, number: u32) -> Verdict {
     if number == 0 {
-        // SAFETY: from the environment; without a hold only the client's next retransmission changes it.
-        unsafe { (*live.record).answer = Attempt::REFUSED.0 };
         return count::end(env, Outcome::Swallowed);
     }
     if let Some(scratch) = env.scratch() {
@@ -153,6 +159,7 @@ fn accepted<E: Env>(
     let flags = FlowWord::ASKED | if bound { FlowWord::BOUND } else { 0 };
     let Some(mut held) = held else {
         super::step(env, live, FlowState::Connecting, FlowState::Established, flags);
+        super::leave(env, live);
         return bare(env, settings, live, said.acknowledgement, said.sequence.wrapping_add(1));
     };
     let v4 = live.flow().client.source.is_v4();

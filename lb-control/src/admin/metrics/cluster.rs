@@ -63,6 +63,8 @@ fn own(node: &ClusterNodeRow, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
     single_gauge(e, "cluster_memory_bytes", help, signed(node.memory_bytes as u64))?;
     let help = "1 while the journal cannot be written";
     single_gauge(e, "cluster_journal_trouble", help, i64::from(node.journal_trouble.is_some()))?;
+    let help = "When the node's certificate ends, in seconds since 1970";
+    single_gauge(e, "cluster_certificate_end_seconds", help, signed(node.certificate_until))?;
     let counts = &node.counts;
     let rows = [
         ("own", counts.own),
@@ -77,6 +79,7 @@ fn own(node: &ClusterNodeRow, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
         ("requests", counts.requests),
         ("relayed", counts.relayed),
         ("refused", counts.refused),
+        ("failovers", counts.failovers),
         ("snapshots_begun", counts.snapshots_begun),
         ("snapshots_done", counts.snapshots_done),
     ];

@@ -33,7 +33,10 @@ pub(in crate::admin) async fn status(State(context): State<Context>) -> Result<J
 pub(in crate::admin) async fn row(context: &Context) -> Result<ClusterRow, ApiError> {
     Ok(match context.cluster.status().await? {
         None => ClusterRow { state: ClusterState::Alone, node: None, peers: Vec::new() },
-        Some(status) => show(&status),
+        Some(status) => {
+            let asked = context.reconciler.view().await?.peers;
+            show(&status, &asked)
+        }
     })
 }
 
@@ -128,7 +131,7 @@ fn lifetime(seconds: u64) -> Result<Duration, ApiError> {
     }
 }
 
-fn show(status: &Status) -> ClusterRow {
+fn show(status: &Status, asked: &[u64]) -> ClusterRow {
     let Status { member, is_ready, is_removed, listen, is_authority, roster, standing } = status;
     let state = match (is_removed, is_ready) {
         (true, _) => ClusterState::Removed,
@@ -148,12 +151,14 @@ fn show(status: &Status) -> ClusterRow {
         counts: counts(standing),
         convergence: convergence(standing),
         journal_trouble: standing.journal_trouble.clone(),
+        certificate_until: standing.certificate_until,
+        certificate_overdue: standing.is_certificate_overdue,
     };
-    let peers = standing.peers.iter().map(|peer| show_peer(peer, standing)).collect();
+    let peers = standing.peers.iter().map(|peer| show_peer(peer, standing, asked)).collect();
     ClusterRow { state, node: Some(node), peers }
 }
 
-fn show_peer(peer: &Peer, standing: &Standing) -> PeerRow {
+fn show_peer(peer: &Peer, standing: &Standing, asked: &[u64]) -> PeerRow {
     let told = peer.replication.as_ref();
     let fetching = standing.snapshot.filter(|(from, _)| *from == peer.id);
     PeerRow {
@@ -169,6 +174,7 @@ fn show_peer(peer: &Peer, standing: &Standing) -> PeerRow {
             received_bytes: contact.received,
         }),
         failure: peer.connection.failure.clone(),
+        asked: asked.contains(&peer.id.number()),
         last_contact_seconds: told.and_then(|told| told.silent).map(|silent| silent.as_secs_f64()),
         behind_events: told.map_or(0, |told| told.behind),
         behind_seconds: peer.behind.map_or(0.0, |behind| behind.as_secs_f64()),
@@ -208,6 +214,7 @@ fn counts(standing: &Standing) -> ClusterCounts {
         gaps: counts.gaps,
         requests: counts.requests,
         relayed: counts.relayed,
+        failovers: counts.failovers,
         snapshots_begun: counts.snapshots_begun,
         snapshots_done: counts.snapshots_done,
         refused: counts.refused,

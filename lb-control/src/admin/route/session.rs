@@ -1,9 +1,9 @@
 //! Session bindings.
 
-use super::{Names, Query};
+use super::{Body, Names, Query};
 use crate::admin::context::Context;
 use crate::admin::error::{ApiError, ErrorBody};
-use crate::admin::row::{SessionPage, SessionRow};
+use crate::admin::row::{PinBody, SessionPage, SessionRow};
 use crate::admin::sessionkey;
 use crate::reconcile::{ChangeError, SessionFilter, SessionRow as Session};
 use axum::Json;
@@ -12,10 +12,14 @@ use axum::http::StatusCode;
 use lb_core::pool::{Desired, PoolSpec, ServiceSpec};
 use serde::Deserialize;
 use std::net::IpAddr;
+use std::time::Duration;
 use utoipa::IntoParams;
 
 /// Rows of an answer unless asked for more.
 pub(super) const LIMIT: usize = 100;
+
+/// The longest life of a session that is pinned, in seconds.
+const LONGEST: u64 = 365 * 86_400;
 
 /// Filters of sessions.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -102,6 +106,38 @@ pub(in crate::admin) async fn delete(
         None => context.reconciler.session_delete(&name, key).await?,
     }
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Bind a session to a backend, on all nodes of a cluster; it is not moved while that serves.
+#[utoipa::path(put, path = "/v1/sessions/{service}/{key}/pin", tag = "sessions",
+    params(("service" = String, Path), ("key" = String, Path, description = "client address, or session key in hexadecimal")),
+    request_body = PinBody,
+    responses((status = 200, body = SessionRow), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody),
+        (status = 409, body = ErrorBody)))]
+pub(in crate::admin) async fn pin(
+    State(context): State<Context>,
+    Names(name, key): Names,
+    Body(body): Body<PinBody>,
+) -> Result<Json<SessionRow>, ApiError> {
+    let desired = configured(&context).await?;
+    let service = service(&desired, &name)?;
+    let key = sessionkey::parse(&key, &service, &secret(&desired))?;
+    let lifetime = match body.lifetime_seconds {
+        None => service.lifetime,
+        Some(seconds) if (1..=LONGEST).contains(&seconds) => Duration::from_secs(seconds),
+        Some(seconds) => {
+            return Err(ApiError::bad_input(
+                format!("{seconds} seconds"),
+                "1 second to a year for a session",
+            ));
+        }
+    };
+    match context.cluster.bindings().await {
+        Some(bindings) => bindings.pin(&name, key, &body.backend, lifetime).await?,
+        None => context.reconciler.session_pin(&name, key, &body.backend, lifetime).await?,
+    }
+    let row = context.reconciler.session(&name, key).await?;
+    Ok(Json(show_row(&row, &desired.pools())))
 }
 
 /// What is configured.

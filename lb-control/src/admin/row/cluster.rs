@@ -56,6 +56,10 @@ pub struct ClusterNodeRow {
     pub convergence: ConvergenceRow,
     /// What keeps its journal from being written.
     pub journal_trouble: Option<String>,
+    /// When its certificate ends, in seconds since 1970.
+    pub certificate_until: u64,
+    /// Whether the certificate should have been made new long ago, which needs the node that holds the authority's key.
+    pub certificate_overdue: bool,
 }
 
 /// The latest event of a stream: the events of a node in one epoch.
@@ -86,6 +90,8 @@ pub struct ClusterCounts {
     pub requests: u64,
     /// Ranges of others' events served.
     pub relayed: u64,
+    /// Failures of backends that this node told the others.
+    pub failovers: u64,
     /// Snapshots begun.
     pub snapshots_begun: u64,
     /// Snapshots completed.
@@ -127,6 +133,8 @@ pub struct PeerRow {
     pub connected: Option<ConnectionRow>,
     /// Why the last call to it failed.
     pub failure: Option<String>,
+    /// Whether packets of flows that this node does not know visit it.
+    pub asked: bool,
     /// Seconds since it was heard of bindings; absent: never.
     pub last_contact_seconds: Option<f64>,
     /// Events that this node has and it has not.

@@ -29,6 +29,17 @@ pub struct SessionRow {
     pub expires_in_seconds: u64,
 }
 
+/// Where a session is to be bound.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PinBody {
+    /// Name of the backend.
+    #[schema(example = "be2")]
+    pub backend: String,
+    /// How long it lives without traffic; as long as the service's sessions when absent.
+    #[schema(minimum = 1, maximum = 31_536_000)]
+    pub lifetime_seconds: Option<u64>,
+}
+
 /// Some of the sessions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SessionPage {

@@ -146,7 +146,7 @@ impl SecretName {
     }
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let duration = crate::config::duration(text).filter(|duration| duration.as_secs() > 0);
     duration.ok_or_else(|| "expected a duration such as 90s, 10m or 1h30m, at least 1s".to_owned())
 }

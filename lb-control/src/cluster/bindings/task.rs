@@ -5,7 +5,9 @@ use super::walk::Walk;
 use super::{End, Order, What};
 use crate::cluster::replica::{Teller, Update};
 use crate::dataplane::clock::monotonic_ns;
-use crate::reconcile::replication::{Change, Held, Looked, Outcome, Part, Replication, Report, Servers};
+use crate::reconcile::replication::{
+    Change, Held, Looked, Outcome, Part, Pool, Replication, Report, Servers,
+};
 use crate::reconcile::{ChangeError, Gone, Handle};
 use lb_common::abi::{BindingKey, BindingWord};
 use lb_core::binding::Key;
@@ -23,6 +25,8 @@ const BATCHES: usize = 2;
 const ENOUGH: usize = 2 * BATCH;
 /// Orders that are being looked into.
 const LOOKED_INTO: usize = 8;
+/// Bindings without room that are tried again.
+const HOMELESS: usize = 65_536;
 /// What somebody was changing is asked for again so much later, and what the data plane refused.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
@@ -42,6 +46,9 @@ pub(super) struct Task {
     /// What is to be told again, and when.
     again: Vec<Key>,
     again_at: Option<Instant>,
+    /// What found no room, and when some of it is tried again.
+    homeless: VecDeque<Key>,
+    room_at: Option<Instant>,
     orders: HashMap<u64, Order>,
     last_order: u64,
     told: Vec<Told>,
@@ -83,6 +90,8 @@ impl Task {
             counts: (0, 0),
             again: Vec::new(),
             again_at: None,
+            homeless: VecDeque::new(),
+            room_at: None,
             orders: HashMap::new(),
             last_order: 0,
             told: Vec::new(),
@@ -112,7 +121,7 @@ impl Task {
             while !self.changes.is_empty() && self.asked.len() < BATCHES {
                 self.ask().await?;
             }
-            let (page_at, again_at) = (self.walk.due(), self.again_at);
+            let (page_at, again_at, room_at) = (self.walk.due(), self.again_at, self.room_at);
             tokio::select! {
                 report = self.plane.report() => self.hear(report.ok_or(End::Reconciler)?).await?,
                 batch = updates.recv(), if self.changes.len() < ENOUGH => {
@@ -131,6 +140,7 @@ impl Task {
                     let (cursor, since) = self.walk.ask(monotonic_ns());
                     self.plane.page(cursor, since).await?;
                 }
+                () = at(room_at) => self.try_homeless().await?,
                 () = at(again_at) => {
                     self.again_at = None;
                     self.teller.again(std::mem::take(&mut self.again)).await?;
@@ -195,6 +205,12 @@ impl Task {
                     self.teller.again_of(new).await?;
                 }
             }
+            Report::Pools(pools) => {
+                let pools = pools.into_iter();
+                let pool = |Pool { service, members, lifetime }| Local::Pool { service, members, lifetime };
+                let boarding = Boarding { keys: Vec::new(), local: pools.map(pool).collect() };
+                self.tell(boarding, false).await?;
+            }
         }
         Ok(())
     }
@@ -229,7 +245,7 @@ impl Task {
     /// Takes what the replica says.
     fn update(&mut self, update: Update) {
         match update {
-            Update::Put(binding) => self.settle(&binding.key, Change::Put(binding)),
+            Update::Put(binding, until) => self.settle(&binding.key, Change::Put(binding, until)),
             Update::Delete(key) => self.settle(&key, Change::Delete(key)),
             Update::Heard(number) => {
                 self.flights.hear(number);
@@ -282,14 +298,15 @@ impl Task {
                     self.flights.acknowledged(key, word);
                     continue;
                 }
-                Change::Put(binding) => binding.key,
+                Change::Put(binding, _) => binding.key,
                 Change::Delete(key) => key,
             };
             match outcome {
                 Outcome::Busy => self.ask_again(key, AGAIN.0),
                 Outcome::Failed => self.ask_again(key, AGAIN.1),
-                // What changed is reported; what finds no room is counted there; what is unknown comes with its server.
-                Outcome::Done | Outcome::Changed | Outcome::Full | Outcome::Unknown => {}
+                Outcome::Full => self.wait_for_room(key),
+                // What changed is reported; what is unknown comes with its server.
+                Outcome::Done | Outcome::Changed | Outcome::Unknown => {}
             }
         }
         self.answer();
@@ -298,6 +315,23 @@ impl Task {
     fn ask_again(&mut self, key: Key, pause: Duration) {
         self.again.push(key);
         self.again_at.get_or_insert_with(|| Instant::now() + pause);
+    }
+
+    /// Room may come with every sweep; of more than so many others packets tell when they come.
+    fn wait_for_room(&mut self, key: Key) {
+        if self.homeless.len() < HOMELESS {
+            self.homeless.push_back(key);
+            self.room_at.get_or_insert_with(|| Instant::now() + AGAIN.1);
+        }
+    }
+
+    /// Tries some of those that found no room once more, those that have waited longest.
+    async fn try_homeless(&mut self) -> Result<(), End> {
+        let some = self.homeless.len().min(BATCH);
+        let keys: Vec<Key> = self.homeless.drain(..some).collect();
+        self.room_at = (!self.homeless.is_empty()).then(|| Instant::now() + AGAIN.1);
+        self.teller.again(keys).await?;
+        Ok(())
     }
 
     async fn look_into(&mut self, order: Order) -> Result<(), Gone> {

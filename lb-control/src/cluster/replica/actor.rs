@@ -342,7 +342,10 @@ impl Actor {
             match event {
                 sync::Event::Put(binding::Binding { key, .. }) | sync::Event::Delete(key)
                     if key.service == convergence::SERVICE => {}
-                sync::Event::Put(binding) => self.batch.push(Update::Put(binding)),
+                sync::Event::Put(binding) => {
+                    let until = self.start + Duration::from_millis(now.0) + binding.left;
+                    self.batch.push(Update::Put(binding, until.into_std()));
+                }
                 sync::Event::Delete(key) => self.batch.push(Update::Delete(key)),
                 sync::Event::Ready => {
                     tracing::info!(bindings = self.node.store().len(), "the cluster's bindings are here");
@@ -398,7 +401,10 @@ impl Actor {
 
     fn standing(&self, now: Time) -> Standing {
         let snapshot = self.node.snapshot_progress();
+        let (certificate_until, is_certificate_overdue) = self.transport.certificate_end();
         Standing {
+            certificate_until,
+            is_certificate_overdue,
             id: self.id,
             is_ready: self.node.is_ready(),
             bindings: self.node.store().len(),

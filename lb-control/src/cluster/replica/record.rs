@@ -1,8 +1,8 @@
 //! What the journal's bytes mean: events with the time they were written at, checkpoints, views.
 
 use crate::cluster::journal::{Block, Recovered};
-use lb_core::binding::{Content, NodeId, StreamId, Vector, View, ViewMember};
-use lb_core::sync::{Recovery, wire};
+use lb_core::binding::{Content, NodeId, StreamId, Time, Vector, View, ViewMember};
+use lb_core::sync::{Config, Recovery, wire};
 use std::time::Duration;
 
 /// Bytes of a view's member.
@@ -111,6 +111,37 @@ pub(super) fn feed(recovery: &mut Recovery, recovered: &Recovered) {
         if read.is_none() {
             damaged("a block of events");
         }
+    }
+}
+
+/// Begins a node with values of a journal, whatever they are: the entry of fuzzing. A value is its kind, its length in two bytes,
+/// and so many bytes.
+pub(super) fn examine(mut data: &[u8]) {
+    let mut recovered = Recovered::default();
+    while let Some(([kind, low, high], rest)) = data.split_first_chunk::<3>() {
+        let length = usize::from(u16::from_le_bytes([*low, *high])).min(rest.len());
+        let (value, rest) = rest.split_at(length);
+        let bytes = value.to_vec();
+        match kind % 4 {
+            0 => {
+                let first = recovered.blocks.last().map_or(1, |block| block.last + 1);
+                let last = first + u64::from(*kind);
+                recovered.blocks.push(Block { origin: 1, epoch: 1 << 20, first, last, bytes });
+            }
+            1 => recovered.views.push(bytes),
+            2 => recovered.snapshot.get_or_insert_default().vector = bytes,
+            _ => recovered.snapshot.get_or_insert_default().parts.push(bytes),
+        }
+        data = rest;
+    }
+    let config = Config::new(NodeId(1), vec![NodeId(2)]);
+    let mut recovery = Recovery::new(config, Time(0), 1 << 41, 5);
+    feed(&mut recovery, &recovered);
+    let mut node = recovery.finish();
+    for now in [Time(0), Time(10_000)] {
+        node.handle_timeout(now);
+        while node.poll_journal(now).is_some() {}
+        while node.poll_event(now).is_some() {}
     }
 }
 

@@ -71,7 +71,7 @@ impl Running {
             let batch = batch.unwrap_or_else(|_| panic!("{} are missing", missing.len())).expect("a replica");
             for update in batch {
                 match update {
-                    Update::Put(binding) => {
+                    Update::Put(binding, _) => {
                         assert_eq!(binding.server, server(binding.key.session));
                         missing.remove(&binding.key.session);
                     }

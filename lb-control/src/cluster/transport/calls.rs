@@ -17,7 +17,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_
 const COURTESY: Duration = Duration::from_secs(2);
 
 /// Keeps a caller for each member that can be called.
-pub(super) async fn run(shared: Arc<Shared>, client: quinn::ClientConfig) {
+pub(super) async fn run(shared: Arc<Shared>) {
     let mut rosters = shared.roster.subscribe();
     let mut tasks = JoinSet::new();
     let mut callers: BTreeMap<NodeId, (Member, AbortHandle)> = BTreeMap::new();
@@ -36,7 +36,7 @@ pub(super) async fn run(shared: Arc<Shared>, client: quinn::ClientConfig) {
         });
         for member in roster.roster().members.iter().filter(wanted) {
             callers.entry(member.id).or_insert_with(|| {
-                let task = tasks.spawn(call(Arc::clone(&shared), client.clone(), member.clone()));
+                let task = tasks.spawn(call(Arc::clone(&shared), member.clone()));
                 (member.clone(), task)
             });
         }
@@ -48,7 +48,7 @@ pub(super) async fn run(shared: Arc<Shared>, client: quinn::ClientConfig) {
 }
 
 /// Calls a member again and again, whenever it is not connected.
-async fn call(shared: Arc<Shared>, client: quinn::ClientConfig, member: Member) {
+async fn call(shared: Arc<Shared>, member: Member) {
     let mut pause = PAUSE.0;
     if shared.own > member.id {
         sleep(COURTESY).await;
@@ -62,7 +62,7 @@ async fn call(shared: Arc<Shared>, client: quinn::ClientConfig, member: Member) 
                 if shared.links.has(member.id) {
                     break;
                 }
-                let failure = match attempt(&shared, &client, &member, address).await {
+                let failure = match attempt(&shared, &member, address).await {
                     // Not within this task, which ends when the member's addresses change.
                     Ok(connection) => match tokio::spawn(link::run(Arc::clone(&shared), connection)).await {
                         Ok(Ok(())) => None,
@@ -79,14 +79,10 @@ async fn call(shared: Arc<Shared>, client: quinn::ClientConfig, member: Member) 
     }
 }
 
-async fn attempt(
-    shared: &Shared,
-    client: &quinn::ClientConfig,
-    member: &Member,
-    address: &str,
-) -> Result<quinn::Connection, ClusterError> {
+async fn attempt(shared: &Shared, member: &Member, address: &str) -> Result<quinn::Connection, ClusterError> {
     let name = Subject { id: member.id, role: member.role }.dns_name();
-    connect(&shared.endpoint, client.clone(), address, &name).await
+    let client = shared.client.borrow().clone();
+    connect(&shared.endpoint, client, address, &name).await
 }
 
 /// Calls an address, the first of its resolved ones that fits the endpoint's own and answers.

@@ -32,6 +32,9 @@ struct Hello {
     roster: SignedRoster,
     /// Serial of its shared secrets; 0 = it has none.
     keyring: u64,
+    /// Whether it makes certificates new.
+    #[serde(default)]
+    authority: bool,
 }
 
 /// What the control stream carries after that.
@@ -42,12 +45,18 @@ enum News {
     Roster(SignedRoster),
     /// Newer shared secrets, to load balancers only.
     Keyring(SignedKeyring),
+    /// A request for a new certificate, in hexadecimal; to the authority only.
+    Renew(String),
+    /// The new certificate, in hexadecimal.
+    Certificate(String),
 }
 
 /// Serials of what the peer has.
 struct Known {
     roster: u64,
     keyring: u64,
+    /// Whether it makes certificates new.
+    is_authority: bool,
 }
 
 /// Why a connection ended.
@@ -122,8 +131,8 @@ async fn talk(shared: &Arc<Shared>, connection: &Connection) -> Result<(), Failu
     });
     let (mut control, heard, peer) = greeting.await.map_err(|_| lost("no greeting in time"))??;
     let instance = u64::from_str_radix(&peer.instance, 16).map_err(lost)?;
-    let keyring = peer.keyring;
-    let known = Known { roster: shared.adopt(peer.roster)?, keyring };
+    let (keyring, is_authority) = (peer.keyring, peer.authority);
+    let known = Known { roster: shared.adopt(peer.roster)?, keyring, is_authority };
     if !shared.roster.borrow().roster().admits(subject) {
         return Err(Failure::Close(Close::NoMember));
     }
@@ -157,14 +166,15 @@ async fn talk(shared: &Arc<Shared>, connection: &Connection) -> Result<(), Failu
         }
     }
     shared.shut_out.store(false, Relaxed);
+    let (renew, renewed) = mpsc::channel(1);
     let seen = Seen { shared, connection, peer: subject.id };
     if side == Side::Server {
         frame::write_json(&mut control, &hello(shared)).await?;
     }
     shared.tell(Event::Up { peer: subject.id, role: subject.role }).await;
     let outcome = tokio::select! {
-        outcome = news_out(shared, control, subject, known) => outcome,
-        outcome = news_in(shared, heard) => outcome,
+        outcome = news_out(shared, control, subject, known, renewed) => outcome,
+        outcome = news_in(shared, heard, subject, renew) => outcome,
         outcome = messages_out(connection, messages) => outcome,
         outcome = messages_in(shared, connection, subject.id) => outcome,
         error = connection.closed() => Err(Failure::Error(lost(error))),
@@ -193,8 +203,10 @@ async fn news_out(
     mut control: SendStream,
     subject: Subject,
     mut known: Known,
+    mut renewed: mpsc::Receiver<String>,
 ) -> Result<(), Failure> {
     let (mut rosters, mut keyrings) = (shared.roster.subscribe(), shared.keyring.subscribe());
+    let mut renewals = shared.renewal_due.subscribe();
     loop {
         let roster = rosters.borrow_and_update().clone();
         if !roster.roster().admits(subject) {
@@ -211,9 +223,17 @@ async fn news_out(
             known.keyring = keyring.content().serial();
             frame::write_json(&mut control, &News::Keyring(SignedKeyring::clone(&keyring))).await?;
         }
+        if known.is_authority && *renewals.borrow_and_update() {
+            frame::write_json(&mut control, &News::Renew(shared.renewal_request()?)).await?;
+        }
         let goes_on = tokio::select! {
             changed = rosters.changed() => changed.is_ok(),
             changed = keyrings.changed() => changed.is_ok(),
+            changed = renewals.changed() => changed.is_ok(),
+            Some(certificate) = renewed.recv() => {
+                frame::write_json(&mut control, &News::Certificate(certificate)).await?;
+                true
+            }
         };
         if !goes_on {
             return Ok(());
@@ -221,11 +241,27 @@ async fn news_out(
     }
 }
 
-async fn news_in(shared: &Shared, mut heard: RecvStream) -> Result<(), Failure> {
+async fn news_in(
+    shared: &Shared,
+    mut heard: RecvStream,
+    subject: Subject,
+    renew: mpsc::Sender<String>,
+) -> Result<(), Failure> {
     while let Some(text) = frame::read(&mut heard, frame::CONTROL).await? {
         match serde_json::from_slice(&text).map_err(lost)? {
             News::Roster(roster) => drop(shared.adopt(roster)?),
             News::Keyring(keyring) => shared.adopt_keyring(keyring)?,
+            News::Renew(request) => {
+                if let Some(certificate) = shared.renew(subject, &request)? {
+                    // One that asks again before it was answered gets one answer.
+                    drop(renew.try_send(certificate));
+                }
+            }
+            News::Certificate(certificate) => {
+                if let Err(error) = shared.take_certificate(&certificate) {
+                    tracing::error!(%error, "a new certificate was not taken; the present one stays");
+                }
+            }
         }
     }
     Ok(())
@@ -252,6 +288,7 @@ fn hello(shared: &Shared) -> Hello {
         instance: format!("{:016x}", shared.instance),
         roster: SignedRoster::clone(&shared.roster.borrow()),
         keyring: super::serial(shared.keyring.borrow().as_deref()),
+        authority: shared.authority.is_some(),
     }
 }
 

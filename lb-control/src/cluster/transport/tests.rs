@@ -2,12 +2,15 @@ use super::*;
 use crate::cluster::join::join;
 use crate::cluster::keyring::Keyring;
 use crate::config::SharedSecrets;
+use crate::loopback;
 use lb_core::pool::secret::SegmentSecret;
 use rcgen::KeyPair;
 use std::net::UdpSocket;
 use std::path::Path;
+use std::time::SystemTime;
 use tokio::time::{sleep, timeout};
-use x509_parser::prelude::{FromDer, X509Certificate};
+
+mod renewal;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const SOON: Duration = Duration::from_secs(10);
@@ -39,7 +42,7 @@ struct Running {
 
 impl Machine {
     pub(in crate::cluster) fn new() -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+        let socket = UdpSocket::bind(loopback::any_port()).expect("a free port");
         Self {
             state: tempfile::tempdir().expect("a directory"),
             listen: socket.local_addr().expect("its address"),
@@ -119,12 +122,6 @@ impl Running {
     fn is_connected(&self, peer: NodeId) -> bool {
         self.transport.peers().get(&peer).is_some_and(|state| state.contact.is_some())
     }
-}
-
-/// When a certificate ends, in seconds since 1970.
-fn end(certificate: &CertificateDer<'_>) -> i64 {
-    let (_, parsed) = X509Certificate::from_der(certificate).expect("a certificate");
-    parsed.validity().not_after.timestamp()
 }
 
 /// The first node and so many that joined it, all connected to each other.
@@ -244,13 +241,15 @@ async fn without_an_open_token_nobody_may_join() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn certificates_of_members_end_with_the_authoritys() {
+async fn certificates_of_members_last_a_year() {
     let (first, second) = (Machine::found(), Machine::new());
     let a = first.start();
     let joined = second.join(&first, &a.token()).await.expect("joined");
     let founder = first.home().identity().expect("readable").expect("a member");
     for identity in [joined, founder] {
-        assert_eq!(end(&identity.certificate), end(&identity.authority));
+        let left = identity.until().expect("an end").duration_since(SystemTime::now()).expect("it is good");
+        assert_eq!(left.as_secs().div_ceil(86_400), 365);
+        identity.is_signed().expect("by the authority");
     }
 }
 

@@ -5,8 +5,10 @@ use crate::config::field::{Field, Owner};
 use crate::config::file::{Announce, Cluster, File};
 use crate::config::problem::Finding;
 use crate::config::value::spell;
-use crate::config::{AnnounceSpec, ClusterSpec, defaults};
+use crate::config::{AnnounceSpec, BlockSpec, ClusterSpec, DaemonSpec, defaults};
 use core::time::Duration;
+use lb_common::abi::Mode;
+use lb_core::pool::ServiceSpec;
 use std::collections::HashSet;
 
 /// Addresses that a member may have.
@@ -26,6 +28,7 @@ pub(super) fn check(file: &File, findings: &Findings) -> ClusterSpec {
         name: cluster.name.get().map(|name| name.0.clone()),
         discover: cluster.discover.get().map(|endpoint| endpoint.0.clone()),
         announce: announce(&cluster.announce, findings),
+        blocks: blocks(cluster, findings),
     }
 }
 
@@ -48,6 +51,66 @@ fn advertise(cluster: &Cluster, owner: &Owner<'_>) -> Vec<String> {
         );
     }
     addresses
+}
+
+/// Source addresses by node; no address and no node may be there twice.
+fn blocks(cluster: &Cluster, findings: &Findings) -> Vec<BlockSpec> {
+    let (mut nodes, mut taken) = (HashSet::new(), HashSet::new());
+    let mut blocks = Vec::new();
+    for (block, span) in cluster.block.get().into_iter().flatten().filter_map(Field::located) {
+        let owner = Owner { span, object: "[cluster], block", findings };
+        let node = block.node.required("node", "\"lb1\"", &owner);
+        let listed = block.addresses.required("addresses", "[\"192.0.2.21\"]", &owner);
+        let (Some((node, at)), Some((listed, place))) = (node, listed) else { continue };
+        if !nodes.insert(node.0.clone()) {
+            owner.report(Finding::error(at, format!("node `{}` has two blocks", node.0)));
+        }
+        if listed.is_empty() {
+            owner.report(Finding::error(place, "`addresses` is empty").expected("one address or more"));
+        }
+        let mut addresses = Vec::new();
+        for (address, span) in listed.iter().filter_map(Field::located) {
+            if taken.insert(address.0) {
+                addresses.push(address.0);
+            } else {
+                owner.report(Finding::error(span, format!("address `{}` is there twice", address.0)));
+            }
+        }
+        blocks.push(BlockSpec { node: node.0.clone(), addresses });
+    }
+    if let Some(span) =
+        cluster.block.span().filter(|_| !blocks.is_empty() && cluster.announce.span().is_none())
+    {
+        let owner = Owner { span: span.clone(), object: "[cluster]", findings };
+        owner.report(
+            Finding::error(span, "a dead node's addresses cannot be announced")
+                .expected("`announce` with the interface for them"),
+        );
+    }
+    blocks
+}
+
+/// Services must translate to addresses that are this node's alone, or replies find another node.
+pub(super) fn sources(file: &File, daemon: &DaemonSpec, services: &[ServiceSpec], findings: &Findings) {
+    let blocks = &daemon.cluster.blocks;
+    let Some(span) = file.cluster.get().and_then(|cluster| cluster.block.span()) else { return };
+    // Without a name the host's holds, which is not known here.
+    let Some(name) = daemon.cluster.name.as_ref().or(daemon.name.as_ref()) else { return };
+    let own = blocks.iter().find(|block| &block.node == name);
+    let own = own.map(|block| block.addresses.as_slice()).unwrap_or_default();
+    let owner = Owner { span: span.clone(), object: "[cluster]", findings };
+    for service in services.iter().filter(|service| service.mode == Mode::Nat) {
+        if let Some(source) = service.source.filter(|source| !own.contains(source)) {
+            let found = format!(
+                "service `{}` translates to {source}, which is not in the block of `{name}`",
+                service.name
+            );
+            owner.report(
+                Finding::error(span.clone(), found)
+                    .expected("an address of this node alone, or replies find another one"),
+            );
+        }
+    }
 }
 
 fn announce(announce: &Field<Announce>, findings: &Findings) -> Option<AnnounceSpec> {

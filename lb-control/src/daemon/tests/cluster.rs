@@ -1,6 +1,7 @@
 //! Two daemons in a cluster, by the commands that a person types.
 
 use super::*;
+use crate::loopback;
 use std::net::UdpSocket;
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
@@ -9,9 +10,9 @@ const SOON: Duration = Duration::from_secs(20);
 
 /// A daemon that makes its own secrets and meets others on a port of its own.
 async fn node(name: &str) -> Rig {
-    let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let listen = UdpSocket::bind(loopback::any_port()).unwrap().local_addr().unwrap();
     let secret = "session-secret = \"000102030405060708090a0b0c0d0e0f\"\n";
-    let cluster = format!("[cluster]\nname = \"{name}\"\nlisten = \"127.0.0.1:{port}\"\n");
+    let cluster = format!("[cluster]\nname = \"{name}\"\nlisten = \"{listen}\"\n");
     let text = CONFIG.replace(secret, "").replacen("[[service]]", &format!("{cluster}\n[[service]]"), 1);
     Rig::with(&text, &[], Faults::default()).await
 }

@@ -107,6 +107,8 @@ pub(super) const TABLES: &[Table] = &[
     table!(QUOTAS, u32 => Quota, Layout::Fixed, Kept),
     table!(DOORKEEPER, u32 => u64, Layout::Fixed, Kept),
     table!(EVENTS, Layout::Fixed, Kept),
+    // What older programs knew of the others is told to newer ones again.
+    table!(PEERS, Layout::Fixed, Fresh),
     table!(SCRATCH, Layout::Fixed, Fresh),
     table!(PROGRAMS, Layout::Fixed, Fresh),
 ];

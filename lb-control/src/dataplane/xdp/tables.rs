@@ -12,7 +12,7 @@ use aya::{
 };
 use lb_common::abi::{
     AffinityRules, ArenaChunk, Backend, BindingBucket, Counters, Flow, FlowKey, FlowRef, Hand, PathRule,
-    QuicConfig, Secrets, Server, Service, ServiceKey, Settings, map,
+    Peer, QuicConfig, Secrets, Server, Service, ServiceKey, Settings, map,
 };
 use std::{io, os::fd::OwnedFd, path::Path};
 
@@ -28,6 +28,7 @@ pub(super) struct Tables {
     pub(super) paths: Array<MapData, PathRule>,
     pub(super) quic: Array<MapData, QuicConfig>,
     pub(super) secrets: Array<MapData, Secrets>,
+    pub(super) peers: Array<MapData, Peer>,
     pub(super) bindings: Array<MapData, BindingBucket>,
     pub(super) hands: Array<MapData, Hand>,
     pub(super) flow_index: HashMap<MapData, FlowKey, FlowRef>,
@@ -83,6 +84,7 @@ impl Tables {
             paths: take(object, map::PATHS)?,
             quic: take(object, map::QUIC)?,
             secrets: take(object, map::SECRETS)?,
+            peers: take(object, map::PEERS)?,
             bindings: take(object, map::BINDINGS)?,
             hands: take(object, map::HANDS)?,
             flow_index: take(object, map::FLOW_INDEX)?,

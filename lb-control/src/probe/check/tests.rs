@@ -1,4 +1,5 @@
 use super::*;
+use crate::loopback;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Bytes, Frame, Incoming};
 use hyper::header::HeaderMap;
@@ -38,7 +39,7 @@ async fn probe(check: Check, address: SocketAddr) -> Result<(), Failure> {
 async fn serve<F: Future<Output = ()> + Send>(
     handle: impl Fn(TcpStream) -> F + Send + 'static,
 ) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let listener = TcpListener::bind(loopback::any_port()).await.expect("a port");
     let address = listener.local_addr().expect("an address");
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
@@ -62,7 +63,7 @@ async fn says(bytes: &'static [u8]) -> SocketAddr {
 }
 
 async fn nobody() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address")
+    TcpListener::bind(loopback::any_port()).await.expect("a port").local_addr().expect("an address")
 }
 
 fn get(path: &str) -> HttpCheck {
@@ -284,7 +285,7 @@ async fn grpc_asks_the_health_service() {
 
 #[tokio::test]
 async fn a_datagram_is_answered_as_expected() {
-    let server = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
+    let server = UdpSocket::bind(loopback::any_port()).await.expect("a port");
     let address = server.local_addr().expect("an address");
     tokio::spawn(async move {
         let mut question = [0; 64];
@@ -298,7 +299,8 @@ async fn a_datagram_is_answered_as_expected() {
     assert_eq!(probe(udp(b"ping", b"pong"), address).await, Ok(()));
     assert_eq!(probe(udp(b"pang", b"pong"), address).await, Err(Failure::Body));
     assert_eq!(probe(udp(b"pang", b""), address).await, Ok(()));
-    let closed = UdpSocket::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address");
+    let closed =
+        UdpSocket::bind(loopback::any_port()).await.expect("a port").local_addr().expect("an address");
     assert_eq!(probe(udp(b"ping", b""), closed).await, Err(Failure::Refused));
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::loopback;
 use lb_core::health::{Check, Failback, HealthSpec, Policy, State, Thresholds};
 use std::num::NonZero;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ async fn wait_for(
 
 #[tokio::test]
 async fn a_backend_comes_dies_and_comes_back() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let listener = TcpListener::bind(loopback::any_port()).await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let (rise, fall) = (NonZero::new(2).expect("not zero"), NonZero::new(2).expect("not zero"));
     let spec = HealthSpec {

@@ -9,7 +9,7 @@ use crate::dataplane::{
 use crate::reconcile::ResolvedHop;
 use lb_common::abi::{
     Addr, AffinityRules, ArenaChunk, Backend, Binding, BindingEvent, BindingKey, BindingRecord, Flow,
-    FlowKey, Hop, Mac, Mode, OnMismatch, PathRule, QuicConfig, Reading, RebindReport, RebindRequest,
+    FlowKey, Hop, Mac, Mode, OnMismatch, PathRule, Peer, QuicConfig, Reading, RebindReport, RebindRequest,
     RecordResult, Secrets, Server, Service, ServiceFlags, ServiceKey, Settings, SettingsFlags, Status,
     SweepReport, SweepRequest,
 };
@@ -96,11 +96,14 @@ forward! {
     usage() -> Usage;
     rebind(request: &RebindRequest) -> RebindReport;
     sweep(request: &SweepRequest) -> SweepReport;
+    peers() -> Vec<Peer>;
+    put_peers(peers: &[Peer]) -> ();
     events(limit: usize) -> Vec<BindingEvent>;
 }
 
 mod history;
 mod marks;
+mod peers;
 mod rebind;
 
 fn desired(services: Vec<ServiceSpec>) -> Desired {

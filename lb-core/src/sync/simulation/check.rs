@@ -1,14 +1,17 @@
 //! What must hold.
 
 use super::journal::Logged;
+use super::script::SERVERS;
 use super::world::World;
-use crate::binding::{Content, NodeId, StreamId, Vector};
+use crate::binding::{Content, Mark, NodeId, StreamId, Vector};
 use crate::sync::wire::{Kind, Message};
 use core::cmp::Ordering;
 use std::collections::BTreeSet;
 
 /// Ends may differ by this, in milliseconds: messages take time, and how long is not known to all.
 const TOLERANCE: u64 = 3_500;
+/// What a node says of servers may be heard and believed so much later, in milliseconds.
+const MEMORY: u64 = 6_000;
 
 /// An event that was durable on its node.
 pub(super) struct Acknowledged {
@@ -68,11 +71,63 @@ impl World {
         }
     }
 
+    /// Nobody tells a failure that most nodes do not see, or that anyone speaks against who is heard.
+    pub(super) fn look_at_mark(&mut self, from: NodeId, mark: Mark) -> Result<(), String> {
+        let Mark { service, server, epoch, digest } = mark;
+        if !self.marks.insert((service, server, epoch, digest)) {
+            // Somebody else's, which came without a vector that covers it.
+            return Ok(());
+        }
+        self.note("failure told");
+        let has_failed = |id: NodeId| {
+            let key = (id, service, server);
+            self.down.contains(&key) || self.was_down.get(&key).is_some_and(|at| at + MEMORY >= self.now)
+        };
+        let members: Vec<NodeId> = self.members();
+        let votes: Vec<NodeId> =
+            members.into_iter().filter(|&id| !self.abstains(id, service) || id == from).collect();
+        let agree = votes.iter().filter(|&&id| has_failed(id)).count();
+        // Who does not know all members yet counts others.
+        let unsure = if self.regrouped { 4 } else { 0 };
+        if 2 * agree + unsure <= votes.len() {
+            return Err(format!(
+                "node {} told that {server} of {service} failed, which {agree} of {} see",
+                from.0,
+                votes.len()
+            ));
+        }
+        Ok(())
+    }
+
+    /// Nobody is with a server that all say has failed.
+    fn nobody_with_the_dead(&self) -> Result<(), String> {
+        if self.forces {
+            return Ok(());
+        }
+        let members = self.members();
+        for &(_, service, server) in &self.down {
+            let votes = || members.iter().filter(|&&id| !self.abstains(id, service));
+            let is_dead = |server| votes().all(|&id| self.down.contains(&(id, service, server)));
+            if !is_dead(server) || SERVERS.into_iter().all(is_dead) || votes().count() == 0 {
+                continue;
+            }
+            for machine in self.machines.values().filter(|machine| !machine.is_removed) {
+                let Some(node) = &machine.node else { continue };
+                let mut with = node.store().bindings_of(service, server, machine.time(self.now));
+                if let Some(binding) = with.find(|binding| binding.left.as_millis() as u64 > TOLERANCE) {
+                    return Err(format!("node {}: {binding:?} is with a dead server", machine.id.0));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Vectors do not go back; memory stays bounded.
     pub(super) fn look_at_node(&mut self, id: NodeId) -> Result<(), String> {
         let Some(machine) = self.machines.get_mut(&id) else { return Ok(()) };
         let Some(node) = &machine.node else { return Ok(()) };
-        let vector = node.vector();
+        // What was numbered and told nobody yet may get other numbers.
+        let vector = node.vector_told();
         for (stream, before) in machine.vector.iter() {
             let now = vector.event(stream);
             if now < before && !node.has_dropped(stream) {
@@ -108,6 +163,7 @@ impl World {
         }
         self.same_bindings()?;
         self.same_in_kernels()?;
+        self.nobody_with_the_dead()?;
         self.nothing_lost()
     }
 

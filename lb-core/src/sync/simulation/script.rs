@@ -3,10 +3,10 @@
 use super::machine::{Held, Machine};
 use super::world::World;
 use crate::binding::{Key, NodeId, ViewMember};
-use crate::sync::Local;
+use crate::sync::{Local, PoolMember};
 use core::time::Duration;
 
-const SERVERS: [u64; 5] = [11, 22, 33, 44, 55];
+pub(super) const SERVERS: [u64; 5] = [11, 22, 33, 44, 55];
 
 impl World {
     pub(super) fn play(&mut self) -> Result<(), String> {
@@ -44,11 +44,26 @@ impl World {
         }
         self.repair()?;
         self.run(self.now + 15_000)?;
+        self.become_quiet()?;
         // Everything has had its time by now; once more for what expiry and retirement do.
         self.count_what_happened();
         self.agree()?;
         self.run(self.now + 15_000)?;
+        self.become_quiet()?;
         self.agree()
+    }
+
+    /// Waits until nobody has told anything for a while: what is about to end is told of, whenever that is.
+    fn become_quiet(&mut self) -> Result<(), String> {
+        for _ in 0..20 {
+            let own = |machine: &Machine| machine.node.as_ref().map_or(0, |node| node.counts().own);
+            let before: u64 = self.machines.values().map(own).sum();
+            self.run(self.now + 700)?;
+            if self.machines.values().map(own).sum::<u64>() == before {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn act(&mut self) -> Result<(), String> {
@@ -83,19 +98,30 @@ impl World {
             | Local::Held { key, .. }
             | Local::Used { key, .. }
             | Local::Pinned { key, .. } => Some(key),
-            Local::Deleted { .. } | Local::Failed { .. } => None,
+            Local::Deleted { .. } | Local::Pool { .. } => None,
         };
         if let Some(key) = key {
             let longest = match local {
                 Local::Bound { left, .. } | Local::Held { left, .. } => left,
                 Local::Used { lifetime, .. } | Local::Pinned { lifetime, .. } => lifetime,
-                Local::Deleted { .. } | Local::Failed { .. } => Duration::ZERO,
+                Local::Deleted { .. } | Local::Pool { .. } => Duration::ZERO,
             };
             let ends = now + longest.as_millis() as u64;
             let known = self.longest.entry(key).or_default();
             *known = ends.max(*known);
         }
-        self.trace.push(format!("{now:>6} node {}: {local:?}", id.0));
+        let what = match &local {
+            Local::Pool { service, members, .. } => {
+                let down: Vec<u64> = members.iter().filter(|m| !m.serves).map(|m| m.number).collect();
+                format!("does not reach {down:?} of {service}")
+            }
+            Local::Bound { .. }
+            | Local::Held { .. }
+            | Local::Used { .. }
+            | Local::Pinned { .. }
+            | Local::Deleted { .. } => format!("{local:?}"),
+        };
+        self.say(id, &what);
         let Some(machine) = self.machines.get_mut(&id) else { return Ok(()) };
         let time = machine.time(now);
         if let Some(node) = &mut machine.node {
@@ -107,9 +133,12 @@ impl World {
     /// A client comes, and the kernel does what it does.
     fn session(&mut self, id: NodeId) -> Result<(), String> {
         let (key, lifetime) = (self.key(), self.lifetime());
-        let server = self.dice.pick(&SERVERS).unwrap_or(11);
-        let moves = self.dice.chance(30);
+        let server = self.server(id, key);
         let now = self.now;
+        let moves = self.dice.chance(30)
+            || self.machines.get(&id).and_then(|machine| machine.kernel.get(&key)).is_some_and(|held| {
+                held.server != server && self.down.contains(&(id, key.service, held.server))
+            });
         let Some(machine) = self.machines.get_mut(&id) else { return Ok(()) };
         let expires = now + lifetime.as_millis() as u64;
         match machine.kernel.get_mut(&key).filter(|held| held.expires > now) {
@@ -147,7 +176,7 @@ impl World {
 
     fn pin(&mut self, id: NodeId) -> Result<(), String> {
         let (key, lifetime) = (self.key(), self.lifetime());
-        let server = self.dice.pick(&SERVERS).unwrap_or(11);
+        let server = self.server(id, key);
         self.note("pinned");
         self.local(id, Local::Pinned { key, server, lifetime })
     }
@@ -158,17 +187,78 @@ impl World {
         self.local(id, Local::Deleted { key })
     }
 
+    /// A server fails, or comes back, for all nodes or for one.
     fn fail(&mut self, id: NodeId) -> Result<(), String> {
         let service = self.dice.between(1, 3) as u32;
         let server = self.dice.pick(&SERVERS).unwrap_or(11);
+        if self.forces {
+            return self.force(id, service, server);
+        }
+        let by_all = self.dice.chance(500);
+        let is_down = !self.down.contains(&(id, service, server));
+        let nodes = if by_all { self.members() } else { vec![id] };
+        if is_down {
+            self.note(if by_all { "failure seen by all" } else { "failure seen by one" });
+        }
+        for node in nodes {
+            // Probes miss things.
+            if node != id && self.dice.chance(50) {
+                continue;
+            }
+            if is_down {
+                self.down.insert((node, service, server));
+            } else if self.down.remove(&(node, service, server)) {
+                self.was_down.insert((node, service, server), self.now);
+            }
+            self.tell_pool(node, service)?;
+        }
+        Ok(())
+    }
+
+    /// A node tells a failure although nobody agreed: what comes of it must be the same everywhere all the same.
+    fn force(&mut self, id: NodeId, service: u32, server: u64) -> Result<(), String> {
         let pool = SERVERS
             .iter()
             .map(|&number| ViewMember { number, weight: 1, failover: 0, is_live: self.dice.chance(900) })
             .collect();
         self.note("failover");
-        // Sometimes several nodes see it at once, not alike.
-        let lifetime = Duration::from_secs(600);
-        self.local(id, Local::Failed { service, server, pool, lifetime })
+        let now = self.now;
+        let Some(machine) = self.machines.get_mut(&id) else { return Ok(()) };
+        let time = machine.time(now);
+        if let Some(node) = &mut machine.node {
+            let _ = node.failed(time, service, server, pool, Duration::from_secs(600));
+            let marks = node.store().marks().map(|(m, _)| (m.service, m.server, m.epoch, m.digest));
+            self.marks.extend(marks);
+        }
+        self.say(id, &format!("is made to tell that {server} of {service} failed"));
+        self.settle(id)
+    }
+
+    /// Health tells a node how a pool stands; not all nodes have all services.
+    pub(super) fn tell_pool(&mut self, id: NodeId, service: u32) -> Result<(), String> {
+        if self.abstains(id, service) {
+            return Ok(());
+        }
+        let members = SERVERS
+            .iter()
+            .map(|&number| {
+                let is_up = !self.down.contains(&(id, service, number));
+                PoolMember { number, weight: 1, serves: is_up, accepts: is_up }
+            })
+            .collect();
+        self.local(id, Local::Pool { service, members, lifetime: Duration::from_secs(600) })
+    }
+
+    /// Whether a node has no such service.
+    pub(super) const fn abstains(&self, id: NodeId, service: u32) -> bool {
+        service == 3 && id.0 % 4 == 3
+    }
+
+    /// A server that a machine reaches.
+    fn server(&mut self, id: NodeId, key: Key) -> u64 {
+        let up: Vec<u64> =
+            SERVERS.into_iter().filter(|&server| !self.down.contains(&(id, key.service, server))).collect();
+        self.dice.pick(&up).or_else(|| self.dice.pick(&SERVERS)).unwrap_or(11)
     }
 
     fn cut_link(&mut self, id: NodeId) -> Result<(), String> {
@@ -257,6 +347,7 @@ impl World {
         let id = NodeId(self.machines.len() as u64 + 1);
         let machine = Machine::new(id, &mut self.dice);
         self.machines.insert(id, machine);
+        self.regrouped = true;
         self.note("member added");
         self.boot(id)?;
         self.tell_members(500)
@@ -271,6 +362,7 @@ impl World {
             machine.up_at = None;
             machine.is_removed = true;
         }
+        self.regrouped = true;
         self.note("member removed");
         self.say(id, "is removed");
         self.forgive();

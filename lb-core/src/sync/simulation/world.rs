@@ -4,7 +4,7 @@ use super::check::Acknowledged;
 use super::dice::Dice;
 use super::journal::Logged;
 use super::machine::{Held, Machine};
-use crate::binding::{Key, NodeId};
+use crate::binding::{Content, Key, NodeId};
 use crate::sync::sabotage::Sabotage;
 use crate::sync::wire::{Kind, Message};
 use crate::sync::{Event, Write};
@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) type Faults = BTreeMap<&'static str, u64>;
 
 /// What a run of many seeds must have seen.
-pub(super) const FAULTS: [&str; 26] = [
+pub(super) const FAULTS: [&str; 29] = [
     "message lost",
     "message twice",
     "message late",
@@ -29,6 +29,9 @@ pub(super) const FAULTS: [&str; 26] = [
     "member removed",
     "peer blocked",
     "failover",
+    "failure seen by one",
+    "failure seen by all",
+    "failure told",
     "pinned",
     "deleted",
     "moved",
@@ -61,6 +64,16 @@ pub(super) struct World {
     /// One-way links that are cut, and until when.
     pub(super) cut: BTreeMap<(NodeId, NodeId), u64>,
     pub(super) blocked: BTreeSet<(NodeId, NodeId)>,
+    /// Which servers of which services a machine does not reach.
+    pub(super) down: BTreeSet<(NodeId, u32, u64)>,
+    /// Until when it did not reach others.
+    pub(super) was_down: BTreeMap<(NodeId, u32, u64), u64>,
+    /// Failovers that were told, agreed upon or not.
+    pub(super) marks: BTreeSet<(u32, u64, u32, u64)>,
+    /// Whether nodes are made to tell failures that nobody agreed upon.
+    pub(super) forces: bool,
+    /// Whether members came or went.
+    pub(super) regrouped: bool,
     /// In a thousand.
     pub(super) loss: u64,
     pub(super) twice: u64,
@@ -77,6 +90,7 @@ impl World {
         let mut dice = Dice::new(seed);
         let loss = dice.pick(&[0, 20, 100, 300]).unwrap_or(0);
         let (twice, late) = (dice.between(0, 150), dice.between(0, 100));
+        let forces = dice.chance(500);
         Self {
             seed,
             bug,
@@ -87,6 +101,11 @@ impl World {
             sequence: 0,
             cut: BTreeMap::new(),
             blocked: BTreeSet::new(),
+            down: BTreeSet::new(),
+            was_down: BTreeMap::new(),
+            marks: BTreeSet::new(),
+            forces,
+            regrouped: false,
             loss,
             twice,
             late,
@@ -116,7 +135,8 @@ impl World {
         machine.boot(now, members, bug, &mut self.dice);
         self.say(id, "boots");
         self.blocked.retain(|&(from, _)| from != id);
-        self.settle(id)
+        self.settle(id)?;
+        (1..=3).try_for_each(|service| self.tell_pool(id, service))
     }
 
     pub(super) fn say(&mut self, id: NodeId, what: &str) {
@@ -215,10 +235,14 @@ impl World {
         let time = machine.time(now);
         let wall = machine.wall(now);
         let Some(node) = &mut machine.node else { return Ok(()) };
+        let mut told = Vec::new();
         while let Some(write) = node.poll_journal(time) {
             match write {
                 Write::View(view) => machine.journal.views.push(view),
                 Write::Event { stream, number, content, left } => {
+                    if let Content::Failover(mark) = content {
+                        told.push(mark);
+                    }
                     let logged = Logged { wall, at: now, stream, number, content, left };
                     machine.journal.events.push(logged);
                     machine.sync_due.get_or_insert(now + self.dice.between(1, 60));
@@ -259,6 +283,9 @@ impl World {
         }
         for what in said {
             self.say(id, &what);
+        }
+        for mark in told {
+            self.look_at_mark(id, mark)?;
         }
         for (to, bytes) in sent {
             self.look_at_message(id, &bytes)?;

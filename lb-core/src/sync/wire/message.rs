@@ -4,6 +4,7 @@ use super::event::{Events, put};
 use super::field::{Reader, Writer};
 use super::{Malformed, VERSION};
 use crate::binding::{Content, NodeId, StreamId, Vector, View, ViewMember};
+use std::collections::BTreeMap;
 
 /// What a message is for.
 #[repr(u8)]
@@ -53,6 +54,7 @@ mod tag {
     pub(super) const CURSOR: u8 = 6;
     pub(super) const DIGEST: u8 = 7;
     pub(super) const VIEW: u8 = 8;
+    pub(super) const STANDINGS: u8 = 9;
 }
 
 /// Bits of the field that asks.
@@ -84,6 +86,18 @@ pub struct SnapshotCursor {
     pub is_last: bool,
 }
 
+/// What a node says of a server in its statement.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Standing {
+    /// It serves nobody here.
+    Failed,
+    /// Somebody else says that it failed; here nobody knows it.
+    Unknown,
+}
+
+/// Servers that do not serve at the sender; what is not in it does.
+pub type Statement = BTreeMap<(u32, u64), Standing>;
+
 /// A message, checked to its last byte.
 #[derive(Clone, Debug)]
 pub struct Message<'a> {
@@ -105,6 +119,8 @@ pub struct Message<'a> {
     pub digest: Option<u64>,
     /// The view.
     pub view: Option<View>,
+    /// What the sender says of servers; `None` = nothing.
+    pub statement: Option<Statement>,
     events: Events<'a>,
     /// How many events it has.
     pub count: u64,
@@ -129,6 +145,7 @@ impl<'a> Message<'a> {
             cursor: None,
             digest: None,
             view: None,
+            statement: None,
             events: Events::new(&[]),
             count: 0,
         };
@@ -163,6 +180,7 @@ impl<'a> Message<'a> {
                 }
                 tag::DIGEST => message.digest = Some(Reader::new(content, "digest").u64()?),
                 tag::VIEW => message.view = Some(view(content)?),
+                tag::STANDINGS => message.statement = Some(statement(content)?),
                 _ => {}
             }
         }
@@ -212,6 +230,24 @@ fn view(content: &[u8]) -> Result<View, Malformed> {
         });
     }
     Ok(View::new(service, members))
+}
+
+fn statement(content: &[u8]) -> Result<Statement, Malformed> {
+    let mut reader = Reader::new(content, "statement");
+    let mut all = Statement::new();
+    while !reader.is_empty() {
+        let len = reader.u8()?;
+        let mut entry = Reader::new(reader.take(usize::from(len))?, "statement");
+        let server = (entry.u32()?, entry.u64()?);
+        let standing = match entry.u8()? {
+            0 => Standing::Failed,
+            1 => Standing::Unknown,
+            // Whatever a later version means by it, it is no consent.
+            _ => continue,
+        };
+        all.insert(server, standing);
+    }
+    Ok(all)
 }
 
 /// Begins a message in an empty buffer.
@@ -274,6 +310,23 @@ impl Writer<'_> {
                 out.u32(member.weight);
                 out.u32(member.failover);
                 out.u8(u8::from(member.is_live));
+            }
+        });
+    }
+
+    pub(crate) fn statement<'s>(
+        &mut self,
+        statement: impl IntoIterator<Item = (&'s (u32, u64), &'s Standing)>,
+    ) {
+        self.field(tag::STANDINGS, |out| {
+            for (&(service, server), standing) in statement {
+                out.u8(13);
+                out.u32(service);
+                out.u64(server);
+                out.u8(match standing {
+                    Standing::Failed => 0,
+                    Standing::Unknown => 1,
+                });
             }
         });
     }

@@ -2,7 +2,7 @@
 //!
 //! It takes commands line by line and answers each with one line.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use lb_control::cluster::authority::Authority;
 use lb_control::cluster::home::Home;
 use lb_control::cluster::identity::Role;
@@ -16,6 +16,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The option of the benchmark that makes it a node.
@@ -26,6 +27,8 @@ const BATCH: u64 = 1_024;
 const LIFETIME: Duration = Duration::from_secs(3_600);
 /// Servers.
 const SERVERS: u64 = 100;
+/// Service whose session keys say when they were made, and batches of it a second.
+const PACED: (u32, u64) = (8, 200);
 /// Time until a node has begun, and until something has come.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -106,6 +109,16 @@ impl Node {
         self.timed(&format!("wait {count}"))
     }
 
+    /// Binds sessions at a steady rate; the time until they were durable.
+    pub(super) fn pace(&mut self, rate: u64, seconds: u64) -> Result<Duration> {
+        self.timed(&format!("pace {rate} {seconds}"))
+    }
+
+    /// Of so many bindings that were made at a steady rate elsewhere, the time in which 99 of 100 were told here.
+    pub(super) fn ninety_nine(&mut self, count: u64) -> Result<Duration> {
+        self.timed(&format!("delay {count}"))
+    }
+
     /// What it has used.
     pub(super) fn used(&self) -> Result<Use> {
         Use::of(self.process.id())
@@ -139,12 +152,18 @@ pub(in crate::bench) fn run(state: &Path, listen: SocketAddr) -> Result<()> {
     runtime.block_on(async {
         let (replica, mut updates, _) = Replica::start(&Home::in_state(state), listen, None)?;
         // The data plane's place: everything is taken at once.
+        let delays = Arc::new(Mutex::new(Vec::new()));
+        let noted = Arc::clone(&delays);
         let drained = tokio::spawn(async move {
-            let mut taken = 0_u64;
             while let Some(batch) = updates.recv().await {
-                taken += batch.iter().filter(|update| matches!(update, Update::Put(_))).count() as u64;
+                let now = monotonic();
+                let paced = batch.iter().filter_map(|update| match update {
+                    Update::Put(binding, _) if binding.key.service == PACED.0 => Some(binding.key.session),
+                    _ => None,
+                });
+                let mut noted = noted.lock().unwrap_or_else(PoisonError::into_inner);
+                noted.extend(paced.map(|made| now.saturating_sub(made)));
             }
-            taken
         });
         for line in std::io::stdin().lock().lines() {
             let line = line?;
@@ -164,6 +183,18 @@ pub(in crate::bench) fn run(state: &Path, listen: SocketAddr) -> Result<()> {
                     let begin = Instant::now();
                     wait(&replica, count.parse()?).await?;
                     begin.elapsed().as_micros().to_string()
+                }
+                ["pace", rate, seconds] => {
+                    let begin = Instant::now();
+                    pace(&replica, rate.parse()?, seconds.parse()?).await?;
+                    begin.elapsed().as_micros().to_string()
+                }
+                ["delay", count] => {
+                    let mut delays = delays.lock().unwrap_or_else(PoisonError::into_inner);
+                    let count: usize = count.parse()?;
+                    ensure!(delays.len() >= count, "{} of {count} bindings were told", delays.len());
+                    let place = delays.len() * 99 / 100;
+                    (*delays.select_nth_unstable(place).1 / 1_000).to_string()
                 }
                 _ => bail!("{line:?} is no command"),
             };
@@ -191,6 +222,36 @@ async fn bind(replica: &Replica, from: u64, count: u64) -> Result<()> {
         told.durable().await?;
     }
     Ok(())
+}
+
+/// Sessions are named by the nanosecond in which they are due, so that a sender that falls behind counts as slow.
+async fn pace(replica: &Replica, rate: u64, seconds: u64) -> Result<()> {
+    let (pause, count) = (1_000_000_000 / PACED.1, rate / PACED.1);
+    let begin = monotonic();
+    let mut last = None;
+    for turn in 0..PACED.1 * seconds {
+        let due = begin + turn * pause;
+        tokio::time::sleep(Duration::from_nanos(due.saturating_sub(monotonic()))).await;
+        let local = (0..count).map(|place| Local::Bound {
+            key: Key { service: PACED.0, session: due + place },
+            server: 1 + place % SERVERS,
+            generation: 0,
+            left: LIFETIME,
+        });
+        last = Some(replica.tell(local.collect()).await?);
+    }
+    if let Some(told) = last {
+        told.durable().await?;
+    }
+    Ok(())
+}
+
+/// Nanoseconds of the clock that all processes share.
+fn monotonic() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `now` is a valid timespec; the clock exists on every Linux.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
 }
 
 async fn wait(replica: &Replica, count: usize) -> Result<()> {

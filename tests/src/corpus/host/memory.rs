@@ -4,7 +4,7 @@ use super::super::tables::{Change, Tables};
 use anyhow::Result;
 use lb_common::abi::{
     self, AffinityRules, Backend, BindingBucket, Counters, Flow, FlowKey, FragmentKey, FragmentRef, Hold,
-    Outcome, PathRule, QuicConfig, Secrets, Server, Service, ServiceKey, Settings, hand,
+    Outcome, PathRule, Peer, QuicConfig, Secrets, Server, Service, ServiceKey, Settings, hand,
 };
 use lb_common::datapath::{Insert, Scratch};
 use std::cell::{Cell, RefCell, UnsafeCell};
@@ -37,6 +37,7 @@ pub(super) struct Memory {
     pub(super) path_rules: Vec<PathRule>,
     pub(super) quic: BTreeMap<u32, QuicConfig>,
     pub(super) secrets: Secrets,
+    pub(super) peers: Vec<Peer>,
     pub(super) holds: Cells<Hold>,
     pub(super) answered: Cells<u64>,
 }
@@ -70,6 +71,7 @@ impl Memory {
             path_rules: tables.path_rules.clone(),
             quic: tables.quic.clone(),
             secrets,
+            peers: tables.peers.clone(),
             holds: Cells::of(settings.holds),
             answered: Cells::of(abi::MAX_BACKENDS),
         };

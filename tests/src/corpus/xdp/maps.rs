@@ -7,8 +7,8 @@ use aya::programs::Xdp;
 use aya::{Ebpf, Pod};
 use lb_common::abi::{
     ARENA_CHUNK, AffinityRules, ArenaChunk, Backend, Binding, BindingBucket, BindingKey, BindingSlot,
-    Counters, Flow, FlowKey, FragmentKey, FragmentRef, Hand, Hold, Outcome, PathRule, QuicConfig, Secrets,
-    Server, Service, ServiceKey, Settings, hand, map, program,
+    Counters, Flow, FlowKey, FragmentKey, FragmentRef, Hand, Hold, Outcome, PathRule, Peer, QuicConfig,
+    Secrets, Server, Service, ServiceKey, Settings, hand, map, program,
 };
 use std::borrow::BorrowMut;
 use std::os::fd::{AsFd, AsRawFd};
@@ -42,6 +42,7 @@ pub(super) struct Maps {
     quic: Array<MapData, QuicConfig>,
     used_quic: Vec<u32>,
     secrets: Array<MapData, Secrets>,
+    peers: Cleared<Peer>,
     answered: Cleared<u64>,
     holds: Cleared<Hold>,
     wrote_holds: bool,
@@ -97,6 +98,7 @@ impl Maps {
             quic: taken(ebpf, map::QUIC)?,
             used_quic: Vec::new(),
             secrets: taken(ebpf, map::SECRETS)?,
+            peers: Cleared::take(ebpf, map::PEERS)?,
             answered: Cleared::take(ebpf, map::ANSWERED)?,
             holds: Cleared::take(ebpf, map::HOLDS)?,
             wrote_holds: false,
@@ -129,6 +131,10 @@ impl Maps {
         }
         while self.events.next().is_some() {}
         self.install_rules(tables, now)?;
+        self.peers.clear()?;
+        for (row, peer) in (0..).zip(&tables.peers) {
+            self.peers.map.set(row, peer, 0)?;
+        }
         for mark in tables.marks() {
             self.flow_index.insert(mark, 0, 0)?;
         }

@@ -34,7 +34,7 @@ pub(super) fn run<E: Env>(env: &E, way: &Way<'_>, service: &Service, segment: &A
     if way.rules.flags & AffinityFlags::PROXY != 0 {
         proxy::write(way.packet, held.get_mut());
     }
-    match publish(env, way, &live) {
+    match publish(env, way, &live, held.number <= way.settings.cpu_holds) {
         Ok(live) => go_on(env, &live, held, again::FIRST, program::READ),
         Err(outcome) => {
             held.free(env);
@@ -120,7 +120,7 @@ fn fill<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived, live: &Live, held: &H
     record.local_mac = local_mac;
     record.window = segment.window;
     record.client_mtu = nat::client_mtu(env);
-    record.ifindex = env.ingress();
+    record.ifindex = packet.ingress(env);
     record.tags = packet.tags;
     record.answer = 0;
     record.isn = isn;
@@ -141,11 +141,12 @@ const fn readers(rules: &AffinityRules) -> u16 {
     SpliceFlags::INSPECT | if rules.flags & AffinityFlags::LEARN != 0 { SpliceFlags::LEARN } else { 0 }
 }
 
-/// Makes the flow findable from the client's side.
+/// Makes the flow findable from the client's side; without a hold it is this CPU's until its backend has been asked.
 #[inline(always)]
-fn publish<E: Env>(env: &E, way: &Way<'_>, live: &Live) -> Result<Live, Outcome> {
+fn publish<E: Env>(env: &E, way: &Way<'_>, live: &Live, alone: bool) -> Result<Live, Outcome> {
     let reference = live.reference;
-    let word = FlowWord::new(reference.nonce(), FlowState::Collecting).with(FlowWord::SPLICED);
+    let busy = if alone { FlowWord::BUSY } else { 0 };
+    let word = FlowWord::new(reference.nonce(), FlowState::Collecting).with(FlowWord::SPLICED | busy);
     // SAFETY: from the environment; written by this CPU.
     let client = unsafe { &(*live.record).client };
     let taken = flow::take_key(env, client, reference, way.now);

@@ -1,16 +1,16 @@
 //! Segments without a flow: all that is known of their connection is the cookie that they acknowledge.
 
 use super::{Arrived, Way, back, open};
-use crate::abi::{FlowRef, FlowState, Outcome, Service, SettingsFlags};
+use crate::abi::{FlowRef, FlowState, Outcome, Service, SettingsFlags, program};
 use crate::datapath::scratch::Packet;
-use crate::datapath::{Env, Verdict, answer, count, flow};
+use crate::datapath::{Env, Verdict, answer, count, flow, peer};
 use crate::packet::flag;
 use crate::splice::{Proof, SynCookie, wanted};
 
 #[inline(always)]
 pub(super) fn run<E: Env>(env: &E, way: &Way<'_>, service: &Service, segment: &Arrived) -> Verdict {
     if segment.has(flag::RST) {
-        return count::end(env, Outcome::GivenUp);
+        return ask_or(env, way, Outcome::GivenUp);
     }
     if segment.flags & (flag::SYN | flag::ACK) != flag::ACK {
         return answer::reset(env, way.packet, Outcome::GivenUp);
@@ -46,7 +46,13 @@ fn early<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived) -> Verdict {
         let numbers = (segment.acknowledgement, segment.sequence.wrapping_add(1));
         return back(env, way, numbers, window(way, segment), flag::ACK, Outcome::IdleAnswered);
     }
-    count::end(env, Outcome::Early)
+    ask_or(env, way, Outcome::Early)
+}
+
+/// Asks the other nodes whose connection it is; what nobody knows is lost.
+#[inline(always)]
+fn ask_or<E: Env>(env: &E, way: &Way<'_>, outcome: Outcome) -> Verdict {
+    if peer::may_know(way.settings, way.packet) { env.tail(program::ASK) } else { count::end(env, outcome) }
 }
 
 /// A segment that acknowledges no cookie of its connection.
@@ -56,6 +62,9 @@ fn wrong<E: Env>(env: &E, way: &Way<'_>) -> Verdict {
         return count::end(env, Outcome::Migrating);
     }
     if !took_too_long(env, way.packet) {
+        if peer::may_know(way.settings, way.packet) {
+            return env.tail(program::ASK);
+        }
         env.count(Outcome::SynCookieWrong);
     }
     answer::reset(env, way.packet, Outcome::GivenUp)

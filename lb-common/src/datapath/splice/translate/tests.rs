@@ -29,7 +29,7 @@ fn record(dice: &mut Dice, client_scale: u8, server_scale: u8, splice: u16) -> F
 
 /// Runs one direction over a segment; the checksum has to follow whatever changes.
 fn translated(flow: &Flow, segment: &[u8], to_backend: bool) -> Vec<u8> {
-    let mut model = Model::new(0, 0);
+    let model = Model::new(0, 0);
     model.set_frame(&[vec![0; L4], segment.to_vec()].concat());
     let mut flow = *flow;
     let live = Live {

@@ -360,7 +360,7 @@ fn waits(word: u64) -> bool {
 fn trace(flow: &Flow) -> Flow {
     let word = FlowWord(flow.word);
     Flow {
-        word: word.with_state(FlowState::Collecting).0,
+        word: word.with_state(FlowState::Collecting).without(FlowWord::BUSY).0,
         last_seen: if word.state() == FlowState::Collecting { monotonic_ns() } else { 0 },
         server: FlowKey::default(),
         backend: 0,

@@ -54,7 +54,7 @@ fn segment(stream: &[u8], from: usize, to: usize, damaged: bool) -> (Vec<u8>, Pa
 #[test]
 fn what_is_held_is_the_beginning_of_the_stream() {
     let mut dice = Dice(5);
-    let mut model = Model::new(4, 4);
+    let model = Model::new(4, 4);
     let (mut complete, mut refused) = (0, 0);
     for round in 0..400 {
         let len = 1 + dice.below(HOLD_LEN + 500);
