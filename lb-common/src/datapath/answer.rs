@@ -131,12 +131,7 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
 
 /// Sends the answer in the frame, and counts it unless it could not be sent, which has been counted.
 #[inline(always)]
-pub(crate) fn send_back<E: Env>(
-    env: &E,
-    settings: &Settings,
-    packet: &Packet,
-    outcome: Outcome,
-) -> Verdict {
+pub(crate) fn send_back<E: Env>(env: &E, settings: &Settings, packet: &Packet, outcome: Outcome) -> Verdict {
     let verdict = match packet.back {
         0 => link::back(env, settings),
         ifindex => link::transmit(env, settings, ifindex),

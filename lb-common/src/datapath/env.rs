@@ -3,8 +3,8 @@
 use super::Scratch;
 use crate::abi::{
     AffinityRules, Backend, BindingBucket, BindingEvent, Counters, Filling, Flow, FlowKey, FlowRef,
-    FragmentKey, FragmentRef, Hold, Outcome, PathRule, Peer, QuicConfig, Secrets, Server, Service, ServiceKey,
-    Settings,
+    FragmentKey, FragmentRef, Hold, Outcome, PathRule, Peer, QuicConfig, Secrets, Server, Service,
+    ServiceKey, Settings,
 };
 use crate::packet::{Sum, get};
 

@@ -5,8 +5,7 @@ use super::flow::{self, Live};
 use super::scratch::{Packet, part};
 use super::{Env, Verdict, answer, binding, choice, count, forward, frame, link, parse, peer, splice};
 use crate::abi::{
-    Addr, BindingKey, FlowKey, FlowWord, Mode, Outcome, Service, ServiceKey, Settings, SettingsFlags,
-    program,
+    Addr, BindingKey, FlowKey, FlowWord, Mode, Outcome, Service, ServiceKey, Settings, SettingsFlags, program,
 };
 use crate::packet::{Icmp, Ipv4, Ipv6, Sum, Tcp, Udp, get, icmp4, icmp6, protocol, put};
 

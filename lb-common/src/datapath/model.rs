@@ -5,8 +5,8 @@
 use super::{Env, Insert, Scratch, Verdict};
 use crate::abi::{
     AffinityRules, Backend, BindingBucket, BindingEvent, Counters, Filling, Flow, FlowKey, FlowRef,
-    FragmentKey, FragmentRef, Hold, Outcome, PathRule, Peer, QUOTA_ENTRIES, QuicConfig, Secrets, Server, Service,
-    ServiceKey, Settings, binding_buckets, hand,
+    FragmentKey, FragmentRef, Hold, Outcome, PathRule, Peer, QUOTA_ENTRIES, QuicConfig, Secrets, Server,
+    Service, ServiceKey, Settings, binding_buckets, hand,
 };
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;

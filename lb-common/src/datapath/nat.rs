@@ -13,7 +13,8 @@ use super::flow::{self, Live};
 use super::scratch::{Packet, Scratch, part, to_service};
 use super::splice::Anew;
 use super::{
-    Env, Verdict, answer, bind, binding, choice, count, forward, fragment, frame, link, mss, parse, peer, splice,
+    Env, Verdict, answer, bind, binding, choice, count, forward, fragment, frame, link, mss, parse, peer,
+    splice,
 };
 use crate::abi::{
     Backend, Be16, BindingKey, FlowKey, FlowRef, FlowState, FlowWord, Outcome, Settings, SettingsFlags,

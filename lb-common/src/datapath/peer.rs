@@ -111,4 +111,3 @@ fn ports<E: Env>(env: &E, peer: &Peer, l4: usize, source_port: Be16, length: u16
     unsafe { Udp::new(p) }.write_header(source_port, peer.port, length);
     Some(())
 }
-

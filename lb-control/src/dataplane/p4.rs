@@ -28,7 +28,7 @@ use super::{
 };
 use kept::Kept;
 use lb_common::abi::{
-    AffinityRules, ArenaChunk, Backend, Binding, BindingEvent, BindingKey, BindingRecord, BindingWord,
+    Addr, AffinityRules, ArenaChunk, Backend, Binding, BindingEvent, BindingKey, BindingRecord, BindingWord,
     Counters, Flow, FlowKey, Outcome, PathRule, QuicConfig, RebindReport, RebindRequest, RecordResult,
     Secrets, Server, Service, ServiceKey, Settings, SweepReport, SweepRequest, SweepTarget, switch,
 };
@@ -119,8 +119,11 @@ impl P4 {
     fn tell(&mut self) -> Result<()> {
         let rows = wanted::rows(&mut self.image, &self.ports, &self.routes)?;
         let services = self.image.services()?;
-        let lifetimes = services.iter().filter(|(key, _)| key.kind == ServiceKey::BY_PORT);
-        self.link.want(rows, lifetimes.map(|(_, service)| (service.id, service.lifetime)).collect());
+        let bound = services.iter().filter(|(key, _)| key.kind == ServiceKey::BY_PORT);
+        let lifetimes = bound.map(|(_, service)| (service.id, service.lifetime)).collect();
+        let backends = self.image.backends()?.into_iter().filter(|(_, row)| row.address != Addr::NONE);
+        let owners = backends.map(|(slot, row)| (slot, wanted::number(row.address))).collect();
+        self.link.want(rows, lifetimes, owners);
         Ok(())
     }
 

@@ -40,6 +40,8 @@ impl Bmv2 {
     pub fn start(site: &Site) -> Result<Self> {
         site.lb.set("ipv4/conf/all/forwarding=0")?;
         site.lb.set("ipv6/conf/all/forwarding=0")?;
+        // Without a route the kernel would tell clients that there is none.
+        site.lb.sh("ip route add blackhole 10.99.0.0/24; ip -6 route add blackhole fd99::/64")?;
         let ports: Vec<String> = (0..=site.backends.len()).map(|n| format!("l{n}")).collect();
         for port in &ports {
             // What arrives merged is not what was on the wire.
@@ -50,9 +52,8 @@ impl Bmv2 {
         Ok(Self { namespace: site.lb.clone(), ports, log, process })
     }
 
-    /// Lets the kernel beside the switch carry what backends send to clients themselves, but nothing for virtual addresses.
+    /// Lets the kernel beside the switch carry what backends send to clients themselves.
     pub fn route_replies(&self) -> Result<()> {
-        self.namespace.sh("ip route add blackhole 10.99.0.0/24; ip -6 route add blackhole fd99::/64")?;
         self.namespace.set("ipv4/conf/all/forwarding=1")?;
         self.namespace.set("ipv6/conf/all/forwarding=1")
     }

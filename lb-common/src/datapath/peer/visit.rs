@@ -47,12 +47,8 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
         return pass_on(env, packet, at, &read);
     };
     let flow = live.flow();
-    let door = Door {
-        ifindex: flow.ifindex,
-        local: flow.local_mac,
-        client: flow.client_mac,
-        tags: flow.tags,
-    };
+    let door =
+        Door { ifindex: flow.ifindex, local: flow.local_mac, client: flow.client_mac, tags: flow.tags };
     if !live.is_same() {
         return count::end(env, Outcome::Raced);
     }
@@ -133,9 +129,7 @@ fn enter<E: Env>(env: &E, scratch: &mut Scratch, inner: usize, door: &Door) -> V
     let v4 = unsafe { get::<u8>(p) } >> 4 == 4;
     let tag_count = door.tags.count();
     let cut = inner as i32 - link::header_len(tag_count) as i32;
-    if !env.adjust_head(cut)
-        || !link::write(env, &door.local, &door.client, (&door.tags, tag_count), v4)
-    {
+    if !env.adjust_head(cut) || !link::write(env, &door.local, &door.client, (&door.tags, tag_count), v4) {
         return count::end(env, Outcome::NoRoom);
     }
     let packet = &mut scratch.packet;

@@ -89,6 +89,8 @@ struct Shared {
     changed: BTreeSet<Key>,
     /// Lifetimes of bindings by service id: what is told of any other is not bound.
     lifetimes: HashMap<u32, u64>,
+    /// Addresses of the backends that have slots, reachable or not.
+    owners: HashMap<u16, u128>,
     /// Most bindings.
     capacity: usize,
     /// Bindings among what should be.
@@ -126,9 +128,11 @@ impl Link {
         Ok(Self { shared, wake, thread: Some(thread) })
     }
 
-    /// Says what every table but that of sessions should be, and for how long sessions of which service are bound.
-    pub(super) fn want(&self, rows: Rows, lifetimes: HashMap<u32, u64>) {
+    /// Says what every table but that of sessions should be, for how long sessions of which
+    /// service are bound, and whose the backend slots are.
+    pub(super) fn want(&self, rows: Rows, lifetimes: HashMap<u32, u64>, owners: HashMap<u16, u128>) {
         let mut shared = self.lock();
+        shared.owners = owners;
         shared.lifetimes = lifetimes;
         let is_session = |key: &Key| key.table == super::row::Table::Bindings;
         let mut old = shared.wanted.take().unwrap_or_default();

@@ -38,7 +38,9 @@ fn rows() -> Rows {
 }
 
 fn want(link: &Link, rows: Rows) {
-    link.want(rows, HashMap::from([(SERVICE, LIFETIME)]));
+    let backends = rows.iter().filter(|(key, _)| key.table == Table::Backends);
+    let owners = backends.map(|(key, row)| (key.fields[0] as u16, row.values[0])).collect();
+    link.want(rows, HashMap::from([(SERVICE, LIFETIME)]), owners);
 }
 
 fn settled(link: &Link) {

@@ -328,8 +328,9 @@ fn settle_sessions(shared: &mut Shared, actual: &Rows) {
         };
         let slot = Key::exact(Table::Backends, [*backend]);
         // The slot may have another owner here than it had for whoever wrote the entry.
-        let owner = |rows: &Rows| rows.get(&slot).map(|content| content.values.first().copied());
-        if wanted.contains_key(&key) || owner(wanted) != owner(actual) {
+        let owner = u16::try_from(*backend).ok().and_then(|slot| shared.owners.get(&slot));
+        let was = actual.get(&slot).and_then(|content| content.values.first());
+        if wanted.contains_key(&key) || owner.is_none() || owner != was {
             continue;
         }
         if let (Ok(service), Ok(session), Ok(backend), Ok(generation)) = (
