@@ -16,6 +16,7 @@ mod hop;
 mod maintenance;
 mod outcome;
 mod peer;
+mod probe;
 mod quic;
 mod rebind;
 mod secret;
@@ -49,6 +50,7 @@ pub use maintenance::{
 };
 pub use outcome::Outcome;
 pub use peer::{MAX_PEERS, PEER_PORT, Peer, Visit};
+pub use probe::{PROBE_ANSWERS, PROBE_MARK, PROBE_WAYS, ProbeEnvelope, ProbeKey, ProbeWay};
 pub use quic::{AES_ROUND_KEYS, QUIC_ENTRIES, QUIC_ROTATIONS, QuicConfig};
 pub use rebind::{REBIND_MAX, RebindReport, RebindRequest, RebindWhom};
 pub use secret::{EPOCH_SHIFT, SYN_KEYS, Secrets, SegmentKey};

@@ -17,8 +17,8 @@ mod seal;
 mod sessionkey;
 
 pub use context::{Context, Facts, Order, Orders, Reloads};
-pub use eventlog::EventLog;
 pub(crate) use eventlog::now;
+pub use eventlog::{EventLog, HealthEvent, Noted};
 pub use listener::{ListenError, Listener};
 pub use openapi::document as openapi;
 pub(crate) use route::{configuration_changes, configuration_refused};

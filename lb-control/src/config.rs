@@ -61,6 +61,8 @@ pub struct DaemonSpec {
     pub cluster: ClusterSpec,
     /// What forwards packets.
     pub plane: PlaneSpec,
+    /// Who is told what happens to backends.
+    pub webhook: Option<WebhookSpec>,
 }
 
 /// What forwards packets.
@@ -71,6 +73,21 @@ pub enum PlaneSpec {
     Xdp,
     /// A switch.
     P4(Box<SwitchSpec>),
+}
+
+/// A web server that events are posted to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct WebhookSpec {
+    /// Over TLS.
+    pub is_secured: bool,
+    /// Name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Path and query; may be a secret.
+    pub path: String,
+    /// File with the authorities that count, as PEM; `None` = those of the system.
+    pub authorities: Option<PathBuf>,
 }
 
 /// How a node is one of several; without a cluster only the announcing counts.

@@ -12,6 +12,7 @@ mod member;
 mod notify;
 mod peers;
 mod privilege;
+mod quorum;
 mod run;
 mod servers;
 mod supervisor;

@@ -11,3 +11,4 @@ mod loopback;
 pub mod net;
 pub mod probe;
 pub mod reconcile;
+pub mod webhook;

@@ -9,13 +9,17 @@ mod connection;
 mod grpc;
 mod http;
 mod icmp;
+mod path;
 mod prober;
 mod schedule;
 mod tls;
 mod udp;
 
-pub(crate) use icmp::ask as ping;
+pub(crate) use icmp::ping;
 
 pub use check::{Checker, Unusable};
+pub(crate) use http::{Answer, Secured, exchange};
+pub use path::{PathError, PathSpec};
 pub use prober::{Prober, StartError};
 pub use schedule::{Backend, Report, Sighting, Wish};
+pub(crate) use tls::config_of as tls_config;

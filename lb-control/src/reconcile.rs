@@ -26,7 +26,7 @@ mod view;
 pub use actor::{StartError, spawn};
 pub use error::{ApplyError, ChangeError, Gone, QueryError};
 pub use handle::{Handle, HopChange, ResolvedHop};
-pub use health::{Health, HealthChange};
+pub use health::{Health, HealthChange, OtherViews};
 pub use overrides::{Override, Overrides};
 pub use ring::{PeerNode, PeerRing};
 pub use session::{FlowFilter, FlowRow, SessionFilter, SessionRow};

@@ -17,5 +17,5 @@ pub use failure::Failure;
 pub use judgement::{Judgement, Standing, judge};
 pub use monitor::{Change, Monitor};
 pub use policy::{Policy, Thresholds};
-pub use spec::{Body, Check, Failback, HealthSpec, HttpCheck, HttpVersion, TlsSpec};
+pub use spec::{Body, Check, Failback, HealthSpec, HttpCheck, HttpVersion, TlsSpec, Way};
 pub use state::{Signal, State, Voice};

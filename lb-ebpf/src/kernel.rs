@@ -4,8 +4,8 @@ use crate::maps;
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST, xdp_md},
     helpers::generated::{
-        bpf_check_mtu, bpf_csum_diff, bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_loop,
-        bpf_xdp_adjust_head, bpf_xdp_adjust_meta, bpf_xdp_adjust_tail, bpf_xdp_load_bytes,
+        bpf_check_mtu, bpf_csum_diff, bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_coarse_ns,
+        bpf_loop, bpf_xdp_adjust_head, bpf_xdp_adjust_meta, bpf_xdp_adjust_tail, bpf_xdp_load_bytes,
         bpf_xdp_store_bytes,
     },
     programs::XdpContext,

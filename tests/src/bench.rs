@@ -6,6 +6,7 @@ pub mod case;
 pub mod frame;
 pub mod memory;
 pub mod path;
+pub mod probing;
 pub mod product;
 pub mod reference;
 pub mod replication;
@@ -53,6 +54,11 @@ pub fn run(options: &Options) -> Result<Report> {
     } else {
         Vec::new()
     };
+    let probing = if probing::NAMES.iter().any(|name| wanted(name)) {
+        probing::run(options.quick)?
+    } else {
+        Vec::new()
+    };
     let product_wanted = product::NAMES.iter().any(|name| wanted(name));
     let (mut memory, mut results) = (None, Vec::new());
     if product_wanted || reference::NAMES.iter().any(|name| wanted(name)) {
@@ -68,11 +74,11 @@ pub fn run(options: &Options) -> Result<Report> {
         results = rounds::run(&mut rig, product.as_ref(), &cases, options.quick)?;
     }
     ensure!(
-        !(results.is_empty() && path.is_empty() && replication.is_empty()),
+        !(results.is_empty() && path.is_empty() && replication.is_empty() && probing.is_empty()),
         "no case's name contains {:?}",
         options.filter.as_deref().unwrap_or_default()
     );
-    let report = Report::new(Environment::of_this_machine()?, results, memory, path, replication);
+    let report = Report::new(Environment::of_this_machine()?, results, memory, path, replication, probing);
     report.print();
     if let Some(directory) = options.json.parent() {
         std::fs::create_dir_all(directory).with_context(|| format!("creating {}", directory.display()))?;

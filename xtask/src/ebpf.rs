@@ -10,7 +10,7 @@ use crate::progress::{quietly, say};
 use crate::{lint, setup, workspace};
 
 /// The programs of `lb-ebpf`; `testbed` is for tests and benchmarks only.
-const OBJECTS: [&str; 2] = ["stickleback", "testbed"];
+const OBJECTS: [&str; 3] = ["stickleback", "probes", "testbed"];
 
 const TARGET: &str = "bpfel-unknown-none";
 

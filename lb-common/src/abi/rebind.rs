@@ -36,8 +36,8 @@ pub struct RebindRequest {
     pub members: u32,
     /// [`super::Service::member_count`].
     pub member_count: u32,
-    /// Zero.
-    pub pad: u32,
+    /// Of [`RebindWhom::Drained`]: only bindings of the backend in the slot below this one; 0 = of any.
+    pub backend: u32,
 }
 
 /// What a run did; the program's output, in place of the request.

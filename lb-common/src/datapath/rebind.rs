@@ -26,7 +26,7 @@ pub fn rebind<E: Env>(env: &E) -> Verdict {
     let Some(p) = frame::head(env, size_of::<RebindRequest>()) else { return Verdict::Drop };
     // SAFETY: checked for its size; plain integers.
     let (request, service) = unsafe {
-        let request = Request { whom: get(p.add(8)), idle: get(p.add(16)) };
+        let request = Request { whom: get(p.add(8)), idle: get(p.add(16)), backend: get(p.add(44)) };
         let service = Service {
             id: get(p.add(24)),
             table: get(p.add(28)),
@@ -70,6 +70,8 @@ pub fn rebind<E: Env>(env: &E) -> Verdict {
 struct Request {
     whom: u32,
     idle: u64,
+    /// The slot below this one; 0 = any.
+    backend: u32,
 }
 
 #[inline(always)]
@@ -109,6 +111,7 @@ fn moves<E: Env>(env: &E, word: BindingWord, lasts: u64, request: &Request) -> b
     }
     let (slot, _) = backend;
     request.whom == RebindWhom::Drained as u32
+        && (request.backend == 0 || request.backend == slot as u32 + 1)
         && env.status(Status::word(slot)).is_some_and(|status| !Status::accepts(status, slot))
 }
 

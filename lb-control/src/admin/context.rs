@@ -5,6 +5,7 @@ use super::eventlog::EventLog;
 use super::row::{ReloadRow, ReloadState};
 use crate::cluster::membership::Membership;
 use crate::reconcile::Handle;
+use crate::webhook::Webhook;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -61,6 +62,8 @@ pub struct Context {
     pub facts: watch::Receiver<Facts>,
     /// This node's part in a cluster.
     pub cluster: Membership,
-    /// The latest binding events.
+    /// The latest events.
     pub events: Arc<EventLog>,
+    /// Who is told of some of them.
+    pub webhook: Webhook,
 }

@@ -6,6 +6,7 @@ mod cluster;
 
 use super::row::{ClusterRow, HealthRow, HealthState, StatusRow};
 use crate::reconcile::{HopState, OutcomeRow, View};
+use crate::webhook;
 use lb_common::abi::{Counters, Status};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text};
@@ -13,6 +14,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// Content type of the text.
@@ -29,6 +31,10 @@ pub struct Snapshot {
     pub outcomes: Vec<OutcomeRow>,
     /// Services and backends.
     pub view: View,
+    /// How often each backend came into each state, by service and backend.
+    pub health_changes: BTreeMap<(String, String), [u64; HealthState::ALL.len()]>,
+    /// What became of events for the webhook; `None` = there is none.
+    pub webhook: Option<webhook::Counts>,
 }
 
 impl Snapshot {
@@ -55,7 +61,7 @@ const COUNTED: [Counted; 6] = [
 ];
 
 /// What health checks can find.
-const HEALTH_STATES: [(&str, HealthState); 5] = [
+const HEALTH_STATES: [(&str, HealthState); HealthState::ALL.len()] = [
     ("new", HealthState::New),
     ("healthy", HealthState::Healthy),
     ("failing", HealthState::Failing),
@@ -112,6 +118,12 @@ impl Snapshot {
                 .map(|(name, state)| ([service, backend, ("state", name)], i64::from(health.state == state)))
         });
         gauges(e, "backend_health", "Whether health checks find a backend in that state", rows)?;
+        let rows = self.health_changes.iter().flat_map(|((service, backend), counts)| {
+            let labels = [("service", service.as_str()), ("backend", backend.as_str())];
+            let each = HEALTH_STATES.iter().zip(counts);
+            each.map(move |((name, _), &count)| ([labels[0], labels[1], ("to", *name)], count))
+        });
+        counters(e, "backend_health_changes", "How often a backend came into that state", rows)?;
         let since = |health: &HealthRow| health.since_unix_seconds.map(signed);
         let rows = checked().filter_map(|(labels, health)| Some((labels, since(&health)?)));
         gauges(
@@ -156,7 +168,17 @@ impl Snapshot {
             ([("result", "missed")], s.events.missed),
             ([("result", "lost")], s.events.lost),
         ];
-        counters(e, "binding_events", "Events of made and moved bindings", events)
+        counters(e, "binding_events", "Events of made and moved bindings", events)?;
+        let Some(webhook) = self.webhook else { return Ok(()) };
+        let rows = [
+            ([("result", "delivered")], webhook.delivered),
+            ([("result", "failed")], webhook.failed),
+            ([("result", "dropped")], webhook.dropped),
+        ];
+        counters(e, "webhook_events", "Events for the webhook by what became of them", rows)?;
+        let help = "Attempts to reach the webhook that failed";
+        let metric = e.encode_descriptor("webhook_attempts_failed", help, None, MetricType::Counter)?;
+        ConstCounter::new(webhook.attempts_failed).encode(metric)
     }
 }
 

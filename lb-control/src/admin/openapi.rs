@@ -26,6 +26,7 @@ use utoipa::OpenApi;
         route::pool::drain,
         route::pool::disable,
         route::pool::load,
+        route::pool::fail_back,
         route::pool::undrain,
         route::pool::weight,
         route::session::list,

@@ -28,6 +28,7 @@ pub fn router(context: Context) -> Router {
         .route("/v1/status", get(status::status))
         .route("/v1/events", get(status::events))
         .route("/v1/services", get(pool::services))
+        .route("/v1/services/{service}/failback", post(pool::fail_back))
         .route("/v1/backends", get(pool::backends))
         .route("/v1/backends/{service}/{backend}/drain", post(pool::drain))
         .route("/v1/backends/{service}/{backend}/undrain", post(pool::undrain))

@@ -18,7 +18,7 @@ mod traffic;
 
 pub(super) use backend::mac;
 pub use backend::{
-    AdminState, BackendRow, HealthRow, HealthState, HopRow, LoadRow, ServingState, WeightBody,
+    AdminState, BackendRow, HealthRow, HealthState, HopRow, LoadRow, NodeViewRow, ServingState, WeightBody,
 };
 pub use change::{ChangeRow, DiffBody, DiffRow, ReloadRow};
 pub use cluster::{
@@ -26,7 +26,7 @@ pub use cluster::{
     ConvergenceRow, InitBody, JoinBody, JoinedRow, PeerRow, StreamRow, TokenBody, TokenRow,
 };
 pub use config::{ConfigRow, ConfiguredBackend, ConfiguredService, NodeRow, TimeoutsRow};
-pub use event::EventRow;
+pub use event::{EventRow, HealthEventRow};
 pub use explanation::{ExplainBody, Explanation, Step, StepKind, Verdict};
 pub use flow::{FlowPage, FlowRow};
 pub use seal::SealedRow;

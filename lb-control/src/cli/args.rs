@@ -67,6 +67,15 @@ pub enum Command {
 
 Holds over reloads and restarts until undrain.")]
     Drain(DrainArgs),
+    /// Let sessions that moved go back to the first backend of their order, at most `drain-rate` of [node.limits] a second.
+    #[command(after_help = "Example:
+  lbctl failback web                after be2 has come back, and nobody minds
+
+Not in a cluster, and not with sessions by cookie.")]
+    Failback {
+        /// Name of the service.
+        service: String,
+    },
     /// Take a backend out at once: its sessions move to others, `undrain` brings it back.
     #[command(after_help = "Examples:
   lbctl maintenance web be2
@@ -118,7 +127,7 @@ daemon and let the data plane go on: `systemctl stop stickleback`.")]
     /// Nodes that act as one: make a cluster, join one, see how it stands.
     #[command(subcommand)]
     Cluster(cluster::Cluster),
-    /// The latest binding events.
+    /// The latest events: bindings made and moved, and backends going down and coming back.
     #[command(
         after_help = "Examples:\n  lbctl events\n  lbctl events --limit 500 --service web\n  lbctl events --follow"
     )]
@@ -322,8 +331,9 @@ pub struct DrainArgs {
     /// Wait until no sessions and connections are left.
     #[arg(long, short)]
     pub wait: bool,
-    /// Seconds after which what is left is moved to other backends, as with `maintenance`.
-    #[arg(long, value_name = "SECONDS", requires = "wait")]
+    /// Seconds after which sessions that are left are moved to other backends, at most `drain-rate` of [node.limits] a second, with or
+    /// without `--wait`; with it, what is left then ends as with `maintenance`.
+    #[arg(long, value_name = "SECONDS")]
     pub deadline: Option<u64>,
 }
 

@@ -50,11 +50,20 @@ pub(super) async fn run(
         }
         Command::Drain(args) => {
             let name = &args.name;
-            let mut row = steer(client, Method::POST, &name.service, &name.backend, "drain").await?;
+            let what = match args.deadline {
+                Some(seconds) => format!("drain?deadline_seconds={seconds}"),
+                None => "drain".to_owned(),
+            };
+            let mut row = steer(client, Method::POST, &name.service, &name.backend, &what).await?;
             if args.wait && drain::wait(client, name, args.deadline).await? == drain::End::Late {
                 row = steer(client, Method::POST, &name.service, &name.backend, "disable").await?;
             }
             answer(out, form, &row, |b| present::backends(std::slice::from_ref(b), look))
+        }
+        Command::Failback { service } => {
+            let path = format!("/v1/services/{}/failback", encode(&service));
+            let row: ServiceRow = client.send(Method::POST, &path, &()).await?;
+            answer(out, form, &row, |row| present::services(std::slice::from_ref(row), look))
         }
         Command::Maintenance(name) => {
             let row = steer(client, Method::POST, &name.service, &name.backend, "disable").await?;

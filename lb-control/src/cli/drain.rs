@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 /// Time between two looks.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long sessions that are moved may not get fewer: those that are left have nowhere to go.
+const STUCK: Duration = Duration::from_secs(5);
 /// How far back the estimate looks.
 const MEMORY: usize = 60;
 
@@ -36,6 +38,7 @@ pub(super) async fn wait(
         bar.set_style(style.progress_chars("=> "));
     }
     let (mut most, mut pace) = (0, Pace::default());
+    let (mut least, mut fewer) = (u64::MAX, begun);
     loop {
         let left: LoadRow = client.get(&path).await?;
         let sum = left.sessions + left.flows;
@@ -44,12 +47,18 @@ pub(super) async fn wait(
         bar.set_length(most);
         bar.set_position(most - sum);
         bar.set_message(message(left, pace.estimate()));
-        if sum == 0 {
+        let is_late = deadline.is_some_and(|deadline| begun.elapsed() >= Duration::from_secs(deadline));
+        if sum == 0 && !is_late {
             bar.finish_with_message("nothing is left");
             return Ok(End::Drained);
         }
-        if deadline.is_some_and(|deadline| begun.elapsed() >= Duration::from_secs(deadline)) {
-            bar.abandon_with_message("the deadline has come: what is left is moved");
+        if left.sessions < least || left.moving_per_second.is_none() {
+            (least, fewer) = (left.sessions, Instant::now());
+        }
+        // Connections end by themselves or not; sessions that are being moved are waited for.
+        let is_moving = left.moving_per_second.is_some() && left.sessions > 0 && fewer.elapsed() < STUCK;
+        if is_late && !is_moving {
+            bar.abandon_with_message("the deadline has come: what is left is cut off");
             return Ok(End::Late);
         }
         tokio::time::sleep(LOOK).await;
@@ -61,7 +70,11 @@ fn message(left: LoadRow, estimate: Option<Duration>) -> String {
         Some(rest) => format!("about {}", span(rest.as_secs().max(1))),
         None => "no end in sight yet".to_owned(),
     };
-    format!("{} sessions and {} connections left, {rest}", left.sessions, left.flows)
+    let moving = match left.moving_per_second {
+        Some(rate) => format!("; the deadline has come, at most {rate} sessions a second are moved"),
+        None => String::new(),
+    };
+    format!("{} sessions and {} connections left, {rest}{moving}", left.sessions, left.flows)
 }
 
 /// What was left when, for the latest looks.

@@ -3,8 +3,9 @@
 use super::table::{Align, Column, Look, Sheet, Tone, grouped, number, plain, span};
 use crate::admin::now;
 use crate::admin::row::{
-    AdminState, BackendRow, ChangeRow, ClusterState, EventRow, Explanation, FlowPage, HealthRow, HealthState,
-    ReloadRow, ReloadState, ServiceRow, ServingState, SessionPage, SessionRow, StatusRow, Verdict,
+    AdminState, BackendRow, ChangeRow, ClusterState, EventRow, Explanation, FlowPage, HealthEventRow,
+    HealthRow, HealthState, ReloadRow, ReloadState, ServiceRow, ServingState, SessionPage, SessionRow,
+    StatusRow, Verdict,
 };
 use Align::{Left, Right};
 use std::fmt::Write;
@@ -125,7 +126,8 @@ pub(super) fn services(rows: &[ServiceRow], look: Look) -> String {
 
 /// `lbctl backends`.
 pub(super) fn backends(rows: &[BackendRow], look: Look) -> String {
-    let columns = [
+    let is_disputed = rows.iter().any(BackendRow::is_disputed);
+    let mut columns = vec![
         Column("SERVICE", Left),
         Column("BACKEND", Left),
         Column("ADDRESS", Left),
@@ -139,6 +141,9 @@ pub(super) fn backends(rows: &[BackendRow], look: Look) -> String {
         Column("CONNECTIONS", Right),
         Column("BINDINGS", Right),
     ];
+    if is_disputed {
+        columns.push(Column("OTHER NODES", Left));
+    }
     let mut sheet = Sheet::new(look, &columns);
     for row in rows {
         let state = match row.state {
@@ -154,7 +159,7 @@ pub(super) fn backends(rows: &[BackendRow], look: Look) -> String {
             None => ("unresolved".to_owned(), Tone::Bad),
             Some(hop) => plain(format!("{} {}", hop.mac, hop.interface)),
         };
-        sheet.row([
+        let mut cells = vec![
             plain(&row.service),
             plain(&row.name),
             plain(endpoint(&row.address, row.port)),
@@ -167,7 +172,11 @@ pub(super) fn backends(rows: &[BackendRow], look: Look) -> String {
             number(row.traffic.bytes + row.traffic.reply_bytes),
             number(row.traffic.connections),
             number(row.traffic.bindings),
-        ]);
+        ];
+        if is_disputed {
+            cells.push(others(row));
+        }
+        sheet.row(cells);
     }
     let mut text = sheet.render("No backends are configured.");
     if rows.iter().any(|row| row.configured_admin.is_some() || row.configured_weight.is_some()) {
@@ -269,7 +278,7 @@ pub(super) fn flows(page: &FlowPage, look: Look) -> String {
 
 /// `lbctl events`.
 pub(super) fn events(rows: &[EventRow], look: Look) -> String {
-    event_sheet(rows, look).render("No binding events since the daemon started.")
+    event_sheet(rows, look).render("No events since the daemon started.")
 }
 
 /// Events without the titles of their columns.
@@ -288,6 +297,7 @@ fn event_sheet(rows: &[EventRow], look: Look) -> Sheet {
         Column("CLIENT", Left),
         Column("BACKEND", Left),
         Column("GENERATION", Right),
+        Column("HEALTH", Left),
     ];
     let mut sheet = Sheet::new(look, &columns);
     for row in rows {
@@ -297,13 +307,33 @@ fn event_sheet(rows: &[EventRow], look: Look) -> Sheet {
             plain(format!("{:02}:{:02}:{:02}", day / 3600, day / 60 % 60, day % 60)),
             plain(&row.kind),
             plain(&row.service),
-            plain(&row.key),
+            plain(row.key.as_deref().unwrap_or("-")),
             plain(row.client.as_deref().unwrap_or("-")),
             backend_cell(row.backend.as_deref()),
-            number(u64::from(row.generation)),
+            row.generation.map_or_else(|| plain("-"), |generation| number(u64::from(generation))),
+            plain(row.health.as_ref().map_or_else(|| "-".to_owned(), health_change)),
         ]);
     }
     sheet
+}
+
+/// What other nodes say of a backend, where it is not what this one says.
+fn others(row: &BackendRow) -> (String, Tone) {
+    if !row.is_disputed() {
+        return plain("-");
+    }
+    let word = |serves| if serves { "serves" } else { "down" };
+    let said: Vec<String> =
+        row.nodes.iter().map(|node| format!("{}: {}", node.node, word(node.serves))).collect();
+    (said.join(", "), Tone::Warning)
+}
+
+fn health_change(change: &HealthEventRow) -> String {
+    let HealthEventRow { from, to, reason } = change;
+    match reason {
+        Some(reason) => format!("{from} -> {to}: {reason}"),
+        None => format!("{from} -> {to}"),
+    }
 }
 
 /// `lbctl explain`.

@@ -3,6 +3,7 @@
 mod affinity;
 mod backend;
 mod cluster;
+mod events;
 mod health;
 mod node;
 mod path;

@@ -25,6 +25,8 @@ pub(super) const ANSWER_RATE: u32 = 1_000;
 pub(super) const PREFIX_QUOTA: u32 = 0;
 /// Length of that window.
 pub(super) const PREFIX_WINDOW: Duration = Duration::from_secs(10);
+/// Sessions that are moved a second where nobody waits for it.
+pub(super) const DRAIN_RATE: u32 = 10_000;
 /// Bits of an IPv4 client address.
 pub(super) const PREFIX_V4: u8 = 32;
 /// Bits of an IPv6 client address: a subscriber is given a /64 at least (RFC 6177).

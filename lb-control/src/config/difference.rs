@@ -142,6 +142,16 @@ pub(super) fn daemon(old: &DaemonSpec, new: &DaemonSpec) -> Vec<Difference> {
     changes.add("socket", old.admin_socket.display(), new.admin_socket.display(), restart);
     changes.add("group", text(&old.admin_group), text(&new.admin_group), restart);
     changes.add("metrics", option(old.metrics), option(new.metrics), restart);
+    // Paths of webhooks are often secrets.
+    let webhook = |spec: &DaemonSpec| match &spec.webhook {
+        Some(webhook) => format!("{}:{}", webhook.host, webhook.port),
+        None => "(none)".to_owned(),
+    };
+    if old.webhook.is_some() && webhook(old) == webhook(new) && old.webhook != new.webhook {
+        changes.add("events.webhook", webhook(old), format!("{}, otherwise", webhook(new)), restart);
+    } else {
+        changes.add("events.webhook", webhook(old), webhook(new), restart);
+    }
     changes.add("dataplane", plane(&old.plane), plane(&new.plane), restart);
     let (old, new) = (&old.cluster, &new.cluster);
     changes.add("cluster.listen", old.listen, new.listen, restart);
@@ -218,6 +228,7 @@ fn node(old: &NodeSpec, new: &NodeSpec) -> Vec<Change> {
     let (a, b) = (&old.limits, &new.limits);
     live("limits.answer-rate", a.answer_rate.to_string(), b.answer_rate.to_string());
     live("limits.prefix-quota", a.prefix_quota.to_string(), b.prefix_quota.to_string());
+    live("limits.drain-rate", a.drain_rate.to_string(), b.drain_rate.to_string());
     live("limits.prefix-window", spell(a.prefix_window), spell(b.prefix_window));
     changes.0
 }

@@ -5,7 +5,7 @@ use super::field::Field;
 use super::value::{
     AbsolutePath, Address, AddressV4, AddressV6, AffinityChoice, Endpoint, Group, HealthChoice, Interface,
     Lifetime, Listen, MacText, Name, Number, PathPrefix, PlaneWord, PortChoice, Prefix, RouteText, Secret,
-    ServerIdText, VlanChoice, spell,
+    ServerIdText, VlanChoice, WebUrl, spell,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -31,6 +31,8 @@ pub(super) struct File {
     pub(super) admin: Field<Admin>,
     /// Nodes that act as one; nothing of it is needed on a single node.
     pub(super) cluster: Field<Cluster>,
+    /// Who is told what happens to backends.
+    pub(super) events: Field<Events>,
     /// What forwards packets: this host's kernel, or a switch.
     pub(super) dataplane: Field<DataPlane>,
     /// Lists of backends that services share.
@@ -145,6 +147,9 @@ pub(super) struct Limits {
     /// Length of that window in whole seconds.
     #[schemars(extend("default" = spell(defaults::PREFIX_WINDOW)))]
     pub(super) prefix_window: Field<Lifetime>,
+    /// Sessions that are moved a second from backends whose time to drain is over, and by `lbctl failback`.
+    #[schemars(extend("default" = defaults::DRAIN_RATE))]
+    pub(super) drain_rate: Field<Number<1, 1_000_000_000>>,
 }
 
 /// The admin API and metrics.
@@ -264,6 +269,26 @@ pub(super) struct SwitchRoute {
     pub(super) interface: Field<Interface>,
     /// MAC of the router there, or of the client itself.
     pub(super) mac: Field<MacText>,
+}
+
+/// Who is told what happens to backends.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields, expecting = "a table: [events]")]
+#[schemars(inline)]
+pub(super) struct Events {
+    /// A web server that is sent each backend's going down and coming back.
+    pub(super) webhook: Field<Webhook>,
+}
+
+/// A web server that is sent each backend's going down and coming back.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields, expecting = "a table: [events.webhook]")]
+#[schemars(inline, extend("required" = ["url"]))]
+pub(super) struct Webhook {
+    /// Where events are posted.
+    pub(super) url: Field<WebUrl>,
+    /// File with the authorities that count for `https`, as PEM; those of the system when absent.
+    pub(super) authorities: Field<AbsolutePath>,
 }
 
 /// A list of backends that services share.

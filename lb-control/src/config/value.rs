@@ -6,6 +6,7 @@ mod health;
 mod lifetime;
 mod octets;
 mod plane;
+mod url;
 
 pub(super) use affinity::{
     AffinityChoice, AffinityKind, AffinityTable, FallbackWord, MismatchWord, ReadingWord,
@@ -13,11 +14,12 @@ pub(super) use affinity::{
 pub(super) use choice::{PortChoice, VlanChoice};
 pub(super) use health::{
     Argument, FailbackWord, HealthChoice, HealthKind, HealthTable, HostText, MethodWord, Payload,
-    RequestPath, StatusRanges,
+    RequestPath, StatusRanges, WayWord,
 };
 pub(super) use lifetime::{Lifetime, spell};
 pub(super) use octets::{CookieName, Delimiter, Mask, PathPrefix, RouteText, ServerIdText};
 pub(super) use plane::{MacText, PlaneWord, Prefix};
+pub(super) use url::WebUrl;
 
 use core::fmt;
 use core::marker::PhantomData;
@@ -284,7 +286,8 @@ text!(
     AbsolutePath,
     Group,
     Lifetime,
-    Secret
+    Secret,
+    WebUrl
 );
 text!(CookieName, Delimiter, Mask, PathPrefix, RouteText, ServerIdText);
 text!(MacText, Prefix);

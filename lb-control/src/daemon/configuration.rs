@@ -179,7 +179,9 @@ impl Source {
     ) -> Result<ReloadRow, ErrorBody> {
         let loaded = self.load()?;
         if loaded.daemon != *started_with {
-            warn!("changes of [admin], [cluster], node name and state-dir hold after a restart of lbd");
+            warn!(
+                "changes of [admin], [cluster], [events], node name and state-dir hold after a restart of lbd"
+            );
         }
         Checks::examine(&loaded.desired)?;
         self.prepare(&loaded.desired).await?;

@@ -1,16 +1,22 @@
 //! Carries what probes find to the reconciler, and what is configured to the probes.
 
 use super::complaint::Complaint;
+use super::target;
 use crate::admin::error::{ErrorBody, chain};
-use crate::probe::{Backend, Prober, Report, Wish};
+use crate::admin::row::{EventRow, HealthState};
+use crate::admin::{EventLog, HealthEvent, now};
+use crate::net::interface::name_of;
+use crate::probe::{Backend, PathSpec, Prober, Report, Wish};
 use crate::reconcile::{Gone, Handle, Health, HealthChange, OutcomeRow, QueryError};
+use crate::webhook::Webhook;
 use anyhow::Context as _;
 use axum::http::StatusCode;
-use lb_common::abi::Outcome;
-use lb_core::health::State;
-use lb_core::pool::{Desired, PoolSpec, ServiceSpec};
+use lb_common::abi::{Mode, Outcome, ProbeEnvelope};
+use lb_core::health::{State, Way};
+use lb_core::pool::{Desired, NodeSpec, PoolSpec, ServiceSpec};
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -18,6 +24,8 @@ use tracing::{debug, info, warn};
 
 /// Time between two looks at connections that failed.
 const LOOK: Duration = Duration::from_millis(100);
+/// Time between two looks at the interfaces that lead to backends.
+const LEAD: Duration = Duration::from_secs(1);
 /// Backends that are probed out of turn at a time.
 const MOST_SUSPECTS: usize = 256;
 
@@ -30,16 +38,20 @@ pub(super) struct Checks {
 
 impl Checks {
     /// Starts to carry what probes find; ends with the reconciler.
-    pub(super) fn start(reconciler: &Handle, tasks: &mut JoinSet<()>) -> anyhow::Result<Self> {
+    pub(super) fn start(
+        reconciler: &Handle,
+        mut herald: Herald,
+        tasks: &mut JoinSet<()>,
+    ) -> anyhow::Result<Self> {
         let (prober, mut reports) = Prober::start().context("health checks")?;
         let (suspects, watched) = watch::channel(Vec::new());
         tasks.spawn(suspect(reconciler.clone(), prober.clone(), watched));
+        tasks.spawn(lead(reconciler.clone(), prober.clone()));
         let (checks, handle) =
             (Self { prober: prober.clone(), reconciler: reconciler.clone(), suspects }, reconciler.clone());
         tasks.spawn(async move {
-            let mut known = HashMap::new();
             while let Some(told) = reports.recv().await {
-                told.iter().for_each(|report| log(report, &mut known));
+                told.iter().for_each(|report| herald.hear(report));
                 let changes = told.into_iter().map(|report| change(report, &prober)).collect();
                 if handle.health(changes).await.is_err() {
                     break;
@@ -124,6 +136,33 @@ async fn suspect(reconciler: Handle, prober: Prober, mut suspects: watch::Receiv
     }
 }
 
+/// Keeps the programs that lead probes the way of the traffic on the interfaces that lead to backends.
+async fn lead(reconciler: Handle, prober: Prober) {
+    let mut complaint = Complaint::default();
+    loop {
+        tokio::time::sleep(LEAD).await;
+        if !prober.is_led() {
+            continue;
+        }
+        let view = match reconciler.view().await {
+            Ok(view) => view,
+            Err(QueryError::Gone(_)) => return,
+            // Those who know more of it say so.
+            Err(error) => {
+                debug!(%error, "which interfaces lead to backends is not known");
+                continue;
+            }
+        };
+        let interfaces =
+            target::targets(&view).into_iter().filter_map(|index| Some((index, name_of(index)?)));
+        match prober.lead(&interfaces.collect()) {
+            Ok(()) => complaint.settle(),
+            Err(error) if complaint.is_news(error.to_string()) => warn!(%error, "trying again"),
+            Err(_) => {}
+        }
+    }
+}
+
 /// Backends that the balancer itself connects to, and that are checked.
 fn suspects(desired: &Desired) -> Vec<Backend> {
     let is_watched = |service: &&ServiceSpec| service.is_spliced() && service.health.is_some();
@@ -139,10 +178,14 @@ fn suspects(desired: &Desired) -> Vec<Backend> {
 /// Who should be probed.
 fn wishes(desired: &Desired, down: &HashSet<Backend>) -> Vec<Wish> {
     let pools = desired.pools();
-    pools.iter().flat_map(|pool| wishes_of(pool, down)).collect()
+    pools.iter().flat_map(|pool| wishes_of(&desired.node, pool, down)).collect()
 }
 
-fn wishes_of<'a>(pool: &'a PoolSpec, down: &'a HashSet<Backend>) -> impl Iterator<Item = Wish> + 'a {
+fn wishes_of<'a>(
+    node: &'a NodeSpec,
+    pool: &'a PoolSpec,
+    down: &'a HashSet<Backend>,
+) -> impl Iterator<Item = Wish> + 'a {
     let service = &pool.service;
     let spec = service.health.as_ref();
     spec.into_iter().flat_map(move |spec| {
@@ -154,8 +197,32 @@ fn wishes_of<'a>(pool: &'a PoolSpec, down: &'a HashSet<Backend>) -> impl Iterato
                 backend: name,
                 address: SocketAddr::new(backend.address, port.unwrap_or_default()),
                 spec: spec.clone(),
+                path: (spec.way == Way::Traffic).then(|| path(node, service, backend.address)).flatten(),
             }
         })
+    })
+}
+
+/// The way of the traffic to a backend, where it is another than that to its own address.
+///
+/// A probe cannot change its family on the way, so where a tunnel does that for the traffic it goes to the backend's own address.
+fn path(node: &NodeSpec, service: &ServiceSpec, backend: IpAddr) -> Option<PathSpec> {
+    let envelope = match service.mode {
+        Mode::Nat => return None,
+        Mode::L2 => ProbeEnvelope::Plain,
+        Mode::Ipip => ProbeEnvelope::Ip,
+        Mode::Gue => ProbeEnvelope::IpUdp,
+    };
+    let source = match backend {
+        IpAddr::V4(_) => node.tunnel_v4.map(IpAddr::V4),
+        IpAddr::V6(_) => node.tunnel_v6.map(IpAddr::V6),
+    };
+    let vip = service.address;
+    (vip.is_ipv4() == backend.is_ipv4()).then_some(PathSpec {
+        vip,
+        envelope,
+        source,
+        gue_port: node.gue_port,
     })
 }
 
@@ -173,19 +240,50 @@ fn change(report: Report, prober: &Prober) -> HealthChange {
     HealthChange { service, backend, health }
 }
 
-/// Says when a backend dies or comes back; what leads there is for those who look closely.
-fn log(report: &Report, known: &mut HashMap<Backend, State>) {
-    let Backend { service, backend } = &report.backend;
-    let Some(sighting) = &report.sighting else {
-        known.remove(&report.backend);
-        return;
-    };
-    let before = known.insert(report.backend.clone(), sighting.state).unwrap_or(State::New);
-    let reason = sighting.reason.as_ref().map(ToString::to_string);
-    match (before.is_healthy(), sighting.state.is_healthy()) {
-        (true, false) => warn!(service, backend, reason, "backend is down"),
-        (false, true) => info!(service, backend, "backend is up"),
-        (true, true) | (false, false) => debug!(service, backend, state = ?sighting.state, reason, "backend"),
+/// Tells what becomes of backends: the log, the events, and the webhook.
+pub(super) struct Herald {
+    known: HashMap<Backend, State>,
+    events: Arc<EventLog>,
+    webhook: Webhook,
+}
+
+impl Herald {
+    /// One who has not heard of anybody yet.
+    pub(super) fn new(events: Arc<EventLog>, webhook: Webhook) -> Self {
+        Self { known: HashMap::new(), events, webhook }
+    }
+
+    /// Passes a report on. The webhook is told when a backend dies or comes back; what leads there is for those who look closely.
+    fn hear(&mut self, report: &Report) {
+        let Backend { service, backend } = &report.backend;
+        let Some(sighting) = &report.sighting else {
+            self.known.remove(&report.backend);
+            self.events.forget_health(service, backend);
+            return;
+        };
+        let from = self.known.insert(report.backend.clone(), sighting.state).unwrap_or(State::New);
+        let reason = sighting.reason.as_ref().map(ToString::to_string);
+        match (from.is_healthy(), sighting.state.is_healthy()) {
+            (true, false) => warn!(service, backend, reason, "backend is down"),
+            (false, true) => info!(service, backend, "backend is up"),
+            (true, true) | (false, false) => {
+                debug!(service, backend, state = ?sighting.state, reason, "backend");
+            }
+        }
+        if HealthState::from(from) == HealthState::from(sighting.state) {
+            return;
+        }
+        let event = HealthEvent {
+            service: service.clone(),
+            backend: backend.clone(),
+            from,
+            to: sighting.state,
+            reason: sighting.reason.clone(),
+        };
+        let noted = self.events.note_health(event, now());
+        if noted.event.is_verdict() {
+            self.webhook.tell(EventRow::from(&noted));
+        }
     }
 }
 
@@ -193,6 +291,34 @@ fn log(report: &Report, known: &mut HashMap<Backend, State>) {
 mod tests {
     use super::*;
     use crate::config;
+    use crate::probe::Sighting;
+    use lb_core::health::{Failure, Voice};
+    use std::num::NonZero;
+
+    #[test]
+    fn every_change_of_state_is_an_event_and_counts_once() {
+        let (events, one) = (Arc::new(EventLog::default()), NonZero::<u16>::MIN);
+        let mut herald = Herald::new(Arc::clone(&events), Webhook::none());
+        let two = one.saturating_add(1);
+        let mut see = |state, reason| {
+            let sighting = Some(Sighting { state, since: Duration::ZERO, reason });
+            herald.hear(&Report { backend: named("web", "a"), sighting });
+        };
+        for state in [State::New, State::Up, State::Failing(one), State::Failing(two)] {
+            see(state, None);
+        }
+        see(State::Down(Voice::Probe), Some(Failure::Refused));
+        see(State::Rising(one), Some(Failure::Refused));
+        see(State::Up, None);
+        let rows: Vec<EventRow> = events.latest_health(9, |_| true).iter().map(EventRow::from).collect();
+        let kinds: Vec<_> = rows.iter().map(|row| row.kind.as_str()).collect();
+        assert_eq!(kinds, ["health", "health", "down", "health", "up"]);
+        let told = rows[2].health.as_ref().expect("it is of health");
+        assert_eq!((told.from, told.to), (HealthState::Failing, HealthState::Down));
+        assert_eq!(told.reason.as_deref(), Some("refused the connection"));
+        herald.hear(&Report { backend: named("web", "a"), sighting: None });
+        assert!(events.health_counts().is_empty());
+    }
 
     #[test]
     fn every_backend_of_every_pool_is_asked_at_its_port() {

@@ -12,10 +12,15 @@ pub(super) async fn open(daemon: &DaemonSpec, reconciler: &Handle) -> Result<Mem
     let settings = Settings {
         listen: spec.listen,
         advertise: spec.advertise.clone(),
-        name: spec.name.clone().or_else(|| daemon.name.clone()).unwrap_or_else(host_name),
+        name: spec.name.clone().unwrap_or_else(|| name(daemon)),
         discover: spec.discover.clone(),
     };
     Membership::open(Home::in_state(&daemon.state_dir), settings, reconciler.clone()).await
+}
+
+/// Name of this node.
+pub(super) fn name(daemon: &DaemonSpec) -> String {
+    daemon.name.clone().unwrap_or_else(host_name)
 }
 
 fn host_name() -> String {

@@ -2,11 +2,11 @@
 
 use super::args::{Lbd, Mode};
 use super::configuration::{Applied, Loaded, Source, note_loaded};
-use super::health::Checks;
+use super::health::{Checks, Herald};
 use super::servers::Servers;
 use super::supervisor::{Signals, Supervisor};
 use super::vips::Vips;
-use super::{member, notify, peers, privilege, target, way};
+use super::{member, notify, peers, privilege, quorum, target, way};
 use crate::admin::error::{ErrorBody, chain};
 use crate::admin::row::ReloadState;
 use crate::admin::{self, Context, EventLog, Facts, Listener, now};
@@ -15,6 +15,7 @@ use crate::dataplane::p4::P4;
 use crate::dataplane::xdp::{Options, Xdp};
 use crate::dataplane::{self, DataPlane, Sizes};
 use crate::reconcile;
+use crate::webhook::Webhook;
 use anyhow::{Context as _, anyhow};
 use lb_core::pool::layout::arena_chunks;
 use std::path::Path;
@@ -93,9 +94,20 @@ pub(super) async fn run(args: Lbd) -> anyhow::Result<()> {
         .await
         .map_err(|error| anyhow!("{}: cannot be applied: {}", args.config.display(), chain(&error)))?;
     source.applied.set(read);
-    let checks = Checks::start(&reconciler, &mut tasks)?;
+    let webhook = match &daemon.webhook {
+        None => Webhook::none(),
+        Some(spec) => {
+            let opened = Webhook::open(spec, member::name(&daemon));
+            let (webhook, courier) = opened.context("[events.webhook]")?;
+            tasks.spawn(courier.run());
+            webhook
+        }
+    };
+    let herald = Herald::new(Arc::clone(&events), webhook.clone());
+    let checks = Checks::start(&reconciler, herald, &mut tasks)?;
     checks.watch().await?;
     let cluster = member::open(&daemon, &reconciler).await?;
+    quorum::start(&reconciler, &cluster, &mut tasks);
     let vips = match &daemon.cluster.announce {
         None => None,
         Some(spec) => Some(Vips::start(spec, &daemon.cluster.blocks, &reconciler, &cluster).await?),
@@ -106,7 +118,7 @@ pub(super) async fn run(args: Lbd) -> anyhow::Result<()> {
     target::start(&reconciler, facts.clone(), &mut tasks);
     let (orders, mut ordered) = mpsc::channel(ORDERS);
     let (reconciling, member) = (reconciler.clone(), cluster.clone());
-    let context = Context { reconciler: reconciling, orders, facts: told, cluster: member, events };
+    let context = Context { reconciler: reconciling, orders, facts: told, cluster: member, events, webhook };
     let servers = Servers::start(context, listener, metrics);
     info!(socket = %daemon.admin_socket.display(), "listening");
 

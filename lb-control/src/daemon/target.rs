@@ -71,7 +71,7 @@ async fn warnings(view: &View) -> Vec<String> {
 }
 
 /// Interfaces that packets leave by.
-fn targets(view: &View) -> BTreeSet<u32> {
+pub(super) fn targets(view: &View) -> BTreeSet<u32> {
     let attached = view.attachments.iter().map(|attachment| attachment.ifindex);
     let ways =
         view.services.iter().flat_map(|service| &service.backends).filter_map(|backend| match backend.hop {

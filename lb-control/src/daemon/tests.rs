@@ -1,8 +1,8 @@
 //! The API, the command line and the reconciler together, over a real socket; only the packets are missing.
 
 use super::configuration::{Applied, Loaded, Source, note_loaded};
-use super::member;
 use super::supervisor::{Signals, Supervisor};
+use super::{member, quorum};
 use crate::admin::client::{Client, ClientError};
 use crate::admin::row::{BackendRow, ReloadState, StatusRow};
 use crate::admin::{self, Context, EventLog, Facts, Listener, Order, openapi, row};
@@ -12,6 +12,7 @@ use crate::dataplane::chaos::{Chaos, Faults};
 use crate::dataplane::memory::Memory;
 use crate::dataplane::{Operation, Sizes};
 use crate::reconcile::{self, Handle, HopChange, ResolvedHop};
+use crate::webhook::Webhook;
 use clap::Parser;
 use lb_common::abi::{BindingEvent, BindingEventKind, BindingKey, BindingWord, Hop, Mac};
 use lb_core::pool::layout::arena_chunks;
@@ -21,8 +22,10 @@ use std::sync::Arc;
 use std::time::Instant;
 use tempfile::TempDir;
 use tokio::sync::{Mutex, mpsc, watch};
+use tokio::task::JoinSet;
 
 mod cluster;
+mod drain;
 
 const CONFIG: &str = r#"
 [node]
@@ -69,6 +72,7 @@ struct Rig {
     reconciler: Handle,
     client: Client,
     events: Arc<EventLog>,
+    _tasks: JoinSet<()>,
 }
 
 impl Rig {
@@ -105,6 +109,8 @@ impl Rig {
         reconciler.apply(desired).await.unwrap();
         source.applied.set(read);
         let cluster = member::open(&daemon, &reconciler).await.unwrap();
+        let mut tasks = JoinSet::new();
+        quorum::start(&reconciler, &cluster, &mut tasks);
 
         let (facts, told) = watch::channel(Facts {
             started: Instant::now(),
@@ -123,6 +129,7 @@ impl Rig {
             facts: told,
             cluster: cluster.clone(),
             events: Arc::clone(&events),
+            webhook: Webhook::none(),
         };
         let socket = dir.path().join("lbd.sock");
         let listener = Listener::bind(&socket, None).unwrap();
@@ -134,7 +141,7 @@ impl Rig {
             supervisor.supervise(&mut signals, &mut ordered).await
         });
         tokio::spawn(listener.serve(admin::router(context), std::future::pending()));
-        Self { dir, reconciler, client: Client::new(socket), events }
+        Self { dir, reconciler, client: Client::new(socket), events, _tasks: tasks }
     }
 
     /// Runs `lbctl` with the words of `line`.
@@ -300,7 +307,7 @@ async fn binding_events_are_shown_by_name() {
     assert_eq!(shown(1), [Value::from("unknown"), Value::from("0x00000063"), Value::Null, Value::Null]);
     let text = rig.lbctl("events --service web").await.unwrap();
     assert!(text.lines().count() == 2 && text.contains("01:01:01"), "{text}");
-    assert!(rig.lbctl("events --service dns").await.unwrap().starts_with("No binding events"));
+    assert!(rig.lbctl("events --service dns").await.unwrap().starts_with("No events"));
 }
 
 #[tokio::test]

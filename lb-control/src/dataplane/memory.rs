@@ -475,14 +475,21 @@ impl DataPlane for Memory {
             let is_stranded = !serves(word.backend());
             let is_wanted = match request.whom {
                 whom if whom == RebindWhom::Stranded as u32 => is_stranded,
-                whom if whom == RebindWhom::Drained as u32 => is_stranded || !accepts(word.backend()),
-                _ => is_stranded || (word.generation() != 0 && binding.expires <= now + request.idle),
+                whom if whom == RebindWhom::Drained as u32 => {
+                    let is_meant = request.backend == 0 || request.backend == u32::from(word.backend()) + 1;
+                    is_stranded || (is_meant && !accepts(word.backend()))
+                }
+                _ => {
+                    is_stranded
+                        || (word.generation() != 0 && binding.expires <= now.saturating_add(request.idle))
+                }
             };
-            if service != request.service
-                || binding.expires <= now
-                || !is_wanted
-                || report.moved >= request.limit
-            {
+            if service != request.service || binding.expires <= now || !is_wanted {
+                continue;
+            }
+            if report.moved >= request.limit {
+                // The stretch is to be looked at once more.
+                report.looked_at = 0;
                 continue;
             }
             let heir =

@@ -1,5 +1,6 @@
 //! One probe of one address.
 
+use super::path::Target;
 use super::{command, connection, grpc, http, icmp, tls, udp};
 use lb_core::health::{Check, Failure, HealthSpec, TlsSpec};
 use std::net::SocketAddr;
@@ -82,21 +83,26 @@ impl Checker {
 
     /// Asks `address`; an answer later than `timeout` is none.
     pub async fn probe(&self, address: SocketAddr, timeout: Duration) -> Result<(), Failure> {
-        let result = tokio::time::timeout(timeout, self.ask(address)).await;
+        self.probe_by(&address.into(), timeout).await
+    }
+
+    /// Asks on the target's way.
+    pub(super) async fn probe_by(&self, target: &Target, timeout: Duration) -> Result<(), Failure> {
+        let result = tokio::time::timeout(timeout, self.ask(target)).await;
         result.unwrap_or(Err(Failure::Silent(timeout)))
     }
 
-    async fn ask(&self, address: SocketAddr) -> Result<(), Failure> {
+    async fn ask(&self, target: &Target) -> Result<(), Failure> {
         match &self.check {
-            Check::Tcp => connection::open(address).await.map(drop),
-            Check::Http(spec) => http::ask(spec, self.tls.as_ref(), address).await,
+            Check::Tcp => connection::open(target).await.map(drop),
+            Check::Http(spec) => http::ask(spec, self.tls.as_ref(), target).await,
             Check::Grpc { service, host, tls } => {
                 let name = tls.as_ref().and_then(|tls| tls.name.as_deref());
-                grpc::ask(service, host.as_deref(), self.tls.as_ref().zip(Some(name)), address).await
+                grpc::ask(service, host.as_deref(), self.tls.as_ref().zip(Some(name)), target).await
             }
-            Check::Icmp => icmp::ask(address.ip()).await,
-            Check::Udp { request, response } => udp::ask(request, response, address).await,
-            Check::Command { program, arguments } => command::ask(program, arguments, address).await,
+            Check::Icmp => icmp::ask(target).await,
+            Check::Udp { request, response } => udp::ask(request, response, target).await,
+            Check::Command { program, arguments } => command::ask(program, arguments, target.address).await,
         }
     }
 }

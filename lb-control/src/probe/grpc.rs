@@ -1,11 +1,11 @@
 //! The gRPC health service (grpc.health.v1): one small message each way.
 
 use super::http::{self, Answer, Secured};
+use super::path::Target;
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::{Request, header};
 use lb_core::health::{Failure, HttpVersion};
-use std::net::SocketAddr;
 
 /// The method that is called.
 const METHOD: &str = "/grpc.health.v1.Health/Check";
@@ -19,9 +19,9 @@ pub(super) async fn ask(
     service: &str,
     given: Option<&str>,
     secured: Secured<'_>,
-    address: SocketAddr,
+    target: &Target,
 ) -> Result<(), Failure> {
-    let host = http::host(given, address);
+    let host = http::host(given, target.address);
     let secured = secured.map(|(config, name)| (config, name.or(given)));
     let request = Request::post(http::uri(secured.is_some(), &host, METHOD))
         .header(header::CONTENT_TYPE, "application/grpc")
@@ -29,7 +29,7 @@ pub(super) async fn ask(
         .header(header::USER_AGENT, "stickleback")
         .body(Full::new(Bytes::from(framed(service))))
         .map_err(|error| Failure::Own(error.to_string()))?;
-    judge(&http::exchange(HttpVersion::Two, secured, address, request, true).await?)
+    judge(&http::exchange(HttpVersion::Two, secured, target, request, true).await?)
 }
 
 /// A `HealthCheckRequest`: field 1, a string.

@@ -1,5 +1,6 @@
 //! Requests over HTTP/1.1 and HTTP/2.
 
+use super::path::Target;
 use super::{connection, tls};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body as _, Bytes, Incoming};
@@ -24,15 +25,15 @@ pub(super) const BODY_LIMIT: usize = 64 * 1_024;
 const HEAD_LIMIT: usize = 64 * 1_024;
 
 /// An answer as far as it was read.
-pub(super) struct Answer {
-    pub(super) status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     pub(super) headers: HeaderMap,
     pub(super) body: Vec<u8>,
     pub(super) trailers: Option<HeaderMap>,
 }
 
 /// TLS of a request: its configuration, and the name that is asked for.
-pub(super) type Secured<'a> = Option<(&'a Arc<ClientConfig>, Option<&'a str>)>;
+pub(crate) type Secured<'a> = Option<(&'a Arc<ClientConfig>, Option<&'a str>)>;
 
 /// What a version is called in a TLS handshake.
 pub(super) const fn alpn(version: HttpVersion) -> &'static [u8] {
@@ -46,8 +47,9 @@ pub(super) const fn alpn(version: HttpVersion) -> &'static [u8] {
 pub(super) async fn ask(
     spec: &HttpCheck,
     config: Option<&Arc<ClientConfig>>,
-    address: SocketAddr,
+    target: &Target,
 ) -> Result<(), Failure> {
+    let address = target.address;
     let host = host(spec.host.as_deref(), address);
     let name = spec.tls.as_ref().and_then(|tls| tls.name.as_deref()).or(spec.host.as_deref());
     let secured = config.map(|config| (config, name));
@@ -65,7 +67,7 @@ pub(super) async fn ask(
         .body(Full::default())
         .map_err(|error| Failure::Own(error.to_string()))?;
     let wants_body = spec.body != Body::Any;
-    let answer = exchange(spec.version, secured, address, request, wants_body).await?;
+    let answer = exchange(spec.version, secured, target, request, wants_body).await?;
     if !spec.status.iter().any(|&(from, to)| (from..=to).contains(&answer.status)) {
         return Err(Failure::Status(answer.status));
     }
@@ -89,20 +91,20 @@ pub(super) fn uri(is_secured: bool, host: &str, path: &str) -> String {
 }
 
 /// Connects, sends a request and reads the answer.
-pub(super) async fn exchange(
+pub(crate) async fn exchange(
     version: HttpVersion,
     secured: Secured<'_>,
-    address: SocketAddr,
+    target: &Target,
     request: Request<Full<Bytes>>,
     wants_body: bool,
 ) -> Result<Answer, Failure> {
-    let stream = connection::open(address).await?;
+    let stream = connection::open(target).await?;
     match secured {
         None => over(version, stream, request, wants_body).await,
         Some((config, name)) => {
             // A host may have a port, a name for a certificate has not.
             let name = name.map(without_port);
-            let stream = tls::open(config, name, stream, address).await?;
+            let stream = tls::open(config, name, stream, target.address).await?;
             over(version, stream, request, wants_body).await
         }
     }

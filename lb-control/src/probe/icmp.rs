@@ -1,5 +1,6 @@
 //! Pings.
 
+use super::path::Target;
 use super::{Unusable, connection};
 use lb_core::health::Failure;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -27,13 +28,24 @@ pub(super) fn allowed() -> Result<(), Unusable> {
     }
 }
 
+/// Asks an address on no particular way.
+pub(crate) async fn ping(address: IpAddr) -> Result<(), Failure> {
+    ask(&SocketAddr::new(address, 0).into()).await
+}
+
 /// Sends an echo request and waits for its reply.
-pub(crate) async fn ask(address: IpAddr) -> Result<(), Failure> {
+pub(super) async fn ask(target: &Target) -> Result<(), Failure> {
+    let address = target.address.ip();
     let (socket, is_raw) = socket(address).map_err(connection::own)?;
     socket.set_nonblocking(true).map_err(connection::own)?;
     socket.connect(&SocketAddr::new(address, 0).into()).map_err(|error| connection::meaning(&error))?;
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let request = request(address, number);
+    target.mark(&socket)?;
+    // A ping socket has a number of its own for the first half, as its port.
+    let own = if is_raw { None } else { socket.local_addr().ok().and_then(|own| own.as_socket()) };
+    let id = own.map_or((number >> 16) as u16, |own| own.port());
+    let protocol = if address.is_ipv4() { libc::IPPROTO_ICMP } else { libc::IPPROTO_ICMPV6 };
     // SAFETY: the socket owns its descriptor, which stays open and the same for as long as it lives.
     let socket = unsafe { AsyncFd::register(socket) }.map_err(|error| connection::own(error.into()))?;
     loop {
@@ -54,7 +66,7 @@ pub(crate) async fn ask(address: IpAddr) -> Result<(), Failure> {
             Err(_would_block) => continue,
         };
         if is_reply(address, is_raw, number, &buffer[..length]) {
-            return Ok(());
+            return target.confirm(protocol, id, 0);
         }
     }
 }

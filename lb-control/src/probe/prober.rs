@@ -1,10 +1,12 @@
 //! The thread that probes.
 
 use super::Unusable;
+use super::path::{PathError, Paths};
 use super::schedule::{Backend, Job, Plan, Report, Schedule, Wish};
 use lb_core::health::Failure;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc;
@@ -26,6 +28,7 @@ pub struct StartError(#[from] io::Error);
 pub struct Prober {
     orders: mpsc::UnboundedSender<Order>,
     epoch: SystemTime,
+    paths: Arc<Mutex<Paths>>,
 }
 
 #[derive(Debug)]
@@ -50,7 +53,7 @@ impl Prober {
         };
         let epoch = SystemTime::now();
         thread::Builder::new().name("prober".into()).spawn(move || runtime.block_on(worker.run(inbox)))?;
-        Ok((Self { orders, epoch }, reports))
+        Ok((Self { orders, epoch, paths: Arc::default() }, reports))
     }
 
     /// Whether every check can be made, from this host as it is.
@@ -59,10 +62,33 @@ impl Prober {
     }
 
     /// Probes those who are wished for, from now on, and nobody else.
+    ///
+    /// Where the way of the traffic cannot be used, probes go to the backend's own address, and that is told.
     pub fn watch(&self, wishes: Vec<Wish>) -> Result<(), Unusable> {
+        let mut plan = Plan::new(wishes)?;
+        let mut paths = lock(&self.paths);
+        paths.sort_out();
+        let mut trouble = None;
+        plan.lead(|spec, address| match &trouble {
+            None => paths.take(spec, address).map_err(|error| trouble = Some(error)).ok(),
+            Some(_) => None,
+        });
+        if let Some(error) = trouble {
+            tracing::warn!(%error, "health checks go to backends' own addresses instead");
+        }
         // The thread ends with the process only.
-        drop(self.orders.send(Order::Watch(Plan::new(wishes)?)));
+        drop(self.orders.send(Order::Watch(plan)));
         Ok(())
+    }
+
+    /// Whether probes go the way of the traffic, so that [`Self::lead`] has something to do.
+    pub fn is_led(&self) -> bool {
+        lock(&self.paths).are_used()
+    }
+
+    /// Probes that go the way of the traffic may leave by these interfaces, given by index and name, and by no others.
+    pub fn lead(&self, interfaces: &BTreeMap<u32, String>) -> Result<(), PathError> {
+        lock(&self.paths).attach(interfaces)
     }
 
     /// Clients may have seen a backend fail: it is probed at once.
@@ -79,6 +105,11 @@ impl Prober {
     pub fn wall(&self, since: Duration) -> SystemTime {
         self.epoch + since
     }
+}
+
+/// What is behind the lock; nothing that is done under it can be left half done.
+fn lock(paths: &Mutex<Paths>) -> MutexGuard<'_, Paths> {
+    paths.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Worker {
@@ -112,9 +143,9 @@ impl Worker {
     fn begin(&mut self) {
         let now = self.epoch.elapsed();
         while self.running.len() < AT_ONCE
-            && let Some(Job { id, checker, address, timeout }) = self.schedule.begin(now)
+            && let Some(Job { id, checker, target, timeout }) = self.schedule.begin(now)
         {
-            let task = self.running.spawn(async move { checker.probe(address, timeout).await });
+            let task = self.running.spawn(async move { checker.probe_by(&target, timeout).await });
             self.jobs.insert(task.id(), id);
         }
     }

@@ -1,11 +1,12 @@
 //! Who is probed, when, and on whose behalf; no I/O and no clock.
 
-use super::{Checker, Unusable};
+use super::path::{Path, Target};
+use super::{Checker, PathSpec, Unusable};
 use lb_core::health::{Check, Failure, HealthSpec, Monitor, Policy, State};
 use lb_core::pool::identity::{mix, server_number};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ pub struct Wish {
     pub spec: Arc<HealthSpec>,
     /// It was down when it was heard of last, before this process.
     pub was_down: bool,
+    /// The way of its traffic, where probes go that.
+    pub path: Option<PathSpec>,
 }
 
 /// What is known of a backend.
@@ -56,6 +59,8 @@ pub struct Report {
 pub(super) struct Plan {
     wishes: Vec<Wish>,
     checkers: HashMap<Check, Arc<Checker>>,
+    /// Ways of the traffic, for wishes that have them.
+    paths: HashMap<(PathSpec, IpAddr), Arc<Path>>,
 }
 
 /// A probe to make now.
@@ -63,7 +68,7 @@ pub(super) struct Plan {
 pub(super) struct Job {
     pub(super) id: u64,
     pub(super) checker: Arc<Checker>,
-    pub(super) address: SocketAddr,
+    pub(super) target: Target,
     pub(super) timeout: Duration,
 }
 
@@ -71,6 +76,7 @@ pub(super) struct Job {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Question {
     address: SocketAddr,
+    path: Option<PathSpec>,
     check: Check,
     policy: Policy,
 }
@@ -79,6 +85,7 @@ struct Question {
 struct Series {
     question: Question,
     checker: Arc<Checker>,
+    path: Option<Arc<Path>>,
     monitor: Monitor,
     /// Who wants to know.
     for_whom: Vec<Backend>,
@@ -104,7 +111,21 @@ impl Plan {
                 checkers.insert(wish.spec.check.clone(), Arc::new(Checker::new(&wish.spec)?));
             }
         }
-        Ok(Self { wishes, checkers })
+        Ok(Self { wishes, checkers, paths: HashMap::new() })
+    }
+}
+
+impl Plan {
+    /// Finds the ways of the traffic; without one, a probe goes to the backend's own address.
+    pub(super) fn lead(&mut self, mut take: impl FnMut(PathSpec, IpAddr) -> Option<Arc<Path>>) {
+        for wish in &mut self.wishes {
+            let Some(spec) = wish.path else { continue };
+            let address = wish.address.ip();
+            match take(spec, address) {
+                Some(path) => drop(self.paths.insert((spec, address), path)),
+                None => wish.path = None,
+            }
+        }
     }
 }
 
@@ -122,10 +143,11 @@ impl Schedule {
         let mut reports = Vec::new();
         for wish in plan.wishes {
             let Some(checker) = plan.checkers.get(&wish.spec.check) else { continue };
-            let Wish { backend, address, spec, was_down } = wish;
-            let question = Question { address, check: spec.check.clone(), policy: spec.policy };
+            let Wish { backend, address, spec, was_down, path } = wish;
+            let question = Question { address, path, check: spec.check.clone(), policy: spec.policy };
             let is_down = known.get(&backend).map_or(was_down, |is_healthy| !is_healthy);
-            let id = self.series_of(question, checker, is_down, now);
+            let way = path.and_then(|path| plan.paths.get(&(path, address.ip())).cloned());
+            let id = self.series_of(question, checker, way, is_down, now);
             let Some(series) = self.series.get_mut(&id) else { continue };
             series.for_whom.push(backend.clone());
             if before.remove(&backend) != Some(id) {
@@ -163,7 +185,7 @@ impl Schedule {
         Some(Job {
             id,
             checker: Arc::clone(&series.checker),
-            address: series.question.address,
+            target: Target { address: series.question.address, path: series.path.clone() },
             timeout: series.monitor.timeout(),
         })
     }
@@ -201,7 +223,14 @@ impl Schedule {
         series.for_whom.iter().map(report).collect()
     }
 
-    fn series_of(&mut self, question: Question, checker: &Arc<Checker>, is_down: bool, now: Duration) -> u64 {
+    fn series_of(
+        &mut self,
+        question: Question,
+        checker: &Arc<Checker>,
+        path: Option<Arc<Path>>,
+        is_down: bool,
+        now: Duration,
+    ) -> u64 {
         if let Some(&id) = self.by_question.get(&question) {
             return id;
         }
@@ -211,7 +240,7 @@ impl Schedule {
         let monitor = Monitor::new(question.policy, is_down, seed, now);
         self.turns.extend(monitor.due().map(|due| Reverse((due, id))));
         self.by_question.insert(question.clone(), id);
-        let series = Series { question, checker: Arc::clone(checker), monitor, for_whom: Vec::new() };
+        let series = Series { question, checker: Arc::clone(checker), path, monitor, for_whom: Vec::new() };
         self.series.insert(id, series);
         id
     }

@@ -1,7 +1,7 @@
 //! TLS of probes.
 
 use super::Unusable;
-use lb_core::health::{Failure, TlsSpec};
+use lb_core::health::{Failure, HttpVersion, TlsSpec};
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring};
@@ -15,6 +15,11 @@ use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+
+/// What all handshakes for that version of HTTP have in common.
+pub(crate) fn config_of(spec: &TlsSpec, version: HttpVersion) -> Result<ClientConfig, Unusable> {
+    config(spec, super::http::alpn(version))
+}
 
 /// What all handshakes of a check have in common.
 pub(super) fn config(spec: &TlsSpec, protocol: &[u8]) -> Result<ClientConfig, Unusable> {

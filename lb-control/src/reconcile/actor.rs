@@ -8,6 +8,7 @@ use super::{
     replication::{Feed, Report},
     sweep::{STRETCH_EVERY, Sweeper},
 };
+use crate::admin::now;
 use crate::dataplane::{self, DataPlane, clock::clocks};
 use lb_common::abi::{BindingEvent, BindingOp, BindingRecord, Outcome};
 use lb_core::pool::Desired;
@@ -173,6 +174,8 @@ impl Actor {
             }
             let repair_at = self.repair.map_or_else(Instant::now, |repair| repair.at);
             let credits = self.feed.as_ref().filter(|feed| feed.is_behind).map(Feed::credits);
+            let pause = self.rebinder.pause().map(Instant::from_std);
+            let walk_at = pause.unwrap_or_else(Instant::now);
             let world_at = self.world.due.unwrap_or_else(Instant::now);
             tokio::select! {
                 request = inbox.recv() => {
@@ -185,9 +188,15 @@ impl Actor {
                 () = has_room(credits) => self.take_events(),
                 _ = poll.tick(), if readable.is_none() => self.take_events(),
                 _ = stretch.tick() => self.sweep(),
-                _ = audit.tick() => self.audit(),
+                _ = audit.tick() => {
+                    self.audit();
+                    if is_alone {
+                        self.rebinder.look_for_overdue(&self.node, now());
+                    }
+                }
                 _ = failback.tick(), if is_alone => self.rebinder.look_for_idle(&self.node),
-                () = ready(()), if self.rebinder.is_busy() => self.rebinder.step(&mut self.node),
+                () = ready(()), if self.rebinder.is_busy() && pause.is_none() => self.rebinder.step(&mut self.node),
+                () = sleep_until(walk_at), if pause.is_some() => self.rebinder.step(&mut self.node),
                 () = sleep_until(world_at), if self.world.due.is_some() => self.follow_world(),
                 () = sleep_until(repair_at), if self.repair.is_some() => self.try_repair(),
             }
@@ -228,8 +237,16 @@ impl Actor {
                 }
                 drop(reply.send(result));
             }
-            Request::SetAdmin { service, backend, admin, reply } => {
-                drop(reply.send(self.change(&service, &backend, |change| change.admin = admin)));
+            Request::SetAdmin { service, backend, admin, deadline, reply } => {
+                let change = |change: &mut super::Override| {
+                    change.admin = admin;
+                    change.deadline = deadline;
+                };
+                drop(reply.send(self.change(&service, &backend, change)));
+            }
+            Request::FailBack { service, reply } => {
+                let is_alone = self.feed.is_none();
+                drop(reply.send(self.rebinder.fail_back(&self.node, &service, is_alone)));
             }
             Request::SetWeight { service, backend, weight, reply } => {
                 let result = match weight {
@@ -240,6 +257,10 @@ impl Actor {
             }
             Request::Health(changes) => {
                 changes.into_iter().for_each(|change| self.node.world.health.note(change));
+                self.world.fall_behind();
+            }
+            Request::OtherViews(others) => {
+                self.node.world.health.hear(others);
                 self.world.fall_behind();
             }
             Request::Hop(change) => {

@@ -1,8 +1,8 @@
 //! How others talk to the reconciler.
 
 use super::{
-    ApplyError, ApplyReport, ChangeError, ExplainInputs, FlowFilter, FlowRow, Gone, HealthChange, OutcomeRow,
-    Overrides, PeerRing, QueryError, SessionFilter, SessionRow, TableRow, View,
+    ApplyError, ApplyReport, ChangeError, ExplainInputs, FlowFilter, FlowRow, Gone, HealthChange, OtherViews,
+    OutcomeRow, Overrides, PeerRing, QueryError, SessionFilter, SessionRow, TableRow, View,
     replication::{Change, Feed},
 };
 use crate::dataplane::{self, Cursor};
@@ -52,6 +52,12 @@ pub(super) enum Request {
         service: String,
         backend: String,
         admin: Option<Admin>,
+        deadline: Option<u64>,
+        reply: Reply<Result<(), ChangeError>>,
+    },
+    /// Sessions of a service that moved go back to the first of their order.
+    FailBack {
+        service: String,
         reply: Reply<Result<(), ChangeError>>,
     },
     SetWeight {
@@ -61,6 +67,7 @@ pub(super) enum Request {
         reply: Reply<Result<(), ChangeError>>,
     },
     Health(Vec<HealthChange>),
+    OtherViews(OtherViews),
     Hop(HopChange),
     Ring(PeerRing),
     View(Reply<Result<View, dataplane::Error>>),
@@ -149,7 +156,24 @@ impl Handle {
         admin: Option<Admin>,
     ) -> Result<(), ChangeError> {
         let (service, backend) = (service.to_owned(), backend.to_owned());
-        self.ask(|reply| Request::SetAdmin { service, backend, admin, reply }).await?
+        self.ask(|reply| Request::SetAdmin { service, backend, admin, deadline: None, reply }).await?
+    }
+
+    /// Gives a backend no new sessions, and moves those that it has left at the deadline, in seconds since 1970 UTC; `None` = never.
+    pub async fn drain(
+        &self,
+        service: &str,
+        backend: &str,
+        deadline: Option<u64>,
+    ) -> Result<(), ChangeError> {
+        let (service, backend, admin) = (service.to_owned(), backend.to_owned(), Some(Admin::Draining));
+        self.ask(|reply| Request::SetAdmin { service, backend, admin, deadline, reply }).await?
+    }
+
+    /// Has sessions that moved go back to the first backend of their order that takes sessions.
+    pub async fn fail_back(&self, service: &str) -> Result<(), ChangeError> {
+        let service = service.to_owned();
+        self.ask(|reply| Request::FailBack { service, reply }).await?
     }
 
     /// Overrides a backend's weight; `None` gives it back to the configuration.
@@ -166,6 +190,11 @@ impl Handle {
     /// Says what health checks found; backends that it does not speak of count as healthy.
     pub async fn health(&self, changes: Vec<HealthChange>) -> Result<(), Gone> {
         self.requests.send(Request::Health(changes)).await.map_err(|_| Gone)
+    }
+
+    /// Says what other nodes say of backends.
+    pub async fn other_views(&self, others: OtherViews) -> Result<(), Gone> {
+        self.requests.send(Request::OtherViews(others)).await.map_err(|_| Gone)
     }
 
     /// Says what is known of the way to an address; those of no backend are kept for later.

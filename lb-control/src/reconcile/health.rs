@@ -30,43 +30,84 @@ pub struct HealthChange {
     pub health: Option<Health>,
 }
 
-/// What is known of all backends that are checked, by service and name.
+/// What the other nodes of a cluster say that are heard.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct OtherViews {
+    /// How many there are.
+    pub nodes: usize,
+    /// At how many of them a server serves nobody, by service and number; those that are not here serve everywhere.
+    pub failed: HashMap<(u32, u64), usize>,
+}
+
+/// What is known of all backends that are checked.
 #[derive(Clone, PartialEq, Default, Debug)]
-pub(super) struct Healths(HashMap<String, HashMap<String, Health>>);
+pub(super) struct Healths {
+    /// By service and name.
+    known: HashMap<String, HashMap<String, Health>>,
+    others: OtherViews,
+    /// Rises with each change.
+    version: u64,
+}
 
 impl Healths {
     /// What is known of a backend.
     pub(super) fn of(&self, service: &str, backend: &str) -> Option<&Health> {
-        self.0.get(service)?.get(backend)
+        self.known.get(service)?.get(backend)
     }
 
     /// Takes note of news.
     pub(super) fn note(&mut self, change: HealthChange) {
         let HealthChange { service, backend, health } = change;
+        self.version += 1;
         match health {
             Some(health) => {
-                self.0.entry(service).or_default().insert(backend, health);
+                self.known.entry(service).or_default().insert(backend, health);
             }
             None => {
-                if let Some(pool) = self.0.get_mut(&service) {
+                if let Some(pool) = self.known.get_mut(&service) {
                     pool.remove(&backend);
                     if pool.is_empty() {
-                        self.0.remove(&service);
+                        self.known.remove(&service);
                     }
                 }
             }
         }
     }
 
+    /// Takes note of what other nodes say.
+    pub(super) fn hear(&mut self, others: OtherViews) {
+        self.others = others;
+    }
+
+    /// Rises with each change of what this node knows itself.
+    pub(super) const fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Whether this node's own probes find a backend dead, whatever the others say.
+    pub(super) fn is_dead(&self, service: &str, backend: &str) -> bool {
+        self.of(service, backend).is_some_and(|health| !health.state.is_healthy())
+    }
+
+    /// Whether most of the nodes that are heard say that a backend serves nobody, this one among them.
+    fn is_agreed(&self, service: u32, number: u64) -> bool {
+        let agree = 1 + self.others.failed.get(&(service, number)).copied().unwrap_or_default();
+        agree * 2 > 1 + self.others.nodes
+    }
+
     /// Which backends of a pool are used, in its order.
     pub(super) fn judge(&self, pool: &ServiceSpec) -> Judgement {
-        let (Some(spec), Some(known)) = (&pool.health, self.0.get(&pool.name)) else {
+        let (Some(spec), Some(known)) = (&pool.health, self.known.get(&pool.name)) else {
             return Judgement { used: vec![true; pool.backends.len()], ..Judgement::default() };
         };
         let standing = |backend: &lb_core::pool::BackendSpec| {
             let health = known.get(&backend.name);
+            let state = health.map(|health| health.state);
+            let is_alone_with_it = spec.quorum
+                && state.is_some_and(|state| !state.is_healthy())
+                && !self.is_agreed(pool.id, backend.number);
             Standing {
-                state: health.map(|health| health.state),
+                state: if is_alone_with_it { Some(State::Up) } else { state },
                 since: health
                     .and_then(|health| health.since.duration_since(UNIX_EPOCH).ok())
                     .unwrap_or_default(),

@@ -22,6 +22,8 @@ pub struct Override {
     pub admin: Option<Admin>,
     /// In place of the configured weight.
     pub weight: Option<u32>,
+    /// Of a backend that is drained: when its sessions are moved, in seconds since 1970 UTC; `None` = never.
+    pub deadline: Option<u64>,
 }
 
 /// The file's content.
@@ -38,6 +40,8 @@ struct Row {
     admin: Option<AdminName>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     weight: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    deadline: Option<u64>,
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
@@ -90,7 +94,8 @@ impl Overrides {
         };
         let file: File = serde_json::from_slice(&text)?;
         let rows = file.backends.into_iter().map(|row| {
-            let change = Override { admin: row.admin.map(Admin::from), weight: row.weight };
+            let admin = row.admin.map(Admin::from);
+            let change = Override { admin, weight: row.weight, deadline: row.deadline };
             ((row.service, row.backend), change)
         });
         Ok(Self { backends: rows.collect() })
@@ -103,6 +108,7 @@ impl Overrides {
             backend: backend.clone(),
             admin: change.admin.map(AdminName::from),
             weight: change.weight,
+            deadline: change.deadline,
         });
         let text = serde_json::to_vec_pretty(&File { backends: rows.collect() })?;
         let mut fresh = path.as_os_str().to_owned();
@@ -144,6 +150,7 @@ mod tests {
         let path = directory.path().join("overrides.json");
         assert_eq!(Overrides::load(&path).expect("no file is fine"), Overrides::default());
         let drained = Overrides::default().with("web", "a", |change| change.admin = Some(Admin::Draining));
+        let drained = drained.with("web", "a", |change| change.deadline = Some(7));
         let both = drained.with("web", "b", |change| change.weight = Some(0));
         both.save(&path).expect("saved");
         assert_eq!(Overrides::load(&path).expect("loaded"), both);

@@ -305,7 +305,7 @@ impl Node {
         })
     }
 
-    fn unknown_service(&self, name: &str) -> ChangeError {
+    pub(super) fn unknown_service(&self, name: &str) -> ChangeError {
         let pools = self.applied().into_iter().flat_map(|applied| &applied.pools);
         ChangeError::UnknownService {
             name: name.to_owned(),

@@ -7,15 +7,18 @@
 //! this one cannot reach may serve the others. When most nodes say that a backend failed, its sessions move by one event, which comes
 //! here as changes of bindings.
 
+use super::ChangeError;
 use super::node::Node;
 use lb_common::abi::{RebindRequest, RebindWhom, Service, Status};
 use lb_core::health::Failback;
-use lb_core::pool::row;
+use lb_core::pool::{Admin, AffinitySpec, row};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 /// Slots of one run: enough to be worth a system call, and no more than keep a CPU from its packets for two or three milliseconds.
 const STRETCH: u32 = 8_192;
+/// Time between two stretches where as many sessions were moved as may be.
+const PAUSE: Duration = Duration::from_millis(20);
 /// How often idle sessions are looked for.
 pub(super) const FAILBACK_EVERY: Duration = Duration::from_secs(10);
 
@@ -27,6 +30,16 @@ pub(super) struct Rebinder {
     statuses: BTreeMap<u32, u64>,
     /// Backend slots (and their generation) that served then, by service id.
     serving: HashMap<u32, HashSet<(u16, u16)>>,
+    /// Backends whose time to drain is over, by pool and name, and whether anything may be left of them.
+    overdue: BTreeMap<(String, String), bool>,
+    allowance: Allowance,
+}
+
+/// How many sessions may be moved now where there is no hurry.
+#[derive(Debug)]
+struct Allowance {
+    at: Instant,
+    sessions: f64,
 }
 
 /// A walk for one pool.
@@ -37,13 +50,49 @@ struct Walk {
     whom: RebindWhom,
     /// Bindings that end later than so many nanoseconds from now stay.
     idle: u64,
+    /// Only those of this backend.
+    backend: Option<Drained>,
+    is_limited: bool,
     start: u32,
     moved: u64,
     left: u64,
     began: Instant,
 }
 
+/// A backend whose sessions are moved at a limited rate.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Drained {
+    name: String,
+    slot: u16,
+}
+
+impl Default for Allowance {
+    fn default() -> Self {
+        Self { at: Instant::now(), sessions: 0.0 }
+    }
+}
+
+impl Allowance {
+    /// What may be moved now at this rate a second; what is not used within a tenth of a second is lost.
+    fn now(&mut self, rate: u32) -> u32 {
+        let (now, rate) = (Instant::now(), f64::from(rate));
+        let gained = now.duration_since(self.at).as_secs_f64() * rate;
+        (self.at, self.sessions) = (now, (self.sessions + gained).min((rate / 10.0).max(1.0)));
+        self.sessions as u32
+    }
+
+    fn use_up(&mut self, sessions: u32) {
+        self.sessions -= f64::from(sessions);
+    }
+}
+
 impl Rebinder {
+    /// Until when the next stretch has to wait; `None` = it has not.
+    pub(super) fn pause(&self) -> Option<Instant> {
+        let is_limited = self.walks.front().is_some_and(|walk| walk.is_limited);
+        (is_limited && self.allowance.sessions < 1.0).then(|| self.allowance.at + PAUSE)
+    }
+
     /// Whether there is something to do.
     pub(super) fn is_busy(&self) -> bool {
         !self.walks.is_empty()
@@ -70,10 +119,54 @@ impl Rebinder {
             let service = &pool.service;
             let was = before.remove(&service.id).unwrap_or_default();
             if moves && !was.is_subset(&now) {
-                self.add(&service.name, service.id, RebindWhom::Stranded, 0);
+                self.add(&service.name, service.id, RebindWhom::Stranded, 0, None);
             }
             self.serving.insert(service.id, now);
         }
+    }
+
+    /// Moves the sessions of backends whose time to drain is over, by the wall clock in seconds.
+    pub(super) fn look_for_overdue(&mut self, node: &Node, now: u64) {
+        let is_overdue = |change: &super::Override| {
+            change.admin == Some(Admin::Draining) && change.deadline.is_some_and(|deadline| deadline <= now)
+        };
+        let overdue = node.overrides.backends.iter().filter(|(_, change)| is_overdue(change));
+        let overdue: Vec<_> = overdue.map(|(names, _)| names.clone()).collect();
+        self.overdue.retain(|names, _| overdue.contains(names));
+        for names in overdue {
+            let is_left = *self.overdue.entry(names.clone()).or_insert(true);
+            let Some(applied) = node.applied().filter(|_| is_left) else { continue };
+            let mut pools = applied.pools.iter().zip(&applied.places);
+            let Some((pool, place)) = pools.find(|(pool, _)| pool.service.name == names.0) else { continue };
+            let mut backends = pool.service.backends.iter().zip(&place.backends);
+            let Some((backend, place)) = backends.find(|(backend, _)| backend.name == names.1) else {
+                continue;
+            };
+            let drained = Drained { name: backend.name.clone(), slot: place.slot };
+            if !self.walks.iter().any(|walk| walk.backend.as_ref() == Some(&drained)) {
+                self.add(&names.0, pool.service.id, RebindWhom::Drained, 0, Some(drained));
+            }
+        }
+    }
+
+    /// Lets all sessions of a service that moved go back to the first of their order.
+    pub(super) fn fail_back(&mut self, node: &Node, name: &str, is_alone: bool) -> Result<(), ChangeError> {
+        let refused = |reason| Err(ChangeError::NoFailBack { service: name.to_owned(), reason });
+        let mut pools = node.applied().into_iter().flat_map(|applied| &applied.pools);
+        let Some(pool) = pools.find(|pool| pool.service.name == name) else {
+            return Err(node.unknown_service(name));
+        };
+        if !is_alone {
+            return refused("the table holds the sessions of all nodes of the cluster");
+        }
+        if matches!(pool.service.affinity, AffinitySpec::HttpCookie(_)) {
+            return refused("the first of their order need not be who set the cookie");
+        }
+        self.add(name, pool.service.id, RebindWhom::Idle, u64::MAX, None);
+        if let Some(walk) = self.walks.back_mut().filter(|walk| walk.whom == RebindWhom::Idle) {
+            walk.is_limited = true;
+        }
+        Ok(())
     }
 
     /// Lets sessions of services that want it go home.
@@ -84,12 +177,14 @@ impl Rebinder {
                 continue;
             };
             let rest = service.lifetime.saturating_sub(idle);
-            self.add(&service.name, service.id, RebindWhom::Idle, row::nanoseconds(rest));
+            self.add(&service.name, service.id, RebindWhom::Idle, row::nanoseconds(rest), None);
         }
     }
 
-    fn add(&mut self, name: &str, service: u32, whom: RebindWhom, idle: u64) {
-        let is_same = |walk: &Walk| walk.service == service && walk.whom == whom;
+    fn add(&mut self, name: &str, service: u32, whom: RebindWhom, idle: u64, backend: Option<Drained>) {
+        let is_same = |walk: &Walk| {
+            walk.service == service && walk.whom == whom && walk.idle == idle && walk.backend == backend
+        };
         // One that has begun has passed bindings that may be concerned by now.
         if self.walks.iter().any(|walk| is_same(walk) && walk.start == 0) {
             return;
@@ -99,6 +194,8 @@ impl Rebinder {
             service,
             whom,
             idle,
+            is_limited: backend.is_some(),
+            backend,
             start: 0,
             moved: 0,
             left: 0,
@@ -117,21 +214,36 @@ impl Rebinder {
         let Some(row) = row_of(node, walk.service) else { return };
         let length = node.plane.sizes().binding_slots();
         let count = STRETCH.min(length.saturating_sub(walk.start));
+        let rate = node.applied().map_or(0, |applied| applied.desired.node.limits.drain_rate);
+        let limit = if walk.is_limited { self.allowance.now(rate) } else { u32::MAX };
+        if limit == 0 {
+            // Others do not wait for it.
+            self.walks.push_front(walk);
+            if let Some(place) = self.walks.iter().position(|walk| !walk.is_limited) {
+                self.walks.swap(0, place);
+            }
+            return;
+        }
         let request = RebindRequest {
             start: walk.start,
             count,
             whom: walk.whom as u32,
-            limit: u32::MAX,
+            limit,
             idle: walk.idle,
             service: row.id,
             table: row.table,
             table_mask: row.table_mask,
             members: row.members,
             member_count: row.member_count,
-            pad: 0,
+            backend: walk.backend.as_ref().map_or(0, |backend| u32::from(backend.slot) + 1),
         };
+        let mut looked_at = count;
         match node.plane.rebind(&request) {
             Ok(report) => {
+                if walk.is_limited {
+                    self.allowance.use_up(report.moved);
+                    looked_at = report.looked_at.min(count);
+                }
                 walk.moved += u64::from(report.moved);
                 walk.left += u64::from(report.left);
             }
@@ -140,11 +252,17 @@ impl Rebinder {
                 tracing::warn!(%error, service = walk.name, "sessions of a stretch stay where they are")
             }
         }
-        walk.start += count;
+        walk.start += looked_at;
         if count > 0 && walk.start < length {
             self.walks.push_front(walk);
         } else {
             walk.tell();
+            if let Some(backend) = walk.backend
+                && let Some(is_left) = self.overdue.get_mut(&(walk.name, backend.name))
+            {
+                // One that changed meanwhile, or has nowhere to go, may be able to at the next look.
+                *is_left = walk.moved + walk.left > 0;
+            }
         }
     }
 }
@@ -156,7 +274,8 @@ impl Walk {
         match self.whom {
             RebindWhom::Stranded => tracing::info!(service = name, moved, left, ?took, "sessions moved"),
             RebindWhom::Drained => {
-                tracing::info!(service = name, moved, left, ?took, "drained sessions moved")
+                let backend = self.backend.as_ref().map(|backend| backend.name.as_str());
+                tracing::info!(service = name, backend, moved, left, ?took, "drained sessions moved");
             }
             RebindWhom::Idle if *moved > 0 => {
                 tracing::info!(service = name, moved, ?took, "idle sessions went back");

@@ -170,6 +170,7 @@ impl Handle {
             lifetimes: HashMap::new(),
             pools: BTreeMap::new(),
             statuses: None,
+            health: 0,
         };
         self.request(Request::Replicate(Box::new(feed))).await?;
         Ok(Replication { handle: self.clone(), reports, credits })
@@ -191,6 +192,8 @@ pub(super) struct Feed {
     pools: BTreeMap<u32, Pool>,
     /// The status words with which they were looked at; `None` = the configuration is new.
     statuses: Option<BTreeMap<u32, u64>>,
+    /// What was known of the backends' health then.
+    health: u64,
 }
 
 impl Feed {
@@ -245,18 +248,22 @@ impl Feed {
 
     /// Reports pools that stand otherwise than reported.
     pub(super) fn tell_pools(&mut self, node: &Node) {
-        if self.statuses.as_ref() == Some(node.statuses()) {
+        let version = node.world.health.version();
+        if self.statuses.as_ref() == Some(node.statuses()) && self.health == version {
             return;
         }
         let Some(applied) = node.applied() else { return };
         let pools = applied.pools.iter().zip(&applied.places).map(|(pool, place)| {
             let backends = pool.service.backends.iter().zip(&place.backends);
+            let has_quorum = pool.service.health.as_ref().is_some_and(|health| health.quorum);
             let members = backends.map(|(backend, place)| {
                 let word = node.actual_status(Status::word(place.slot));
+                // Where nodes vote, each says what it has found itself.
+                let is_dead = has_quorum && node.world.health.is_dead(&pool.service.name, &backend.name);
                 PoolMember {
                     number: place.number,
                     weight: backend.weight,
-                    serves: Status::serves(word, place.slot),
+                    serves: Status::serves(word, place.slot) && !is_dead,
                     accepts: Status::accepts(word, place.slot),
                 }
             });
@@ -274,6 +281,7 @@ impl Feed {
         }
         self.pools = pools;
         self.statuses = Some(node.statuses().clone());
+        self.health = version;
     }
 }
 

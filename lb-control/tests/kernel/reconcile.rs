@@ -47,7 +47,12 @@ pub(crate) fn desired() -> Desired {
                 request_head: Duration::from_secs(20),
                 connect: Duration::from_secs(10),
             },
-            limits: Limits { answer_rate: 1_000, prefix_quota: 0, prefix_window: Duration::from_secs(10) },
+            limits: Limits {
+                answer_rate: 1_000,
+                prefix_quota: 0,
+                prefix_window: Duration::from_secs(10),
+                drain_rate: 10_000,
+            },
         },
         services: vec![ServiceSpec {
             name: "web".into(),

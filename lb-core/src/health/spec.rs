@@ -15,6 +15,10 @@ pub struct HealthSpec {
     pub thresholds: Thresholds,
     /// Port to probe; 0 = that of the backend.
     pub port: u16,
+    /// Which way probes go.
+    pub way: Way,
+    /// In a cluster, a backend is down only when most of the nodes that are heard say so.
+    pub quorum: bool,
     /// What happens to moved sessions when their backend returns.
     pub failback: Failback,
 }
@@ -99,6 +103,15 @@ pub struct TlsSpec {
     pub verify: bool,
     /// File with the authorities that count, as PEM; `None` = those of the system.
     pub authorities: Option<PathBuf>,
+}
+
+/// Which way probes go to a backend.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Way {
+    /// That of the traffic: to the service's address, through the tunnel where there is one.
+    Traffic,
+    /// To the backend's own address.
+    Direct,
 }
 
 /// What happens to sessions that were moved when their first backend returns.

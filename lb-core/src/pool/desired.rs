@@ -74,6 +74,8 @@ pub struct Limits {
     pub prefix_quota: u32,
     /// The window, whole seconds.
     pub prefix_window: Duration,
+    /// Sessions that are moved a second from backends whose time to drain is over, and by failback.
+    pub drain_rate: u32,
 }
 
 /// A virtual IP, port and protocol with its pool.

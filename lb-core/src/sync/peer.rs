@@ -1,7 +1,7 @@
 //! What is known of another member, and what it is to be sent.
 
 use super::clock::Ways;
-use super::wire::{Range, Statement};
+use super::wire::{Range, Standing, Statement};
 use crate::binding::{NodeId, StreamId, Time, Vector};
 use core::time::Duration;
 use std::collections::VecDeque;
@@ -69,6 +69,8 @@ pub struct PeerStatus {
     pub sent: u64,
     /// Whether its transport has no room.
     pub is_blocked: bool,
+    /// Servers that serve nobody there, by service and number; `None` = it has not said.
+    pub failed: Option<Vec<(u32, u64)>>,
 }
 
 impl Peer {
@@ -179,6 +181,10 @@ impl Peer {
             received: self.received,
             sent: self.sent,
             is_blocked: self.is_blocked,
+            failed: self.statement.as_ref().map(|statement| {
+                let failed = statement.iter().filter(|(_, standing)| **standing == Standing::Failed);
+                failed.map(|(&server, _)| server).collect()
+            }),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::memory::Memory;
 use super::path::PathResult;
+use super::probing::ProbingResult;
 use super::reference;
 use super::replication::ReplicationResult;
 use super::rounds::Outcome;
@@ -23,6 +24,9 @@ pub struct Report {
     /// Cost of a binding that is brought to another node.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub replication: Vec<ReplicationResult>,
+    /// Cost of health checks.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub probing: Vec<ProbingResult>,
     /// Where it ran.
     pub environment: Environment,
 }
@@ -93,10 +97,11 @@ impl Report {
         memory: Option<Memory>,
         path: Vec<PathResult>,
         replication: Vec<ReplicationResult>,
+        probing: Vec<ProbingResult>,
     ) -> Self {
         let reference = outcomes.iter().find(|o| o.case.name == reference::NAME).map(|o| o.net);
         let cases = outcomes.into_iter().map(|o| CaseResult::new(o, reference)).collect();
-        Self { cases, memory, path, replication, environment }
+        Self { cases, memory, path, replication, probing, environment }
     }
 
     /// Prints tables.
@@ -114,6 +119,9 @@ impl Report {
         }
         if !self.replication.is_empty() {
             ReplicationResult::print(&self.replication);
+        }
+        if !self.probing.is_empty() {
+            ProbingResult::print(&self.probing);
         }
     }
 

@@ -4,3 +4,4 @@ mod failures;
 mod farm;
 mod load;
 mod maintenance;
+mod ways;

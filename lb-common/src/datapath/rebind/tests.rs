@@ -45,6 +45,15 @@ fn run(model: &mut Model<'_>, whom: RebindWhom, limit: u32, idle: u64) -> Rebind
 }
 
 fn run_at(model: &mut Model<'_>, start: u32, whom: RebindWhom, limit: u32, idle: u64) -> RebindReport {
+    run_of(model, 0, (start, whom, limit, idle))
+}
+
+/// Only of the backend in the slot below `backend`, unless that is 0.
+fn run_of(
+    model: &mut Model<'_>,
+    backend: u32,
+    (start, whom, limit, idle): (u32, RebindWhom, u32, u64),
+) -> RebindReport {
     let words: [u32; 12] = [
         start,
         REBIND_MAX,
@@ -57,7 +66,7 @@ fn run_at(model: &mut Model<'_>, start: u32, whom: RebindWhom, limit: u32, idle:
         63,
         64,
         SLOTS.into(),
-        0,
+        backend,
     ];
     let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
     model.set_frame(&bytes);
@@ -128,9 +137,11 @@ fn drained_sessions_move_at_most_so_many_a_run_and_pinned_ones_stay() {
     assert!(binding::change(&model, &found, pinned.with(BindingWord::PINNED)));
     assert_eq!(run(&mut model, RebindWhom::Drained, u32::MAX, 0).moved, 0, "it takes new sessions");
     set(&mut model, 3, Status::Draining);
+    let other = run_of(&mut model, 3, (0, RebindWhom::Drained, u32::MAX, 0));
+    assert_eq!((other.moved, other.left), (0, 0), "slot 2 is meant");
     let (mut start, mut runs) = (0, 0);
     loop {
-        let report = run_at(&mut model, start, RebindWhom::Drained, 100, 0);
+        let report = run_of(&mut model, 4, (start, RebindWhom::Drained, 100, 0));
         assert!(report.moved <= 100);
         start += report.looked_at;
         runs += 1;

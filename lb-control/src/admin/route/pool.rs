@@ -3,10 +3,11 @@
 use super::{Body, Names, Query};
 use crate::admin::context::Context;
 use crate::admin::error::{ApiError, ErrorBody};
-use crate::admin::row::{BackendRow, LoadRow, ServiceRow, WeightBody};
+use crate::admin::now;
+use crate::admin::row::{BackendRow, LoadRow, NodeViewRow, ServiceRow, WeightBody};
 use crate::reconcile::{BackendView, ServiceView, View};
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use lb_core::pool::Admin;
 use serde::Deserialize;
 use std::ffi::CStr;
@@ -42,21 +43,52 @@ pub(in crate::admin) async fn backends(
         None => view.services.iter().collect(),
         Some(name) => vec![service(&view, name)?],
     };
+    let others = others(&context).await?;
     let rows = wanted.iter().flat_map(|service| {
-        service.backends.iter().map(|b| BackendRow::new(&service.spec.name, b, |i| interface(&view, i)))
+        service.backends.iter().map(|b| {
+            let server = (service.spec.id, b.spec.number);
+            let node = |(node, failed): &Other| NodeViewRow {
+                node: node.clone(),
+                serves: !failed.contains(&server),
+            };
+            let row = BackendRow::new(&service.spec.name, b, |i| interface(&view, i));
+            BackendRow { nodes: others.iter().map(node).collect(), ..row }
+        })
     });
     Ok(Json(rows.collect()))
 }
 
-/// Give a backend no new sessions; bound ones stay.
+/// How long a backend may take to drain.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(in crate::admin) struct DrainQuery {
+    /// Seconds after which sessions that are left are moved, at most `drain-rate` of them a second; left out = never.
+    deadline_seconds: Option<u64>,
+}
+
+/// Another node, and which servers serve nobody there, by service and number.
+type Other = (String, Vec<(u32, u64)>);
+
+/// The other nodes that are heard.
+async fn others(context: &Context) -> Result<Vec<Other>, ApiError> {
+    let Some(status) = context.cluster.status().await? else { return Ok(Vec::new()) };
+    let heard = status.standing.peers.into_iter().filter(|peer| peer.connection.contact.is_some());
+    let said = heard.filter_map(|peer| Some((peer.name, peer.replication?.failed?)));
+    Ok(said.collect())
+}
+
+/// Give a backend no new sessions; bound ones stay, until the deadline if there is one.
 #[utoipa::path(post, path = "/v1/backends/{service}/{backend}/drain", tag = "pool",
-    params(("service" = String, Path), ("backend" = String, Path)),
+    params(("service" = String, Path), ("backend" = String, Path), DrainQuery),
     responses((status = 200, body = BackendRow), (status = 404, body = ErrorBody)))]
 pub(in crate::admin) async fn drain(
     State(context): State<Context>,
     Names(service, backend): Names,
+    Query(query): Query<DrainQuery>,
 ) -> Result<Json<BackendRow>, ApiError> {
-    context.reconciler.set_admin(&service, &backend, Some(Admin::Draining)).await?;
+    let deadline = query.deadline_seconds.map(|seconds| now().saturating_add(seconds));
+    context.reconciler.drain(&service, &backend, deadline).await?;
     row(&context, &service, &backend).await
 }
 
@@ -81,7 +113,29 @@ pub(in crate::admin) async fn load(
     Names(service, backend): Names,
 ) -> Result<Json<LoadRow>, ApiError> {
     let (sessions, flows) = context.reconciler.load(&service, &backend).await?;
-    Ok(Json(LoadRow { sessions, flows }))
+    let overrides = context.reconciler.overrides().await?;
+    let change = overrides.backends.get(&(service, backend)).copied().unwrap_or_default();
+    let deadline = change.deadline.filter(|_| change.admin == Some(Admin::Draining));
+    let is_alone = context.cluster.status().await?.is_none();
+    let is_overdue = is_alone && deadline.is_some_and(|deadline| deadline <= now());
+    let rate = match context.reconciler.desired().await? {
+        Some(desired) if is_overdue => Some(desired.node.limits.drain_rate),
+        Some(_) | None => None,
+    };
+    Ok(Json(LoadRow { sessions, flows, deadline_unix_seconds: deadline, moving_per_second: rate }))
+}
+
+/// Let sessions that moved go back to the first backend of their order that takes sessions, at most `drain-rate` of them a second.
+#[utoipa::path(post, path = "/v1/services/{service}/failback", tag = "pool",
+    params(("service" = String, Path)),
+    responses((status = 200, body = ServiceRow), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
+pub(in crate::admin) async fn fail_back(
+    State(context): State<Context>,
+    Path(name): Path<String>,
+) -> Result<Json<ServiceRow>, ApiError> {
+    context.reconciler.fail_back(&name).await?;
+    let view = context.reconciler.view().await?;
+    Ok(Json(ServiceRow::from(service(&view, &name)?)))
 }
 
 /// Give a drained or disabled backend sessions again.

@@ -95,7 +95,7 @@ pub(in crate::admin) struct EventQuery {
     limit: Option<usize>,
 }
 
-/// The latest binding events, oldest first.
+/// The latest events of bindings and of the health of backends, oldest first.
 #[utoipa::path(get, path = "/v1/events", tag = "sessions", params(EventQuery),
     responses((status = 200, body = Vec<EventRow>), (status = 404, body = ErrorBody)))]
 pub(in crate::admin) async fn events(
@@ -108,8 +108,11 @@ pub(in crate::admin) async fn events(
         Some(name) => Some(super::session::service(&desired, name)?.id),
     };
     let view = context.reconciler.view().await?;
-    let noted = context.events.latest(query.limit.unwrap_or(50), |e| only.is_none_or(|id| e.service == id));
-    let rows = noted.iter().map(|noted| {
+    let limit = query.limit.unwrap_or(50);
+    let noted = context.events.latest(limit, |e| only.is_none_or(|id| e.service == id));
+    let wanted = query.service.as_deref();
+    let healths = context.events.latest_health(limit, |e| wanted.is_none_or(|name| e.service == name));
+    let bindings = noted.iter().map(|noted| {
         let word = BindingWord(noted.event.word);
         let service = view.services.iter().find(|s| s.spec.id == noted.event.service);
         let backend = service.and_then(|s| {
@@ -121,13 +124,16 @@ pub(in crate::admin) async fn events(
             kind: kind_name(noted.event.kind).to_owned(),
             service: service
                 .map_or_else(|| format!("{:#010x}", noted.event.service), |s| s.spec.name.clone()),
-            key: sessionkey::show(noted.event.session),
+            key: Some(sessionkey::show(noted.event.session)),
             client: service.and_then(|s| sessionkey::client(noted.event.session, &s.spec)),
             backend: backend.map(|b| b.spec.name.clone()),
-            generation: word.generation(),
+            generation: Some(word.generation()),
+            health: None,
         }
     });
-    Ok(Json(rows.collect()))
+    let mut rows: Vec<EventRow> = bindings.chain(healths.iter().map(EventRow::from)).collect();
+    rows.sort_by_key(|row| row.number);
+    Ok(Json(rows.split_off(rows.len().saturating_sub(limit))))
 }
 
 /// An event kind's name in the API.
@@ -152,6 +158,8 @@ pub(in crate::admin) async fn metrics(State(context): State<Context>) -> Result<
         status: row(&context, &view).await?,
         cluster: super::cluster::row(&context).await?,
         outcomes: context.reconciler.outcomes().await?,
+        health_changes: context.events.health_counts(),
+        webhook: context.webhook.counts(),
         view,
     };
     snapshot.encode().map(metrics_answer).map_err(|error| ApiError::data_plane("metrics", &error))

@@ -43,8 +43,21 @@ pub struct BackendRow {
     pub slot: u16,
     /// The way to it; absent while it is not resolved.
     pub hop: Option<HopRow>,
+    /// What the other nodes of the cluster say that are heard.
+    #[serde(default)]
+    pub nodes: Vec<NodeViewRow>,
     /// Counters.
     pub traffic: Traffic,
+}
+
+/// What another node says of a backend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NodeViewRow {
+    /// Name of the node.
+    #[schema(example = "lb2")]
+    pub node: String,
+    /// Whether the backend serves there.
+    pub serves: bool,
 }
 
 /// The way to a backend.
@@ -118,6 +131,10 @@ pub struct LoadRow {
     pub sessions: u64,
     /// Translated connections to it, without those that are over.
     pub flows: u64,
+    /// When its sessions are moved, in seconds since 1970 UTC; absent = never.
+    pub deadline_unix_seconds: Option<u64>,
+    /// Sessions that are moved a second, now that its deadline has come.
+    pub moving_per_second: Option<u32>,
 }
 
 /// A new weight.
@@ -158,6 +175,11 @@ impl fmt::Display for HealthState {
             Self::Rising => "rising",
         })
     }
+}
+
+impl HealthState {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::New, Self::Healthy, Self::Failing, Self::Down, Self::Rising];
 }
 
 impl From<State> for HealthState {
@@ -232,8 +254,15 @@ impl BackendRow {
                     mtu: hop.mtu,
                 }),
             },
+            nodes: Vec::new(),
             traffic: view.counters.into(),
         }
+    }
+
+    /// Whether another node sees it otherwise than this one.
+    pub fn is_disputed(&self) -> bool {
+        let serves = self.state != ServingState::Down;
+        self.nodes.iter().any(|node| node.serves != serves)
     }
 }
 

@@ -41,6 +41,8 @@ pub struct NodeRow {
     pub prefix_quota: u32,
     /// The window in seconds.
     pub prefix_window_seconds: u64,
+    /// Sessions that are moved a second from backends whose time to drain is over, and by failback.
+    pub drain_rate: u32,
 }
 
 /// Lifetimes of flows without traffic, in seconds.
@@ -177,6 +179,7 @@ impl From<&NodeSpec> for NodeRow {
             answer_rate: node.limits.answer_rate,
             prefix_quota: node.limits.prefix_quota,
             prefix_window_seconds: node.limits.prefix_window.as_secs(),
+            drain_rate: node.limits.drain_rate,
         }
     }
 }

@@ -2,17 +2,17 @@
 
 use crate::config::defaults;
 use crate::config::field::{Field, Owner};
-use crate::config::file::Service;
+use crate::config::file::{Mode, Service};
 use crate::config::problem::Finding;
 use crate::config::value::{
     AffinityChoice, AffinityKind, FailbackWord, HealthChoice, HealthKind, HealthTable, Lifetime, MethodWord,
-    PortChoice, spell,
+    PortChoice, WayWord, spell,
 };
 use core::num::NonZero;
 use core::ops::{Range, RangeInclusive};
 use core::time::Duration;
 use lb_core::health::{
-    Body, Check, Failback, HealthSpec, HttpCheck, HttpVersion, Policy, Thresholds, TlsSpec,
+    Body, Check, Failback, HealthSpec, HttpCheck, HttpVersion, Policy, Thresholds, TlsSpec, Way,
 };
 use lb_core::pool::Protocol;
 use std::path::PathBuf;
@@ -77,9 +77,21 @@ pub(super) fn check(service: &Service, protocol: Protocol, owner: &Owner<'_>) ->
             ejected: table.max_ejected.get().map_or(defaults::MAX_EJECTED, |n| n.narrow()),
         },
         port: table.port.get().map_or(0, |n| n.narrow()),
+        way: way(kind, table, service),
+        quorum: table.quorum.get().copied().unwrap_or_default(),
         failback: failback(table, service, &owner),
     };
     Some(Arc::new(spec))
+}
+
+/// Commands go where they like, and with `nat` the way of the traffic is that to the backend's own address.
+fn way(kind: HealthKind, table: &HealthTable, service: &Service) -> Way {
+    let is_nat = matches!(service.mode.get(), Some(Mode::Nat));
+    match table.way.get() {
+        Some(WayWord::Direct) => Way::Direct,
+        Some(WayWord::Traffic) | None if is_nat || kind == HealthKind::Command => Way::Direct,
+        Some(WayWord::Traffic) | None => Way::Traffic,
+    }
 }
 
 fn policy(kind: HealthKind, table: &HealthTable, owner: &Owner<'_>) -> Policy {
@@ -230,10 +242,11 @@ fn check_idle(idle: Duration, table: &HealthTable, service: &Service, owner: &Ow
 
 /// Keys that mean nothing with that kind of check.
 fn misplaced(kind: HealthKind, table: &HealthTable, owner: &Owner<'_>) {
-    use HealthKind::{Command, Grpc, Http, Tcp, Udp};
+    use HealthKind::{Command, Grpc, Http, Icmp, Tcp, Udp};
     type Key<'a> = (&'a str, Option<Range<usize>>, &'a [HealthKind]);
-    let keys: [Key<'_>; 15] = [
+    let keys: [Key<'_>; 16] = [
         ("port", table.port.span(), &[Tcp, Http, Grpc, Udp, Command]),
+        ("way", table.way.span(), &[Tcp, Http, Grpc, Icmp, Udp]),
         ("version", table.version.span(), &[Http]),
         ("method", table.method.span(), &[Http]),
         ("path", table.path.span(), &[Http]),

@@ -1,6 +1,6 @@
 //! `[node]` and `[admin]`.
 
-use super::{cluster, lifetime, plane, require_host, secrets};
+use super::{cluster, events, lifetime, plane, require_host, secrets};
 use crate::config::document::Findings;
 use crate::config::field::Owner;
 use crate::config::file::{Admin, File, Limits, Node, Timeouts};
@@ -116,6 +116,7 @@ fn limits(node: &Node, findings: &Findings) -> pool::Limits {
         answer_rate: limits.answer_rate.get().map_or(defaults::ANSWER_RATE, |n| n.narrow()),
         prefix_quota: limits.prefix_quota.get().map_or(defaults::PREFIX_QUOTA, |n| n.narrow()),
         prefix_window,
+        drain_rate: limits.drain_rate.get().map_or(defaults::DRAIN_RATE, |n| n.narrow()),
     }
 }
 
@@ -135,6 +136,7 @@ fn daemon(node: &Node, file: &File, findings: &Findings) -> DaemonSpec {
         admin_group: admin.group.get().map(|group| group.0.clone()),
         metrics: admin.metrics.get().map(|listen| listen.0),
         cluster: cluster::check(file, findings),
+        webhook: events::check(file, findings),
         plane: plane::check(file, findings),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::hex;
 use crate::config::value::spell;
-use lb_core::health::{Body, Check, Failback, HealthSpec, HttpVersion, TlsSpec};
+use lb_core::health::{Body, Check, Failback, HealthSpec, HttpVersion, TlsSpec, Way};
 
 /// Health checks with their details, in words.
 pub(crate) fn health_words(health: Option<&HealthSpec>) -> String {
@@ -42,12 +42,17 @@ pub(crate) fn health_words(health: Option<&HealthSpec>) -> String {
     };
     let policy = &health.policy;
     let port = if health.port == 0 { String::new() } else { format!(" on port {}", health.port) };
+    let way = match health.way {
+        Way::Traffic => " the way of the traffic",
+        Way::Direct => "",
+    };
+    let quorum = if health.quorum { ", by quorum" } else { "" };
     let failback = match health.failback {
         Failback::Never => String::new(),
         Failback::WhenIdle(idle) => format!(", back when idle for {}", spell(idle)),
     };
     format!(
-        "{check}{port} (every {}, {}, {}, within {}, rise {}, fall {}, jitter {}, minimum-healthy {}, max-ejected {}{failback})",
+        "{check}{port}{way} (every {}, {}, {}, within {}, rise {}, fall {}, jitter {}, minimum-healthy {}, max-ejected {}{quorum}{failback})",
         spell(policy.interval),
         spell(policy.fast),
         spell(policy.slow),

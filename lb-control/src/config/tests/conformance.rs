@@ -111,6 +111,7 @@ fn the_sample_shows_the_defaults() {
         "advertise",
         "discover",
         "announce",
+        "webhook",
         "block",
         "id = 4711",
         "source-nat",

@@ -60,6 +60,17 @@ pub(in super::super) enum FailbackWord {
     WhenIdle,
 }
 
+/// Which way probes go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
+pub(in super::super) enum WayWord {
+    /// That of the traffic.
+    Traffic,
+    /// To the backend's own address.
+    Direct,
+}
+
 /// Health checks with details.
 #[derive(Clone, Debug, Default, serde::Deserialize, JsonSchema)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
@@ -94,6 +105,9 @@ pub(in super::super) struct HealthTable {
     /// Largest percentage of backends that connections alone, without a failed probe, may take out; one always.
     #[schemars(extend("default" = defaults::MAX_EJECTED))]
     pub(in super::super) max_ejected: Field<Number<0, 100>>,
+    /// In a cluster, a backend is down only when most of the nodes that are heard say so.
+    #[schemars(extend("default" = false))]
+    pub(in super::super) quorum: Field<bool>,
     /// What happens to moved sessions when their backend returns.
     #[schemars(extend("default" = "never"))]
     pub(in super::super) failback: Field<FailbackWord>,
@@ -102,6 +116,10 @@ pub(in super::super) struct HealthTable {
     pub(in super::super) idle: Field<Lifetime>,
     /// Port to probe; the backend's when absent.
     pub(in super::super) port: Field<Number<1, 65_535>>,
+    /// Which way probes go: that of the traffic (`l2`: to the service's address; `ipip`, `gue`: through the tunnel), or to the
+    /// backend's own address.
+    #[schemars(extend("default" = "traffic"))]
+    pub(in super::super) way: Field<WayWord>,
     /// Version of HTTP, 1 or 2 (`http`).
     #[schemars(extend("default" = 1))]
     pub(in super::super) version: Field<Number<1, 2>>,
@@ -150,9 +168,11 @@ const HEALTH_KEYS: &[&str] = &[
     "jitter",
     "minimum-healthy",
     "max-ejected",
+    "quorum",
     "failback",
     "idle",
     "port",
+    "way",
     "version",
     "method",
     "path",

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::loopback;
+use crate::reconcile::{Health, HealthChange};
+use lb_core::health::{State, Voice};
 use std::net::UdpSocket;
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
@@ -10,10 +12,17 @@ const SOON: Duration = Duration::from_secs(20);
 
 /// A daemon that makes its own secrets and meets others on a port of its own.
 async fn node(name: &str) -> Rig {
+    node_with(name, "").await
+}
+
+/// The same with lines for service `web`.
+async fn node_with(name: &str, lines: &str) -> Rig {
     let listen = UdpSocket::bind(loopback::any_port()).unwrap().local_addr().unwrap();
     let secret = "session-secret = \"000102030405060708090a0b0c0d0e0f\"\n";
     let cluster = format!("[cluster]\nname = \"{name}\"\nlisten = \"{listen}\"\n");
     let text = CONFIG.replace(secret, "").replacen("[[service]]", &format!("{cluster}\n[[service]]"), 1);
+    let text =
+        text.replacen("affinity = \"source-ip\"\n", &format!("affinity = \"source-ip\"\n{lines}\n"), 1);
     Rig::with(&text, &[], Faults::default()).await
 }
 
@@ -25,13 +34,40 @@ fn invitation(printed: &str) -> String {
 
 /// Two nodes in two commands.
 async fn pair() -> (Rig, Rig) {
-    let (a, b) = (node("lb1").await, node("lb2").await);
+    join(node("lb1").await, node("lb2").await).await
+}
+
+async fn join(a: Rig, b: Rig) -> (Rig, Rig) {
     let command = invitation(&a.lbctl("cluster init").await.unwrap());
     b.lbctl(&command).await.unwrap();
     (a, b)
 }
 
 impl Rig {
+    /// Waits until `lbctl backends` shows so of `be2` of `web`.
+    async fn sees(&self, what: impl Fn(&Value) -> bool) {
+        let mut row = Value::Null;
+        let waiting = async {
+            loop {
+                let rows = self.json("backends --service web").await;
+                row = rows.as_array().unwrap().iter().find(|row| row["name"] == "be2").unwrap().clone();
+                if what(&row) {
+                    break;
+                }
+                sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let in_time = timeout(SOON, waiting).await.is_ok();
+        assert!(in_time, "{row:#}");
+    }
+
+    /// What its probes find of `be2` of `web`.
+    async fn finds(&self, state: State) {
+        let health = Health { state, since: std::time::SystemTime::now(), reason: None };
+        let change = HealthChange { service: "web".into(), backend: "be2".into(), health: Some(health) };
+        self.reconciler.health(vec![change]).await.unwrap();
+    }
+
     /// Waits until `lbctl cluster status` shows something.
     async fn shows(&self, what: impl Fn(&Value) -> bool) -> Value {
         let mut shown = Value::Null;
@@ -182,4 +218,46 @@ async fn what_cannot_be_done_is_said_with_what_can() {
     a.shows(|shown| shown["peers"].as_array().is_some_and(|peers| peers.len() == 2)).await;
     assert!(a.lbctl("cluster token --valid 0s").await.is_err());
     assert!(a.json("cluster token --role app").await["token"].as_str().unwrap().starts_with("sb1-"));
+}
+
+const DOWN: State = State::Down(Voice::Probe);
+
+fn says(node: &str, serves: bool) -> Value {
+    serde_json::json!([{ "node": node, "serves": serves }])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_that_see_a_backend_otherwise_are_shown() {
+    let (a, b) = pair().await;
+    a.sees(|row| row["nodes"] == says("lb2", true)).await;
+    a.finds(DOWN).await;
+    a.sees(|row| row["state"] == "down" && row["nodes"] == says("lb2", true)).await;
+    b.sees(|row| row["state"] == "up" && row["nodes"] == says("lb1", false)).await;
+    let text = b.lbctl("backends").await.unwrap();
+    assert!(text.contains("OTHER NODES") && text.contains("lb1: down"), "{text}");
+    b.finds(DOWN).await;
+    b.sees(|row| row["state"] == "down" && row["nodes"] == says("lb1", false)).await;
+    a.sees(|row| row["nodes"] == says("lb2", false)).await;
+    let text = b.lbctl("backends").await.unwrap();
+    assert!(!text.contains("OTHER NODES"), "they agree: {text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_quorum_a_backend_is_down_when_most_nodes_say_so() {
+    let quorum = "health = { kind = \"tcp\", quorum = true }";
+    let (a, b) = join(node_with("lb1", quorum).await, node_with("lb2", quorum).await).await;
+    a.sees(|row| row["nodes"] == says("lb2", true)).await;
+    b.sees(|row| row["nodes"] == says("lb1", true)).await;
+    a.finds(DOWN).await;
+    b.sees(|row| row["nodes"] == says("lb1", false)).await;
+    a.sees(|row| row["health"]["state"] == "down" && row["state"] == "up").await;
+    b.finds(DOWN).await;
+    a.sees(|row| row["state"] == "down").await;
+    b.sees(|row| row["state"] == "down").await;
+    // One of the two is not most of them.
+    a.finds(State::Up).await;
+    a.sees(|row| row["state"] == "up").await;
+    b.sees(|row| row["state"] == "up" && row["health"]["state"] == "down").await;
+    b.finds(State::Up).await;
+    a.sees(|row| row["nodes"] == says("lb2", true)).await;
 }

@@ -6,7 +6,7 @@ use hyper::header::HeaderMap;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use lb_core::health::{Body, Failback, HttpCheck, HttpVersion, Policy, Thresholds};
+use lb_core::health::{Body, Failback, HttpCheck, HttpVersion, Policy, Thresholds, Way};
 use std::convert::Infallible;
 use std::num::NonZero;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -28,7 +28,15 @@ fn checker(check: Check) -> Result<Checker, Unusable> {
         jitter: 0,
     };
     let thresholds = Thresholds { minimum_healthy: 0, ejected: 0 };
-    Checker::new(&HealthSpec { check, policy, thresholds, port: 0, failback: Failback::Never })
+    Checker::new(&HealthSpec {
+        check,
+        policy,
+        thresholds,
+        port: 0,
+        way: Way::Direct,
+        quorum: false,
+        failback: Failback::Never,
+    })
 }
 
 async fn probe(check: Check, address: SocketAddr) -> Result<(), Failure> {

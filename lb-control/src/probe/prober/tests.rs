@@ -1,8 +1,7 @@
 use super::*;
 use crate::loopback;
-use lb_core::health::{Check, Failback, HealthSpec, Policy, State, Thresholds};
+use lb_core::health::{Check, Failback, HealthSpec, Policy, State, Thresholds, Way};
 use std::num::NonZero;
-use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
@@ -42,11 +41,13 @@ async fn a_backend_comes_dies_and_comes_back() {
         },
         thresholds: Thresholds { minimum_healthy: 0, ejected: 50 },
         port: 0,
+        way: Way::Direct,
+        quorum: false,
         failback: Failback::Never,
     };
     let backend = Backend { service: "web".into(), backend: "a".into() };
     let (prober, mut reports) = Prober::start().expect("a thread");
-    let wish = Wish { backend: backend.clone(), address, spec: Arc::new(spec), was_down: false };
+    let wish = Wish { backend: backend.clone(), address, spec: Arc::new(spec), was_down: false, path: None };
     prober.watch(vec![wish]).expect("TCP needs nothing");
     wait_for(&mut reports, |state| state == State::Up).await;
     drop(listener);

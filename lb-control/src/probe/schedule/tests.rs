@@ -1,5 +1,5 @@
 use super::*;
-use lb_core::health::{Failback, Thresholds};
+use lb_core::health::{Failback, Thresholds, Way};
 use std::num::NonZero;
 
 const MS: Duration = Duration::from_millis(1);
@@ -16,7 +16,15 @@ fn spec(interval: u32) -> Arc<HealthSpec> {
         jitter: 10,
     };
     let thresholds = Thresholds { minimum_healthy: 1, ejected: 50 };
-    Arc::new(HealthSpec { check: Check::Tcp, policy, thresholds, port: 0, failback: Failback::Never })
+    Arc::new(HealthSpec {
+        check: Check::Tcp,
+        policy,
+        thresholds,
+        port: 0,
+        way: Way::Direct,
+        quorum: false,
+        failback: Failback::Never,
+    })
 }
 
 fn wish(service: &str, backend: &str, last: u8, spec: &Arc<HealthSpec>) -> Wish {
@@ -25,6 +33,7 @@ fn wish(service: &str, backend: &str, last: u8, spec: &Arc<HealthSpec>) -> Wish 
         address: SocketAddr::from(([10, 0, 0, last], 80)),
         spec: Arc::clone(spec),
         was_down: false,
+        path: None,
     }
 }
 
@@ -47,7 +56,7 @@ fn run(
         now = now.max(due);
         let job = schedule.begin(now).expect("due");
         assert!(schedule.begin(now).is_none_or(|other| other.id != job.id), "nobody twice at a time");
-        reports.extend(schedule.finish(job.id, result(job.address), now));
+        reports.extend(schedule.finish(job.id, result(job.target.address), now));
         probes += 1;
     }
     (reports, probes)

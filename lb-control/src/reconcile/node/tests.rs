@@ -128,7 +128,12 @@ fn desired(services: Vec<ServiceSpec>) -> Desired {
                 request_head: Duration::from_secs(20),
                 connect: Duration::from_secs(10),
             },
-            limits: Limits { answer_rate: 1_000, prefix_quota: 0, prefix_window: Duration::from_secs(10) },
+            limits: Limits {
+                answer_rate: 1_000,
+                prefix_quota: 0,
+                prefix_window: Duration::from_secs(10),
+                drain_rate: 10_000,
+            },
         },
         services,
     }

@@ -1,10 +1,10 @@
 //! Segments without a flow: all that is known of their connection is the cookie that they acknowledge.
 
 use super::{Arrived, Way, back, open};
-use crate::abi::{FlowRef, FlowState, Outcome, Service, SettingsFlags, program};
+use crate::abi::{Affinity, FlowRef, FlowState, Outcome, Service, SettingsFlags, program};
 use crate::datapath::scratch::Packet;
-use crate::datapath::{Env, Verdict, answer, count, flow, peer};
-use crate::packet::flag;
+use crate::datapath::{Env, Verdict, answer, count, flow, frame, peer};
+use crate::packet::{flag, get};
 use crate::splice::{Proof, SynCookie, wanted};
 
 #[inline(always)]
@@ -16,6 +16,7 @@ pub(super) fn run<E: Env>(env: &E, way: &Way<'_>, service: &Service, segment: &A
         return answer::reset(env, way.packet, Outcome::GivenUp);
     }
     match judge(env, way, segment, 0, 0) {
+        Proof::First if may_be_another(env, way, service, segment) => env.tail(program::ASK),
         Proof::First if segment.len != 0 => open::run(env, way, service, segment),
         Proof::First if segment.has(flag::FIN) => {
             let numbers = (segment.acknowledgement, segment.sequence.wrapping_add(1));
@@ -26,6 +27,37 @@ pub(super) fn run<E: Env>(env: &E, way: &Way<'_>, service: &Service, segment: &A
         Proof::Early => early(env, way, segment),
         Proof::Wrong => wrong(env, way),
     }
+}
+
+/// Whether a segment with a right cookie may all the same belong to a connection of another node.
+///
+/// Of the segments that follow little more than the SYN-ACK, as those of an upload do, one in 2,048 has the cookie's tags by chance.
+/// What begins like a request is one; of everything else the others are asked first.
+#[inline(always)]
+fn may_be_another<E: Env>(env: &E, way: &Way<'_>, service: &Service, segment: &Arrived) -> bool {
+    if !peer::may_know(way.settings, way.packet) || (segment.len == 0 && !segment.has(flag::FIN)) {
+        return false;
+    }
+    service.affinity != Affinity::HttpCookie as u8 || !begins_request(env, segment)
+}
+
+/// Whether the payload begins with one of the usual methods.
+#[inline(always)]
+fn begins_request<E: Env>(env: &E, segment: &Arrived) -> bool {
+    const METHODS: [&[u8; 4]; 7] = [b"GET ", b"POST", b"PUT ", b"HEAD", b"DELE", b"OPTI", b"PATC"];
+    if segment.len < 4 {
+        return false;
+    }
+    let Some(p) = frame::at(env, segment.at as usize, 4) else { return false };
+    // SAFETY: checked for four bytes.
+    let word: u32 = unsafe { get(p) };
+    let mut found = false;
+    let mut i = 0;
+    while i < METHODS.len() {
+        found |= word == u32::from_ne_bytes(*METHODS[i]);
+        i += 1;
+    }
+    found
 }
 
 /// Whether it is the last acknowledgement of a connection without a request, where both FINs count.
@@ -41,12 +73,15 @@ fn early<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived) -> Verdict {
     if took_too_long(env, way.packet) {
         return answer::reset(env, way.packet, Outcome::GivenUp);
     }
+    if peer::may_know(way.settings, way.packet) {
+        return env.tail(program::ASK);
+    }
     // A keep-alive probe (RFC 1122 section 4.2.3.6) repeats the number before the first one.
     if segment.len <= 1 && !segment.has(flag::FIN) && judge(env, way, segment, 1, 0) == Proof::First {
         let numbers = (segment.acknowledgement, segment.sequence.wrapping_add(1));
         return back(env, way, numbers, window(way, segment), flag::ACK, Outcome::IdleAnswered);
     }
-    ask_or(env, way, Outcome::Early)
+    count::end(env, Outcome::Early)
 }
 
 /// Asks the other nodes whose connection it is; what nobody knows is lost.

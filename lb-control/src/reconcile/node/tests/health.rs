@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::reconcile::{Health, HealthChange};
-use lb_core::health::{Check, Failback, Failure, HealthSpec, Policy, State, Thresholds, Voice};
+use lb_core::health::{Check, Failback, Failure, HealthSpec, Policy, State, Thresholds, Voice, Way};
 
 /// A backend whose probes fail.
 pub(super) fn dead(service: &str, backend: &str) -> HealthChange {
@@ -31,6 +31,8 @@ pub(super) fn checked_services() -> Desired {
         },
         thresholds: Thresholds { minimum_healthy: 1, ejected: 50 },
         port: 0,
+        way: Way::Direct,
+        quorum: false,
         failback: Failback::Never,
     };
     let mut desired = two_services();

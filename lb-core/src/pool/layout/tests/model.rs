@@ -244,7 +244,7 @@ pub(super) fn desired(services: impl IntoIterator<Item = ServiceSpec>) -> Desire
                 request_head: second,
                 connect: second,
             },
-            limits: Limits { answer_rate: 1_000, prefix_quota: 0, prefix_window: second },
+            limits: Limits { answer_rate: 1_000, prefix_quota: 0, prefix_window: second, drain_rate: 10_000 },
         },
         services: services.into_iter().collect(),
     }
