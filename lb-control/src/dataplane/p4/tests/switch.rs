@@ -28,12 +28,15 @@ use tonic::server::{Grpc, NamedService, ServerStreamingService, StreamingService
 use tonic::{Code, Status, Streaming};
 use tonic_prost::ProstCodec;
 
+/// Where what a switch says to one client goes.
+type Responder = UnboundedSender<Result<Response, Status>>;
+
 /// What a switch has and did.
 #[derive(Default)]
 pub(super) struct State {
     cookie: Option<u64>,
     entries: HashMap<(u32, Vec<u8>), TableEntry>,
-    streams: Vec<(u64, Uint128, UnboundedSender<Result<Response, Status>>)>,
+    streams: Vec<(u64, Uint128, Responder)>,
     next_stream: u64,
     /// Tables whose entries are refused.
     pub(super) refused: Vec<Table>,
