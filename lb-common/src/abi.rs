@@ -23,6 +23,7 @@ mod secret;
 mod service;
 mod settings;
 pub mod switch;
+mod vitals;
 
 pub use address::Addr;
 pub use affinity::{
@@ -54,11 +55,12 @@ pub use probe::{PROBE_ANSWERS, PROBE_MARK, PROBE_WAYS, ProbeEnvelope, ProbeKey, 
 pub use quic::{AES_ROUND_KEYS, QUIC_ENTRIES, QUIC_ROTATIONS, QuicConfig};
 pub use rebind::{REBIND_MAX, RebindReport, RebindRequest, RebindWhom};
 pub use secret::{EPOCH_SHIFT, SYN_KEYS, Secrets, SegmentKey};
-pub use service::{Mode, SERVICES_AT_HAND, Service, ServiceAtHand, ServiceFlags, ServiceKey};
+pub use service::{Method, Mode, SERVICES_AT_HAND, Service, ServiceAtHand, ServiceFlags, ServiceKey};
 pub use settings::{Settings, SettingsFlags};
+pub use vitals::{CHOICE_ENTRIES, Vitals};
 
 /// Version of every layout in this module; pinned maps of another version are migrated, never reused.
-pub const SCHEMA_VERSION: u32 = 3;
+pub const SCHEMA_VERSION: u32 = 4;
 
 /// Most services one node can hold.
 pub const MAX_SERVICES: u32 = 4_096;
@@ -138,8 +140,10 @@ pub mod map {
     pub const SECRETS: &str = "SECRETS";
     /// `Array<Hold>`: one a CPU, then those that flows share.
     pub const HOLDS: &str = "HOLDS";
-    /// `Array<u64>` by backend slot: when it last answered a SYN of the balancer's own.
-    pub const ANSWERED: &str = "ANSWERED";
+    /// `Array<Vitals>` by backend slot: signs of life and load.
+    pub const VITALS: &str = "VITALS";
+    /// `Array<u64>`: where new sessions went that nothing is bound of yet.
+    pub const CHOICES: &str = "CHOICES";
     /// `Array<Peer>`: the other nodes of the cluster, in the order in which packets visit them.
     pub const PEERS: &str = "PEERS";
     /// `DevMapHash` by interface index.
@@ -171,7 +175,7 @@ pub mod program {
     /// The entry program, attached to interfaces.
     pub const ENTRY: &str = "stickleback";
     /// Tail-called programs by place in `PROGRAMS`.
-    pub const TAIL_CALLS: [(u32, &str); 18] = [
+    pub const TAIL_CALLS: [(u32, &str); 19] = [
         (BIND, "bind"),
         (NAT, "nat"),
         (OPEN, "open"),
@@ -190,6 +194,7 @@ pub mod program {
         (QUIC, "quic"),
         (ASK, "ask"),
         (VISIT, "visit"),
+        (PICK, "pick"),
     ];
     /// Makes or moves a binding in the direct modes.
     pub const BIND: u32 = 0;
@@ -227,6 +232,8 @@ pub mod program {
     pub const ASK: u32 = 16;
     /// Takes a packet that another node does not know: handles it, or sends it on.
     pub const VISIT: u32 = 17;
+    /// Picks the backend of a new session by load, for the program that opens its flow.
+    pub const PICK: u32 = 18;
     /// At the ingress of the stack: appends held bytes to a packet that XDP could not make larger.
     pub const FILL: &str = "fill";
     /// Run by `lbd` through `BPF_PROG_TEST_RUN`: reclaims expired bindings and flows.

@@ -8,6 +8,7 @@
 //!   ├─ bind       make or move a binding ──────────> out
 //!   ├─ nat        packet of a known flow ───────────> out
 //!   │    ├─ open       first packet of a flow ──────> out
+//!   │    │    └─ pick       whose backend hangs on load > open
 //!   │    └─ establish  both sides proved themselves > out
 //!   ├─ quic       datagrams that name their server or session > out, bind, nat
 //!   ├─ icmp       ping, errors about our packets ──> out
@@ -30,6 +31,7 @@ mod flow;
 mod forward;
 mod fragment;
 mod frame;
+mod fresh;
 mod icmp;
 mod limits;
 mod link;
@@ -44,6 +46,7 @@ mod quic;
 mod rebind;
 mod scratch;
 mod splice;
+mod vitals;
 
 pub use env::{Env, Insert, Verdict};
 pub use maintenance::{apply, sweep};
@@ -82,6 +85,7 @@ pub fn tail<E: Env>(env: &E, number: u32) -> Verdict {
         program::QUIC => quic::run(env),
         program::ASK => peer::ask(env),
         program::VISIT => peer::visit(env),
+        program::PICK => fresh::run(env),
         _ => answer::run(env),
     }
 }

@@ -10,6 +10,7 @@ mod health;
 mod heirs;
 mod member;
 mod notify;
+mod passive;
 mod peers;
 mod privilege;
 mod quorum;

@@ -17,7 +17,7 @@ pub use sizes::{Sizes, cpus};
 use lb_common::abi::{
     AffinityRules, ArenaChunk, Backend, Binding, BindingEvent, BindingKey, BindingRecord, Counters, Flow,
     FlowKey, PathRule, Peer, QuicConfig, RebindReport, RebindRequest, RecordResult, Secrets, Server, Service,
-    ServiceKey, Settings, SweepReport, SweepRequest,
+    ServiceKey, Settings, SweepReport, SweepRequest, Vitals,
 };
 use std::os::fd::BorrowedFd;
 
@@ -127,7 +127,9 @@ pub trait DataPlane: Send {
 
     /// Traffic of those services and backends, added up over all CPUs.
     fn counters(&mut self, services: &[u16], backends: &[u16]) -> Result<Traffic>;
-    /// Sets the counters of a slot that gets another owner to zero.
+    /// What is noted of those backends, in their order.
+    fn vitals(&mut self, backends: &[u16]) -> Result<Vec<Vitals>>;
+    /// Sets the counters of a slot that gets another owner to zero, and forgets what is noted of it.
     fn clear_counters(&mut self, slot: CounterSlot) -> Result<()>;
     /// How often each [`lb_common::abi::Outcome`] was met, by its number.
     fn outcomes(&mut self) -> Result<Vec<u64>>;

@@ -15,7 +15,7 @@ use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
 use lb_common::abi::{
     self, ARENA_CHUNK, AffinityRules, Backend, BindingBucket, BindingEvent, Counters, Filling, Flow, FlowKey,
     FlowRef, FragmentKey, FragmentRef, Hold, Outcome, PathRule, Peer, QuicConfig, Secrets, Server, Service,
-    ServiceAtHand, ServiceKey, Settings,
+    ServiceAtHand, ServiceKey, Settings, Vitals,
 };
 use lb_common::datapath::{Env, Insert, Scratch, Verdict};
 
@@ -256,8 +256,12 @@ unsafe impl Env for Kernel {
         maps::PEERS.get(row)
     }
     #[inline(always)]
-    fn answered(&self, slot: u16) -> Option<*mut u64> {
-        maps::ANSWERED.get_ptr_mut(slot as u32)
+    fn vitals(&self, slot: u16) -> Option<*mut Vitals> {
+        maps::VITALS.get_ptr_mut(slot as u32)
+    }
+    #[inline(always)]
+    fn choice(&self, index: u32) -> Option<*mut u64> {
+        maps::CHOICES.get_ptr_mut(index)
     }
     #[inline(always)]
     fn hold(&self, index: u32) -> Option<*mut Hold> {

@@ -75,6 +75,7 @@ tail_programs! {
     quic = program::QUIC;
     ask = program::ASK;
     visit = program::VISIT;
+    pick = program::PICK;
 }
 
 /// Attached at the ingress of the stack: appends held bytes.

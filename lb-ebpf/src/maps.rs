@@ -9,7 +9,7 @@ use aya_ebpf::{
 use lb_common::abi::{
     self, AffinityRules, ArenaChunk, Backend, BindingBucket, BindingEvent, Counters, Flow, FlowKey,
     FragmentKey, FragmentRef, Hand, Hold, Outcome, PathRule, Peer, QuicConfig, Secrets, Server, Service,
-    ServiceAtHand, ServiceKey, Settings,
+    ServiceAtHand, ServiceKey, Settings, Vitals,
 };
 use lb_common::datapath::Scratch;
 
@@ -45,7 +45,9 @@ pub(crate) static HOLDS: Array<Hold, HOLDS_LEN> = Array::new();
 #[btf_map]
 pub(crate) static PEERS: Array<Peer, { abi::MAX_PEERS as usize }> = Array::new();
 #[btf_map]
-pub(crate) static ANSWERED: Array<u64, { abi::MAX_BACKENDS as usize }> = Array::new();
+pub(crate) static VITALS: Array<Vitals, { abi::MAX_BACKENDS as usize }> = Array::new();
+#[btf_map]
+pub(crate) static CHOICES: Array<u64, { abi::CHOICE_ENTRIES as usize }> = Array::new();
 #[btf_map]
 pub(crate) static BINDINGS: Array<BindingBucket, BINDINGS_LEN> = Array::new();
 #[btf_map]

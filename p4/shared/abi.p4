@@ -55,7 +55,7 @@
 #define VLAN_NONE 0
 #define WINDOW 24
 #define NO_CPU_PORT 511
-#define SCHEMA 3
+#define SCHEMA 4
 
 // What becomes of packets that are not forwarded.
 #define OUTCOME_NOT_OURS 0
@@ -114,4 +114,6 @@
 #define OUTCOME_VISIT_KNOWN 53
 #define OUTCOME_VISIT_PASSED 54
 #define OUTCOME_ASK_LIMITED 55
+#define OUTCOME_LIMIT_PASSED 56
+#define OUTCOME_LIMITS_REACHED 57
 #endif

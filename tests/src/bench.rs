@@ -8,6 +8,7 @@ pub mod memory;
 pub mod path;
 pub mod probing;
 pub mod product;
+pub mod rebind;
 pub mod reference;
 pub mod replication;
 pub mod report;
@@ -54,6 +55,7 @@ pub fn run(options: &Options) -> Result<Report> {
     } else {
         Vec::new()
     };
+    let rebind = if wanted(rebind::NAME) { Some(rebind::run(options.quick)?) } else { None };
     let probing = if probing::NAMES.iter().any(|name| wanted(name)) {
         probing::run(options.quick)?
     } else {
@@ -74,11 +76,16 @@ pub fn run(options: &Options) -> Result<Report> {
         results = rounds::run(&mut rig, product.as_ref(), &cases, options.quick)?;
     }
     ensure!(
-        !(results.is_empty() && path.is_empty() && replication.is_empty() && probing.is_empty()),
+        !(results.is_empty()
+            && path.is_empty()
+            && replication.is_empty()
+            && probing.is_empty()
+            && rebind.is_none()),
         "no case's name contains {:?}",
         options.filter.as_deref().unwrap_or_default()
     );
-    let report = Report::new(Environment::of_this_machine()?, results, memory, path, replication, probing);
+    let report =
+        Report::new(Environment::of_this_machine()?, results, memory, path, replication, (probing, rebind));
     report.print();
     if let Some(directory) = options.json.parent() {
         std::fs::create_dir_all(directory).with_context(|| format!("creating {}", directory.display()))?;

@@ -28,7 +28,7 @@ pub use tables::{Change, Tables};
 pub use xdp::Kernel;
 
 /// The areas of the corpus, one file each.
-pub const AREAS: [&str; 29] = [
+pub const AREAS: [&str; 30] = [
     "parse",
     "vlan",
     "service",
@@ -58,4 +58,5 @@ pub const AREAS: [&str; 29] = [
     "around",
     "learn",
     "peers",
+    "method",
 ];

@@ -39,4 +39,5 @@ areas! {
     greet_collect_scan_reading: greet collect scan reading;
     connect_splice_around_learn: connect splice around learn;
     peers: peers;
+    method: method;
 }

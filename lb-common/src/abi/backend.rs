@@ -20,10 +20,10 @@ pub struct Backend {
     pub generation: u16,
     /// VLAN of the way to it: [`VLAN_KEEP`], [`VLAN_NONE`] or 1..=4094.
     pub vlan: u16,
-    /// Zero.
-    pub pad: u16,
-    /// Zero.
-    pub pad2: u32,
+    /// Its share among those that load is compared with; 0 counts as 1.
+    pub weight: u16,
+    /// Connections at a time beyond which it gets no new sessions; 0 = no limit.
+    pub limit: u32,
 }
 
 /// Leave the packet's own VLAN tags as they are.

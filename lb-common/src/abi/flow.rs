@@ -187,6 +187,8 @@ impl FlowWord {
     pub const REOPENED: u64 = 1 << 16;
     /// Spliced, without a hold whose lock would say so: a CPU asks a backend for it, or reads the answer.
     pub const BUSY: u64 = 1 << 17;
+    /// It is one of its backend's [`super::Vitals::connections`]: whoever takes this away takes one from there.
+    pub const COUNTED: u64 = 1 << 18;
 
     /// A word without flags.
     #[inline(always)]

@@ -141,6 +141,10 @@ outcomes! {
     VisitPassed = 54, "visit-passed", false;
     /// Of a flow that this node does not know, over the rate at which others are asked.
     AskLimited = 55, "ask-limited", true;
+    /// Counted beside the forwarding: a new session's backend had all the connections it may have, another one was taken.
+    LimitPassed = 56, "limit-passed", false;
+    /// Counted beside the refusal: all backends that take new sessions had all the connections they may have.
+    LimitsReached = 57, "limits-reached", false;
 }
 
 impl Outcome {

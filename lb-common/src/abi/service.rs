@@ -75,8 +75,10 @@ pub struct Service {
     pub source: Addr,
     /// MSS that is written into SYN segments when larger; 0 = leave.
     pub mss: u16,
+    /// A [`Method`].
+    pub method: u8,
     /// Zero.
-    pub pad: u16,
+    pub pad: u8,
     /// Zero.
     pub pad2: u32,
 }
@@ -146,6 +148,20 @@ impl Mode {
     }
 }
 
+/// How the backend of a new session is chosen.
+#[repr(u8)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Method {
+    /// The first of the session's order.
+    Order = 0,
+    /// The one with fewer connections of the first two of the session's order.
+    TwoChoices = 1,
+    /// The one with the fewest connections.
+    LeastConnections = 2,
+    /// The one with the least product of connections and time to answer a SYN.
+    LeastTime = 3,
+}
+
 /// Bits of [`Service::flags`].
 #[derive(Clone, Copy, Debug)]
 pub struct ServiceFlags;
@@ -155,6 +171,8 @@ impl ServiceFlags {
     pub const SNAT: u16 = 1 << 0;
     /// The balancer answers the client's handshake itself and connects to the backend when it has read the request.
     pub const SPLICE: u16 = 1 << 1;
+    /// Some backend has a limit of connections.
+    pub const LIMITED: u16 = 1 << 2;
 }
 
 super::pod!(ServiceKey: 20, Service: 64, ServiceAtHand: 88);

@@ -10,7 +10,7 @@ use crate::select::{PROBES, Probes};
 
 /// What a session wants of a backend.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Want {
+pub(crate) enum Want {
     /// It takes new sessions.
     Accepts,
     /// It serves at all.
@@ -193,11 +193,11 @@ impl Tried {
 }
 
 /// No backend; backend slots are 16 bits.
-const NONE: u32 = u32::MAX;
+pub(crate) const NONE: u32 = u32::MAX;
 
 /// The kernel's twin of [`crate::select::choose`].
 #[inline(never)]
-fn walk<E: Env>(env: &E, service: &Service, session: u64, want: Want) -> u32 {
+pub(crate) fn walk<E: Env>(env: &E, service: &Service, session: u64, want: Want) -> u32 {
     first_of(env, service, session, |slot| takes(env, slot, want))
 }
 
@@ -209,7 +209,7 @@ fn walk_past<E: Env>(env: &E, service: &Service, session: u64, want: Want, tried
 
 /// The first backend in the session's order that fits.
 #[inline(always)]
-fn first_of<E: Env>(env: &E, service: &Service, session: u64, fits: impl Fn(u16) -> bool) -> u32 {
+pub(crate) fn first_of<E: Env>(env: &E, service: &Service, session: u64, fits: impl Fn(u16) -> bool) -> u32 {
     let count = service.member_count;
     // Without members there is no table, and its place in the arena may be another service's.
     if count == 0 {
@@ -242,8 +242,9 @@ fn first_of<E: Env>(env: &E, service: &Service, session: u64, fits: impl Fn(u16)
     found
 }
 
+/// Whether a backend is one that is wanted.
 #[inline(always)]
-fn takes<E: Env>(env: &E, slot: u16, want: Want) -> bool {
+pub(crate) fn takes<E: Env>(env: &E, slot: u16, want: Want) -> bool {
     match (env.status(Status::word(slot)), want) {
         (Some(word), Want::Accepts) => Status::accepts(word, slot),
         (Some(word), Want::Serves) => Status::serves(word, slot),

@@ -4,7 +4,7 @@ use super::Scratch;
 use crate::abi::{
     AffinityRules, Backend, BindingBucket, BindingEvent, Counters, Filling, Flow, FlowKey, FlowRef,
     FragmentKey, FragmentRef, Hold, Outcome, PathRule, Peer, QuicConfig, Secrets, Server, Service,
-    ServiceKey, Settings,
+    ServiceKey, Settings, Vitals,
 };
 use crate::packet::{Sum, get};
 
@@ -138,8 +138,10 @@ pub unsafe trait Env {
     fn secrets(&self) -> Option<&Secrets>;
     /// Another node of the cluster, by its row.
     fn peer(&self, row: u32) -> Option<&Peer>;
-    /// When a backend last answered a SYN of the balancer's own, nanoseconds of the monotonic clock.
-    fn answered(&self, slot: u16) -> Option<*mut u64>;
+    /// What is noted of a backend.
+    fn vitals(&self, slot: u16) -> Option<*mut Vitals>;
+    /// Where a new session went, see [`crate::abi::CHOICE_ENTRIES`].
+    fn choice(&self, index: u32) -> Option<*mut u64>;
     /// A hold.
     fn hold(&self, index: u32) -> Option<*mut Hold>;
 

@@ -7,7 +7,7 @@ mod home;
 
 pub(crate) use home::find as find_at_home;
 
-use super::{Env, Insert};
+use super::{Env, Insert, vitals};
 use crate::abi::{
     Addr, Be16, Flow, FlowKey, FlowRef, FlowState, FlowWord, HOME_LEN, Outcome, Settings, flow_home, hand,
 };
@@ -92,8 +92,16 @@ impl Live {
     /// Changes the state; whether nobody else did meanwhile.
     #[inline(always)]
     pub(crate) fn change<E: Env>(&self, env: &E, word: FlowWord) -> bool {
+        let word = vitals::counted(self.word, word);
+        if word == self.word {
+            return true;
+        }
         // SAFETY: from the environment.
-        word == self.word || unsafe { env.exchange(&raw mut (*self.record).word, self.word.0, word.0) }
+        let done = unsafe { env.exchange(&raw mut (*self.record).word, self.word.0, word.0) };
+        if done {
+            vitals::recount(env, self.record, self.word, word);
+        }
+        done
     }
 
     /// Notes a TCP segment in the state, also when the other direction changed it at the same moment.
@@ -107,6 +115,13 @@ impl Live {
         if !gone && word.nonce() == self.reference.nonce() {
             Self { word, ..*self }.change(env, after_segment(word, from_client, flags));
         }
+    }
+
+    /// Notes that a segment of the balancer's own went out, at this very moment.
+    #[inline(always)]
+    pub(crate) fn sent(&self, now: u64) {
+        // SAFETY: from the environment. In a recycled record this only makes a stranger look fresh.
+        unsafe { (&raw mut (*self.record).last_seen).write_volatile(now) }
     }
 
     /// Notes that a packet came; whether it was worth noting.
@@ -299,6 +314,9 @@ fn claim<E: Env>(
         return false;
     }
     if !free {
+        if word.has(FlowWord::COUNTED) {
+            vitals::leaves(env, record);
+        }
         if !expired {
             env.count(Outcome::HalfOpenEvicted);
         }
@@ -315,6 +333,9 @@ pub(crate) fn release<E: Env>(env: &E, record: *mut Flow, index: u32, word: Flow
     unsafe {
         if !env.exchange(&raw mut (*record).word, word.0, claimed.0) {
             return false;
+        }
+        if word.has(FlowWord::COUNTED) {
+            vitals::leaves(env, record);
         }
         forget(env, record, index, word.nonce());
         env.exchange(&raw mut (*record).word, claimed.0, FlowWord::new(word.nonce(), FlowState::Free).0)

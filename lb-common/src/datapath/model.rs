@@ -4,9 +4,9 @@
 
 use super::{Env, Insert, Scratch, Verdict};
 use crate::abi::{
-    AffinityRules, Backend, BindingBucket, BindingEvent, Counters, Filling, Flow, FlowKey, FlowRef,
-    FragmentKey, FragmentRef, Hold, Outcome, PathRule, Peer, QUOTA_ENTRIES, QuicConfig, Secrets, Server,
-    Service, ServiceKey, Settings, binding_buckets, hand,
+    AffinityRules, Backend, BindingBucket, BindingEvent, CHOICE_ENTRIES, Counters, Filling, Flow, FlowKey,
+    FlowRef, FragmentKey, FragmentRef, Hold, Outcome, PathRule, Peer, QUOTA_ENTRIES, QuicConfig, Secrets,
+    Server, Service, ServiceKey, Settings, Vitals, binding_buckets, hand,
 };
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -15,6 +15,8 @@ use std::collections::HashMap;
 const CPUS: u32 = 2;
 /// Holds, the first of them the CPUs'.
 const HOLDS: u32 = CPUS + 3;
+/// Backends that something is noted of.
+const VITALS: usize = 16;
 /// Bindings that the table is for.
 const BINDINGS: u32 = 64;
 
@@ -57,6 +59,8 @@ pub(super) struct Model<'a> {
     pub(super) secrets: Secrets,
     pub(super) peers: Vec<Peer>,
     holds: *mut [Hold],
+    vitals: *mut [Vitals],
+    choices: *mut [u64],
 }
 
 impl<'a> Model<'a> {
@@ -105,6 +109,8 @@ impl<'a> Model<'a> {
             secrets: Secrets::default(),
             peers: Vec::new(),
             holds: vec![Hold::default(); HOLDS as usize].leak(),
+            vitals: vec![Vitals::default(); VITALS].leak(),
+            choices: vec![0; CHOICE_ENTRIES as usize].leak(),
         }
     }
 
@@ -120,6 +126,15 @@ impl<'a> Model<'a> {
     /// Lets another CPU do something right before `step`.
     pub(super) fn interfere(&self, step: Step, other: impl FnOnce(&Model<'a>) + 'a) {
         *self.interference.borrow_mut() = Some((step, Box::new(other)));
+    }
+
+    /// Changes a backend.
+    pub(super) fn set_backend(&mut self, slot: u16, change: impl FnOnce(&mut Backend)) {
+        let slot = usize::from(slot);
+        if self.backends.len() <= slot {
+            self.backends.resize(slot + 1, Backend::default());
+        }
+        change(&mut self.backends[slot]);
     }
 
     /// Puts a frame before the CPU at work; there is no room around it.
@@ -298,8 +313,13 @@ unsafe impl Env for Model<'_> {
     fn peer(&self, row: u32) -> Option<&Peer> {
         self.peers.get(row as usize)
     }
-    fn answered(&self, _slot: u16) -> Option<*mut u64> {
-        None
+    fn vitals(&self, slot: u16) -> Option<*mut Vitals> {
+        let vitals = self.vitals.cast::<Vitals>();
+        ((slot as usize) < self.vitals.len()).then(|| vitals.wrapping_add(slot as usize))
+    }
+    fn choice(&self, index: u32) -> Option<*mut u64> {
+        ((index as usize) < self.choices.len())
+            .then(|| self.choices.cast::<u64>().wrapping_add(index as usize))
     }
     fn hold(&self, index: u32) -> Option<*mut Hold> {
         ((index as usize) < self.holds.len()).then(|| self.holds.cast::<Hold>().wrapping_add(index as usize))

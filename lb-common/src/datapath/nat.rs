@@ -12,9 +12,10 @@ use super::count::Way;
 use super::flow::{self, Live};
 use super::scratch::{Packet, Scratch, part, to_service};
 use super::splice::Anew;
+use super::vitals::Sign;
 use super::{
     Env, Verdict, answer, bind, binding, choice, count, forward, fragment, frame, link, mss, parse, peer,
-    splice,
+    splice, vitals,
 };
 use crate::abi::{
     Backend, Be16, BindingKey, FlowKey, FlowRef, FlowState, FlowWord, Outcome, Settings, SettingsFlags,
@@ -230,6 +231,10 @@ pub(crate) fn from_client<E: Env>(
         return orphaned(env, packet, live);
     }
     let state = live.word.state();
+    // Its first SYN was lost, or met nobody.
+    if tcp && state == FlowState::Opening && bind::opens_tcp(packet.tcp_flags) {
+        vitals::note(env, slot, Sign::Suspected);
+    }
     if tcp && bind::opens_tcp(packet.tcp_flags) && matches!(state, FlowState::Closing | FlowState::Closed) {
         return env.tail(program::OPEN);
     }
@@ -267,6 +272,9 @@ pub(crate) fn from_backend<E: Env>(
         if live.word.state() == FlowState::Opening && packet.tcp_flags & flag::SYN != 0 {
             note_answer(env, packet, live);
         }
+        if live.word.state() == FlowState::Opening {
+            note_health(env, packet, live, now);
+        }
         live.advance(env, false, packet.tcp_flags);
     } else if live.word.state() == FlowState::Opening {
         live.change(env, live.word.with_state(FlowState::Answered));
@@ -280,6 +288,19 @@ pub(crate) fn from_backend<E: Env>(
 fn too_narrow(packet: &Packet, live: &Live) -> Option<u32> {
     let mtu = live.flow().client_mtu;
     if mtu != 0 && packet.length > mtu { Some(mtu as u32) } else { None }
+}
+
+/// Notes what a backend makes of a client's first segment. Clients can cause refusals, so those are a mere suspicion.
+#[inline(never)]
+fn note_health<E: Env>(env: &E, packet: &Packet, live: &Live, now: u64) -> u32 {
+    let flow = live.flow();
+    if packet.tcp_flags & flag::RST != 0 {
+        return vitals::note(env, flow.backend, Sign::Suspected);
+    }
+    if packet.tcp_flags & (flag::SYN | flag::ACK) == flag::SYN | flag::ACK {
+        return vitals::accepted(env, flow.backend, now.wrapping_sub(flow.last_seen), now);
+    }
+    0
 }
 
 /// Keeps the sequence number that the client must acknowledge.

@@ -101,15 +101,17 @@ pub struct Scratch {
     pub(crate) hold: u32,
     /// For `establish`, the programs of delayed binding, and `nat` when it is left one: the flow; zero = none.
     pub(crate) flow: FlowRef,
-    /// For `bind` and `open`: the session key of a service whose affinity reads more than headers.
+    /// For `bind`, `open` and `pick`: the session key of a service whose affinity reads more than headers.
     pub(crate) session: u64,
-    /// For `nat` and `open`: the backend slot, plus 1, that the packet itself or its session names; 0 = none.
+    /// For `nat`, `open` and `connect`: the backend slot, plus 1, that the packet itself or its session names, or that was
+    /// picked; 0 = none.
     pub(crate) wanted: u32,
     /// For `open`: the backend slot, plus 1, whose flow stands beside another one of the same 5-tuple; 0 = it is the only one.
     pub(crate) aside: u32,
     /// For `connect`: one of [`again`].
     pub(crate) again: u32,
-    pub(crate) pad: u32,
+    /// For `pick`: the path rule whose pool it is, plus 2; 1 = the service's own pool; 0 = a flow is to be opened.
+    pub(crate) path: u32,
     /// For `quic`: bytes of the payload.
     pub(crate) segment: [u64; MAX_PAYLOAD_SEGMENT / 8],
 }
@@ -144,4 +146,6 @@ pub(crate) mod again {
     pub(crate) const RETRANSMITTED: u32 = 1;
     /// A backend refused the SYN before.
     pub(crate) const REFUSED: u32 = 2;
+    /// The request has just been read, and a backend was picked by load.
+    pub(crate) const PICKED: u32 = 3;
 }

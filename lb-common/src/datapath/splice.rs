@@ -38,7 +38,7 @@ pub(crate) use turn::run as turn;
 
 use super::flow::{self, Live};
 use super::scratch::{Packet, part};
-use super::{Env, Verdict, choice, count, frame};
+use super::{Env, Verdict, choice, count, frame, vitals};
 use crate::abi::{AffinityRules, FlowRef, FlowState, FlowWord, Outcome, Settings, SpliceFlags, program};
 use crate::packet::{Tcp, flag};
 use crate::splice::{Proof, SynCookie};
@@ -214,9 +214,12 @@ pub(crate) fn step<E: Env>(env: &E, live: &Live, from: FlowState, to: FlowState,
         if word.nonce() != live.reference.nonce() || word.state() != from {
             return false;
         }
-        let next = FlowWord(word.0 | flags).with_state(to);
+        let next = vitals::counted(word, FlowWord(word.0 | flags).with_state(to));
         // SAFETY: from the environment.
         if unsafe { env.exchange(&raw mut (*live.record).word, word.0, next.0) } {
+            if word.has(FlowWord::COUNTED) && !next.has(FlowWord::COUNTED) {
+                vitals::leaves(env, live.record);
+            }
             return true;
         }
         tries += 1;

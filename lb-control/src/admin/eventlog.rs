@@ -231,7 +231,7 @@ mod tests {
         log.note_health(event(State::Failing(one), down), 7);
         (0..KEPT as u64 + 1)
             .for_each(|session| log.note(BindingEvent { session, ..BindingEvent::default() }, 8));
-        let noted = log.note_health(event(State::Rising(one), State::Up), 9);
+        let noted = log.note_health(event(State::Rising(lb_core::health::Voice::Probe, one), State::Up), 9);
         assert_eq!(noted.number, KEPT as u64 + 3);
         let rows: Vec<EventRow> = log.latest_health(9, |_| true).iter().map(EventRow::from).collect();
         assert_eq!(

@@ -7,7 +7,7 @@ mod cluster;
 use super::row::{ClusterRow, HealthRow, HealthState, StatusRow};
 use crate::reconcile::{HopState, OutcomeRow, View};
 use crate::webhook;
-use lb_common::abi::{Counters, Status};
+use lb_common::abi::{Counters, Status, Vitals};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text};
 use prometheus_client::metrics::MetricType;
@@ -134,6 +134,29 @@ impl Snapshot {
         )?;
         let rows = each().map(|(labels, b)| (labels, i64::from(b.spec.weight)));
         gauges(e, "backend_weight", "Share of new sessions", rows)?;
+        let rows = each().map(|(labels, b)| (labels, signed(b.vitals.load())));
+        gauges(e, "backend_open_connections", "Translated connections that have not ended", rows)?;
+        let rows = each().filter(|(_, b)| b.spec.limit > 0).map(|(labels, b)| (labels, b.spec.limit.into()));
+        gauges(
+            e,
+            "backend_max_connections",
+            "Connections beyond which a backend gets no new sessions",
+            rows,
+        )?;
+        let rows = each().filter(|(_, b)| b.vitals.response > 0);
+        let rows = rows.map(|(labels, b)| (labels, signed(b.vitals.response / 1_000)));
+        gauges(e, "backend_response_microseconds", "Time to answer a SYN, smoothed", rows)?;
+        let rows = each().map(|(labels, b)| (labels, i64::from(b.ramp.unwrap_or(100))));
+        gauges(e, "backend_ramp_percent", "Part of its weight that a backend has after a recovery", rows)?;
+        type Sign = (&'static str, &'static str, fn(&Vitals) -> u64);
+        let signs: [Sign; 3] = [
+            ("backend_overflowed", "New sessions that went elsewhere because of the limit", |v| v.overflowed),
+            ("backend_refused", "SYNs of the balancer's own that a backend refused", |v| v.refused),
+            ("backend_silent", "SYNs of the balancer's own that a backend did not answer", |v| v.silent),
+        ];
+        for (name, help, value) in signs {
+            counters(e, name, help, each().map(|(labels, b)| (labels, value(&b.vitals))))?;
+        }
         let resolved = |hop: &HopState| matches!(hop, HopState::Resolved { .. });
         let rows = each().map(|(labels, b)| (labels, i64::from(resolved(&b.hop))));
         gauges(e, "backend_hop_resolved", "Whether the next hop of a backend is resolved", rows)?;

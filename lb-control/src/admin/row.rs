@@ -18,7 +18,8 @@ mod traffic;
 
 pub(super) use backend::mac;
 pub use backend::{
-    AdminState, BackendRow, HealthRow, HealthState, HopRow, LoadRow, NodeViewRow, ServingState, WeightBody,
+    AdminState, BackendLoad, BackendRow, HealthRow, HealthState, HopRow, LoadRow, NodeViewRow, ServingState,
+    WeightBody,
 };
 pub use change::{ChangeRow, DiffBody, DiffRow, ReloadRow};
 pub use cluster::{

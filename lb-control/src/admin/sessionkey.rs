@@ -115,6 +115,8 @@ mod tests {
             source: None,
             mss: None,
             proxy_protocol: false,
+            method: lb_common::abi::Method::Order,
+            slow_start: core::time::Duration::ZERO,
             health: None,
             paths: Vec::new(),
             backends: vec![],

@@ -3,9 +3,9 @@
 use super::table::{Align, Column, Look, Sheet, Tone, grouped, number, plain, span};
 use crate::admin::now;
 use crate::admin::row::{
-    AdminState, BackendRow, ChangeRow, ClusterState, EventRow, Explanation, FlowPage, HealthEventRow,
-    HealthRow, HealthState, ReloadRow, ReloadState, ServiceRow, ServingState, SessionPage, SessionRow,
-    StatusRow, Verdict,
+    AdminState, BackendLoad, BackendRow, ChangeRow, ClusterState, EventRow, Explanation, FlowPage,
+    HealthEventRow, HealthRow, HealthState, ReloadRow, ReloadState, ServiceRow, ServingState, SessionPage,
+    SessionRow, StatusRow, Verdict,
 };
 use Align::{Left, Right};
 use std::fmt::Write;
@@ -139,6 +139,8 @@ pub(super) fn backends(rows: &[BackendRow], look: Look) -> String {
         Column("PACKETS", Right),
         Column("BYTES", Right),
         Column("CONNECTIONS", Right),
+        Column("OPEN", Right),
+        Column("RESPONSE", Right),
         Column("BINDINGS", Right),
     ];
     if is_disputed {
@@ -166,11 +168,13 @@ pub(super) fn backends(rows: &[BackendRow], look: Look) -> String {
             (row.state.to_string(), state),
             health(row.health.as_ref(), now()),
             (overridden(row.admin.to_string(), row.configured_admin.is_some()), admin),
-            plain(overridden(row.weight.to_string(), row.configured_weight.is_some())),
+            (weight(row), if row.load.ramp_percent.is_some() { Tone::Warning } else { Tone::Plain }),
             hop,
             number(row.traffic.packets + row.traffic.reply_packets),
             number(row.traffic.bytes + row.traffic.reply_bytes),
             number(row.traffic.connections),
+            open(&row.load),
+            plain(row.load.response_microseconds.map_or_else(|| "-".to_owned(), milliseconds)),
             number(row.traffic.bindings),
         ];
         if is_disputed {
@@ -183,6 +187,32 @@ pub(super) fn backends(rows: &[BackendRow], look: Look) -> String {
         text.push_str("* set by lbctl; the configuration file says otherwise\n");
     }
     text
+}
+
+/// "10", "10*" when overridden, "10 (35 %)" while it grows after a recovery.
+fn weight(row: &BackendRow) -> String {
+    let text = overridden(row.weight.to_string(), row.configured_weight.is_some());
+    match row.load.ramp_percent {
+        None => text,
+        Some(percent) => format!("{text} ({percent} %)"),
+    }
+}
+
+/// "12" or "12/100" where there is a limit.
+fn open(load: &BackendLoad) -> (String, Tone) {
+    match load.limit {
+        0 => number(load.connections),
+        limit => {
+            let is_full = load.connections >= limit.into();
+            let tone = if is_full { Tone::Warning } else { Tone::Plain };
+            (format!("{}/{}", grouped(load.connections), grouped(limit.into())), tone)
+        }
+    }
+}
+
+/// "1.5 ms".
+fn milliseconds(microseconds: u64) -> String {
+    format!("{:.1} ms", microseconds as f64 / 1_000.0)
 }
 
 /// "down 2m 5s: refused the connection".

@@ -8,7 +8,7 @@ use super::value::spell;
 use super::{BlockSpec, ClusterSpec, DaemonSpec, PlaneSpec};
 use crate::dataplane::p4::{Route, SwitchSpec};
 use core::fmt;
-use lb_common::abi::{Mode, OnMismatch, Reading};
+use lb_common::abi::{Method, Mode, OnMismatch, Reading};
 use lb_core::pool::{
     Admin, AffinitySpec, BackendSpec, CookieSpec, Desired, Fallback, NodeSpec, PathSpec, PayloadSpec,
     Protocol, QuicSpec, ServiceSpec, Vlan,
@@ -256,6 +256,8 @@ fn compare_service(old: &ServiceSpec, new: &ServiceSpec, differences: &mut Vec<D
     changes.add("source-nat", option(old.source), option(new.source), Effect::Live);
     changes.add("mss", option(old.mss), option(new.mss), Effect::Live);
     changes.add("proxy-protocol", old.proxy_protocol, new.proxy_protocol, Effect::Live);
+    changes.add("method", method_word(old.method), method_word(new.method), Effect::Live);
+    changes.add("slow-start", spell(old.slow_start), spell(new.slow_start), Effect::Live);
     changes.add(
         "health",
         health_words(old.health.as_deref()),
@@ -313,6 +315,8 @@ fn compare_backend(old: &BackendSpec, new: &BackendSpec) -> Vec<Change> {
     changes.add("number", old.number, new.number, Effect::RebindsSessions);
     changes.add("address", endpoint(old), endpoint(new), Effect::EndsConnections);
     changes.add("weight", old.weight, new.weight, Effect::Live);
+    let limit = |spec: &BackendSpec| option(Some(spec.limit).filter(|&limit| limit > 0));
+    changes.add("max-connections", limit(old), limit(new), Effect::Live);
     let state = match new.admin {
         Admin::Enabled | Admin::Draining => Effect::Live,
         Admin::Disabled => Effect::RebindsSessions,
@@ -323,6 +327,16 @@ fn compare_backend(old: &BackendSpec, new: &BackendSpec) -> Vec<Change> {
     let id = |spec: &BackendSpec| option(spec.server_id.as_deref().map(hex));
     changes.add("server-id", id(old), id(new), Effect::RebindsSessions);
     changes.0
+}
+
+/// How new sessions are given to backends, as the file says it.
+pub(crate) const fn method_word(method: Method) -> &'static str {
+    match method {
+        Method::Order => "order",
+        Method::TwoChoices => "two-choices",
+        Method::LeastConnections => "least-connections",
+        Method::LeastTime => "least-time",
+    }
 }
 
 /// Keys whose value changed.

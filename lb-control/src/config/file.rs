@@ -323,6 +323,11 @@ pub(super) struct Service {
     /// What makes a session.
     #[schemars(extend("default" = "source-ip"))]
     pub(super) affinity: Field<AffinityChoice>,
+    /// How the backend of a new session is chosen (others than "order": `nat` only).
+    #[schemars(extend("default" = "order"))]
+    pub(super) method: Field<Method>,
+    /// How long a backend that was down takes to get its whole share of new sessions again; no time when absent.
+    pub(super) slow_start: Field<Lifetime>,
     /// How backends are checked; TCP services: by a connection to their port, others: not at all, when absent.
     pub(super) health: Field<HealthChoice>,
     /// Lifetime of a binding without traffic.
@@ -404,6 +409,8 @@ pub(super) struct Backend {
     /// Share of new sessions; 0 = none, bound ones go on.
     #[schemars(extend("default" = defaults::WEIGHT))]
     pub(super) weight: Field<Number<0, 1_000>>,
+    /// Connections at a time beyond which it gets no new sessions (`nat` only); no limit when absent.
+    pub(super) max_connections: Field<Number<1, { u32::MAX as u64 }>>,
     /// Whether it is used.
     #[schemars(extend("default" = "enabled"))]
     pub(super) state: Field<State>,
@@ -440,6 +447,21 @@ pub(super) enum Mode {
     Ipip,
     /// Generic UDP encapsulation; the backend unwraps and answers the client directly.
     Gue,
+}
+
+/// How the backend of a new session is chosen.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
+pub(super) enum Method {
+    /// The first of the session's order.
+    Order,
+    /// The one with fewer connections of the first two of the session's order.
+    TwoChoices,
+    /// The one with the fewest connections.
+    LeastConnections,
+    /// The one with the least product of connections and time to answer a SYN.
+    LeastTime,
 }
 
 /// Whether a backend is used.

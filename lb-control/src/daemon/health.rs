@@ -1,39 +1,33 @@
 //! Carries what probes find to the reconciler, and what is configured to the probes.
 
 use super::complaint::Complaint;
-use super::target;
-use crate::admin::error::{ErrorBody, chain};
+use super::{passive, target};
+use crate::admin::error::ErrorBody;
 use crate::admin::row::{EventRow, HealthState};
 use crate::admin::{EventLog, HealthEvent, now};
 use crate::net::interface::name_of;
 use crate::probe::{Backend, PathSpec, Prober, Report, Wish};
-use crate::reconcile::{Gone, Handle, Health, HealthChange, OutcomeRow, QueryError};
+use crate::reconcile::{Gone, Handle, Health, HealthChange, QueryError};
 use crate::webhook::Webhook;
 use anyhow::Context as _;
 use axum::http::StatusCode;
-use lb_common::abi::{Mode, Outcome, ProbeEnvelope};
+use lb_common::abi::{Mode, ProbeEnvelope};
 use lb_core::health::{State, Way};
 use lb_core::pool::{Desired, NodeSpec, PoolSpec, ServiceSpec};
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
-/// Time between two looks at connections that failed.
-const LOOK: Duration = Duration::from_millis(100);
 /// Time between two looks at the interfaces that lead to backends.
 const LEAD: Duration = Duration::from_secs(1);
-/// Backends that are probed out of turn at a time.
-const MOST_SUSPECTS: usize = 256;
 
 /// The health checks of this node.
 pub(super) struct Checks {
     prober: Prober,
     reconciler: Handle,
-    suspects: watch::Sender<Vec<Backend>>,
 }
 
 impl Checks {
@@ -44,11 +38,10 @@ impl Checks {
         tasks: &mut JoinSet<()>,
     ) -> anyhow::Result<Self> {
         let (prober, mut reports) = Prober::start().context("health checks")?;
-        let (suspects, watched) = watch::channel(Vec::new());
-        tasks.spawn(suspect(reconciler.clone(), prober.clone(), watched));
+        tasks.spawn(passive::watch(reconciler.clone(), prober.clone()));
         tasks.spawn(lead(reconciler.clone(), prober.clone()));
         let (checks, handle) =
-            (Self { prober: prober.clone(), reconciler: reconciler.clone(), suspects }, reconciler.clone());
+            (Self { prober: prober.clone(), reconciler: reconciler.clone() }, reconciler.clone());
         tasks.spawn(async move {
             while let Some(told) = reports.recv().await {
                 told.iter().for_each(|report| herald.hear(report));
@@ -95,44 +88,11 @@ impl Checks {
                 HashSet::new()
             }
         };
-        self.suspects.send_replace(suspects(&desired));
         if let Err(unusable) = self.prober.watch(wishes(&desired, &down)) {
             // It was usable when the configuration was taken.
             warn!("health checks stay as they were: {unusable}");
         }
         Ok(())
-    }
-}
-
-/// Has backends probed at once when the balancer's own connections to some of them are refused or not answered.
-///
-/// The counters do not say whose those were, and clients decide how many connections there are: so this leads to probes, and only
-/// they to a verdict.
-async fn suspect(reconciler: Handle, prober: Prober, mut suspects: watch::Receiver<Vec<Backend>>) {
-    let mut before = None;
-    let mut complaint = Complaint::default();
-    loop {
-        if suspects.wait_for(|suspects| !suspects.is_empty()).await.is_err() {
-            return;
-        }
-        tokio::time::sleep(LOOK).await;
-        let rows = match reconciler.outcomes().await {
-            Ok(rows) => rows,
-            Err(QueryError::Gone(_)) => return,
-            Err(error) => {
-                if complaint.is_news(chain(&error)) {
-                    warn!(error = chain(&error), "whose connections fail is not known");
-                }
-                continue;
-            }
-        };
-        complaint.settle();
-        let is_failure =
-            |row: &&OutcomeRow| matches!(row.outcome, Outcome::BackendRefused | Outcome::BackendSilent);
-        let failures: u64 = rows.iter().filter(is_failure).map(|row| row.packets).sum();
-        if before.replace(failures).is_some_and(|before| failures > before) {
-            suspects.borrow().iter().for_each(|backend| prober.suspect(backend.clone()));
-        }
     }
 }
 
@@ -161,18 +121,6 @@ async fn lead(reconciler: Handle, prober: Prober) {
             Err(_) => {}
         }
     }
-}
-
-/// Backends that the balancer itself connects to, and that are checked.
-fn suspects(desired: &Desired) -> Vec<Backend> {
-    let is_watched = |service: &&ServiceSpec| service.is_spliced() && service.health.is_some();
-    let pools = desired.services.iter().filter(is_watched).flat_map(ServiceSpec::pools);
-    let backends = pools.flat_map(|pool| {
-        let PoolSpec { service, .. } = pool;
-        let name = service.name;
-        service.backends.into_iter().map(move |backend| named(&name, &backend.name))
-    });
-    backends.take(MOST_SUSPECTS).collect()
 }
 
 /// Who should be probed.
@@ -308,7 +256,7 @@ mod tests {
             see(state, None);
         }
         see(State::Down(Voice::Probe), Some(Failure::Refused));
-        see(State::Rising(one), Some(Failure::Refused));
+        see(State::Rising(Voice::Probe, one), Some(Failure::Refused));
         see(State::Up, None);
         let rows: Vec<EventRow> = events.latest_health(9, |_| true).iter().map(EventRow::from).collect();
         let kinds: Vec<_> = rows.iter().map(|row| row.kind.as_str()).collect();
@@ -375,7 +323,5 @@ mod tests {
             })
             .collect();
         assert_eq!(asked, expected);
-        let of_web = [named("web", "a"), named("web", "b"), named("files", "f")];
-        assert_eq!(suspects(&desired), of_web, "only there the balancer connects itself");
     }
 }

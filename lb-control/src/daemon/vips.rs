@@ -147,6 +147,7 @@ mod tests {
                 admin: Admin::Enabled,
                 vlan: Vlan::Auto,
                 route: None,
+                limit: 0,
                 server_id: None,
             },
             configured_weight: None,
@@ -156,6 +157,8 @@ mod tests {
             status: Status::Up,
             health: state.map(|state| Health { state, since: UNIX_EPOCH, reason: None }),
             hop: HopState::Resolved { hop: Hop::default(), source: None },
+            vitals: lb_common::abi::Vitals::default(),
+            ramp: None,
             counters: Counters::default(),
         }
     }

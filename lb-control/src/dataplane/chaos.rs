@@ -11,7 +11,7 @@ use super::{
 use lb_common::abi::{
     AffinityRules, ArenaChunk, Backend, Binding, BindingEvent, BindingKey, BindingRecord, Flow, FlowKey,
     PathRule, Peer, QuicConfig, RebindReport, RebindRequest, RecordResult, Secrets, Server, Service,
-    ServiceKey, Settings, SweepReport, SweepRequest,
+    ServiceKey, Settings, SweepReport, SweepRequest, Vitals,
 };
 use std::os::fd::BorrowedFd;
 
@@ -255,6 +255,10 @@ impl<D: DataPlane> DataPlane for Chaos<D> {
 
     fn counters(&mut self, services: &[u16], backends: &[u16]) -> Result<Traffic> {
         self.call(Operation::Read, |inner| inner.counters(services, backends))
+    }
+
+    fn vitals(&mut self, backends: &[u16]) -> Result<Vec<Vitals>> {
+        self.call(Operation::Read, |inner| inner.vitals(backends))
     }
 
     fn clear_counters(&mut self, slot: CounterSlot) -> Result<()> {

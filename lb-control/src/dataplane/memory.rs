@@ -11,7 +11,7 @@ use lb_common::abi::{
     BindingWord, Counters, Flow, FlowKey, MAX_BACKENDS, MAX_PEERS, MAX_SERVICES, Outcome, PATH_ENTRIES,
     PathRule, Peer, QUIC_ENTRIES, QuicConfig, RebindReport, RebindRequest, RebindWhom, RecordResult,
     SCHEMA_VERSION, SERVER_ENTRIES, STATUS_PER_WORD, Secrets, Server, Service, ServiceKey, Settings,
-    SettingsFlags, Status, SweepReport, SweepRequest, SweepTarget, map,
+    SettingsFlags, Status, SweepReport, SweepRequest, SweepTarget, Vitals, map,
 };
 use lb_common::select;
 use std::{
@@ -447,6 +447,10 @@ impl DataPlane for Memory {
             services: vec![Counters::default(); services.len()],
             backends: vec![Counters::default(); backends.len()],
         })
+    }
+
+    fn vitals(&mut self, backends: &[u16]) -> Result<Vec<Vitals>> {
+        Ok(vec![Vitals::default(); backends.len()])
     }
 
     fn clear_counters(&mut self, _slot: CounterSlot) -> Result<()> {

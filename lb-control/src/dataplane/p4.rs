@@ -30,7 +30,7 @@ use kept::Kept;
 use lb_common::abi::{
     Addr, AffinityRules, ArenaChunk, Backend, Binding, BindingEvent, BindingKey, BindingRecord, BindingWord,
     Counters, Flow, FlowKey, Outcome, PathRule, QuicConfig, RebindReport, RebindRequest, RecordResult,
-    Secrets, Server, Service, ServiceKey, Settings, SweepReport, SweepRequest, SweepTarget, switch,
+    Secrets, Server, Service, ServiceKey, Settings, SweepReport, SweepRequest, SweepTarget, Vitals, switch,
 };
 use link::{Link, News, Peer, Told};
 use ports::Ports;
@@ -417,6 +417,10 @@ impl DataPlane for P4 {
 
     fn counters(&mut self, services: &[u16], backends: &[u16]) -> Result<Traffic> {
         Ok(Traffic { services: self.traffic(true, services), backends: self.traffic(false, backends) })
+    }
+
+    fn vitals(&mut self, backends: &[u16]) -> Result<Vec<Vitals>> {
+        self.image.vitals(backends)
     }
 
     fn clear_counters(&mut self, slot: CounterSlot) -> Result<()> {

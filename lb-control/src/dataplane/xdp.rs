@@ -33,7 +33,8 @@ use lb_common::abi::{
     AffinityRules, ArenaChunk, BINDING_PROBES, BINDING_SLOTS, Backend, Binding, BindingBucket, BindingEvent,
     BindingKey, BindingPath, BindingRecord, BindingSlot, Counters, Flow, FlowKey, FlowRef, FlowState,
     FlowWord, MAX_PEERS, Outcome, PathRule, Peer, QuicConfig, RebindReport, RebindRequest, RecordResult,
-    Secrets, Server, Service, ServiceKey, Settings, SettingsFlags, SweepReport, SweepRequest, hand, map,
+    Secrets, Server, Service, ServiceKey, Settings, SettingsFlags, SweepReport, SweepRequest, Vitals, hand,
+    map,
 };
 use object::Generation;
 use pins::Pins;
@@ -443,7 +444,21 @@ impl DataPlane for Xdp {
         })
     }
 
+    fn vitals(&mut self, backends: &[u16]) -> Result<Vec<Vitals>> {
+        let vitals = &self.running.tables.vitals;
+        let one = |&slot: &u16| {
+            let fail = at(Operation::Read, map::VITALS, slot);
+            vitals.get(&slot.into(), 0).map_err(|error| fail(io_error(error)))
+        };
+        backends.iter().map(one).collect()
+    }
+
     fn clear_counters(&mut self, slot: CounterSlot) -> Result<()> {
+        if let CounterSlot::Backend(slot) = slot {
+            let fail = at(Operation::ClearCounters, map::VITALS, slot);
+            let vitals = &mut self.running.tables.vitals;
+            vitals.set(slot.into(), Vitals::default(), 0).map_err(|error| fail(io_error(error)))?;
+        }
         let (counters, table, slot) = match slot {
             CounterSlot::Service(slot) => {
                 (&mut self.running.tables.service_counters, map::SERVICE_COUNTERS, slot)

@@ -4,6 +4,7 @@ use super::{
     ApplyError, ChangeError, Gone, Handle, Overrides,
     handle::Request,
     node::Node,
+    ramp::RAMP_EVERY,
     rebind::{FAILBACK_EVERY, Rebinder},
     replication::{Feed, Report},
     sweep::{STRETCH_EVERY, Sweeper},
@@ -21,7 +22,7 @@ use std::{
     path::PathBuf,
     sync::Arc,
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -162,7 +163,8 @@ impl Actor {
         let mut audit = interval(AUDIT_EVERY);
         let mut poll = interval(POLL_EVERY);
         let mut failback = interval(FAILBACK_EVERY);
-        for timer in [&mut stretch, &mut audit, &mut poll, &mut failback] {
+        let mut ramp = interval(RAMP_EVERY);
+        for timer in [&mut stretch, &mut audit, &mut poll, &mut failback, &mut ramp] {
             timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         }
         loop {
@@ -194,6 +196,7 @@ impl Actor {
                         self.rebinder.look_for_overdue(&self.node, now());
                     }
                 }
+                _ = ramp.tick(), if self.node.world.ramps.is_busy() => drop(self.node.ramp(SystemTime::now())),
                 _ = failback.tick(), if is_alone => self.rebinder.look_for_idle(&self.node),
                 () = ready(()), if self.rebinder.is_busy() && pause.is_none() => self.rebinder.step(&mut self.node),
                 () = sleep_until(walk_at), if pause.is_some() => self.rebinder.step(&mut self.node),
@@ -256,8 +259,11 @@ impl Actor {
                 drop(reply.send(result));
             }
             Request::Health(changes) => {
-                changes.into_iter().for_each(|change| self.node.world.health.note(change));
-                self.world.fall_behind();
+                changes.into_iter().for_each(|change| self.node.note_health(change));
+                // Who comes back gets the first part of his share, not all of it before that.
+                if !self.node.ramp(SystemTime::now()) {
+                    self.world.fall_behind();
+                }
             }
             Request::OtherViews(others) => {
                 self.node.world.health.hear(others);
@@ -277,6 +283,7 @@ impl Actor {
                 drop(reply.send(self.node.applied().map(|applied| applied.desired.clone())));
             }
             Request::Overrides(reply) => drop(reply.send(self.node.overrides.clone())),
+            Request::Vitals(reply) => drop(reply.send(self.node.vitals())),
             Request::Outcomes(reply) => drop(reply.send(self.node.outcomes())),
             Request::Tables(reply) => drop(reply.send(self.node.tables(self.sweeper.flows_live()))),
             Request::Sessions { filter, cursor, limit, reply } => {

@@ -2,7 +2,7 @@
 
 use super::{
     ApplyError, ApplyReport, ChangeError, ExplainInputs, FlowFilter, FlowRow, Gone, HealthChange, OtherViews,
-    OutcomeRow, Overrides, PeerRing, QueryError, SessionFilter, SessionRow, TableRow, View,
+    OutcomeRow, Overrides, PeerRing, QueryError, SessionFilter, SessionRow, TableRow, View, VitalsRow,
     replication::{Change, Feed},
 };
 use crate::dataplane::{self, Cursor};
@@ -74,6 +74,7 @@ pub(super) enum Request {
     Desired(Reply<Option<Desired>>),
     Overrides(Reply<Overrides>),
     Outcomes(Reply<Result<Vec<OutcomeRow>, dataplane::Error>>),
+    Vitals(Reply<Result<Vec<VitalsRow>, dataplane::Error>>),
     Tables(Reply<Result<Vec<TableRow>, dataplane::Error>>),
     Sessions {
         filter: SessionFilter,
@@ -230,6 +231,11 @@ impl Handle {
     /// What administrators changed.
     pub async fn overrides(&self) -> Result<Overrides, Gone> {
         self.ask(Request::Overrides).await
+    }
+
+    /// What the data plane notes of the backends of services that translate addresses and are checked.
+    pub async fn vitals(&self) -> Result<Vec<VitalsRow>, QueryError> {
+        Ok(self.ask(Request::Vitals).await??)
     }
 
     /// How often each outcome was met.

@@ -1,6 +1,6 @@
 //! What the tables should hold, or do hold, but for the arena.
 
-use super::{PeerRing, ResolvedHop, health::Healths};
+use super::{PeerRing, ResolvedHop, health::Healths, ramp::Ramps};
 use lb_common::abi::{
     Addr, AffinityRules, Backend, Be16, FlowKey, Mode, Peer, QuicConfig, Secrets, Service, ServiceKey,
     Settings, SettingsFlags, Status, VLAN_KEEP, VLAN_NONE,
@@ -50,6 +50,8 @@ pub(super) struct World {
     pub(super) hops: HashMap<IpAddr, ResolvedHop>,
     /// What health checks say; backends that they do not speak of count as healthy.
     pub(super) health: Healths,
+    /// Who has come back and gets his share of sessions bit by bit.
+    pub(super) ramps: Ramps,
     /// Interfaces that packets come in on, by index, and their MTU.
     pub(super) ingress: BTreeMap<u32, u32>,
     /// What the clocks say.
@@ -249,7 +251,7 @@ fn backend(service: &ServiceSpec, spec: &BackendSpec, place: &BackendPlan, world
             Vlan::Untagged => VLAN_NONE,
             Vlan::Tagged(tag) => tag,
         },
-        pad: 0,
-        pad2: 0,
+        weight: world.ramps.weight(&service.name, spec),
+        limit: spec.limit,
     }
 }

@@ -3,7 +3,7 @@
 //! No channels, no clock: the actor calls it, and so do the tests.
 
 use super::{
-    ApplyError, ApplyReport, HopChange, Overrides,
+    ApplyError, ApplyReport, HealthChange, HopChange, Overrides,
     image::{Image, World},
     recovery,
     step::{self, Step},
@@ -18,6 +18,7 @@ use lb_core::pool::{
 };
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
+use std::time::SystemTime;
 
 /// Desired and actual state of a node.
 pub(super) struct Node {
@@ -116,7 +117,7 @@ impl Node {
         // Where new tables may go is only known when the tables hold what they should.
         self.repair().map_err(ApplyError::Unsettled)?;
         let effective = self.overrides.apply_to(&desired);
-        let plan = self.plan(&effective)?;
+        let plan = self.plan(&self.world.ramps.applied_to(&effective))?;
 
         let pools = effective.pools();
         if self.applied.is_none() {
@@ -155,6 +156,28 @@ impl Node {
             Some(way) => self.world.hops.insert(change.address, way),
             None => self.world.hops.remove(&change.address),
         };
+    }
+
+    /// Takes note of news of a backend's health.
+    pub(super) fn note_health(&mut self, change: HealthChange) {
+        let before = self.world.health.of(&change.service, &change.backend);
+        let was_down = before.is_some_and(|health| !health.state.is_healthy());
+        self.world.ramps.note(was_down, &change);
+        self.world.health.note(change);
+    }
+
+    /// Lets shares of backends that have come back grow, and the tables with them; whether that was needed.
+    pub(super) fn ramp(&mut self, now: SystemTime) -> bool {
+        let Some(applied) = &self.applied else { return false };
+        if !self.world.ramps.advance(&applied.pools, now) {
+            return false;
+        }
+        let desired = applied.desired.clone();
+        if let Err(error) = self.apply(desired) {
+            // The next step tries again; the last one leaves the weights as they are configured.
+            tracing::warn!(%error, "a backend's share of sessions does not grow as it should");
+        }
+        true
     }
 
     /// Takes note of what the clocks say; whether it makes a difference to the tables.

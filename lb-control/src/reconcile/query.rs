@@ -10,7 +10,7 @@ use super::{
 use crate::dataplane::{self, Cursor, clock::monotonic_ns};
 use lb_common::abi::{
     Addr, Binding, BindingKey, BindingOp, BindingRecord, BindingWord, Counters, Flow, FlowWord, MAX_BACKENDS,
-    MAX_SERVICES, Outcome, RecordResult, ServiceKey, Status, map,
+    MAX_SERVICES, Outcome, RecordResult, ServiceKey, Status, Vitals, map,
 };
 use lb_core::pool::{BackendSpec, Desired, ServiceSpec, layout::BackendPlan, row};
 use std::{collections::HashMap, net::IpAddr, time::Duration};
@@ -52,9 +52,10 @@ impl Node {
             let spec = &pool.service;
             let slots: Vec<u16> = place.backends.iter().map(|backend| backend.slot).collect();
             let traffic = self.plane.counters(&[place.slot], &slots)?;
-            let backends = spec.backends.iter().zip(&place.backends).zip(traffic.backends);
-            let backends = backends
-                .map(|((backend, place), counters)| self.backend_view(spec, backend, *place, counters));
+            let noted = traffic.backends.into_iter().zip(self.plane.vitals(&slots)?);
+            let backends = spec.backends.iter().zip(&place.backends).zip(noted);
+            let backends =
+                backends.map(|((backend, place), noted)| self.backend_view(spec, backend, *place, noted));
             let backends: Vec<BackendView> = backends.collect();
             let counters = match &pool.prefix {
                 None => traffic.services.first().copied().unwrap_or_default(),
@@ -87,7 +88,7 @@ impl Node {
         service: &ServiceSpec,
         spec: &BackendSpec,
         place: BackendPlan,
-        counters: Counters,
+        (counters, vitals): (Counters, Vitals),
     ) -> BackendView {
         let configured = self.applied().and_then(|applied| {
             let backends = configured_backends(&applied.desired, &service.name)?;
@@ -110,6 +111,8 @@ impl Node {
                 None => HopState::Unresolved,
             },
             counters,
+            vitals,
+            ramp: self.world.ramps.percent(&service.name, &spec.name),
             spec: spec.clone(),
         }
     }

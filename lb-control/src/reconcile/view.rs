@@ -2,7 +2,7 @@
 
 use super::Health;
 use crate::dataplane::{Attachment, Migration, Sizes};
-use lb_common::abi::{AffinityRules, Counters, Hop, Outcome, Secrets, Server, Service, Status};
+use lb_common::abi::{AffinityRules, Counters, Hop, Outcome, Secrets, Server, Service, Status, Vitals};
 use lb_core::pool::{Admin, BackendSpec, ServiceSpec};
 use std::net::IpAddr;
 
@@ -80,6 +80,10 @@ pub struct BackendView {
     pub hop: HopState,
     /// Its traffic.
     pub counters: Counters,
+    /// Signs of life and load.
+    pub vitals: Vitals,
+    /// Slow start: hundredths of its weight that it has; `None` = all of it.
+    pub ramp: Option<u8>,
 }
 
 /// What is known of the way to a backend.

@@ -76,9 +76,19 @@ const V1: Older = Older {
     settings: 144,
     flow: 144,
     hold: None,
-    missing: &[map::AFFINITIES, map::SERVERS, map::PATHS, map::QUIC, map::SECRETS, map::HOLDS],
+    missing: &[
+        map::AFFINITIES,
+        map::SERVERS,
+        map::PATHS,
+        map::QUIC,
+        map::SECRETS,
+        map::HOLDS,
+        map::VITALS,
+        map::CHOICES,
+    ],
 };
-const V2: Older = Older { version: 2, settings: 168, flow: 160, hold: Some(4_224), missing: &[] };
+const V2: Older =
+    Older { version: 2, settings: 168, flow: 160, hold: Some(4_224), missing: &[map::VITALS, map::CHOICES] };
 
 /// Turns the maps of an empty sandbox into those of an older version, with such bindings: a key of session, service and
 /// zeros, and a value of word, expiry, place in a ring of keys, and tag.

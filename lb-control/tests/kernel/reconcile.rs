@@ -24,6 +24,7 @@ pub(crate) fn desired() -> Desired {
         admin: Admin::Enabled,
         vlan: Vlan::Auto,
         route: None,
+        limit: 0,
         server_id: None,
     });
     Desired {
@@ -67,6 +68,8 @@ pub(crate) fn desired() -> Desired {
             source: None,
             mss: None,
             proxy_protocol: false,
+            method: lb_common::abi::Method::Order,
+            slow_start: core::time::Duration::ZERO,
             health: None,
             paths: Vec::new(),
             backends: backends.collect(),

@@ -32,8 +32,10 @@ pub fn judge(thresholds: Thresholds, backends: &[Standing]) -> Judgement {
     let mut used: Vec<bool> = backends.iter().map(healthy).collect();
 
     // Whoever went first is out; the order among those that went at once is that of the pool.
-    let mut by_traffic: Vec<usize> =
-        (0..backends.len()).filter(|&i| backends[i].state == Some(State::Down(Voice::Traffic))).collect();
+    // One that probes find well is on its way back, and no probe has spoken against it either.
+    let of_traffic =
+        |state| matches!(state, Some(State::Down(Voice::Traffic) | State::Rising(Voice::Traffic, _)));
+    let mut by_traffic: Vec<usize> = (0..backends.len()).filter(|&i| of_traffic(backends[i].state)).collect();
     by_traffic.sort_by_key(|&i| backends[i].since);
     let room = (wanted * usize::from(thresholds.ejected) / 100).max(1);
     let spared = by_traffic.split_off(room.min(by_traffic.len()));
@@ -124,6 +126,12 @@ mod tests {
         // What a probe has found does not count there.
         backends[1].state = PROBE;
         assert_eq!(judge(THRESHOLDS, &backends).used, [false, false, false, true]);
+        // Who passes probes again is out by nothing but traffic, too.
+        let mut rising = pool(&[TRAFFIC, TRAFFIC, TRAFFIC, UP]);
+        rising[2].state = Some(State::Rising(Voice::Traffic, core::num::NonZero::<u16>::MIN));
+        assert_eq!(judge(THRESHOLDS, &rising).used, [false, false, true, true]);
+        rising[2].state = Some(State::Rising(Voice::Probe, core::num::NonZero::<u16>::MIN));
+        assert_eq!(judge(THRESHOLDS, &rising).used, [false, false, false, true]);
         // One may always go.
         let none = Thresholds { ejected: 0, ..THRESHOLDS };
         assert_eq!(judge(none, &pool(&[TRAFFIC, TRAFFIC, UP])).used, [false, true, true]);

@@ -142,7 +142,7 @@ impl Monitor {
         match self.state {
             State::New | State::Up => self.reason = None,
             // The reason that it is down for stays while it recovers.
-            State::Rising(_) => {}
+            State::Rising(_, _) => {}
             State::Failing(_) | State::Down(_) => self.reason = failure.or(self.reason.take()),
         }
         if from.is_healthy() != self.state.is_healthy() || from == State::New {
@@ -155,7 +155,7 @@ impl Monitor {
     fn next(&mut self, now: Duration) -> Duration {
         let pause = match self.state {
             State::Up => self.policy.interval,
-            State::New | State::Failing(_) | State::Rising(_) => self.policy.fast,
+            State::New | State::Failing(_) | State::Rising(_, _) => self.policy.fast,
             State::Down(_) => self.policy.slow,
         };
         let dice = self.roll();

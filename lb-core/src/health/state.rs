@@ -24,8 +24,8 @@ pub enum State {
     Failing(NonZero<u16>),
     /// It is not used.
     Down(Voice),
-    /// It is not used yet, but passed this often in a row.
-    Rising(NonZero<u16>),
+    /// It is not used yet, but passed this often in a row since it was down by that.
+    Rising(Voice, NonZero<u16>),
 }
 
 /// What a backend is down by.
@@ -55,7 +55,7 @@ impl State {
     pub const fn is_healthy(self) -> bool {
         match self {
             Self::New | Self::Up | Self::Failing(_) => true,
-            Self::Down(_) | Self::Rising(_) => false,
+            Self::Down(_) | Self::Rising(_, _) => false,
         }
     }
 
@@ -71,14 +71,14 @@ impl State {
             (Self::Failing(count), Signal::Unanswered) => {
                 failing(count.saturating_add(1), Voice::Traffic, policy)
             }
-            (Self::Down(_), Signal::Passed) => rising(NonZero::<u16>::MIN, policy),
-            (Self::Rising(count), Signal::Passed) => rising(count.saturating_add(1), policy),
-            (Self::Down(_) | Self::Rising(_), Signal::Failed) => Self::Down(Voice::Probe),
+            (Self::Down(voice), Signal::Passed) => rising(voice, NonZero::<u16>::MIN, policy),
+            (Self::Rising(voice, count), Signal::Passed) => rising(voice, count.saturating_add(1), policy),
+            (Self::Down(_) | Self::Rising(_, _), Signal::Failed) => Self::Down(Voice::Probe),
             (Self::Down(voice), Signal::Unanswered) => Self::Down(voice),
             // Nothing new goes there: what is unanswered was sent before.
-            (Self::Rising(count), Signal::Unanswered) => Self::Rising(count),
+            (Self::Rising(voice, count), Signal::Unanswered) => Self::Rising(voice, count),
             (
-                state @ (Self::New | Self::Up | Self::Failing(_) | Self::Down(_) | Self::Rising(_)),
+                state @ (Self::New | Self::Up | Self::Failing(_) | Self::Down(_) | Self::Rising(_, _)),
                 Signal::Suspected,
             ) => state,
         }
@@ -89,8 +89,8 @@ fn failing(count: NonZero<u16>, voice: Voice, policy: &Policy) -> State {
     if count >= policy.fall { State::Down(voice) } else { State::Failing(count) }
 }
 
-fn rising(count: NonZero<u16>, policy: &Policy) -> State {
-    if count >= policy.rise { State::Up } else { State::Rising(count) }
+fn rising(voice: Voice, count: NonZero<u16>, policy: &Policy) -> State {
+    if count >= policy.rise { State::Up } else { State::Rising(voice, count) }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use super::secret::NodeSecrets;
 use crate::health::HealthSpec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::time::Duration;
-use lb_common::abi::Mode;
+use lb_common::abi::{Method, Mode};
 use std::sync::Arc;
 
 /// Everything one node should do.
@@ -105,6 +105,10 @@ pub struct ServiceSpec {
     pub mss: Option<u16>,
     /// Whether the first request is preceded by a PROXY protocol header (spliced, with source NAT).
     pub proxy_protocol: bool,
+    /// How the backend of a new session is chosen (others than the order: `nat` only).
+    pub method: Method,
+    /// How long a backend that was down takes to get its whole share of new sessions again; zero = no time.
+    pub slow_start: Duration,
     /// How its backends are checked; `None` = they are not.
     pub health: Option<Arc<HealthSpec>>,
     /// Requests that go to pools of their own, by their path (`http-cookie` only).
@@ -203,6 +207,8 @@ pub struct BackendSpec {
     pub port: u16,
     /// Share of new sessions, 0..=1000; 0 = no new sessions.
     pub weight: u32,
+    /// Connections at a time beyond which it gets no new sessions (`nat` only); 0 = no limit.
+    pub limit: u32,
     /// What the administrator says of it.
     pub admin: Admin,
     /// VLAN of the way to it.

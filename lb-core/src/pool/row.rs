@@ -34,11 +34,13 @@ pub fn service(spec: &ServiceSpec, place: &ServicePlan) -> Service {
         prefix_v4,
         prefix_v6,
         flags: flag(ServiceFlags::SNAT, spec.source.is_some())
-            | flag(ServiceFlags::SPLICE, spec.is_spliced()),
+            | flag(ServiceFlags::SPLICE, spec.is_spliced())
+            | flag(ServiceFlags::LIMITED, spec.backends.iter().any(|backend| backend.limit > 0)),
         binding_rate: spec.binding_rate,
         lifetime: nanoseconds(spec.lifetime),
         source: spec.source.map(Addr::from).unwrap_or_default(),
         mss: spec.mss.unwrap_or_default(),
+        method: spec.method as u8,
         pad: 0,
         pad2: 0,
     }

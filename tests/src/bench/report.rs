@@ -3,6 +3,7 @@
 use super::memory::Memory;
 use super::path::PathResult;
 use super::probing::ProbingResult;
+use super::rebind::RebindResult;
 use super::reference;
 use super::replication::ReplicationResult;
 use super::rounds::Outcome;
@@ -27,6 +28,9 @@ pub struct Report {
     /// Cost of health checks.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub probing: Vec<ProbingResult>,
+    /// Sessions of a backend that failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rebind: Option<RebindResult>,
     /// Where it ran.
     pub environment: Environment,
 }
@@ -97,11 +101,11 @@ impl Report {
         memory: Option<Memory>,
         path: Vec<PathResult>,
         replication: Vec<ReplicationResult>,
-        probing: Vec<ProbingResult>,
+        (probing, rebind): (Vec<ProbingResult>, Option<RebindResult>),
     ) -> Self {
         let reference = outcomes.iter().find(|o| o.case.name == reference::NAME).map(|o| o.net);
         let cases = outcomes.into_iter().map(|o| CaseResult::new(o, reference)).collect();
-        Self { cases, memory, path, replication, probing, environment }
+        Self { cases, memory, path, replication, rebind, probing, environment }
     }
 
     /// Prints tables.
@@ -119,6 +123,9 @@ impl Report {
         }
         if !self.replication.is_empty() {
             ReplicationResult::print(&self.replication);
+        }
+        if let Some(rebind) = &self.rebind {
+            rebind.print();
         }
         if !self.probing.is_empty() {
             ProbingResult::print(&self.probing);

@@ -128,6 +128,9 @@ pub struct ServiceData {
     /// Configurations of connection ids.
     #[serde(default)]
     pub quic: Vec<QuicData>,
+    /// How a new session's backend is chosen: `order`, `two-choices`, `least-connections` or `least-time`.
+    #[serde(default)]
+    pub method: Option<String>,
 }
 
 /// A backend.
@@ -143,6 +146,18 @@ pub struct BackendData {
     pub vlan: VlanData,
     pub status: String,
     pub hop: HopData,
+    /// Its share of load.
+    #[serde(default)]
+    pub weight: u16,
+    /// Connections at a time; 0 = any number.
+    #[serde(default)]
+    pub limit: u32,
+    /// Connections that it has at the start.
+    #[serde(default)]
+    pub connections: u64,
+    /// How long it has taken to answer SYNs, in milliseconds.
+    #[serde(default)]
+    pub response: u64,
 }
 
 /// `"keep"`, `"none"` or a number.
@@ -219,6 +234,26 @@ pub enum Step {
     Flows(Vec<FlowData>),
     /// How many holds flows own.
     Holds(usize),
+    /// What is noted of backends.
+    Vitals(Vec<VitalsData>),
+}
+
+/// What is noted of a backend; times are left out.
+#[derive(Deserialize, Clone, PartialEq, Eq, Default, Debug)]
+#[serde(deny_unknown_fields, default)]
+pub struct VitalsData {
+    /// Backend slot.
+    pub backend: u16,
+    /// Flows that have not ended.
+    pub connections: u64,
+    /// SYNs of the balancer's own that it refused.
+    pub refused: u64,
+    /// SYNs of the balancer's own that it did not answer.
+    pub silent: u64,
+    /// What clients may have caused.
+    pub suspected: u64,
+    /// New sessions that its limit sent elsewhere.
+    pub overflowed: u64,
 }
 
 /// A packet in and what is expected of it.

@@ -2,7 +2,7 @@
 
 use super::tables::{Change, Tables};
 use anyhow::Result;
-use lb_common::abi::{Binding, BindingKey, Counters, Flow, FlowKey, FlowRef, HoldWord};
+use lb_common::abi::{Binding, BindingKey, Counters, Flow, FlowKey, FlowRef, HoldWord, Vitals};
 use std::time::Duration;
 
 /// What became of a frame.
@@ -83,6 +83,8 @@ pub trait Executor {
     fn service_counters(&self, slot: u16) -> Result<Counters>;
     /// Totals of a backend slot.
     fn backend_counters(&self, slot: u16) -> Result<Counters>;
+    /// What is noted of a backend.
+    fn vitals(&self, slot: u16) -> Result<Vitals>;
     /// All bindings, expired ones too.
     fn bindings(&self) -> Result<Vec<(BindingKey, Binding)>>;
     /// Words of the holds that flows share.

@@ -11,7 +11,7 @@ use frame::Frame;
 use lb_common::abi::{
     Addr, AffinityRules, Backend, Be16, Binding, BindingBucket, BindingEvent, BindingKey, BindingSlot,
     Counters, Filling, Flow, FlowKey, FlowRef, FragmentKey, FragmentRef, Hold, HoldWord, Hop, Mac, Outcome,
-    PathRule, Peer, QuicConfig, Secrets, Server, Service, ServiceKey, Settings, program,
+    PathRule, Peer, QuicConfig, Secrets, Server, Service, ServiceKey, Settings, Vitals, program,
 };
 use lb_common::datapath::{self, Env, Insert, Scratch};
 use memory::Memory;
@@ -134,6 +134,10 @@ impl Executor for Host {
 
     fn backend_counters(&self, slot: u16) -> Result<Counters> {
         Ok(self.memory.backend_counters.value(u32::from(slot)))
+    }
+
+    fn vitals(&self, slot: u16) -> Result<Vitals> {
+        Ok(self.memory.vitals.value(slot.into()))
     }
 
     fn bindings(&self) -> Result<Vec<(BindingKey, Binding)>> {
@@ -292,8 +296,11 @@ unsafe impl Env for Running<'_> {
     fn peer(&self, row: u32) -> Option<&Peer> {
         Some(self.memory.peers.get(row as usize).unwrap_or(&FREE))
     }
-    fn answered(&self, slot: u16) -> Option<*mut u64> {
-        self.memory.answered.get(slot.into())
+    fn vitals(&self, slot: u16) -> Option<*mut Vitals> {
+        self.memory.vitals.get(slot.into())
+    }
+    fn choice(&self, index: u32) -> Option<*mut u64> {
+        self.memory.choices.get(index)
     }
     fn hold(&self, index: u32) -> Option<*mut Hold> {
         self.memory.holds.get(index)

@@ -1,6 +1,6 @@
 //! Runs cases and says in what they differ from what is expected.
 
-use super::case::{Area, BoundData, Case, ExpiryData, FlowData, PacketStep, Step, Tuple};
+use super::case::{Area, BoundData, Case, ExpiryData, FlowData, PacketStep, Step, Tuple, VitalsData};
 use super::checksum::check;
 use super::dissect::dissect;
 use super::executor::{Executor, FlowView, Verdict};
@@ -104,6 +104,22 @@ pub fn replay<E: Executor>(executor: &mut E, case: &Case, area: &Area) -> Result
                     odd.push(format!("flows\n    expected {expected:?}\n    found    {live:?}"));
                 }
                 found.extend(odd.into_iter().map(at));
+            }
+            Step::Vitals(expected) => {
+                for expected in expected {
+                    let vitals = executor.vitals(expected.backend)?;
+                    let live = VitalsData {
+                        backend: expected.backend,
+                        connections: vitals.load(),
+                        refused: vitals.refused,
+                        silent: vitals.silent,
+                        suspected: vitals.suspected,
+                        overflowed: vitals.overflowed,
+                    };
+                    if live != *expected {
+                        found.push(at(format!("vitals\n    expected {expected:?}\n    found    {live:?}")));
+                    }
+                }
             }
             Step::Holds(expected) => {
                 let owned = executor.hold_words()?.into_iter().filter(|word| word.has(HoldWord::TAKEN));

@@ -5,9 +5,9 @@ use super::rules::{RulesData, SecretsData, ServerData, words};
 use anyhow::{Context, Result, bail, ensure};
 use lb_common::abi::{
     Addr, Affinity, AffinityRules, BINDING_PROBES, Backend, Be16, BindingBucket, BindingKey, BindingPath,
-    BindingSlot, BindingWord, FlowKey, Hop, Mac, Mode, PathRule, Peer, QuicConfig, SCHEMA_VERSION, Secrets,
-    Server, Service, ServiceFlags, ServiceKey, Settings, SettingsFlags, Status, VLAN_KEEP, VLAN_NONE,
-    binding_buckets,
+    BindingSlot, BindingWord, FlowKey, Hop, Mac, Method, Mode, PathRule, Peer, QuicConfig, SCHEMA_VERSION,
+    Secrets, Server, Service, ServiceFlags, ServiceKey, Settings, SettingsFlags, Status, VLAN_KEEP,
+    VLAN_NONE, Vitals, binding_buckets,
 };
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -55,6 +55,8 @@ pub struct Tables {
     pub quic: BTreeMap<u32, QuicConfig>,
     /// The other nodes.
     pub peers: Vec<Peer>,
+    /// What is noted of backends at the start, by slot.
+    vitals: BTreeMap<u16, Vitals>,
     /// Keys that packets are checked with.
     secrets: SecretsData,
 }
@@ -89,10 +91,14 @@ impl Tables {
             path_rules: Vec::new(),
             quic: BTreeMap::new(),
             peers: case.peers.iter().map(|data| peer(data, case.peers.len())).collect::<Result<_>>()?,
+            vitals: case.backends.iter().map(|data| (data.slot, vitals(data))).collect(),
             secrets: data.secrets,
         };
         for data in &case.services {
-            let service = tables.service(data).with_context(|| format!("service {}", data.id))?;
+            let mut service = tables.service(data).with_context(|| format!("service {}", data.id))?;
+            if case.backends.iter().any(|backend| backend.service == data.id && backend.limit > 0) {
+                service.flags |= ServiceFlags::LIMITED;
+            }
             tables.services.push((key(data), service));
             tables.affinity_rules(data, &service).with_context(|| format!("rules of service {}", data.id))?;
         }
@@ -161,6 +167,17 @@ impl Tables {
     /// Whether some service is not TCP.
     pub fn has_datagrams(&self) -> bool {
         self.services.iter().any(|(key, _)| key.protocol != 6)
+    }
+
+    /// What is noted of a backend; times were measured `now`, so that they count in full.
+    pub fn vitals(&self, slot: u16, now: u64) -> Vitals {
+        Vitals { accepted: now, ..self.vitals.get(&slot).copied().unwrap_or_default() }
+    }
+
+    /// Whether some service remembers where new sessions went.
+    pub fn has_methods(&self) -> bool {
+        let order = Method::Order as u8;
+        self.services.iter().any(|(_, s)| s.method != order || s.flags & ServiceFlags::LIMITED != 0)
     }
 
     /// Whether some service may hold bytes.
@@ -252,6 +269,13 @@ impl Tables {
             lifetime: data.lifetime * SECOND,
             source: data.source.map_or(Addr::NONE, Addr::from),
             mss: data.mss,
+            method: match data.method.as_deref() {
+                None | Some("order") => Method::Order,
+                Some("two-choices") => Method::TwoChoices,
+                Some("least-connections") => Method::LeastConnections,
+                Some("least-time") => Method::LeastTime,
+                Some(other) => bail!("no method: {other}"),
+            } as u8,
             ..Service::default()
         })
     }
@@ -359,8 +383,13 @@ fn backend(data: &BackendData) -> Result<Backend> {
             VlanData::Word(word) if word == "none" => VLAN_NONE,
             VlanData::Word(other) => bail!("no VLAN: {other}"),
         },
-        ..Backend::default()
+        weight: data.weight,
+        limit: data.limit,
     })
+}
+
+fn vitals(data: &BackendData) -> Vitals {
+    Vitals { connections: data.connections, response: data.response * 1_000_000, ..Vitals::default() }
 }
 
 fn hop(data: &HopData) -> Result<Hop> {

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use aya::programs::{TestRun, TestRunOptions, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 use lb_common::abi::{
-    Binding, BindingKey, Counters, Filling, FlowRef, HoldWord, Settings, SweepRequest, SweepTarget,
+    Binding, BindingKey, Counters, Filling, FlowRef, HoldWord, Settings, SweepRequest, SweepTarget, Vitals,
     binding_buckets, flow_index_len, map, program,
 };
 use maps::Maps;
@@ -208,6 +208,10 @@ impl Executor for Kernel {
 
     fn backend_counters(&self, slot: u16) -> Result<Counters> {
         self.loaded()?.maps.backend_counters(slot)
+    }
+
+    fn vitals(&self, slot: u16) -> Result<Vitals> {
+        self.loaded()?.maps.vitals(slot)
     }
 
     fn bindings(&self) -> Result<Vec<(BindingKey, Binding)>> {

@@ -90,6 +90,10 @@ mod tests {
 
     #[test]
     fn compiled_program_is_that_of_the_sources() {
+        if workspace::program(COMPILER).is_none() {
+            eprintln!("skipped: {COMPILER} is not on the PATH; install p4lang/p4c with its bmv2 backend");
+            return;
+        }
         let of = fs::read_to_string(directory().join(SOURCES)).expect("the sum can be read");
         let is = sum().expect("the sources can be read");
         assert_eq!(

@@ -3,7 +3,7 @@
 use super::super::binding::Client;
 use super::super::flow::{self, Live, Room};
 use super::super::scratch::Packet;
-use super::super::{Env, Verdict, answer, binding, choice, count};
+use super::super::{Env, Verdict, answer, binding, choice, count, vitals};
 use super::{owner, to_backend};
 use crate::abi::{
     Affinity, BindingKey, Flow, FlowKey, FlowRef, FlowState, FlowWord, Outcome, Service, Settings,
@@ -128,16 +128,23 @@ fn promote<E: Env>(env: &E, live: &Live, bound: bool, now: u64) -> Result<Live, 
     let both = point(env, live, &new.client, FlowRef::new(index, nonce, false))
         && point(env, live, &new.server, FlowRef::new(index, nonce, true));
     if !both {
+        // What is released leaves the count, where the old record still is.
+        if word.has(FlowWord::COUNTED) {
+            vitals::joins(env, place.record);
+        }
         // Another CPU does the same, or the half-open ring came round before both directions had left the old record.
         flow::release(env, place.record, index, word);
         return Err(Outcome::Raced);
     }
     // A FIN that another CPU noted in the old record meanwhile is noted again with the next segment.
     let last = flow::word_of(live.record);
-    if last.nonce() == live.reference.nonce() {
-        let free = FlowWord::new(last.nonce(), FlowState::Free);
+    let free = FlowWord::new(last.nonce(), FlowState::Free);
+    let frees = last.nonce() == live.reference.nonce()
         // SAFETY: from the environment.
-        unsafe { env.exchange(&raw mut (*live.record).word, last.0, free.0) };
+        && unsafe { env.exchange(&raw mut (*live.record).word, last.0, free.0) };
+    // The count goes over with the word; where somebody else had the old one, he took it from there.
+    if word.has(FlowWord::COUNTED) && !(frees && last.has(FlowWord::COUNTED)) {
+        vitals::joins(env, place.record);
     }
     Ok(Live { record: place.record, reference: place.reference, word })
 }

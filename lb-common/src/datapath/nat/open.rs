@@ -3,10 +3,11 @@
 use super::super::binding::{self, Chosen};
 use super::super::flow::{self, Live, Room};
 use super::super::scratch::{Packet, Scratch};
-use super::super::{Env, Insert, Verdict, answer, choice, count, forward, frame};
+use super::super::{Env, Insert, Verdict, answer, choice, count, forward, frame, fresh, vitals};
 use super::to_backend;
 use crate::abi::{
     Be16, BindingKey, Flow, FlowKey, FlowRef, FlowState, FlowWord, Outcome, Service, ServiceFlags, Settings,
+    program,
 };
 use crate::affinity;
 use crate::packet::{Ethernet, protocol};
@@ -24,13 +25,20 @@ const PORT_STEP: u32 = 7_919;
 pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     let (Some(scratch), Some(settings)) = (env.scratch(), env.settings()) else { return Verdict::Drop };
     // SAFETY: this CPU's own scratch.
-    let scratch = unsafe { &*scratch };
+    let scratch = unsafe { &mut *scratch };
     let packet = &scratch.packet;
     let Some(service) = choice::service_of(env, settings, packet) else {
         return count::end(env, Outcome::NotOurs);
     };
     let session = choice::session_left(service, settings, scratch);
     let now = env.now();
+    if scratch.wanted == 0
+        && fresh::hangs_on_load(service)
+        && binding::find_again(env, &BindingKey::new(service.id, session), now).is_none()
+    {
+        scratch.path = 0;
+        return env.tail(program::PICK);
+    }
     let Some((slot, backend)) = chosen(env, service, session, scratch.wanted, now) else {
         return answer::no_backend(env, packet);
     };
@@ -154,7 +162,7 @@ fn publish<E: Env>(
 ) -> Result<Live, Outcome> {
     let reference = live.reference;
     let reply = FlowRef::new(reference.index(), reference.nonce(), true);
-    let opening = FlowWord::new(reference.nonce(), FlowState::Opening);
+    let opening = FlowWord::new(reference.nonce(), FlowState::Opening).with(FlowWord::COUNTED);
     let opening = if packet.protocol == protocol::TCP { opening } else { opening.with(FlowWord::DATAGRAM) };
     if !take_port(env, settings, service, live.record, reply) {
         flow::vacate(live);
@@ -163,6 +171,7 @@ fn publish<E: Env>(
     // SAFETY: from the environment; written above, and changed by nobody.
     let (client, server) = unsafe { ((*live.record).client, (*live.record).server) };
     // Both sides can find it from here on, so the record is complete first.
+    vitals::joins(env, live.record);
     // SAFETY: from the environment.
     unsafe { (&raw mut (*live.record).word).write_volatile(opening.0) };
     let taken = flow::take_key(env, &client, reference, env.now());

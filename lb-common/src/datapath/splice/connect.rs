@@ -4,19 +4,22 @@ use super::hold::{self, Held};
 use super::segment::{self, Segment, SynOptions};
 use crate::abi::{
     Affinity, AffinityRules, Backend, BindingKey, Flow, FlowKey, FlowRef, FlowState, Hold, MAX_TRIED,
-    Outcome, Said, Service, ServiceFlags, Settings, SpliceFlags, Status,
+    Outcome, Said, Service, ServiceFlags, Settings, SpliceFlags, Status, program,
 };
 use crate::datapath::binding::Chosen;
 use crate::datapath::choice::Tried;
 use crate::datapath::count::Way;
 use crate::datapath::flow::{self, Live};
 use crate::datapath::scratch::{Packet, again};
-use crate::datapath::{Env, Verdict, answer, binding, choice, count, limits, link, nat};
+use crate::datapath::vitals::Sign;
+use crate::datapath::{Env, Verdict, answer, binding, choice, count, fresh, limits, link, nat, vitals};
 use crate::packet::flag;
 use crate::splice::{Attempt, SynCookie};
 
 /// No backend.
 const NONE: u32 = u32::MAX;
+/// A backend that has yet to be picked by load.
+const BY_LOAD: u32 = u32::MAX - 1;
 
 #[inline(always)]
 pub(crate) fn run<E: Env>(env: &E) -> Verdict {
@@ -53,6 +56,16 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     }
     let pool = pool(env, service, rules, held.get());
     let chosen = choose(env, pool, &live, &mut held, why, now);
+    if chosen == BY_LOAD {
+        let hold = held.get();
+        // SAFETY: this CPU's own scratch.
+        unsafe {
+            (*scratch).session = hold.session;
+            (*scratch).path = if hold.path > rules.path_count { 1 } else { hold.path.wrapping_add(1) };
+        }
+        held.unlock(env);
+        return env.tail(program::PICK);
+    }
     if chosen == NONE {
         held.free(env);
         // What is told comes from the record, so that is given back last.
@@ -104,7 +117,8 @@ fn finish<E: Env>(
     if !live.is_same() {
         return count::end(env, Outcome::Raced);
     }
-    live.touch(env.now());
+    // To the nanosecond: how long the answer takes counts from here.
+    live.sent(env.now());
     let verdict = link::transmit(env, settings, ifindex);
     if why == again::REFUSED {
         if verdict != Verdict::Drop {
@@ -114,7 +128,8 @@ fn finish<E: Env>(
     }
     let flow = live.flow();
     let places = (flow.service_slot, flow.backend);
-    count::forwarded(env, verdict, places, packet.length, why == again::FIRST, Way::Forward);
+    let opens = why == again::FIRST || why == again::PICKED;
+    count::forwarded(env, verdict, places, packet.length, opens, Way::Forward);
     verdict
 }
 
@@ -131,13 +146,13 @@ fn pool<'a, E: Env>(env: &'a E, service: &'a Service, rules: &AffinityRules, hol
     }
 }
 
-/// The backend that is due, or [`NONE`].
+/// The backend that is due, [`NONE`] or [`BY_LOAD`].
 #[inline(always)]
 fn choose<E: Env>(env: &E, pool: &Service, live: &Live, held: &mut Held, why: u32, now: u64) -> u32 {
     let current = live.flow().backend;
     let attempt = Attempt(live.flow().answer);
     if attempt == Attempt::NONE {
-        return first(env, pool, held.get(), now);
+        return if why == again::PICKED { picked(env) } else { first(env, pool, held.get(), now) };
     }
     if why != again::REFUSED && is_there(env, live) {
         if !is_silent(env, attempt, current, now) {
@@ -150,10 +165,23 @@ fn choose<E: Env>(env: &E, pool: &Service, live: &Live, held: &mut Held, why: u3
             return current as u32;
         }
         env.count(Outcome::BackendSilent);
+        vitals::note(env, current, Sign::Silent);
         return next;
     }
-    env.count(if why == again::REFUSED { Outcome::BackendRefused } else { Outcome::BackendSilent });
+    if why == again::REFUSED {
+        env.count(Outcome::BackendRefused);
+        vitals::note(env, current, Sign::Refused);
+    } else {
+        env.count(Outcome::BackendSilent);
+    }
     next(env, pool, held, current)
+}
+
+/// The backend that was picked by load.
+#[inline(never)]
+fn picked<E: Env>(env: &E) -> u32 {
+    // SAFETY: this CPU's own scratch.
+    env.scratch().map_or(NONE, |scratch| unsafe { (*scratch).wanted }.wrapping_sub(1))
 }
 
 /// Whether the backend that was sent the SYN still is that backend, and serves.
@@ -167,20 +195,22 @@ fn is_there<E: Env>(env: &E, live: &Live) -> bool {
 /// Whether the backend's silence can no longer be a lost packet.
 #[inline(always)]
 fn is_silent<E: Env>(env: &E, attempt: Attempt, slot: u16, now: u64) -> bool {
-    // SAFETY: from the environment.
-    let answered = env.answered(slot).map_or(0, |cell| unsafe { cell.read_volatile() });
-    attempt.is_silent(now, answered)
+    attempt.is_silent(now, vitals::last_answer(env, slot))
 }
 
-/// The backend that a request belongs to: one that it names, its session's, or the first of the session's order.
+/// The backend that a request belongs to: one that it names, its session's, or the first of the session's order;
+/// [`BY_LOAD`] where that is for another program to say.
 #[inline(always)]
 fn first<E: Env>(env: &E, pool: &Service, hold: &Hold, now: u64) -> u32 {
     let named = named(env, hold, |_| true);
     if named != NONE {
         return named;
     }
-    let bound = binding::find(env, &BindingKey::new(pool.id, hold.session), now)
-        .and_then(|found| binding::backend(env, found.word));
+    let found = binding::find(env, &BindingKey::new(pool.id, hold.session), now);
+    if found.is_none() && fresh::hangs_on_load(pool) {
+        return BY_LOAD;
+    }
+    let bound = found.and_then(|found| binding::backend(env, found.word));
     slot_of(bound.or_else(|| choice::choose(env, pool, hold.session)))
 }
 
@@ -266,6 +296,7 @@ fn assign<E: Env>(env: &E, settings: &Settings, service: &Service, live: &Live, 
     let Some(backend) = env.backend(slot) else { return false };
     let reference = live.reference;
     let reply = FlowRef::new(reference.index(), reference.nonce(), true);
+    vitals::goes_to(env, live.record, slot, backend.generation);
     // SAFETY: from the environment, and the hold is locked.
     let record: &mut Flow = unsafe { &mut *live.record };
     if Attempt(record.answer) != Attempt::NONE {
@@ -276,8 +307,6 @@ fn assign<E: Env>(env: &E, settings: &Settings, service: &Service, live: &Live, 
     let toward = if snat { &service.source } else { &client.source };
     let port = if backend.port.raw() == 0 { client.destination_port } else { backend.port };
     record.server = FlowKey::new(&backend.address, toward, port, client.source_port, client.protocol);
-    record.backend = slot;
-    record.backend_generation = backend.generation;
     nat::take_own_port(env, service, live.record, reply)
         || nat::take_port(env, settings, service, live.record, reply)
 }

@@ -9,7 +9,7 @@ use crate::abi::{BindingKey, Flow, FlowState, FlowWord, Outcome, Settings, Splic
 use crate::datapath::binding::Client;
 use crate::datapath::flow::{self, Live};
 use crate::datapath::scratch::{Packet, again, to_service};
-use crate::datapath::{Env, Verdict, answer, binding, choice, count, frame, link, nat};
+use crate::datapath::{Env, Verdict, answer, binding, choice, count, frame, link, nat, vitals};
 use crate::packet::{Tcp, flag};
 use crate::splice::{Attempt, SynCookie, window_to_backend};
 
@@ -89,7 +89,9 @@ fn connecting<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live
     let fits = fits && server.source_port == packet.source_port && server.source.0[3] == packet.source.0[3];
     let is_answer = said.is(flag::SYN | flag::ACK) && fits;
     if is_answer && flow::word_of(live.record).state() == FlowState::Connecting {
-        heard(env, live);
+        let now = env.now();
+        vitals::answered(env, live.flow().backend, now);
+        vitals::accepted(env, live.flow().backend, now.wrapping_sub(live.flow().last_seen), now);
         return accepted(env, settings, packet, live, said, held);
     }
     let refuses = said.flags & flag::RST != 0 && fits;
@@ -107,7 +109,7 @@ fn connecting<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live
         if !refuses {
             return count::end(env, Outcome::Swallowed);
         }
-        heard(env, live);
+        vitals::answered(env, live.flow().backend, env.now());
         return refused(env, number);
     }
     if said.flags & flag::ACK != 0 {
@@ -115,15 +117,6 @@ fn connecting<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live
         return answer::reset(env, packet, Outcome::Swallowed);
     }
     count::end(env, Outcome::Swallowed)
-}
-
-/// Notes that the flow's backend is there.
-#[inline(always)]
-fn heard<E: Env>(env: &E, live: &Live) {
-    if let Some(cell) = env.answered(live.flow().backend) {
-        // SAFETY: from the environment.
-        unsafe { cell.write_volatile(env.now()) }
-    }
 }
 
 /// The backend takes no connection: the next one is asked at once, if the request is at hand.

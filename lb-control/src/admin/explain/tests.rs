@@ -39,6 +39,8 @@ fn service(port: u16, protocol: Protocol) -> ServiceSpec {
         source: None,
         mss: None,
         proxy_protocol: false,
+        method: lb_common::abi::Method::Order,
+        slow_start: core::time::Duration::ZERO,
         health: None,
         paths: Vec::new(),
         backends: vec![],

@@ -48,6 +48,27 @@ pub struct BackendRow {
     pub nodes: Vec<NodeViewRow>,
     /// Counters.
     pub traffic: Traffic,
+    /// What it has to do now.
+    pub load: BackendLoad,
+}
+
+/// What a backend has to do, as far as its answers come through the balancer (`nat`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BackendLoad {
+    /// Connections that have not ended.
+    pub connections: u64,
+    /// Connections at a time beyond which it gets no new sessions; 0 = no limit.
+    pub limit: u32,
+    /// New sessions that went elsewhere because of the limit.
+    pub overflowed: u64,
+    /// How long it takes to answer a SYN, in microseconds, smoothed; absent = not known.
+    pub response_microseconds: Option<u64>,
+    /// SYNs of the balancer's own that it refused.
+    pub refused: u64,
+    /// SYNs of the balancer's own that it did not answer.
+    pub silent: u64,
+    /// Slow start: hundredths of its weight that it has; absent = all of it.
+    pub ramp_percent: Option<u8>,
 }
 
 /// What another node says of a backend.
@@ -189,7 +210,7 @@ impl From<State> for HealthState {
             State::Up => Self::Healthy,
             State::Failing(_) => Self::Failing,
             State::Down(_) => Self::Down,
-            State::Rising(_) => Self::Rising,
+            State::Rising(_, _) => Self::Rising,
         }
     }
 }
@@ -256,6 +277,16 @@ impl BackendRow {
             },
             nodes: Vec::new(),
             traffic: view.counters.into(),
+            load: BackendLoad {
+                connections: view.vitals.load(),
+                limit: spec.limit,
+                overflowed: view.vitals.overflowed,
+                response_microseconds: Some(view.vitals.response / 1_000)
+                    .filter(|_| view.vitals.response > 0),
+                refused: view.vitals.refused,
+                silent: view.vitals.silent,
+                ramp_percent: view.ramp,
+            },
         }
     }
 

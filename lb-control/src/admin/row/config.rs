@@ -2,7 +2,7 @@
 
 use crate::admin::explain::{mode_name, protocol_name};
 use crate::admin::row::AdminState;
-use crate::config::{affinity_words, health_words};
+use crate::config::{affinity_words, health_words, method_word};
 use lb_core::pool::{BackendSpec, Desired, Fallback, NodeSpec, PathSpec, ServiceSpec, Vlan};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -104,6 +104,10 @@ pub struct ConfiguredService {
     pub mss: Option<u16>,
     /// Backends get a PROXY protocol header.
     pub proxy_protocol: bool,
+    /// How the backend of a new session is chosen: `order`, `two-choices`, `least-connections` or `least-time`.
+    pub method: String,
+    /// How long a backend that was down takes to get its whole share again, in milliseconds; 0 = no time.
+    pub slow_start_ms: u64,
     /// Pools of requests by their path.
     pub paths: Vec<ConfiguredPath>,
     /// Backends.
@@ -136,6 +140,8 @@ pub struct ConfiguredBackend {
     pub port: u16,
     /// Share of new sessions.
     pub weight: u32,
+    /// Connections at a time beyond which it gets no new sessions; 0 = no limit.
+    pub max_connections: u32,
     /// What the file says of it.
     pub admin: AdminState,
     /// `auto`, `untagged` or a VLAN id.
@@ -207,6 +213,8 @@ impl From<&ServiceSpec> for ConfiguredService {
             mss: spec.mss,
             health: health_words(spec.health.as_deref()),
             proxy_protocol: spec.proxy_protocol,
+            method: method_word(spec.method).to_owned(),
+            slow_start_ms: u64::try_from(spec.slow_start.as_millis()).unwrap_or(u64::MAX),
             paths: spec.paths.iter().map(ConfiguredPath::from).collect(),
             backends: spec.backends.iter().map(ConfiguredBackend::from).collect(),
         }
@@ -232,6 +240,7 @@ impl From<&BackendSpec> for ConfiguredBackend {
             address: spec.address.to_string(),
             port: spec.port,
             weight: spec.weight,
+            max_connections: spec.limit,
             admin: spec.admin.into(),
             vlan: match spec.vlan {
                 Vlan::Auto => "auto".to_owned(),

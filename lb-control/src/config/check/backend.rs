@@ -29,6 +29,8 @@ pub(super) struct LocatedBackend {
     pub(super) address: Range<usize>,
     /// Place of its port, if it has one.
     pub(super) port: Option<Range<usize>>,
+    /// Place of its limit, if it has one.
+    pub(super) limit: Option<Range<usize>>,
 }
 
 /// Checks a list; backends that could not be read are left out and have been reported.
@@ -61,6 +63,7 @@ pub(super) fn list(list: &Field<Vec<Field<Backend>>>, owner: &Owner<'_>) -> Vec<
             address: address.0,
             port: backend.port.get().map_or(0, |n| n.narrow()),
             weight: backend.weight.get().map_or(defaults::WEIGHT, |n| n.narrow()),
+            limit: backend.max_connections.get().map_or(0, |n| n.narrow()),
             admin: match backend.state.get() {
                 Some(State::Enabled) | None => Admin::Enabled,
                 Some(State::Draining) => Admin::Draining,
@@ -102,6 +105,7 @@ pub(super) fn list(list: &Field<Vec<Field<Backend>>>, owner: &Owner<'_>) -> Vec<
             server_id: backend.server_id.span(),
             address: address_span,
             port: backend.port.span(),
+            limit: backend.max_connections.span(),
         });
     }
     backends

@@ -11,16 +11,21 @@ use crate::config::document::Findings;
 use crate::config::field::{Field, Owner};
 use crate::config::file::{self, Backend, Service};
 use crate::config::problem::Finding;
-use crate::config::value::{Name, PortChoice};
+use crate::config::value::{Name, PortChoice, spell};
 use core::net::IpAddr;
-use core::ops::Range;
-use lb_common::abi::Mode;
+use core::ops::{Range, RangeInclusive};
+use core::time::Duration;
+use lb_common::abi::{Method, Mode};
+use lb_core::health::HealthSpec;
 use lb_core::pool::identity::service_id;
-use lb_core::pool::{Admin, Protocol, ServiceSpec};
+use lb_core::pool::{Admin, AffinitySpec, Protocol, ServiceSpec};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Smallest MSS of IPv6: its least MTU without headers (RFC 8200, section 5).
 const MSS_MIN_V6: u64 = 1_220;
+/// How long a backend may take to get its whole share again.
+const SLOW_START: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3_600);
 /// Source NAT takes ports from here up.
 const SOURCE_PORTS_FROM: u16 = 1_024;
 
@@ -90,6 +95,13 @@ pub(super) fn check(service: &Service, pools: &Pools<'_>, owner: &Owner<'_>) -> 
         source: service.source_nat.get().map(|address| address.0),
         mss: service.mss.get().map(|n| n.narrow()),
         proxy_protocol: service.proxy_protocol.get().copied().unwrap_or_default(),
+        method: match service.method.get() {
+            Some(file::Method::Order) | None => Method::Order,
+            Some(file::Method::TwoChoices) => Method::TwoChoices,
+            Some(file::Method::LeastConnections) => Method::LeastConnections,
+            Some(file::Method::LeastTime) => Method::LeastTime,
+        },
+        slow_start: slow_start(service, &health, owner),
         health,
         paths: paths.iter().map(|path| path.spec.clone()).collect(),
         backends: backends.iter().map(|backend| backend.spec.clone()).collect(),
@@ -103,6 +115,7 @@ pub(super) fn check(service: &Service, pools: &Pools<'_>, owner: &Owner<'_>) -> 
         owner,
     );
     check_proxy_protocol(service, &spec, owner);
+    check_method(service, &spec, owner);
     let located = LocatedService {
         spec,
         object: owner.object.to_owned(),
@@ -197,6 +210,44 @@ fn check_mss(service: &Service, spec: &ServiceSpec, owner: &Owner<'_>) {
     }
 }
 
+/// Whether each datagram says whose it is, be there a connection or not.
+const fn says_itself(spec: &ServiceSpec) -> bool {
+    matches!(spec.affinity, AffinitySpec::Payload(_)) && matches!(spec.protocol, Protocol::Udp)
+}
+
+/// Refuses methods that need to know when connections end, where that cannot be known.
+fn check_method(service: &Service, spec: &ServiceSpec, owner: &Owner<'_>) {
+    let Some(span) = service.method.span() else { return };
+    if spec.method != Method::Order && says_itself(spec) {
+        owner.report(
+            Finding::error(span.clone(), "this `method` does not work with sessions by the payload of datagrams")
+                .suggest("write `method = \"order\"`: a session's datagrams may come in any number before one is answered"),
+        );
+    }
+    if spec.method != Method::Order && spec.mode != Mode::Nat {
+        owner.report(Finding::error(span, "this `method` works only with `mode = \"nat\"`").suggest(
+            "write `method = \"order\"`: in the other modes the balancer does not see when connections end",
+        ));
+    }
+}
+
+/// How long a backend that returns takes to get its whole share.
+fn slow_start(service: &Service, health: &Option<Arc<HealthSpec>>, owner: &Owner<'_>) -> Duration {
+    let Some((lifetime, span)) = service.slow_start.located() else { return Duration::ZERO };
+    if !SLOW_START.contains(&lifetime.0) {
+        owner.report(
+            Finding::error(span, format!("`slow-start` cannot be {}", spell(lifetime.0)))
+                .expected("a time from 1s to 1h"),
+        );
+    } else if health.is_none() {
+        owner.report(
+            Finding::error(span, "`slow-start` works only where backends are checked")
+                .suggest("add health checks, or remove it"),
+        );
+    }
+    lifetime.0
+}
+
 impl LocatedService {
     /// Itself as the owner of what is told about it.
     pub(super) fn owner<'a>(&'a self, findings: &'a Findings) -> Owner<'a> {
@@ -258,6 +309,23 @@ impl LocatedService {
                     )
                     .expected(format!("an {} address", family(spec.address)))
                     .suggest("use `mode = \"ipip\"` or \"gue\", which carry either family in either"),
+                );
+            }
+            if let Some(limit) = backend.limit.as_ref().filter(|_| spec.mode != Mode::Nat) {
+                related(
+                    Finding::error(limit.clone(), "`max-connections` works only with `mode = \"nat\"`")
+                        .suggest(
+                            "remove it: in the other modes the balancer does not see when connections end",
+                        ),
+                );
+            }
+            if let Some(limit) = backend.limit.as_ref().filter(|_| says_itself(spec)) {
+                related(
+                    Finding::error(
+                        limit.clone(),
+                        "`max-connections` does not work with sessions by the payload of datagrams",
+                    )
+                    .suggest("remove it"),
                 );
             }
             let Some(port) = &backend.port else { continue };

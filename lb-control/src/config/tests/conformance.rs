@@ -120,6 +120,8 @@ fn the_sample_shows_the_defaults() {
         "host = ",
         "body = ",
         "port = 9080",
+        "slow-start",
+        "max-connections",
     ];
     let text: String = full_sample()
         .lines()

@@ -7,7 +7,7 @@ use super::program::Program;
 use super::row::{Content, Key, Table};
 use super::wanted::{self, Rows};
 use crate::dataplane::Error;
-use lb_common::abi::{Affinity, AffinityRules, Be16, Mode, Service, ServiceFlags, ServiceKey};
+use lb_common::abi::{Affinity, AffinityRules, Be16, Method, Mode, Service, ServiceFlags, ServiceKey};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -196,6 +196,8 @@ fn p4_what_a_switch_cannot_do_is_refused() {
         (v4, Service { mode: Mode::Gue as u8, ..plain }, rules),
         (v4, Service { flags: ServiceFlags::SNAT, ..plain }, rules),
         (v4, Service { flags: ServiceFlags::SPLICE, ..plain }, rules),
+        (v4, Service { flags: ServiceFlags::LIMITED, ..plain }, rules),
+        (v4, Service { method: Method::LeastConnections as u8, ..plain }, rules),
         (v4, Service { affinity: Affinity::HttpCookie as u8, ..plain }, rules),
         (v6, Service { prefix_v6: 65, ..source }, rules),
         (v4, payload, AffinityRules { length: 9, offset: 0, ..rules }),

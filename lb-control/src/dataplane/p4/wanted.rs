@@ -8,7 +8,7 @@ use super::row::{Content, Key, Table};
 use crate::dataplane::{DataPlane as _, Error, Result, memory::Memory};
 use connection::server_id;
 use lb_common::abi::{
-    Addr, Affinity, AffinityRules, Backend, Mode, Service, ServiceFlags, ServiceKey, Status, switch,
+    Addr, Affinity, AffinityRules, Backend, Method, Mode, Service, ServiceFlags, ServiceKey, Status, switch,
 };
 use slots::State;
 use std::collections::{BTreeMap, HashMap};
@@ -137,6 +137,15 @@ pub(super) fn examine(key: &ServiceKey, service: &Service, rules: &AffinityRules
     }
     if service.flags & ServiceFlags::SPLICE != 0 {
         return refuse("delayed binding", "put XDP nodes behind the switch for it");
+    }
+    if service.method != Method::Order as u8 {
+        return refuse(
+            "choice by load",
+            "use the order of sessions: a switch does not know how many connections there are",
+        );
+    }
+    if service.flags & ServiceFlags::LIMITED != 0 {
+        return refuse("limits of connections", "leave them out: a switch does not know how many there are");
     }
     match Mode::from_u8(service.mode) {
         Some(Mode::Nat | Mode::L2 | Mode::Ipip) => {}

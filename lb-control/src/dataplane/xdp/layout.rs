@@ -4,7 +4,7 @@ use crate::dataplane::Sizes;
 use lb_common::abi::{
     AffinityRules, ArenaChunk, Backend, BindingBucket, Counters, Flow, FlowKey, FlowRef, FragmentKey,
     FragmentRef, Hand, Hold, PathRule, QuicConfig, Quota, Secrets, Server, Service, ServiceKey, Settings,
-    TokenBucket, map,
+    TokenBucket, Vitals, map,
 };
 
 /// One map.
@@ -106,6 +106,8 @@ pub(super) const TABLES: &[Table] = &[
     table!(RATES, u32 => TokenBucket, Layout::Fixed, Kept),
     table!(QUOTAS, u32 => Quota, Layout::Fixed, Kept),
     table!(DOORKEEPER, u32 => u64, Layout::Fixed, Kept),
+    table!(VITALS, u32 => Vitals, Layout::Fixed, Kept),
+    table!(CHOICES, u32 => u64, Layout::Fixed, Kept),
     table!(EVENTS, Layout::Fixed, Kept),
     // What older programs knew of the others is told to newer ones again.
     table!(PEERS, Layout::Fixed, Fresh),

@@ -70,6 +70,9 @@ impl Schema {
         flow: decode,
     };
 
+    /// Version 3: without what is noted of single backends.
+    pub const V3: Self = Self { version: 3, ..Self::CURRENT };
+
     /// Version 2: a hash map of bindings; settings and flows without what sessions by cookie and the seed added.
     pub const V2: Self = Self {
         version: 2,
@@ -91,7 +94,7 @@ impl Schema {
     };
 
     /// Every schema that this build reads.
-    pub const KNOWN: &[Self] = &[Self::CURRENT, Self::V2, Self::V1];
+    pub const KNOWN: &[Self] = &[Self::CURRENT, Self::V3, Self::V2, Self::V1];
 
     /// The schema version of a settings entry.
     pub(super) fn version_of(settings: &[u8]) -> Option<u32> {

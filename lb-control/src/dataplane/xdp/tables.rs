@@ -12,7 +12,7 @@ use aya::{
 };
 use lb_common::abi::{
     AffinityRules, ArenaChunk, Backend, BindingBucket, Counters, Flow, FlowKey, FlowRef, Hand, PathRule,
-    Peer, QuicConfig, Secrets, Server, Service, ServiceKey, Settings, map,
+    Peer, QuicConfig, Secrets, Server, Service, ServiceKey, Settings, Vitals, map,
 };
 use std::{io, os::fd::OwnedFd, path::Path};
 
@@ -36,6 +36,7 @@ pub(super) struct Tables {
     pub(super) devices: DevMapHash<MapData>,
     pub(super) service_counters: PerCpuArray<MapData, Counters>,
     pub(super) backend_counters: PerCpuArray<MapData, Counters>,
+    pub(super) vitals: Array<MapData, Vitals>,
     pub(super) outcomes: PerCpuArray<MapData, u64>,
     pub(super) events: RingBuf<MapData>,
     pub(super) programs: ProgramArray<MapData>,
@@ -92,6 +93,7 @@ impl Tables {
             devices: take(object, map::DEVICES)?,
             service_counters: take(object, map::SERVICE_COUNTERS)?,
             backend_counters: take(object, map::BACKEND_COUNTERS)?,
+            vitals: take(object, map::VITALS)?,
             outcomes: take(object, map::OUTCOMES)?,
             events: take(object, map::EVENTS)?,
             programs: take(object, map::PROGRAMS)?,

@@ -11,7 +11,7 @@ use lb_common::abi::{
     Addr, AffinityRules, ArenaChunk, Backend, Binding, BindingEvent, BindingKey, BindingRecord, Flow,
     FlowKey, Hop, Mac, Mode, OnMismatch, PathRule, Peer, QuicConfig, Reading, RebindReport, RebindRequest,
     RecordResult, Secrets, Server, Service, ServiceFlags, ServiceKey, Settings, SettingsFlags, Status,
-    SweepReport, SweepRequest,
+    SweepReport, SweepRequest, Vitals,
 };
 use lb_common::affinity::quic::Layout;
 use lb_core::pool::{
@@ -91,6 +91,7 @@ forward! {
     apply_bindings(records: &[BindingRecord]) -> Vec<RecordResult>;
     flows(cursor: Option<Cursor>, limit: usize) -> Page<Flow>;
     counters(services: &[u16], backends: &[u16]) -> Traffic;
+    vitals(backends: &[u16]) -> Vec<Vitals>;
     clear_counters(slot: CounterSlot) -> ();
     outcomes() -> Vec<u64>;
     usage() -> Usage;
@@ -153,6 +154,8 @@ fn service(id: u32, mode: Mode, backends: Vec<BackendSpec>) -> ServiceSpec {
         source: None,
         mss: None,
         proxy_protocol: false,
+        method: lb_common::abi::Method::Order,
+        slow_start: core::time::Duration::ZERO,
         health: None,
         paths: Vec::new(),
         backends,
@@ -169,6 +172,7 @@ fn backend(number: u64, weight: u32) -> BackendSpec {
         admin: Admin::Enabled,
         vlan: Vlan::Auto,
         route: None,
+        limit: 0,
         server_id: None,
     }
 }

@@ -15,7 +15,9 @@ fn one() -> NonZero<u16> {
 fn states(most: u16) -> Vec<State> {
     let counts = (1..=most).filter_map(NonZero::new);
     let mut all = vec![State::New, State::Up, State::Down(Voice::Probe), State::Down(Voice::Traffic)];
-    all.extend(counts.flat_map(|count| [State::Failing(count), State::Rising(count)]));
+    all.extend(counts.flat_map(|count| {
+        [State::Failing(count), State::Rising(Voice::Probe, count), State::Rising(Voice::Traffic, count)]
+    }));
     all
 }
 
@@ -26,19 +28,22 @@ fn every_state_meets_every_signal_as_the_table_says() {
         (State::New, State::Up, State::Down(Voice::Probe), State::Down(Voice::Traffic));
     let policy = policy(3, 3);
     // State; what it becomes when passed, failed, unanswered, suspected.
-    let table = [
+    let mut table = vec![
         (new, [up, State::Failing(one()), State::Failing(one()), new]),
         (up, [up, State::Failing(one()), State::Failing(one()), up]),
         (State::Failing(one()), [up, State::Failing(two), State::Failing(two), State::Failing(one())]),
         (State::Failing(two), [up, probe, traffic, State::Failing(two)]),
         // Only with a policy that asked for more before.
         (State::Failing(three), [up, probe, traffic, State::Failing(three)]),
-        (probe, [State::Rising(one()), probe, probe, probe]),
-        (traffic, [State::Rising(one()), probe, traffic, traffic]),
-        (State::Rising(one()), [State::Rising(two), probe, State::Rising(one()), State::Rising(one())]),
-        (State::Rising(two), [up, probe, State::Rising(two), State::Rising(two)]),
-        (State::Rising(three), [up, probe, State::Rising(three), State::Rising(three)]),
+        (probe, [State::Rising(Voice::Probe, one()), probe, probe, probe]),
+        (traffic, [State::Rising(Voice::Traffic, one()), probe, traffic, traffic]),
     ];
+    for voice in [Voice::Probe, Voice::Traffic] {
+        let rising = |count| State::Rising(voice, count);
+        table.push((rising(one()), [rising(two), probe, rising(one()), rising(one())]));
+        table.push((rising(two), [up, probe, rising(two), rising(two)]));
+        table.push((rising(three), [up, probe, rising(three), rising(three)]));
+    }
     assert_eq!(table.len(), states(3).len(), "no state is missing");
     for (state, expected) in table {
         for (signal, next) in SIGNALS.into_iter().zip(expected) {
@@ -90,5 +95,5 @@ fn counts_do_not_wrap() {
     let most = NonZero::<u16>::MAX;
     let policy = policy(u16::MAX, u16::MAX);
     assert_eq!(State::Failing(most).after(Signal::Failed, &policy), State::Down(Voice::Probe));
-    assert_eq!(State::Rising(most).after(Signal::Passed, &policy), State::Up);
+    assert_eq!(State::Rising(Voice::Probe, most).after(Signal::Passed, &policy), State::Up);
 }

@@ -114,8 +114,8 @@ impl Plan {
                 port: Be16::new(if outline.mode == Mode::Nat { 8_080 } else { 0 }),
                 generation: 1,
                 vlan: VLAN_KEEP,
-                pad: 0,
-                pad2: 0,
+                weight: 1,
+                limit: 0,
             });
         }
         let selection =

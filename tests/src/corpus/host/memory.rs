@@ -4,7 +4,7 @@ use super::super::tables::{Change, Tables};
 use anyhow::Result;
 use lb_common::abi::{
     self, AffinityRules, Backend, BindingBucket, Counters, Flow, FlowKey, FragmentKey, FragmentRef, Hold,
-    Outcome, PathRule, Peer, QuicConfig, Secrets, Server, Service, ServiceKey, Settings, hand,
+    Outcome, PathRule, Peer, QuicConfig, Secrets, Server, Service, ServiceKey, Settings, Vitals, hand,
 };
 use lb_common::datapath::{Insert, Scratch};
 use std::cell::{Cell, RefCell, UnsafeCell};
@@ -39,7 +39,8 @@ pub(super) struct Memory {
     pub(super) secrets: Secrets,
     pub(super) peers: Vec<Peer>,
     pub(super) holds: Cells<Hold>,
-    pub(super) answered: Cells<u64>,
+    pub(super) vitals: Cells<Vitals>,
+    pub(super) choices: Cells<u64>,
 }
 
 impl Memory {
@@ -73,10 +74,14 @@ impl Memory {
             secrets,
             peers: tables.peers.clone(),
             holds: Cells::of(settings.holds),
-            answered: Cells::of(abi::MAX_BACKENDS),
+            vitals: Cells::of(abi::MAX_BACKENDS),
+            choices: Cells::of(abi::CHOICE_ENTRIES),
         };
         for (number, bucket) in (0..).zip(tables.binding_table(now)?) {
             memory.bindings.set(number, bucket);
+        }
+        for slot in tables.backends.keys() {
+            memory.vitals.set(u32::from(*slot), tables.vitals(*slot, now));
         }
         memory.hands.set(hand::BINDINGS_LIVE, tables.bindings.len() as u64);
         for mark in tables.marks() {

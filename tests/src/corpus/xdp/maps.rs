@@ -8,7 +8,7 @@ use aya::{Ebpf, Pod};
 use lb_common::abi::{
     ARENA_CHUNK, AffinityRules, ArenaChunk, Backend, Binding, BindingBucket, BindingKey, BindingSlot,
     Counters, Flow, FlowKey, FragmentKey, FragmentRef, Hand, Hold, Outcome, PathRule, Peer, QuicConfig,
-    Secrets, Server, Service, ServiceKey, Settings, hand, map, program,
+    Secrets, Server, Service, ServiceKey, Settings, Vitals, hand, map, program,
 };
 use std::borrow::BorrowMut;
 use std::os::fd::{AsFd, AsRawFd};
@@ -43,7 +43,9 @@ pub(super) struct Maps {
     used_quic: Vec<u32>,
     secrets: Array<MapData, Secrets>,
     peers: Cleared<Peer>,
-    answered: Cleared<u64>,
+    vitals: Array<MapData, Vitals>,
+    choices: Cleared<u64>,
+    wrote_choices: bool,
     holds: Cleared<Hold>,
     wrote_holds: bool,
     events: RingBuf<MapData>,
@@ -99,7 +101,9 @@ impl Maps {
             used_quic: Vec::new(),
             secrets: taken(ebpf, map::SECRETS)?,
             peers: Cleared::take(ebpf, map::PEERS)?,
-            answered: Cleared::take(ebpf, map::ANSWERED)?,
+            vitals: taken(ebpf, map::VITALS)?,
+            choices: Cleared::take(ebpf, map::CHOICES)?,
+            wrote_choices: false,
             holds: Cleared::take(ebpf, map::HOLDS)?,
             wrote_holds: false,
             events: taken(ebpf, map::EVENTS)?,
@@ -127,7 +131,9 @@ impl Maps {
         }
         if std::mem::replace(&mut self.wrote_holds, tables.has_holds()) {
             self.holds.clear()?;
-            self.answered.clear()?;
+        }
+        if std::mem::replace(&mut self.wrote_choices, tables.has_methods()) {
+            self.choices.clear()?;
         }
         while self.events.next().is_some() {}
         self.install_rules(tables, now)?;
@@ -142,9 +148,11 @@ impl Maps {
             Settings { version: self.current.version, tick: clock_resolution()?, ..tables.settings };
         for slot in self.used_backends.drain(..) {
             self.backends.set(slot, Backend::default(), 0)?;
+            self.vitals.set(slot, Vitals::default(), 0)?;
         }
         for (slot, backend) in &tables.backends {
             self.backends.set(u32::from(*slot), backend, 0)?;
+            self.vitals.set(u32::from(*slot), tables.vitals(*slot, now), 0)?;
             self.used_backends.push(u32::from(*slot));
         }
         for (word, value) in &tables.status {
@@ -186,6 +194,11 @@ impl Maps {
             self.used_quic.push(*place);
         }
         Ok(())
+    }
+
+    /// What is noted of a backend.
+    pub(super) fn vitals(&self, slot: u16) -> Result<Vitals> {
+        self.vitals.get(&slot.into(), 0).with_context(|| format!("vitals of backend {slot}"))
     }
 
     /// A hold.

@@ -26,6 +26,8 @@ fn service(protocol: Protocol, affinity: AffinitySpec) -> ServiceSpec {
         source: None,
         mss: None,
         proxy_protocol: false,
+        method: lb_common::abi::Method::Order,
+        slow_start: core::time::Duration::ZERO,
         health: None,
         paths: vec![path("/", "all"), path("/static/", "files")],
         backends: vec![],

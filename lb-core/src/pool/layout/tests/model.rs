@@ -201,6 +201,8 @@ pub(super) fn service(id: u32, backends: &[(u64, u32)]) -> ServiceSpec {
         source: None,
         mss: None,
         proxy_protocol: false,
+        method: lb_common::abi::Method::Order,
+        slow_start: core::time::Duration::ZERO,
         health: None,
         paths: Vec::new(),
         backends: backends.iter().map(|&(number, weight)| backend(number, weight)).collect(),
@@ -217,6 +219,7 @@ fn backend(number: u64, weight: u32) -> BackendSpec {
         admin: Admin::Enabled,
         vlan: Vlan::Auto,
         route: None,
+        limit: 0,
         server_id: None,
     }
 }
