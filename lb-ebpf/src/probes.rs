@@ -102,7 +102,7 @@ fn lead(skb: *mut __sk_buff, way: &ProbeWay) -> Option<()> {
         _ => (load::<u16>(skb, packet.l4 + 4)?, 0),
     };
     let key = key(&way.vip, port, own_port, packet.protocol);
-    PROBE_ANSWERS.insert(&key, &way.backend, 0).ok()?;
+    PROBE_ANSWERS.insert(key, way.backend, 0).ok()?;
     replace(skb, &packet, destination_at(&packet), &destination, &way.vip)?;
     if way.envelope == ProbeEnvelope::Plain as u32 {
         return Some(());
@@ -121,7 +121,7 @@ fn bring(skb: *mut __sk_buff) -> Option<()> {
     };
     let key = key(&source, port, own_port, packet.protocol);
     // SAFETY: a copy is made at once; at worst it is another probe's backend.
-    let backend = unsafe { PROBE_ANSWERS.get(&key) }?.by_words();
+    let backend = unsafe { PROBE_ANSWERS.get(key) }?.by_words();
     replace(skb, &packet, source_at(&packet), &source, &backend)
 }
 

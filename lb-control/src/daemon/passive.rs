@@ -43,7 +43,8 @@ pub(super) async fn watch(reconciler: Handle, prober: Prober) {
 /// What a look says of a backend.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Sign {
-    /// It refused SYNs of the balancer's own or left them unanswered, and has taken no connection since the last look.
+    /// It refused SYNs of the balancer's own, and has taken no connection since, or left them unanswered and took none since the
+    /// last look.
     Unanswered,
     /// Something else failed, or it takes some connections and others not.
     Suspected,
@@ -72,11 +73,14 @@ impl Signs {
 }
 
 fn sign(before: &Vitals, now: &Vitals) -> Option<Sign> {
-    let failures = |vitals: &Vitals| vitals.refused.wrapping_add(vitals.silent);
-    if failures(before) == failures(now) {
+    let (refused, silent) = (before.refused != now.refused, before.silent != now.silent);
+    if !refused && !silent {
         return (before.suspected != now.suspected).then_some(Sign::Suspected);
     }
-    Some(if before.accepted == now.accepted { Sign::Unanswered } else { Sign::Suspected })
+    // Sessions that were refused go elsewhere, so there may be one refusal only, right after connections that were taken.
+    let refuses = refused && now.answered > now.accepted;
+    let is_silent = silent && before.accepted == now.accepted;
+    Some(if refuses || is_silent { Sign::Unanswered } else { Sign::Suspected })
 }
 
 #[cfg(test)]
@@ -101,11 +105,15 @@ mod tests {
         let mut vitals = Vitals { refused: 7, silent: 1, suspected: 3, accepted: 5, ..Vitals::default() };
         assert_eq!(told(&mut signs, 1, vitals), None, "what was before the first look says nothing");
         assert_eq!(told(&mut signs, 1, vitals), None);
-        vitals.refused += 1;
+        (vitals.refused, vitals.answered) = (vitals.refused + 1, 6);
         assert_eq!(told(&mut signs, 1, vitals), Some(Sign::Unanswered));
+        (vitals.refused, vitals.accepted, vitals.answered) = (vitals.refused + 1, 7, 8);
+        assert_eq!(told(&mut signs, 1, vitals), Some(Sign::Unanswered), "its last word was a refusal");
+        (vitals.refused, vitals.accepted, vitals.answered) = (vitals.refused + 1, 9, 9);
+        assert_eq!(told(&mut signs, 1, vitals), Some(Sign::Suspected), "its last word was not");
         vitals.silent += 2;
         assert_eq!(told(&mut signs, 1, vitals), Some(Sign::Unanswered));
-        (vitals.silent, vitals.accepted) = (vitals.silent + 1, 9);
+        (vitals.silent, vitals.accepted) = (vitals.silent + 1, 10);
         assert_eq!(told(&mut signs, 1, vitals), Some(Sign::Suspected), "it lives, but is not well");
         vitals.suspected += 1;
         assert_eq!(told(&mut signs, 1, vitals), Some(Sign::Suspected), "clients can cause this");
@@ -119,7 +127,8 @@ mod tests {
         let vitals = Vitals { refused: 7, ..Vitals::default() };
         assert_eq!(told(&mut signs, 1, vitals), None);
         assert_eq!(told(&mut signs, 2, Vitals::default()), None);
-        assert_eq!(told(&mut signs, 2, Vitals { refused: 1, ..vitals }), Some(Sign::Unanswered));
+        let refused = Vitals { refused: 1, answered: 1, ..vitals };
+        assert_eq!(told(&mut signs, 2, refused), Some(Sign::Unanswered));
         assert!(signs.since(Vec::new()).is_empty());
         assert_eq!(told(&mut signs, 2, Vitals { refused: 2, ..vitals }), None, "it was away in between");
     }
