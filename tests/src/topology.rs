@@ -118,7 +118,7 @@ pub fn cable(a: (&Namespace, &str), b: (&Namespace, &str), mtu: u16) -> Result<(
 
 /// Lets a host take all packets of a connection on one CPU, as a NIC's RSS does.
 ///
-/// Linux before 6.19 answers with a reset, about once in half a million connections, when one CPU takes a request while another one
+/// Linux 6.18 was seen to answer with a reset, about once in some hundred thousand connections, presumably when one CPU takes a request while another one
 /// still turns the handshake's last acknowledgement into the connection. The balancer's own ends stay as they are: its
 /// programs have to bear packets of one flow on several CPUs.
 fn steer_by_flow(host: &Namespace, interface: &str) -> Result<()> {

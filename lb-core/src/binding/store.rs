@@ -20,7 +20,7 @@ use core::time::Duration;
 use hashbrown::HashTable;
 use std::collections::{BTreeMap, VecDeque};
 
-/// Expiries nearer than this count as equal: clocks run apart, messages take time.
+/// Expiries nearer than this, rounded up to ticks, count as equal: clocks run apart, messages take time.
 pub const SKEW: Duration = Duration::from_millis(500);
 /// An ended record is remembered so long, so that what is bound anew beats it where it has not ended yet.
 pub const GRACE: Duration = Duration::from_secs(5);

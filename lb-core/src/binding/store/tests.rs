@@ -23,6 +23,23 @@ fn told() -> impl Strategy<Value = (Body, u64)> {
     (body(), 1_u64..20).prop_map(|(body, minutes)| (body, minutes * 60_000))
 }
 
+/// Half a second is no whole number of ticks: what ends 16 of them later ends at the same time, 17 later does not.
+#[test]
+fn ends_are_the_same_up_to_the_tick_after_the_skew() {
+    let now = Time(0);
+    let body = Body {
+        key: Key { service: 1, session: 0 },
+        server: 1,
+        generation: 0,
+        flags: Flags::default(),
+        failover: 0,
+    };
+    let mut store = Store::new(5, now);
+    assert_eq!(store.merge(&body, Tick(1_000), now, false), Merged::Inserted);
+    assert_eq!(store.merge(&body, Tick(1_016), now, false), Merged::Kept);
+    assert_eq!(store.merge(&body, Tick(1_017), now, false), Merged::Extended);
+}
+
 proptest! {
     #[test]
     fn order_and_repetition_do_not_matter(
@@ -59,12 +76,14 @@ proptest! {
             map.retain(|_, (_, until)| *until > now.0);
             let until = Tick::of(Time(now.0 + lifetime)).time().0;
             let merged = store.merge(&body, Tick::of(Time(until)), now, false);
-            let skew = SKEW.as_millis() as u64;
             let expected = match map.get(&body.key).copied() {
                 None => Some((body, until)),
                 Some((held, ends)) => match body.cmp_rank(&held) {
                     Ordering::Greater => Some((body, until.max(ends))),
-                    Ordering::Equal | Ordering::Less => (until > ends + skew).then_some((held, until)),
+                    Ordering::Equal | Ordering::Less => {
+                        let is_later = Tick::of(Time(until)) > Tick::of(Time(ends)).after(SKEW);
+                        is_later.then_some((held, until))
+                    }
                 },
             };
             prop_assert_eq!(merged == Merged::Kept, expected.is_none());
