@@ -152,7 +152,6 @@ struct meta_t {
     bit<8> affinity;
     bit<8> fallback;
     bit<64> key_mask;
-    bit<32> table_start;
     bit<32> table_mask;
 
     // The session.

@@ -36,7 +36,7 @@ control Node(inout meta_t meta) {
 control Whose(inout meta_t meta) {
     @name(".service")
     action service(bit<32> id, bit<16> slot, bit<8> mode, bit<8> affinity, bit<8> fallback, bit<64> key_mask,
-                   bit<32> table_start, bit<32> table_mask) {
+                   bit<32> table_mask) {
         meta.is_ours = 1;
         meta.service = id;
         meta.service_slot = slot;
@@ -44,7 +44,6 @@ control Whose(inout meta_t meta) {
         meta.affinity = affinity;
         meta.fallback = fallback;
         meta.key_mask = key_mask;
-        meta.table_start = table_start;
         meta.table_mask = table_mask;
     }
 
@@ -305,7 +304,8 @@ control Bound(inout meta_t meta) {
     }
 }
 
-// The owner of the slot that the session's hash names; `place` is set by the target, which computes the hash.
+// The owner of the slot that the session's hash names; `place` is set by the target, which computes the hash: the table's size plus the slot,
+// so that a table of another size stands beside the old one until the service says which one holds.
 control Chosen(inout meta_t meta) {
     @name(".owner")
     action owner(bit<16> backend, bit<16> generation) {
@@ -317,6 +317,7 @@ control Chosen(inout meta_t meta) {
     @name(NAME_ARENA)
     table arena {
         key = {
+            meta.service_slot : exact @name("service");
             meta.place : exact @name("place");
         }
         actions = { owner; NoAction; }
@@ -360,6 +361,7 @@ control Way(inout meta_t meta) {
     table backends {
         key = {
             meta.backend : exact @name("backend");
+            meta.generation : exact @name("generation");
         }
         actions = { backend; NoAction; }
         default_action = NoAction();

@@ -264,7 +264,7 @@ control Forwarding(inout headers_t headers, inout meta_t meta, inout standard_me
                     hash(meta.crc, HashAlgorithm.crc32, 32w0,
                         { meta.source, meta.destination, meta.source_port, meta.destination_port, meta.protocol }, 64w0x1_0000_0000);
                 }
-                meta.place = meta.table_start + (meta.crc & meta.table_mask);
+                meta.place = (meta.table_mask + 1) | (meta.crc & meta.table_mask);
                 chosen.apply(meta);
             } else if (meta.is_reply == 1 && meta.is_bound == 0) {
                 meta.binds = meta.has_session;

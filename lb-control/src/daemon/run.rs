@@ -18,7 +18,6 @@ use crate::reconcile;
 use crate::webhook::Webhook;
 use anyhow::{Context as _, anyhow};
 use lb_core::pool::layout::arena_chunks;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
@@ -73,8 +72,8 @@ pub(super) async fn run(args: Lbd) -> anyhow::Result<()> {
         arena: arena_chunks(&desired)?,
         holds: desired.node.held,
     };
-    let (plane, directory) = (daemon.plane.clone(), daemon.state_dir.clone());
-    let plane = tokio::task::spawn_blocking(move || open(&plane, options, sizes, &directory))
+    let plane = daemon.plane.clone();
+    let plane = tokio::task::spawn_blocking(move || open(&plane, options, sizes))
         .await
         .context("opening the data plane ended early")?
         .map_err(|error| anyhow!("data plane: {}", chain(&error)))?;
@@ -147,12 +146,7 @@ pub(super) async fn run(args: Lbd) -> anyhow::Result<()> {
 }
 
 /// Opens what forwards packets.
-fn open(
-    spec: &PlaneSpec,
-    options: Options,
-    sizes: Sizes,
-    directory: &Path,
-) -> dataplane::Result<Box<dyn DataPlane>> {
+fn open(spec: &PlaneSpec, options: Options, sizes: Sizes) -> dataplane::Result<Box<dyn DataPlane>> {
     match spec {
         PlaneSpec::Xdp => {
             let adopted = Xdp::is_left(&options);
@@ -164,7 +158,7 @@ fn open(
             Ok(Box::new(plane))
         }
         PlaneSpec::P4(switch) => {
-            let plane = P4::open(switch, sizes, directory)?;
+            let plane = P4::open(switch, sizes)?;
             info!(switch = %switch.address, "data plane open");
             Ok(Box::new(plane))
         }

@@ -80,6 +80,11 @@ impl Memory {
         self.marks.len()
     }
 
+    /// Whose a backend slot is.
+    pub(super) fn backend(&self, slot: u16) -> Option<Backend> {
+        self.backends.get(&slot).copied()
+    }
+
     /// Takes a binding away.
     pub(super) fn forget(&mut self, key: &BindingKey) {
         self.bindings.remove(&(key.service, key.session));

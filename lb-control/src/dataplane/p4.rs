@@ -5,8 +5,8 @@
 //! back it gets the difference.
 
 mod client;
-mod kept;
 mod link;
+mod numbers;
 mod ports;
 mod program;
 pub mod proto;
@@ -26,17 +26,17 @@ use super::{
     AttachMode, Attachment, Capabilities, CounterSlot, Cursor, DataPlane, Error, Migration, Page, Result,
     Sizes, Traffic, Usage, clock::monotonic_ns,
 };
-use kept::Kept;
 use lb_common::abi::{
     Addr, AffinityRules, ArenaChunk, Backend, Binding, BindingEvent, BindingKey, BindingRecord, BindingWord,
     Counters, Flow, FlowKey, Outcome, PathRule, QuicConfig, RebindReport, RebindRequest, RecordResult,
     Secrets, Server, Service, ServiceKey, Settings, SweepReport, SweepRequest, SweepTarget, Vitals, switch,
 };
 use link::{Link, News, Peer, Told};
+use numbers::{Numbers, Tag};
 use ports::Ports;
+use row::Key as Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::fd::BorrowedFd;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tracing::warn;
@@ -54,8 +54,9 @@ pub struct P4 {
     ports: Ports,
     routes: Vec<Route>,
     link: Link,
-    kept: Kept,
     attached: BTreeMap<String, Attachment>,
+    /// What the switch calls services and backends.
+    numbers: Numbers,
     /// The image was changed since the switch's entries were computed from it.
     is_dirty: bool,
     /// A configuration was applied: until then the switch keeps what it has.
@@ -71,28 +72,23 @@ pub struct P4 {
 }
 
 impl P4 {
-    /// Begins to look after a switch; `directory` keeps what must survive a restart.
-    pub fn open(spec: &SwitchSpec, sizes: Sizes, directory: &Path) -> Result<Self> {
+    /// Begins to look after a switch.
+    pub fn open(spec: &SwitchSpec, sizes: Sizes) -> Result<Self> {
         let ports = Ports::open(spec)?;
         for route in &spec.routes {
             route.values(&ports)?;
-        }
-        let kept = Kept::open(directory)?;
-        let mut image = Memory::new(sizes);
-        for (slot, backend) in kept.backends() {
-            image.put_backend(slot, &backend)?;
         }
         let program = Program::bmv2().map_err(|source| Error::Program { source: Box::new(source) })?;
         let peer = Peer { address: spec.address.clone(), device: spec.device, election: spec.election };
         let link = Link::start(peer, Arc::new(program), sizes.bindings.min(MOST_BINDINGS));
         let link = link.map_err(|source| Error::Switch { address: spec.address.clone(), source })?;
         Ok(Self {
-            image,
+            image: Memory::new(sizes),
             ports,
             routes: spec.routes.clone(),
             link,
-            kept,
             attached: BTreeMap::new(),
+            numbers: Numbers::default(),
             is_dirty: false,
             is_armed: false,
             bases: HashMap::new(),
@@ -117,24 +113,49 @@ impl P4 {
 
     /// Computes the switch's entries anew.
     fn tell(&mut self) -> Result<()> {
-        let rows = wanted::rows(&mut self.image, &self.ports, &self.routes)?;
-        let services = self.image.services()?;
-        let bound = services.iter().filter(|(key, _)| key.kind == ServiceKey::BY_PORT);
-        let lifetimes = bound.map(|(_, service)| (service.id, service.lifetime)).collect();
-        let backends = self.image.backends()?.into_iter().filter(|(_, row)| row.address != Addr::NONE);
-        let owners = backends.map(|(slot, row)| (slot, wanted::number(row.address))).collect();
-        self.link.want(rows, lifetimes, owners);
+        let services = self.image.services()?.into_iter().filter(|(key, _)| key.kind == ServiceKey::BY_PORT);
+        let services: Vec<Service> = services.map(|(_, service)| service).collect();
+        let backends: Vec<(u16, Backend)> =
+            self.image.backends()?.into_iter().filter(|(_, row)| row.address != Addr::NONE).collect();
+        let numbers = Numbers::of(
+            services.iter().map(|service| (service.slot, service.id)),
+            backends.iter().map(|(slot, row)| (*slot, (row.service, row.number))),
+        );
+        let before = std::mem::replace(&mut self.numbers, numbers);
+        let rows = wanted::rows(&mut self.image, &self.ports, &self.routes, &self.numbers)?;
+        let lifetimes = services.iter().map(|service| (service.id, service.lifetime)).collect();
+        let owners = backends.iter().filter_map(|(slot, row)| {
+            let tag = self.numbers.backend(*slot)?;
+            Some((tag, wanted::number(row.address)))
+        });
+        self.link.want(rows, lifetimes, owners.collect());
+        if self.numbers.has_moved(&before) {
+            for service in &services {
+                for session in self.image.words_of(service.id).into_keys() {
+                    self.tell_session(&BindingKey::new(service.id, session))?;
+                }
+            }
+        }
         Ok(())
     }
 
     /// Makes the switch's entry of a session what the image says.
     fn tell_session(&mut self, key: &BindingKey) -> Result<()> {
-        let binding = self.image.binding(key)?;
-        let service = self.service(key.service)?.unwrap_or(Service { id: key.service, ..Service::default() });
-        let word = BindingWord(binding.map_or(0, |binding| binding.word));
-        let (entry, content) = wanted::binding(&service, key.session, word.backend(), word.slot_generation());
-        self.link.want_session(entry, binding.map(|_| content));
+        let entry = Entry::exact(Table::Bindings, [u128::from(key.service), u128::from(key.session)]);
+        let word = self.image.binding(key)?.map(|binding| BindingWord(binding.word));
+        let tag = word.and_then(|word| self.tag(word.backend(), word.slot_generation()));
+        let content = match (tag, self.service(key.service)?) {
+            (Some(tag), Some(service)) => Some(wanted::binding(&service, tag)),
+            (None, _) | (_, None) => None,
+        };
+        self.link.want_session(entry, content);
         Ok(())
+    }
+
+    /// What the switch calls a backend, unless its slot is another's by now.
+    fn tag(&self, slot: u16, generation: u16) -> Option<Tag> {
+        let row = self.image.backend(slot).filter(|row| row.generation == generation)?;
+        if row.address == Addr::NONE { None } else { self.numbers.backend(slot) }
     }
 
     /// Takes in what the switch told.
@@ -152,11 +173,13 @@ impl P4 {
 
     fn bound(&mut self, told: Told) -> Result<()> {
         let key = BindingKey::new(told.service, told.session);
-        let Some(service) = self.service(told.service)? else {
+        let owner = self.numbers.owner(told.backend);
+        let owner = owner.and_then(|slot| self.image.backend(slot).map(|row| (slot, row.generation)));
+        let (Some(service), Some((slot, generation))) = (self.service(told.service)?, owner) else {
             return self.tell_session(&key);
         };
         if self.image.binding(&key)?.is_none() {
-            let word = BindingWord::new(told.backend, told.generation, 0);
+            let word = BindingWord::new(slot, generation, 0);
             self.image.bind(key, word, monotonic_ns().saturating_add(service.lifetime));
             *self.made.entry(service.slot).or_default() += 1;
         }
@@ -173,10 +196,18 @@ impl P4 {
         if slots.is_empty() {
             return Vec::new();
         }
+        let there = |slot: u16| {
+            if of_services {
+                self.numbers.service(slot)
+            } else {
+                self.numbers.backend(slot).map(|tag| tag.slot)
+            }
+        };
+        let places: HashMap<u32, u16> =
+            slots.iter().filter_map(|slot| Some((u32::from(there(*slot)?), *slot))).collect();
         for name in names {
-            let places = slots.iter().map(|slot| u32::from(*slot)).collect();
-            for (place, packets, bytes) in self.link.counters(name, Some(places)) {
-                let Ok(slot) = u16::try_from(place) else { continue };
+            for (place, packets, bytes) in self.link.counters(name, Some(places.keys().copied().collect())) {
+                let Some(&slot) = places.get(&place) else { continue };
                 self.last.insert((name, slot), (packets, bytes));
                 let base = self.bases.entry((name, slot)).or_default();
                 // A switch that was restarted counts from 0 again.
@@ -257,7 +288,6 @@ impl DataPlane for P4 {
     }
 
     fn put_backend(&mut self, slot: u16, backend: &Backend) -> Result<()> {
-        self.kept.put(slot, backend)?;
         self.is_dirty = true;
         self.image.put_backend(slot, backend)
     }

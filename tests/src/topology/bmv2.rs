@@ -21,19 +21,6 @@ pub struct Bmv2 {
 }
 
 impl Bmv2 {
-    /// Where the program is; says what to install where there is none.
-    pub fn installed() -> Option<PathBuf> {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let found =
-            std::env::split_paths(&path).map(|directory| directory.join(PROGRAM)).find(|file| file.is_file());
-        if found.is_none() {
-            eprintln!(
-                "skipped: {PROGRAM} is not on the PATH; install p4lang/behavioral-model with p4lang/PI"
-            );
-        }
-        found
-    }
-
     /// Starts it where the balancer of a site with two arms is: port 1 to the clients, 2 and so on to the backends.
     ///
     /// The kernel there still answers for its own addresses, and forwards nothing.
@@ -89,9 +76,17 @@ impl Bmv2 {
     }
 }
 
+/// Where the switch's program is.
+fn program() -> Result<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut files = std::env::split_paths(&path).map(|directory| directory.join(PROGRAM));
+    files.find(|file| file.is_file()).with_context(|| {
+        format!("{PROGRAM} is not on the PATH: install p4lang/behavioral-model with p4lang/PI")
+    })
+}
+
 fn run(namespace: &Namespace, ports: &[String], log: &Path) -> Result<Process> {
-    let program = Bmv2::installed().context("found before")?;
-    let mut command = namespace.command(program)?;
+    let mut command = namespace.command(program()?)?;
     command.args(["--no-p4", "--device-id", "0", "--log-console", "-L"]);
     command.arg(std::env::var("BMV2_LOG").unwrap_or_else(|_| "warn".to_owned()));
     for (n, port) in (1..).zip(ports) {

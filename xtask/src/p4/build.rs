@@ -89,11 +89,8 @@ mod tests {
     use super::*;
 
     #[test]
+    #[ignore = "whoever fails it needs p4c: `cargo xtask test --p4`"]
     fn compiled_program_is_that_of_the_sources() {
-        if workspace::program(COMPILER).is_none() {
-            eprintln!("skipped: {COMPILER} is not on the PATH; install p4lang/p4c with its bmv2 backend");
-            return;
-        }
         let of = fs::read_to_string(directory().join(SOURCES)).expect("the sum can be read");
         let is = sum().expect("the sources can be read");
         assert_eq!(

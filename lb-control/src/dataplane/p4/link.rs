@@ -7,9 +7,10 @@
 mod work;
 
 use super::client::Client;
+use super::numbers::Tag;
 use super::program::Program;
 use super::proto::{Arbitration, Request, Uint128, request_kind};
-use super::row::{Content, Key};
+use super::row::{Content, Key, Table};
 use super::wanted::Rows;
 use futures_util::stream::unfold;
 use std::collections::{BTreeSet, HashMap};
@@ -60,10 +61,8 @@ pub(super) struct Told {
     pub(super) service: u32,
     /// The session key.
     pub(super) session: u64,
-    /// The backend's slot.
-    pub(super) backend: u16,
-    /// The slot's generation.
-    pub(super) generation: u16,
+    /// The backend, as the switch calls it.
+    pub(super) backend: Tag,
 }
 
 /// How it stands with the switch.
@@ -90,7 +89,9 @@ struct Shared {
     /// Lifetimes of bindings by service id: what is told of any other is not bound.
     lifetimes: HashMap<u32, u64>,
     /// Addresses of the backends that have slots, reachable or not.
-    owners: HashMap<u16, u128>,
+    owners: HashMap<Tag, u128>,
+    /// Ways to backends that the switch had, and that we have not found ourselves yet.
+    adopted: BTreeSet<Key>,
     /// Most bindings.
     capacity: usize,
     /// Bindings among what should be.
@@ -129,18 +130,26 @@ impl Link {
     }
 
     /// Says what every table but that of sessions should be, for how long sessions of which
-    /// service are bound, and whose the backend slots are.
-    pub(super) fn want(&self, rows: Rows, lifetimes: HashMap<u32, u64>, owners: HashMap<u16, u128>) {
+    /// service are bound, and where the backends are.
+    pub(super) fn want(&self, rows: Rows, lifetimes: HashMap<u32, u64>, owners: HashMap<Tag, u128>) {
         let mut shared = self.lock();
         shared.owners = owners;
         shared.lifetimes = lifetimes;
-        let is_session = |key: &Key| key.table == super::row::Table::Bindings;
+        let is_session = |key: &Key| key.table == Table::Bindings;
         let mut old = shared.wanted.take().unwrap_or_default();
         let mut new = rows;
         let sessions: Vec<Key> = old.keys().filter(|key| is_session(key)).cloned().collect();
         for key in sessions {
             if let Some(content) = old.remove(&key) {
                 new.insert(key, content);
+            }
+        }
+        for key in std::mem::take(&mut shared.adopted) {
+            if !new.contains_key(&key)
+                && let Some(way) = old.get(&key).filter(|way| shared.leads_to_owner(&key, way))
+            {
+                new.insert(key.clone(), way.clone());
+                shared.adopted.insert(key);
             }
         }
         for (key, content) in &new {
@@ -164,7 +173,7 @@ impl Link {
         let mut shared = self.lock();
         let old = shared.wanted.replace(Rows::new()).unwrap_or_default();
         shared.changed.extend(old.into_keys());
-        (shared.bindings, shared.lifetimes) = (0, HashMap::new());
+        (shared.bindings, shared.lifetimes, shared.adopted) = (0, HashMap::new(), BTreeSet::new());
         if shared.standing == Standing::Settled {
             shared.standing = Standing::Behind;
         }
@@ -219,6 +228,12 @@ impl Drop for Link {
 }
 
 impl Shared {
+    /// Whether an entry of a backend leads to the address where that backend is.
+    fn leads_to_owner(&self, key: &Key, way: &Content) -> bool {
+        let owner = Tag::read(&key.fields).and_then(|tag| self.owners.get(&tag));
+        key.table == Table::Backends && owner.is_some() && owner == way.values.first()
+    }
+
     fn put_session(&mut self, key: Key, content: Option<Content>) {
         let Some(wanted) = &mut self.wanted else { return };
         let before = match content {

@@ -3,6 +3,7 @@
 mod switch;
 
 use super::link::{Link, News, Peer, Standing, Told};
+use super::numbers::Tag;
 use super::program::Program;
 use super::row::{Content, Key, Table};
 use super::wanted::{self, Rows};
@@ -24,13 +25,16 @@ fn link(switch: &Switch, election: u64) -> Link {
 
 fn backend(slot: u16, address: u128) -> (Key, Content) {
     let way = [address, 80, 0x0200_0000_0001, 0x0200_0000_0002, 0xffff, 1_500, 2];
-    (Key::exact(Table::Backends, [u128::from(slot)]), Content::of(way))
+    (Key::exact(Table::Backends, [u128::from(slot), 0]), Content::of(way))
+}
+
+fn arena(place: u32) -> Key {
+    Key::exact(Table::Arena, [0, u128::from(place)])
 }
 
 fn rows() -> Rows {
-    let mut rows: Rows = (0..2_500_u32)
-        .map(|place| (Key::exact(Table::Arena, [u128::from(place)]), Content::of([u128::from(place % 3), 0])))
-        .collect();
+    let mut rows: Rows =
+        (0..2_500_u32).map(|place| (arena(place), Content::of([u128::from(place % 3), 0]))).collect();
     rows.extend((0..3).map(|slot| backend(slot, 0xffff_0a00_0000 + u128::from(slot))));
     rows.insert(Key::exact(Table::Settings, []), Content::of([511, 0, 0]));
     rows.insert(Key::exact(Table::Vips, [9]), Content::default());
@@ -39,7 +43,8 @@ fn rows() -> Rows {
 
 fn want(link: &Link, rows: Rows) {
     let backends = rows.iter().filter(|(key, _)| key.table == Table::Backends);
-    let owners = backends.map(|(key, row)| (key.fields[0] as u16, row.values[0])).collect();
+    let owners =
+        backends.map(|(key, row)| (Tag::read(&key.fields).expect("a backend"), row.values[0])).collect();
     link.want(rows, HashMap::from([(SERVICE, LIFETIME)]), owners);
 }
 
@@ -63,15 +68,15 @@ fn p4_tables_are_filled_and_only_differences_are_written_later() {
         assert_eq!(switch.rows(Table::Backends)[&key], content);
     }
     // While nobody looks, an entry goes, one changes and one comes.
-    switch.lose(&Key::exact(Table::Arena, [7]));
-    switch.put(&Key::exact(Table::Arena, [8]), &Content::of([1, 1]));
-    switch.put(&Key::exact(Table::Arena, [70_000]), &Content::of([1, 0]));
+    switch.lose(&arena(7));
+    switch.put(&arena(8), &Content::of([1, 1]));
+    switch.put(&arena(70_000), &Content::of([1, 0]));
     switch.state().updates = 0;
     let link = link(&switch, 1);
     want(&link, rows());
     settled(&link);
     assert_eq!(switch.rows(Table::Arena).len(), 2_500);
-    assert_eq!(switch.rows(Table::Arena)[&Key::exact(Table::Arena, [8])], Content::of([2, 0]));
+    assert_eq!(switch.rows(Table::Arena)[&arena(8)], Content::of([2, 0]));
     // Those three, and the default entry, which cannot be read back.
     assert_eq!(switch.state().updates, 4);
     assert_eq!(switch.state().pipelines, 1);
@@ -104,8 +109,9 @@ fn p4_sessions_are_bound_when_told_and_unbound_when_idle() {
     until("they are bound", || switch.rows(Table::Bindings).len() == 2);
     assert_eq!(switch.rows(Table::Bindings)[&session(11)], Content { values: vec![2, 3], idle: LIFETIME });
     until("the list is acknowledged", || switch.state().acknowledged == [5]);
-    let told =
-        |session, backend, generation| News::Bound(Told { service: SERVICE, session, backend, generation });
+    let told = |session, slot, generation| {
+        News::Bound(Told { service: SERVICE, session, backend: Tag { slot, generation } })
+    };
     assert_eq!(link.news(10), [told(10, 1, 0), told(11, 2, 3)]);
     // Told twice is bound once.
     switch.digest(6, &[(SERVICE, 10, 2, 0)]);
@@ -131,7 +137,9 @@ fn p4_of_two_the_higher_is_master_and_the_other_takes_over_with_its_sessions() {
     let mut other = rows();
     other.insert(Key::exact(Table::Vips, [10]), Content::default());
     // On the second one this slot is another backend's.
-    let (key, content) = backend(2, 0xffff_0a00_0099);
+    let (mut key, content) = backend(2, 0xffff_0a00_0099);
+    other.remove(&key);
+    key.fields[1] = 1;
     other.insert(key, content);
     want(&second, other);
     until("it waits", || second.standing() == Standing::Backup);
@@ -142,9 +150,50 @@ fn p4_of_two_the_higher_is_master_and_the_other_takes_over_with_its_sessions() {
     settled(&second);
     assert_eq!(switch.rows(Table::Vips).len(), 2);
     assert_eq!(switch.state().pipelines, 1);
-    let told = Told { service: SERVICE, session: 10, backend: 1, generation: 0 };
+    let told = Told { service: SERVICE, session: 10, backend: Tag { slot: 1, generation: 0 } };
     assert_eq!(second.news(10), [News::Found(told)]);
     assert_eq!(switch.rows(Table::Bindings).into_keys().collect::<Vec<_>>(), [session(10)]);
+}
+
+#[test]
+fn p4_ways_that_are_not_found_yet_stay_as_the_switch_has_them() {
+    let switch = Switch::start();
+    {
+        let link = link(&switch, 1);
+        want(&link, rows());
+        settled(&link);
+    }
+    let rows_without = |slot: u16| {
+        let mut rows = rows();
+        rows.remove(&backend(slot, 0).0);
+        rows
+    };
+    let owner = |slot: u16, address: u128| (Tag { slot, generation: 0 }, 0xffff_0a00_0000 + address);
+    let link = link(&switch, 1);
+    // Of the three one is not found yet, one is elsewhere now, and not found yet either.
+    let mut both = rows_without(2);
+    both.remove(&backend(1, 0).0);
+    let owners = HashMap::from([owner(0, 0), owner(1, 99), owner(2, 2)]);
+    link.want(both.clone(), HashMap::new(), owners.clone());
+    settled(&link);
+    let there = |slot: u16| switch.rows(Table::Backends).contains_key(&backend(slot, 0).0);
+    assert_eq!([there(0), there(1), there(2)], [true, false, true]);
+    // Something else changes.
+    both.insert(Key::exact(Table::Vips, [11]), Content::default());
+    link.want(both.clone(), HashMap::new(), owners);
+    until("it is written", || switch.rows(Table::Vips).len() == 2);
+    settled(&link);
+    assert!(there(2));
+    // It is found, elsewhere behind the switch.
+    let (key, mut content) = backend(2, 0xffff_0a00_0002);
+    content.values[6] = 9;
+    both.insert(key.clone(), content.clone());
+    link.want(both.clone(), HashMap::new(), HashMap::from([owner(0, 0), owner(2, 2)]));
+    until("it is written", || switch.rows(Table::Backends)[&key] == content);
+    // It is lost again: that is no news from before us.
+    both.remove(&key);
+    link.want(both, HashMap::new(), HashMap::from([owner(0, 0), owner(2, 2)]));
+    until("it is gone", || !there(2));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod connection;
 mod slots;
 
+use super::numbers::{Numbers, Tag};
 use super::ports::{Ports, Route};
 use super::row::{Content, Key, Table};
 use crate::dataplane::{DataPlane as _, Error, Result, memory::Memory};
@@ -17,7 +18,7 @@ use std::collections::{BTreeMap, HashMap};
 pub(super) type Rows = BTreeMap<Key, Content>;
 
 /// Every entry but those of sessions.
-pub(super) fn rows(image: &mut Memory, ports: &Ports, routes: &[Route]) -> Result<Rows> {
+pub(super) fn rows(image: &mut Memory, ports: &Ports, routes: &[Route], numbers: &Numbers) -> Result<Rows> {
     let mut rows = Rows::new();
     let settings = image.settings()?;
     let (services, backends) = (image.services()?, image.backends()?);
@@ -35,7 +36,7 @@ pub(super) fn rows(image: &mut Memory, ports: &Ports, routes: &[Route]) -> Resul
     let mut of_service: HashMap<u32, Vec<(u16, Backend)>> = HashMap::new();
     for (&slot, backend) in backends.iter().filter(|(_, backend)| backend.address != Addr::NONE) {
         of_service.entry(backend.service).or_default().push((slot, *backend));
-        let tag = [u128::from(slot), u128::from(backend.generation)];
+        let Some(tag) = numbers.backend(slot).map(Tag::values) else { continue };
         if Status::serves(bits(slot), slot) {
             rows.insert(Key::exact(Table::Status, tag), Content::default());
         }
@@ -51,7 +52,7 @@ pub(super) fn rows(image: &mut Memory, ports: &Ports, routes: &[Route]) -> Resul
                 u128::from(backend.hop.mtu),
                 u128::from(port),
             ];
-            rows.insert(Key::exact(Table::Backends, [u128::from(slot)]), Content::of(way));
+            rows.insert(Key::exact(Table::Backends, tag), Content::of(way));
         }
     }
     for (key, service) in &services {
@@ -63,27 +64,26 @@ pub(super) fn rows(image: &mut Memory, ports: &Ports, routes: &[Route]) -> Resul
             ServiceKey::BY_PORT => {}
             _ => continue, // of fragments, which the switch does not forward
         }
+        let Some(there) = numbers.service(service.slot).map(u128::from) else { continue };
         let rules = rules.get(&service.slot).copied().unwrap_or_default();
-        rows.insert(place(key), Content::of(row(key, service, &rules)));
+        rows.insert(place(key), Content::of(row(key, service, there, &rules)));
         rows.insert(
-            Key::exact(Table::Rates, [u128::from(service.slot)]),
+            Key::exact(Table::Rates, [there]),
             Content::of([u128::from(service.binding_rate), u128::from(service.binding_rate.max(16) / 16)]),
         );
-        slots::fill(&mut rows, image, service, |slot| State {
+        slots::fill(&mut rows, image, service, there, |slot| State {
             accepts: Status::accepts(bits(slot), slot),
             serves: Status::serves(bits(slot), slot),
-            generation: backends.get(&slot).map_or(0, |backend| backend.generation),
+            tag: numbers.backend(slot),
         })?;
         if Affinity::from_u8(service.affinity) == Some(Affinity::Payload) {
-            rows.insert(
-                Key::exact(Table::Affinities, [u128::from(service.slot)]),
-                Content::of(segment(&rules)),
-            );
+            rows.insert(Key::exact(Table::Affinities, [there]), Content::of(segment(&rules)));
         }
         let own = of_service.get(&service.id).map(Vec::as_slice).unwrap_or_default();
         if service.mode == Mode::Nat as u8 {
             for (slot, backend) in own {
-                let (key, content) = reply(key, service, *slot, backend);
+                let Some(tag) = numbers.backend(*slot) else { continue };
+                let (key, content) = reply(key, service, there, tag, backend);
                 if let Some(other) = rows.insert(key.clone(), content.clone())
                     && other != content
                 {
@@ -100,28 +100,27 @@ pub(super) fn rows(image: &mut Memory, ports: &Ports, routes: &[Route]) -> Resul
         else {
             continue;
         };
+        let Some(there) = numbers.service(service.slot).map(u128::from) else { continue };
         let bits = u32::from(shape.server_id_len) * 8;
         // Behind the first octet, of 120 bits.
         let mask = ((1_u128 << bits) - 1) << (112 - bits);
         let needed = 1 + u128::from(shape.server_id_len) + u128::from(shape.nonce_len);
-        let key = Key::exact(Table::Quic, [u128::from(slot), u128::from(rotation)]);
+        let key = Key::exact(Table::Quic, [there, u128::from(rotation)]);
         rows.insert(key, Content::of([mask, needed]));
         let rules = rules.get(&service.slot).copied().unwrap_or_default();
         for server in image.servers(rules.servers, rules.server_count)? {
-            let key = [u128::from(slot), server_id(server.mark, shape.server_id_len)];
-            let named = [u128::from(server.backend), u128::from(server.generation)];
-            rows.insert(Key::exact(Table::Servers, key), Content::of(named));
+            let of = backends.get(&server.backend).filter(|row| row.generation == server.generation);
+            let Some(tag) = of.and_then(|_| numbers.backend(server.backend)) else { continue };
+            let key = [there, server_id(server.mark, shape.server_id_len)];
+            rows.insert(Key::exact(Table::Servers, key), Content::of(tag.values()));
         }
     }
     Ok(rows)
 }
 
-/// The entry of a session.
-pub(super) fn binding(service: &Service, session: u64, backend: u16, generation: u16) -> (Key, Content) {
-    let key = Key::exact(Table::Bindings, [u128::from(service.id), u128::from(session)]);
-    let content =
-        Content { values: vec![u128::from(backend), u128::from(generation)], idle: service.lifetime };
-    (key, content)
+/// What the entry of a session says.
+pub(super) fn binding(service: &Service, tag: Tag) -> Content {
+    Content { values: tag.values().into(), idle: service.lifetime }
 }
 
 /// Refuses what a switch cannot do.
@@ -188,15 +187,14 @@ fn place(key: &ServiceKey) -> Key {
     }
 }
 
-fn row(key: &ServiceKey, service: &Service, rules: &AffinityRules) -> [u128; 8] {
+fn row(key: &ServiceKey, service: &Service, there: u128, rules: &AffinityRules) -> [u128; 7] {
     [
         u128::from(service.id),
-        u128::from(service.slot),
+        there,
         u128::from(service.mode),
         u128::from(service.affinity),
         u128::from(rules.fallback),
         u128::from(key_mask(key, service)),
-        u128::from(service.table),
         u128::from(service.table_mask),
     ]
 }
@@ -211,18 +209,18 @@ fn key_mask(key: &ServiceKey, service: &Service) -> u64 {
     }
 }
 
-fn reply(key: &ServiceKey, service: &Service, slot: u16, backend: &Backend) -> (Key, Content) {
+fn reply(key: &ServiceKey, service: &Service, there: u128, tag: Tag, backend: &Backend) -> (Key, Content) {
     let port = if backend.port.host() == 0 { key.port } else { backend.port };
     let from = [number(backend.address), u128::from(port.host()), u128::from(key.protocol)];
     let values = [
         number(key.address),
         u128::from(key.port.host()),
         u128::from(service.id),
-        u128::from(service.slot),
+        there,
         u128::from(service.affinity),
         u128::from(key_mask(key, service)),
-        u128::from(slot),
-        u128::from(backend.generation),
+        u128::from(tag.slot),
+        u128::from(tag.generation),
     ];
     (Key::exact(Table::Replies, from), Content::of(values))
 }

@@ -2,6 +2,7 @@
 
 use super::{News, Question, Shared, Standing, Told, Trouble, lock};
 use crate::dataplane::p4::client::Client;
+use crate::dataplane::p4::numbers::Tag;
 use crate::dataplane::p4::program::{Program, number};
 use crate::dataplane::p4::proto::{
     Arbitration, DigestList, DigestListAck, Entity, EntryError, IdleTimeoutNotification, P4Data, Request,
@@ -179,11 +180,15 @@ impl Session {
         self.tell_of_digests().await?;
         let mut shared = lock(&self.shared);
         if !is_fresh {
+            adopt_ways(&mut shared, &actual);
             settle_sessions(&mut shared, &actual);
         }
         let Some(wanted) = &shared.wanted else { return Ok(()) };
         self.due = differences(wanted, &actual);
-        info!(entries = actual.len(), differences = self.due.len(), "compared with the switch");
+        // What cannot be read back is always written.
+        let differences =
+            self.due.iter().filter(|key| !matches!(key.table, Table::Settings | Table::Rates)).count();
+        info!(entries = actual.len(), differences, "compared with the switch");
         shared.changed.clear();
         self.actual = Some(actual);
         Ok(())
@@ -298,7 +303,7 @@ fn bind(shared: &mut Shared, told: Told, news: News) {
     if is_known || shared.bindings >= shared.capacity || shared.news.len() >= MOST_NEWS {
         return;
     }
-    let values = vec![u128::from(told.backend), u128::from(told.generation)];
+    let values = told.backend.values().into();
     shared.put_session(key, Some(Content { values, idle: lifetime }));
     shared.news.push(news);
 }
@@ -309,6 +314,21 @@ fn end(shared: &mut Shared, key: Key) {
     let (Ok(service), Ok(session)) = (u32::try_from(service), u64::try_from(session)) else { return };
     shared.put_session(key, None);
     shared.news.push(News::Idle { service, session });
+}
+
+/// A way to a backend that we have not found yet is as the switch has it: who goes before us found it.
+fn adopt_ways(shared: &mut Shared, actual: &Rows) {
+    let first = Key::exact(Table::Backends, []);
+    let ways = actual.range(first..).take_while(|(key, _)| key.table == Table::Backends);
+    let known = ways.filter(|(key, way)| shared.leads_to_owner(key, way));
+    let known: Vec<(Key, Content)> = known.map(|(key, way)| (key.clone(), way.clone())).collect();
+    let Some(wanted) = &mut shared.wanted else { return };
+    for (key, way) in known {
+        if !wanted.contains_key(&key) {
+            wanted.insert(key.clone(), way);
+            shared.adopted.insert(key);
+        }
+    }
 }
 
 /// Sessions are what the switch says, when it has gone on without us: some are new, some ended.
@@ -323,23 +343,14 @@ fn settle_sessions(shared: &mut Shared, actual: &Rows) {
         sessions(wanted).into_iter().map(|(key, _)| key).filter(|key| !actual.contains_key(key)).collect();
     let mut found = Vec::new();
     for (key, content) in sessions(actual) {
-        let ([service, session], [backend, generation]) = (&key.fields[..], &content.values[..]) else {
+        let ([service, session], Some(backend)) = (&key.fields[..], Tag::read(&content.values)) else {
             continue;
         };
-        let slot = Key::exact(Table::Backends, [*backend]);
-        // The slot may have another owner here than it had for whoever wrote the entry.
-        let owner = u16::try_from(*backend).ok().and_then(|slot| shared.owners.get(&slot));
-        let was = actual.get(&slot).and_then(|content| content.values.first());
-        if wanted.contains_key(&key) || owner.is_none() || owner != was {
+        if wanted.contains_key(&key) || !shared.owners.contains_key(&backend) {
             continue;
         }
-        if let (Ok(service), Ok(session), Ok(backend), Ok(generation)) = (
-            u32::try_from(*service),
-            u64::try_from(*session),
-            u16::try_from(*backend),
-            u16::try_from(*generation),
-        ) {
-            found.push(Told { service, session, backend, generation });
+        if let (Ok(service), Ok(session)) = (u32::try_from(*service), u64::try_from(*session)) {
+            found.push(Told { service, session, backend });
         }
     }
     for key in ended {
@@ -410,7 +421,6 @@ fn told(data: &P4Data) -> Option<Told> {
     Some(Told {
         service: u32::try_from(value(0)?).ok()?,
         session: u64::try_from(value(1)?).ok()?,
-        backend: u16::try_from(value(2)?).ok()?,
-        generation: u16::try_from(value(3)?).ok()?,
+        backend: Tag::read(&[value(2)?, value(3)?])?,
     })
 }

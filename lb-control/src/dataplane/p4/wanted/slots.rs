@@ -6,6 +6,7 @@
 //! decides; the switch begins at the one that the slot decides.
 
 use super::Rows;
+use crate::dataplane::p4::numbers::Tag;
 use crate::dataplane::p4::row::{Content, Key, Table};
 use crate::dataplane::{DataPlane as _, Result, memory::Memory};
 use lb_common::abi::{ARENA_CHUNK, Service};
@@ -18,15 +19,16 @@ pub(super) struct State {
     pub(super) accepts: bool,
     /// It takes bound ones.
     pub(super) serves: bool,
-    /// Of its slot.
-    pub(super) generation: u16,
+    /// What the switch calls it.
+    pub(super) tag: Option<Tag>,
 }
 
-/// Adds the slots of a service's table.
+/// Adds the slots of a service's table; the place of a slot is the table's size plus the slot.
 pub(super) fn fill(
     rows: &mut Rows,
     image: &mut Memory,
     service: &Service,
+    there: u128,
     state: impl Fn(u16) -> State,
 ) -> Result<()> {
     if service.member_count == 0 {
@@ -44,9 +46,9 @@ pub(super) fn fill(
         let mut again = order.clone();
         let owner = order.find(|backend| state(*backend).accepts);
         if let Some(backend) = owner.or_else(|| again.find(|backend| state(*backend).serves)) {
-            let place = u128::from(service.table) + u128::from(slot);
-            let owner = [u128::from(backend), u128::from(state(backend).generation)];
-            rows.insert(Key::exact(Table::Arena, [place]), Content::of(owner));
+            let Some(tag) = state(backend).tag else { continue };
+            let place = u128::from(service.table_mask) + 1 + u128::from(slot);
+            rows.insert(Key::exact(Table::Arena, [there, place]), Content::of(tag.values()));
         }
     }
     Ok(())
@@ -102,19 +104,19 @@ mod tests {
         for down in [vec![], vec![3], vec![0, 1, 2, 6], vec![0, 1, 2, 3, 4, 5]] {
             let takes = |backend: u16| !down.contains(&backend);
             let mut rows = Rows::new();
-            fill(&mut rows, &mut image, &service, |backend| State {
+            fill(&mut rows, &mut image, &service, 5, |backend| State {
                 accepts: takes(backend),
                 serves: true,
-                generation: 9,
+                tag: Some(Tag { slot: backend + 100, generation: 9 }),
             })
             .expect("filled");
             assert_eq!(rows.len(), 1_024);
             for session in 0..2_000_u64 {
                 let session = session.wrapping_mul(0x0123_4567_89ab_cdef);
                 let place = Probes::new(session).value(0) & 1_023;
-                let row = &rows[&Key::exact(Table::Arena, [u128::from(place)])];
+                let row = &rows[&Key::exact(Table::Arena, [5, 1_024 + u128::from(place)])];
                 let chosen = choose(&pool, session, takes).expect("one is up");
-                assert_eq!(row.values, [u128::from(chosen), 9], "session {session:#x}, down {down:?}");
+                assert_eq!(row.values, [u128::from(chosen) + 100, 9], "session {session:#x}, down {down:?}");
             }
         }
     }
