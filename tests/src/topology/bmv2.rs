@@ -21,6 +21,15 @@ pub struct Bmv2 {
 }
 
 impl Bmv2 {
+    /// Where its program is.
+    pub fn program() -> Result<PathBuf> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let mut files = std::env::split_paths(&path).map(|directory| directory.join(PROGRAM));
+        files.find(|file| file.is_file()).with_context(|| {
+            format!("{PROGRAM} is not on the PATH: install p4lang/behavioral-model with p4lang/PI")
+        })
+    }
+
     /// Starts it where the balancer of a site with two arms is: port 1 to the clients, 2 and so on to the backends.
     ///
     /// The kernel there still answers for its own addresses, and forwards nothing.
@@ -76,17 +85,8 @@ impl Bmv2 {
     }
 }
 
-/// Where the switch's program is.
-fn program() -> Result<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut files = std::env::split_paths(&path).map(|directory| directory.join(PROGRAM));
-    files.find(|file| file.is_file()).with_context(|| {
-        format!("{PROGRAM} is not on the PATH: install p4lang/behavioral-model with p4lang/PI")
-    })
-}
-
 fn run(namespace: &Namespace, ports: &[String], log: &Path) -> Result<Process> {
-    let mut command = namespace.command(program()?)?;
+    let mut command = namespace.command(Bmv2::program()?)?;
     command.args(["--no-p4", "--device-id", "0", "--log-console", "-L"]);
     command.arg(std::env::var("BMV2_LOG").unwrap_or_else(|_| "warn".to_owned()));
     for (n, port) in (1..).zip(ports) {

@@ -159,6 +159,7 @@ impl Link {
         }
         shared.changed.extend(old.into_keys());
         shared.wanted = Some(new);
+        shared.fall_behind();
         self.wake.notify_one();
     }
 
@@ -174,9 +175,7 @@ impl Link {
         let old = shared.wanted.replace(Rows::new()).unwrap_or_default();
         shared.changed.extend(old.into_keys());
         (shared.bindings, shared.lifetimes, shared.adopted) = (0, HashMap::new(), BTreeSet::new());
-        if shared.standing == Standing::Settled {
-            shared.standing = Standing::Behind;
-        }
+        shared.fall_behind();
         self.wake.notify_one();
     }
 
@@ -242,11 +241,20 @@ impl Shared {
                 let was = wanted.remove(&key).is_some();
                 self.bindings -= usize::from(was);
                 self.changed.insert(key);
+                self.fall_behind();
                 return;
             }
         };
         self.bindings += usize::from(!before);
         self.changed.insert(key);
+        self.fall_behind();
+    }
+
+    /// Takes note that something is to be written.
+    fn fall_behind(&mut self) {
+        if self.standing == Standing::Settled && !self.changed.is_empty() {
+            self.standing = Standing::Behind;
+        }
     }
 }
 

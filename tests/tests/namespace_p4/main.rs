@@ -2,12 +2,13 @@
 //!
 //! `cargo xtask test --p4` runs these tests, and no other command does: they need `simple_switch_grpc`, and fail without it.
 
+mod control;
+
 use anyhow::{Context, Result, ensure};
 use lb_core::pool::identity::server_number;
 use lb_core::pool::table::{Selection, Share};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, Instant};
 use stickleback_tests::bench::template::decap;
 use stickleback_tests::topology::process::eventually;
 use stickleback_tests::topology::{
@@ -155,94 +156,4 @@ fn namespace_p4_ipip_6in4() -> Result<()> {
 #[ignore = "needs bmv2: `cargo xtask test --p4`"]
 fn namespace_p4_ipip_4in6() -> Result<()> {
     forwards("ipip", false, true)
-}
-
-/// A backend that dies loses its sessions to the next of their orders, and no other session moves.
-#[test]
-#[ignore = "needs bmv2: `cargo xtask test --p4`"]
-fn namespace_p4_failover() -> Result<()> {
-    let (mut site, switch) = site(1_500)?;
-    let vip = vip(false);
-    let health = "affinity = \"source-ip\"\nhealth = { kind = \"tcp\", interval = \"200ms\", timeout = \"1s\", fall = 2, rise = 1 }";
-    let service = site.service("web", vip, "nat", false).with(health);
-    let balancer = balance(&site, &switch, service)?;
-    site.serves(vip)?;
-    let clients = site.clients(false, CLIENTS);
-    let before = eventually(SOON, || {
-        let served = load::each(&site.client, vip, &clients)?;
-        ensure!(served.values().collect::<BTreeSet<_>>().len() == 3, "not all backends serve: {served:?}");
-        Ok(served)
-    })?;
-    eventually(SOON, || {
-        ensure!(sessions(&balancer)? >= clients.len(), "not all sessions are bound");
-        Ok(())
-    })?;
-    site.server(0).kill();
-    let begun = Instant::now();
-    let after = eventually(SOON, || load::each(&site.client, vip, &clients))?;
-    eprintln!("all served again after {:?}", begun.elapsed());
-    for (client, backend) in &before {
-        let now = &after[client];
-        ensure!(now != "be1", "{client} is sent to a dead backend");
-        ensure!(backend == "be1" || backend == now, "{client} moved from {backend} to {now}");
-    }
-    Ok(())
-}
-
-/// The switch loses power; what it had comes back, sessions too. `lbd` dies; nothing moves, and its heir knows every session.
-#[test]
-#[ignore = "needs bmv2: `cargo xtask test --p4`"]
-fn namespace_p4_restarts() -> Result<()> {
-    let (site, mut switch) = site(1_500)?;
-    let vip = vip(false);
-    let service = site.service("web", vip, "nat", false).with("affinity = \"source-ip\"");
-    let mut balancer = balance(&site, &switch, service)?;
-    site.serves(vip)?;
-    let clients = site.clients(false, CLIENTS);
-    let before = load::each(&site.client, vip, &clients)?;
-    eventually(SOON, || {
-        ensure!(sessions(&balancer)? >= clients.len(), "not all sessions are bound");
-        Ok(())
-    })?;
-
-    switch.restart()?;
-    let begun = Instant::now();
-    let after = eventually(SOON, || load::each(&site.client, vip, &clients))?;
-    eprintln!("served again {:?} after the switch", begun.elapsed());
-    ensure!(before == after, "sessions moved: {before:?}, then {after:?}");
-
-    balancer.kill();
-    let alone = load::each(&site.client, vip, &clients)?;
-    ensure!(before == alone, "sessions moved: {before:?}, then {alone:?}");
-    balancer.restart()?;
-    eventually(SOON, || {
-        let known = sessions(&balancer)?;
-        ensure!(known >= clients.len(), "the heir knows {known} sessions");
-        Ok(())
-    })?;
-    ensure!(before == load::each(&site.client, vip, &clients)?, "sessions moved with the heir");
-    Ok(())
-}
-
-/// Idle sessions end on the switch and in what `lbd` lists.
-#[test]
-#[ignore = "needs bmv2: `cargo xtask test --p4`"]
-fn namespace_p4_idle_sessions_end() -> Result<()> {
-    let (site, switch) = site(1_500)?;
-    let vip = vip(false);
-    let service = site.service("web", vip, "nat", false).with("affinity = \"source-ip\"\nlifetime = \"2s\"");
-    let balancer = balance(&site, &switch, service)?;
-    site.serves(vip)?;
-    let clients = site.clients(false, 4);
-    eventually(SOON, || {
-        load::each(&site.client, vip, &clients)?;
-        ensure!(sessions(&balancer)? >= 4, "not all sessions are bound");
-        Ok(())
-    })?;
-    std::thread::sleep(Duration::from_secs(2));
-    eventually(SOON, || {
-        let bound = sessions(&balancer)?;
-        ensure!(bound == 0, "{bound} sessions are still bound");
-        Ok(())
-    })
 }
