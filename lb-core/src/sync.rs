@@ -18,7 +18,8 @@
 //!    Nothing is queued for it meanwhile: it is pushed what the log still holds, or fetches a snapshot.
 //! 5. Who the members are comes from the configuration: [`set_members`](Node::set_members) at any time, without the node itself.
 //! 6. From time to time write a checkpoint: [`checkpoint`](Node::checkpoint) gives the vector and marks, `records` the
-//!    records in portions; events at or before the vector's own entry need not be kept behind it.
+//!    records in portions; events at or before the vector's own entry need not be kept behind it. That they are durable
+//!    the node must hear all the same (3.), or it never sends them.
 //!
 //! The transport must say truly who sent a message and should keep order; loss, repetition and disorder cost time only.
 //! Time is [`Time`]: milliseconds of a clock of the node's own that never steps back. The wall clock enters once, as a lower bound of

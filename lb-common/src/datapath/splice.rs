@@ -205,6 +205,13 @@ pub(crate) fn rules<'a, E: Env>(env: &'a E, settings: &Settings, live: &Live) ->
     env.affinity_rules(service.slot)
 }
 
+/// Whether another CPU has brought the flow to another state since it was read.
+#[inline(always)]
+pub(crate) fn has_moved(live: &Live) -> bool {
+    let word = flow::word_of(live.record);
+    word.nonce() == live.reference.nonce() && word.state() != live.word.state()
+}
+
 /// Changes a flow's state, whatever flags other CPUs set meanwhile; whether it was in `from`.
 #[inline(always)]
 pub(crate) fn step<E: Env>(env: &E, live: &Live, from: FlowState, to: FlowState, flags: u64) -> bool {

@@ -25,9 +25,6 @@ impl Flags {
     /// An administrator said where; the data plane does not move it while that server serves.
     pub const PINNED: Self = Self(2);
 
-    /// On its way only: the vector that comes with it does not cover it.
-    pub const UNCOVERED: Self = Self(0x40);
-
     /// Whether all of these are set.
     pub const fn has(self, flags: Self) -> bool {
         self.0 & flags.0 == flags.0

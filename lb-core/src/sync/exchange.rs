@@ -1,5 +1,6 @@
 //! Messages of others.
 
+use super::snapshot::Source;
 use super::wire::{ANSWER, STARTING};
 use super::wire::{Kind, Message, Range};
 use super::{Node, Refused, Sabotage};
@@ -94,10 +95,23 @@ impl Node {
         self.views_wanted.remove(&view.digest());
         if self.store.add_view(view.clone()) {
             self.views_to_write.push_back(view);
-        } else if self.store.view(view.digest()).is_none() {
+        } else {
+            self.keep_early(view);
+        }
+    }
+
+    /// Keeps a view until a mark names it, unless that is there.
+    pub(super) fn keep_early(&mut self, view: View) {
+        let digest = view.digest();
+        if self.store.view(digest).is_none() && self.early_view(digest).is_none() {
             self.early_views.truncate(EARLY_VIEWS - 1);
             self.early_views.push_front(view);
         }
+    }
+
+    /// A view that no mark has named yet.
+    pub(super) fn early_view(&self, digest: u64) -> Option<&View> {
+        self.early_views.iter().find(|view| view.digest() == digest)
     }
 
     /// When something ends that had so much left when it was sent.
@@ -147,7 +161,7 @@ impl Node {
         for (content, left) in message.events().skip(known as usize) {
             let expires = self.arrival(now, left, excess);
             log.push(&crate::binding::Entry { content, expires });
-            self.take_in(now, &content, expires, false);
+            self.take_in(now, &content, expires, Source::Stream);
         }
         let cache = self.config.cache_events;
         if let Some(stream) = self.streams.get_mut(&id) {

@@ -9,11 +9,6 @@ impl Node {
         self.dropped.contains_key(&stream)
     }
 
-    /// Whether any was.
-    pub(super) fn has_dropped_any(&self) -> bool {
-        !self.dropped.is_empty()
-    }
-
     /// What takes more memory than it may.
     pub(super) fn over_limits(&self) -> Option<String> {
         for (id, stream) in &self.streams {

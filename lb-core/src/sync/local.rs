@@ -1,5 +1,6 @@
 //! What happens on this node and becomes an event.
 
+use super::snapshot::Source;
 use super::{Node, PoolMember, Sabotage};
 use crate::binding::store::{Look, SKEW};
 use crate::binding::time::milliseconds;
@@ -235,16 +236,16 @@ impl Node {
     }
 
     /// Takes in what others told; the event that this makes necessary is logged.
-    pub(super) fn take_in(&mut self, now: Time, content: &Content, expires: Tick, is_fetched: bool) {
+    pub(super) fn take_in(&mut self, now: Time, content: &Content, expires: Tick, source: Source) {
         match content {
             Content::Binding(body) => {
                 if self.breaks(Sabotage::LastWriterWins) {
                     self.store.erase(body.key);
                 }
-                let merged = if is_fetched {
-                    self.store.merge_fetched(body, expires, now)
-                } else {
-                    self.store.merge(&body.sane(), expires, now, false)
+                let merged = match source {
+                    Source::Stream => self.store.merge(&body.sane(), expires, now, false),
+                    Source::Snapshot => self.store.merge_fetched(body, expires, now, false),
+                    Source::Uncovered => self.store.merge_fetched(body, expires, now, true),
                 };
                 if let Merged::Joined(body, expires) = merged {
                     self.counts.joined += 1;
@@ -256,7 +257,7 @@ impl Node {
             }
             Content::Failover(mark) => {
                 let is_news = self.store.mark(*mark, expires, now);
-                self.note_cover(*mark, expires, is_fetched, is_news);
+                self.note_cover(*mark, expires, source, is_news);
                 if !is_news {
                     return;
                 }

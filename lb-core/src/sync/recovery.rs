@@ -122,7 +122,10 @@ impl Recovery {
         }
         let views = core::mem::take(&mut node.views_to_write);
         for view in views {
-            node.store.add_view(view);
+            // A mark that another node told is not in the log: it comes again, its view perhaps from nobody else.
+            if !node.store.add_view(view.clone()) {
+                node.keep_early(view);
+            }
         }
         for digest in node.store.missing_views() {
             node.want_view(now, digest);

@@ -5,7 +5,7 @@
 //! the server since comes as events behind it, and merging records twice changes nothing. The vector of the last chunk says
 //! which events those are at most: until they are had, no vector covers all that came.
 
-use super::wire::{Message, SnapshotCursor};
+use super::wire::{Message, SnapshotCursor, Told};
 use super::{Event, Node, Sabotage};
 use crate::binding::{Content, Mark, NodeId, Tick, Time, Vector};
 
@@ -27,6 +27,17 @@ pub(super) struct Import {
     records: u64,
     /// Failovers that were news.
     pub(super) marks: Vec<(Mark, Tick)>,
+}
+
+/// What a vector must come to before it covers what others told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Source {
+    /// An event, which the vector has with it.
+    Stream,
+    /// A snapshot, which has its vector when it is complete.
+    Snapshot,
+    /// A snapshot of a node whose own vector does not cover it.
+    Uncovered,
 }
 
 impl Import {
@@ -124,14 +135,15 @@ impl Node {
         {
             self.adopt(now, vector);
         }
-        for (content, left) in message.events() {
+        for Told { content, left, is_covered } in message.told() {
             if let Content::Binding(body) = content
                 && self.breaks(Sabotage::SnapshotOverNewer)
             {
                 self.store.erase(body.key);
             }
             let expires = self.arrival(now, left, excess);
-            self.take_in(now, &content, expires, true);
+            let source = if is_covered { Source::Snapshot } else { Source::Uncovered };
+            self.take_in(now, &content, expires, source);
         }
         if cursor.is_last
             && let Some(Import { vector: Some(vector), records, .. }) = self.import.take()
@@ -168,18 +180,37 @@ impl Node {
         self.tell_uncovered(now);
     }
 
-    /// Notes whether the vector covers a mark that came: a snapshot that this node serves has only those that it does.
-    pub(super) fn note_cover(&mut self, mark: Mark, expires: Tick, is_fetched: bool, is_news: bool) {
+    /// Notes whether the vector covers a mark that came.
+    pub(super) fn note_cover(&mut self, mark: Mark, expires: Tick, source: Source, is_news: bool) {
         let known = self.uncovered_marks.len();
-        self.uncovered_marks.retain(|(other, _)| *other != mark);
-        let was_uncovered = self.uncovered_marks.len() < known;
-        let Some(import) = &mut self.import else { return };
-        if !is_fetched {
-            // It came with its stream.
-            import.marks.retain(|(other, _)| *other != mark);
-        } else if is_news || was_uncovered {
-            import.marks.push((mark, expires));
+        let fetched = self.import.as_mut().map(|import| &mut import.marks);
+        match source {
+            Source::Stream => {
+                self.uncovered_marks.retain(|(other, _)| *other != mark);
+                if let Some(fetched) = fetched {
+                    fetched.retain(|(other, _)| *other != mark);
+                }
+            }
+            Source::Snapshot => {
+                self.uncovered_marks.retain(|(other, _)| *other != mark);
+                let was_uncovered = self.uncovered_marks.len() < known;
+                if let Some(fetched) = fetched.filter(|_| is_news || was_uncovered) {
+                    fetched.push((mark, expires));
+                }
+            }
+            Source::Uncovered if is_news => {
+                self.uncovered_marks.retain(|(other, _)| *other != mark);
+                self.uncovered_marks.push((mark, expires));
+            }
+            // It is covered here, or noted already, or another one holds against it.
+            Source::Uncovered => {}
         }
+    }
+
+    /// Whether the own vector covers a mark.
+    pub(super) fn covers(&self, mark: &Mark) -> bool {
+        let fetched = self.import.iter().flat_map(|import| &import.marks);
+        !fetched.chain(&self.uncovered_marks).any(|(other, _)| other == mark)
     }
 
     /// Stops fetching; what came is kept, although no vector covers it.

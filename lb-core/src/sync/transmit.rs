@@ -1,8 +1,8 @@
 //! What goes out, to whom, and when.
 
-use super::wire::{self, ANSWER, ANSWERING, Kind, Range, STARTING, SnapshotCursor};
+use super::wire::{self, ANSWER, ANSWERING, Kind, Range, STARTING, SnapshotCursor, Told};
 use super::{Node, Sabotage, Standing};
-use crate::binding::{Content, Flags, Mark, NodeId, StreamId, Tick, Time, Vector};
+use crate::binding::{Content, Mark, NodeId, StreamId, Tick, Time, Vector};
 
 /// Places that are looked at for one chunk of a snapshot.
 const PLACES: u32 = 65_536;
@@ -120,9 +120,8 @@ impl Node {
     }
 
     fn say_view(&mut self, now: Time, to: NodeId, buffer: &mut Vec<u8>) -> bool {
-        let Some(peer) = self.peers.get_mut(&to) else { return false };
-        while let Some(digest) = peer.views.pop() {
-            if let Some(view) = self.store.view(digest) {
+        while let Some(digest) = self.peers.get_mut(&to).and_then(|peer| peer.views.pop()) {
+            if let Some(view) = self.store.view(digest).or_else(|| self.early_view(digest)) {
                 wire::begin(buffer, Kind::View, self.incarnation, now.0).view(view);
                 return true;
             }
@@ -259,31 +258,30 @@ impl Node {
             return false;
         };
         let end = from.saturating_add(PLACES).min(self.store.places()).max(from);
-        let vector = self.vector_told();
+        // What is not durable yet may be in the records, too: the chunk waits until it is.
+        let vector = self.vector();
         let most = self.config.message_bytes;
         let has_marks = from == 0 && !self.breaks(Sabotage::SnapshotWithoutMarks);
         let mut marks: Vec<(Mark, Tick)> = if has_marks { self.store.marks().collect() } else { Vec::new() };
-        let fetched = self.import.iter().flat_map(|import| &import.marks).chain(&self.uncovered_marks);
-        let uncovered: Vec<Mark> = fetched.map(|(mark, _)| *mark).collect();
-        marks.retain(|(mark, _)| !uncovered.contains(mark));
         let mut slot = from;
         let mut out = wire::begin(buffer, Kind::SnapshotChunk, self.incarnation, now.0);
         if from == 0 {
             out.vector(&vector);
         }
-        out.events(|len| {
+        out.told(|len| {
             if let Some((mark, expires)) = marks.pop() {
-                return Some((Content::Failover(mark), self.departure(now, expires.left(now))));
+                // Left out it would be lost where it holds against one that the vector does cover.
+                let is_covered = self.covers(&mark);
+                let left = self.departure(now, expires.left(now));
+                return Some(Told { content: Content::Failover(mark), left, is_covered });
             }
             while slot < end && (len + wire::MAX_EVENT <= most || slot == from) {
                 let record = self.store.at(slot, now);
                 let is_covered = self.store.is_covered(slot);
                 slot += 1;
-                if let Some((mut body, expires)) = record {
-                    if !is_covered {
-                        body.flags.0 |= Flags::UNCOVERED.0;
-                    }
-                    return Some((Content::Binding(body), self.departure(now, expires.left(now))));
+                if let Some((body, expires)) = record {
+                    let left = self.departure(now, expires.left(now));
+                    return Some(Told { content: Content::Binding(body), left, is_covered });
                 }
             }
             None

@@ -20,11 +20,11 @@ pub(crate) use wait::run as wait;
 
 use super::hold::{self, Held};
 use super::segment::{self, Segment};
-use super::step;
+use super::{has_moved, step};
 use crate::abi::{AffinityRules, Flow, FlowState, FlowWord, HoldFlags, Outcome, Settings, program};
 use crate::datapath::flow::{self, Live};
-use crate::datapath::scratch::{Packet, again, part};
-use crate::datapath::{Env, Verdict, answer, choice, count};
+use crate::datapath::scratch::{Packet, again, part, to_service};
+use crate::datapath::{Env, Verdict, answer, choice, count, entry};
 use crate::packet::flag;
 use crate::splice::wanted;
 
@@ -48,13 +48,10 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     match live.word.state() {
         FlowState::Collecting => collecting(env, &way, &segment, &live),
         FlowState::Connecting | FlowState::Releasing => env.tail(program::WAIT),
-        FlowState::Free
-        | FlowState::Opening
-        | FlowState::Answered
-        | FlowState::Established
-        | FlowState::Closing
-        | FlowState::Closed
-        | FlowState::Claimed => count::end(env, Outcome::Raced),
+        FlowState::Established | FlowState::Closing | FlowState::Closed => look_again(env),
+        FlowState::Free | FlowState::Opening | FlowState::Answered | FlowState::Claimed => {
+            count::end(env, Outcome::Raced)
+        }
     }
 }
 
@@ -76,6 +73,10 @@ fn collecting<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived, live: &Live) ->
     let Some(mut held) = hold::lock(env, live.flow().hold, live.reference) else {
         return missing(env, way, live);
     };
+    if has_moved(live) {
+        held.unlock(env);
+        return look_again(env);
+    }
     match unfit(live.flow(), segment, held.get().next()) {
         Some(Unfit::Ends) => return give_up(env, live, held),
         Some(Unfit::Lost(outcome)) => {
@@ -222,9 +223,19 @@ pub(super) fn end<E: Env>(env: &E, live: &Live) {
     step(env, live, live.word.state(), FlowState::Closed, FlowWord::RESET);
 }
 
-/// The hold cannot be had: another CPU is at it for long, or it is lost, and with it what was acknowledged.
+/// The flow is found anew: another CPU has brought it to another state.
+#[inline(always)]
+pub(super) fn look_again<E: Env>(env: &E) -> Verdict {
+    entry::to_nat(env, to_service::SPLICED)
+}
+
+/// The hold cannot be had: it is not needed any more, another CPU is at it for long, or it is lost, and with it what was
+/// acknowledged.
 #[inline(always)]
 pub(super) fn missing<E: Env>(env: &E, way: &Way<'_>, live: &Live) -> Verdict {
+    if has_moved(live) {
+        return look_again(env);
+    }
     if !hold::is_lost(env, live.flow().hold, live.reference) {
         return count::end(env, Outcome::NotHeld);
     }

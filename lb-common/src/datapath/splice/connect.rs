@@ -87,7 +87,7 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
                 unsafe { (*live.record).answer = Attempt::REFUSED.0 };
                 Err(Outcome::PortsExhausted)
             } else {
-                let attempt = if is_new { Attempt::new(now) } else { attempt.repeated() };
+                let attempt = if is_new { Attempt::new(now) } else { attempt.repeated(now) };
                 // SAFETY: from the environment, and the hold is locked.
                 unsafe { (*live.record).answer = attempt.0 };
                 send(env, service, &live, held.get(), backend)

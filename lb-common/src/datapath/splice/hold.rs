@@ -9,8 +9,9 @@ use core::mem::offset_of;
 const PROBES: u32 = 32;
 /// A request that is not complete after this time (ns) gives way where there is no other hold.
 const SLOW: u64 = 1 << 30;
-/// Attempts to lock: together longer than anybody's work in a hold takes.
-const TRIES: u32 = 128;
+/// Attempts to lock: together ten times as long as anybody's work in a hold takes, which may be a full segment to copy and to sum up
+/// in a cold hold.
+const TRIES: u32 = 1_024;
 
 /// A hold that this CPU has locked.
 ///

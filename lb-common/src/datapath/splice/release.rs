@@ -129,15 +129,14 @@ pub(crate) fn done(held: &Held) -> bool {
     sent(held) && !kept(held)
 }
 
-/// Puts a chunk behind the headers, which are final, and sends the frame; gives the hold back, for good when it is the
-/// `last` chunk.
+/// Puts a chunk behind the headers, which are final, and sends the frame.
 ///
 /// `at` is where the payload begins. A frame that cannot grow here is left to the program at the ingress of the stack.
 #[inline(always)]
 pub(crate) fn put<E: Env>(
     env: &E,
     settings: &Settings,
-    mut held: Held,
+    held: &mut Held,
     chunk: &Chunk,
     (at, ifindex): (u32, u32),
     last: bool,
@@ -147,16 +146,22 @@ pub(crate) fn put<E: Env>(
     if behind > hold.sent {
         hold.sent = behind;
     }
-    let verdict = write(env, settings, &held, chunk, (at, ifindex), last);
+    let verdict = write(env, settings, held, chunk, (at, ifindex), last);
+    // What is left to the program that appends the bytes, that one counts.
+    if verdict != Verdict::Drop && verdict != Verdict::Pass {
+        env.count(Outcome::TurnedRound);
+    }
+    verdict
+}
+
+/// Gives the hold back from which a chunk was put: for good when it was the `last` one.
+#[inline(always)]
+pub(crate) fn leave<E: Env>(env: &E, held: Held, last: bool, verdict: Verdict) -> Verdict {
     // The program that appends the bytes frees the hold itself.
     if last && verdict != Verdict::Pass {
         held.free(env);
     } else {
         held.unlock(env);
-    }
-    // What is left to the program that appends the bytes, that one counts.
-    if verdict != Verdict::Drop && verdict != Verdict::Pass {
-        env.count(Outcome::TurnedRound);
     }
     verdict
 }

@@ -168,16 +168,8 @@ fn accepted<E: Env>(
     let end = hold.front.wrapping_add(hold.len);
     let chunk = release::next(env, &held, release::room(&held, mtu(env, live), v4));
     let last = chunk.from.wrapping_add(chunk.len) >= end && !release::kept(&held);
-    let next = match (last, chunk.fin) {
-        (true, false) => FlowState::Established,
-        (true, true) => FlowState::Closing,
-        (false, _) => FlowState::Releasing,
-    };
-    let flags = if chunk.fin && last { flags | FlowWord::FIN_CLIENT } else { flags };
-    if last {
-        // SAFETY: from the environment, and the hold is locked.
-        unsafe { (*live.record).hold = 0 };
-    }
+    // What follows the last chunk goes straight to the backend, so that one is written first.
+    let next = if last { FlowState::Connecting } else { FlowState::Releasing };
     super::step(env, live, FlowState::Connecting, next, flags);
     send(env, live, held, &chunk, last)
 }
@@ -236,6 +228,10 @@ fn releasing<E: Env>(env: &E, packet: &Packet, live: &Live, said: &Said) -> Verd
     }
     let number = live.flow().hold;
     let Some(mut held) = hold::lock(env, number, live.reference) else {
+        // Another CPU has sent the rest.
+        if super::has_moved(live) {
+            return translated(env);
+        }
         if !hold::is_lost(env, number, live.reference) {
             return count::end(env, Outcome::Swallowed);
         }
@@ -287,8 +283,6 @@ fn translated<E: Env>(env: &E) -> Verdict {
 /// Nothing is held any more.
 #[inline(always)]
 fn settle<E: Env>(env: &E, live: &Live) {
-    // SAFETY: from the environment, and the hold is locked.
-    unsafe { (*live.record).hold = 0 };
     let word = flow::word_of(live.record);
     let next = match (word.has(FlowWord::FIN_CLIENT), word.has(FlowWord::FIN_SERVER)) {
         (false, false) => FlowState::Established,
@@ -296,11 +290,25 @@ fn settle<E: Env>(env: &E, live: &Live) {
         (true, true) => FlowState::Closed,
     };
     super::step(env, live, FlowState::Releasing, next, 0);
+    // Behind the step: who sees no hold sees the state that needs none.
+    // SAFETY: from the environment, and the hold is locked.
+    unsafe { (*live.record).hold = 0 };
+}
+
+/// Client and backend talk to each other from here on: what was held is written, all of it.
+#[inline(always)]
+fn join<E: Env>(env: &E, live: &Live, chunk: &Chunk) {
+    let (next, flags) =
+        if chunk.fin { (FlowState::Closing, FlowWord::FIN_CLIENT) } else { (FlowState::Established, 0) };
+    super::step(env, live, FlowState::Connecting, next, flags);
+    // Behind the step: who sees no hold sees the state that needs none.
+    // SAFETY: from the environment, and the hold is locked.
+    unsafe { (*live.record).hold = 0 };
 }
 
 /// Sends held bytes.
 #[inline(never)]
-fn send<E: Env>(env: &E, live: &Live, held: Held, chunk: &Chunk, last: bool) -> Verdict {
+fn send<E: Env>(env: &E, live: &Live, mut held: Held, chunk: &Chunk, last: bool) -> Verdict {
     let Some(settings) = env.settings() else { return Verdict::Drop };
     let flow = live.flow();
     if chunk.fin && !last {
@@ -318,7 +326,11 @@ fn send<E: Env>(env: &E, live: &Live, held: Held, chunk: &Chunk, last: bool) -> 
         held.unlock(env);
         return count::end(env, Outcome::NoHop);
     };
-    release::put(env, settings, held, chunk, (at, ifindex), last)
+    let verdict = release::put(env, settings, &mut held, chunk, (at, ifindex), last);
+    if last {
+        join(env, live, chunk);
+    }
+    release::leave(env, held, last, verdict)
 }
 
 /// Sends an acknowledgement without data.

@@ -1,6 +1,6 @@
 //! Reconciliation: what a record becomes when another one of its key is told.
 
-use super::super::body::{Body, Flags, Key};
+use super::super::body::{Body, Key};
 use super::super::time::{Tick, Time};
 use super::super::wheel::NONE;
 use super::{FETCHED, FREE, GRACE, LEAD, QUEUED, Record, SKEW, Store, UNCOVERED};
@@ -73,9 +73,8 @@ impl Store {
         merged
     }
 
-    /// Reconciles a record of a snapshot; until that is complete, no vector covers it.
-    pub fn merge_fetched(&mut self, body: &Body, expires: Tick, now: Time) -> Merged {
-        let is_uncovered = body.flags.has(Flags::UNCOVERED);
+    /// Reconciles a record of a snapshot; until that is complete, no vector covers it. `is_uncovered`: not even then.
+    pub fn merge_fetched(&mut self, body: &Body, expires: Tick, now: Time, is_uncovered: bool) -> Merged {
         let body = body.sane();
         let merged = self.merge(&body, expires, now, false);
         if let Some(slot) = self.slot(body.key)

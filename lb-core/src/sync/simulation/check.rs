@@ -115,7 +115,11 @@ impl World {
                 let Some(node) = &machine.node else { continue };
                 let mut with = node.store().bindings_of(service, server, machine.time(self.now));
                 if let Some(binding) = with.find(|binding| binding.left.as_millis() as u64 > TOLERANCE) {
-                    return Err(format!("node {}: {binding:?} is with a dead server", machine.id.0));
+                    return Err(format!(
+                        "node {}: {binding:?} is with a dead server; records {}",
+                        machine.id.0,
+                        self.records(binding.key).concat()
+                    ));
                 }
             }
         }
@@ -153,9 +157,10 @@ impl World {
                 return Err(format!("node {} is not ready: {}", machine.id.0, node.difficulties()));
             }
             // Only streams that some have forgotten may be missing.
-            let missing = vectors[0].behind(vector) + vector.behind(&vectors[0]);
-            let forgotten = nodes.iter().filter_map(|m| m.node.as_ref()).any(|n| n.has_dropped_any());
-            if missing > 0 && !forgotten {
+            let forgotten =
+                |id: StreamId| nodes.iter().filter_map(|m| m.node.as_ref()).any(|n| n.has_dropped(id));
+            let mut streams = vectors[0].iter().chain(vector.iter()).map(|(id, _)| id);
+            if streams.any(|id| vectors[0].event(id) != vector.event(id) && !forgotten(id)) {
                 let all: Vec<String> =
                     nodes.iter().filter_map(|m| m.node.as_ref()).map(|n| n.difficulties()).collect();
                 return Err(format!("vectors differ:\n{}", all.join("\n")));

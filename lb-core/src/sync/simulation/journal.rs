@@ -44,8 +44,11 @@ impl Journal {
 
     pub(super) fn checkpoint(&mut self, saved: Saved) {
         let vector = &saved.checkpoint.vector;
+        // Of what is not on the disk yet, the node waits to hear that it is.
+        let waiting = self.events.split_off(self.synced);
         self.events.retain(|logged| logged.number > vector.event(logged.stream));
-        self.synced = 0;
+        self.synced = self.events.len();
+        self.events.extend(waiting);
         self.saved = Some(saved);
     }
 
@@ -64,4 +67,22 @@ impl Journal {
             recovery.event(logged.stream, logged.number, &logged.content, logged.left);
         }
     }
+}
+
+#[test]
+fn a_checkpoint_keeps_nobody_from_hearing_what_is_durable() {
+    use crate::binding::{Key, NodeId, Vector};
+    let stream = StreamId { node: NodeId(1), epoch: 5 };
+    let logged = |number| {
+        let body = Body { key: Key { service: 1, session: number }, server: 11, ..Body::default() };
+        let content = Content::Binding(body);
+        Logged { wall: 0, at: 0, stream, number, content, left: Duration::from_secs(60) }
+    };
+    let mut journal =
+        Journal { events: vec![logged(1), logged(2), logged(3)], synced: 2, ..Journal::default() };
+    let checkpoint =
+        Checkpoint { vector: Vector::from_iter([(stream, 3)]), marks: Vec::new(), views: Vec::new() };
+    journal.checkpoint(Saved { wall: 0, checkpoint, records: Vec::new() });
+    let waiting: Vec<u64> = journal.events[journal.synced..].iter().map(|logged| logged.number).collect();
+    assert_eq!((journal.synced, waiting), (0, vec![3]));
 }

@@ -9,39 +9,53 @@ use core::time::Duration;
 pub const MAX_EVENT: usize = 40;
 /// A failover, in the byte of the flags.
 const MARK: u8 = 0x80;
+/// The vector that comes with it does not cover it.
+const UNCOVERED: u8 = 0x40;
 /// Lives are cut to 139 years, six bytes.
 const MAX_LEFT: u64 = (1 << 42) - 1;
 
-/// Writes an event with what is left of its life.
-pub fn put_event(buffer: &mut Vec<u8>, content: &Content, left: Duration) {
-    put(&mut Writer(buffer), content, time::milliseconds(left));
+/// An event as it travels.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Told {
+    /// What it says.
+    pub(crate) content: Content,
+    /// Milliseconds that were left of its life when it was sent.
+    pub(crate) left: u64,
+    /// Whether the vector that comes with it covers it; only in a snapshot it may not.
+    pub(crate) is_covered: bool,
 }
 
-pub(super) fn put(out: &mut Writer<'_>, content: &Content, left: u64) {
+/// Writes an event with what is left of its life.
+pub fn put_event(buffer: &mut Vec<u8>, content: &Content, left: Duration) {
+    let told = Told { content: *content, left: time::milliseconds(left), is_covered: true };
+    put(&mut Writer(buffer), &told);
+}
+
+pub(super) fn put(out: &mut Writer<'_>, told: &Told) {
     let at = out.0.len();
     out.u8(0);
-    let (flags, service, word, server, generation, failover) = match *content {
+    let (flags, service, word, server, generation, failover) = match told.content {
         Content::Binding(body) => {
             (body.flags.0, body.key.service, body.key.session, body.server, body.generation, body.failover)
         }
         Content::Failover(mark) => (MARK, mark.service, mark.digest, mark.server, 0, mark.epoch),
     };
-    out.u8(flags);
+    out.u8(if told.is_covered { flags } else { flags | UNCOVERED });
     out.u32(service);
     out.u64(word);
     out.u64(server);
     out.varint(u64::from(generation));
     out.varint(u64::from(failover));
-    out.varint(left.min(MAX_LEFT));
+    out.varint(told.left.min(MAX_LEFT));
     out.0[at] = (out.0.len() - at - 1) as u8;
 }
 
 /// Reads an event and what is left of its life; bytes behind it are an error.
 pub fn event(bytes: &[u8]) -> Result<(Content, Duration), Malformed> {
     let mut events = Events::new(bytes);
-    let (content, left) = events.next().ok_or(Malformed::Missing("event"))??;
+    let told = events.next().ok_or(Malformed::Missing("event"))??;
     match events.next() {
-        None => Ok((content, Duration::from_millis(left))),
+        None => Ok((told.content, Duration::from_millis(told.left))),
         Some(_) => Err(Malformed::Range("event")),
     }
 }
@@ -55,7 +69,7 @@ impl<'a> Events<'a> {
         Self(Reader::new(bytes, "event"))
     }
 
-    fn read(&mut self) -> Result<(Content, u64), Malformed> {
+    fn read(&mut self) -> Result<Told, Malformed> {
         let len = self.0.u8()?;
         let mut event = Reader::new(self.0.take(usize::from(len))?, "event");
         let flags = event.u8()?;
@@ -67,18 +81,16 @@ impl<'a> Events<'a> {
         let left = event.varint()?;
         let content = if flags & MARK == 0 {
             let key = Key { service, session: word };
-            let mut body = Body { key, server, generation, flags: Flags(flags), failover }.sane();
-            body.flags.0 |= flags & Flags::UNCOVERED.0;
-            Content::Binding(body)
+            Content::Binding(Body { key, server, generation, flags: Flags(flags), failover }.sane())
         } else {
             Content::Failover(Mark { service, server, epoch: failover, digest: word })
         };
-        Ok((content, left.min(MAX_LEFT)))
+        Ok(Told { content, left: left.min(MAX_LEFT), is_covered: flags & UNCOVERED == 0 })
     }
 }
 
 impl Iterator for Events<'_> {
-    type Item = Result<(Content, u64), Malformed>;
+    type Item = Result<Told, Malformed>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.0.is_empty() {

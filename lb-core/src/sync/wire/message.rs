@@ -1,6 +1,6 @@
 //! Messages.
 
-use super::event::{Events, put};
+use super::event::{Events, Told, put};
 use super::field::{Reader, Writer};
 use super::{Malformed, VERSION};
 use crate::binding::{Content, NodeId, StreamId, Vector, View, ViewMember};
@@ -192,6 +192,11 @@ impl<'a> Message<'a> {
 
     /// Its events, each with the milliseconds that were left of it when it was sent.
     pub fn events(&self) -> impl Iterator<Item = (Content, u64)> + use<'a> {
+        self.told().map(|told| (told.content, told.left))
+    }
+
+    /// Its events with all that it says of them.
+    pub(crate) fn told(&self) -> impl Iterator<Item = Told> + use<'a> {
         // They were read once already.
         self.events.map_while(Result::ok)
     }
@@ -333,9 +338,14 @@ impl Writer<'_> {
 
     /// A field of events; the closure writes them one by one, and is told how long the message is already.
     pub(crate) fn events(&mut self, mut next: impl FnMut(usize) -> Option<(Content, u64)>) {
+        self.told(|len| next(len).map(|(content, left)| Told { content, left, is_covered: true }));
+    }
+
+    /// The same of events that the vector may not cover.
+    pub(crate) fn told(&mut self, mut next: impl FnMut(usize) -> Option<Told>) {
         self.field(tag::EVENTS, |out| {
-            while let Some((content, left)) = next(out.0.len()) {
-                put(out, &content, left);
+            while let Some(told) = next(out.0.len()) {
+                put(out, &told);
             }
         });
     }

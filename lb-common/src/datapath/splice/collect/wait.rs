@@ -2,8 +2,10 @@
 
 use super::super::hold::{self, Held};
 use super::super::segment::{self, Segment};
-use super::super::{release, step, translate};
-use super::{Arrived, Place, Unfit, Way, acknowledge, append, end, give_up, go_on, missing, note, unfit};
+use super::super::{has_moved, release, step, translate};
+use super::{
+    Arrived, Place, Unfit, Way, acknowledge, append, end, give_up, go_on, look_again, missing, note, unfit,
+};
 use crate::abi::{FlowState, FlowWord, HOLD_SLACK, Hold, HoldFlags, Outcome, program};
 use crate::datapath::flow::{self, Live};
 use crate::datapath::scratch::again;
@@ -21,23 +23,33 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     let Some(live) = flow::by_ref(env, reference, now) else { return count::end(env, Outcome::Raced) };
     let Some(rules) = env.affinity_rules(live.flow().service_slot) else { return Verdict::Drop };
     let way = Way { settings, packet, rules, now };
-    if live.word.state() == FlowState::Connecting {
-        connecting(env, &way, &segment, &live)
-    } else {
-        releasing(env, &way, &segment, &live)
+    match live.word.state() {
+        FlowState::Connecting => connecting(env, &way, &segment, &live),
+        FlowState::Releasing => releasing(env, &way, &segment, &live),
+        FlowState::Established | FlowState::Closing | FlowState::Closed => look_again(env),
+        FlowState::Free
+        | FlowState::Opening
+        | FlowState::Answered
+        | FlowState::Collecting
+        | FlowState::Claimed => count::end(env, Outcome::Raced),
     }
 }
 
 /// While the backend has not answered.
 #[inline(always)]
 fn connecting<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived, live: &Live) -> Verdict {
-    let number = live.flow().hold;
-    if number == 0 {
+    // SAFETY: from the environment. Volatile: whoever gives the hold back changes the state first, so it is read last.
+    let number = unsafe { (&raw const (*live.record).hold).read_volatile() };
+    if number == 0 && !has_moved(live) {
         return without(env, way, segment, live);
     }
     let Some(mut held) = hold::lock(env, number, live.reference) else {
         return missing(env, way, live);
     };
+    if has_moved(live) {
+        held.unlock(env);
+        return look_again(env);
+    }
     match unfit(live.flow(), segment, held.get().next()) {
         Some(Unfit::Ends) => return give_up(env, live, held),
         Some(Unfit::Lost(outcome)) => {
@@ -189,7 +201,7 @@ fn pass_on<E: Env>(env: &E, way: &Way<'_>, live: &Live) -> Verdict {
 
 /// Sends what the backend has not acknowledged again, in the place of what the client sent again.
 #[inline(always)]
-fn resend<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived, live: &Live, held: Held) -> Verdict {
+fn resend<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived, live: &Live, mut held: Held) -> Verdict {
     let flow = live.flow();
     let Some(backend) = env.backend(flow.backend) else {
         held.unlock(env);
@@ -211,5 +223,6 @@ fn resend<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived, live: &Live, held: 
         held.unlock(env);
         return count::end(env, Outcome::NoRoom);
     };
-    release::put(env, way.settings, held, &chunk, (at, hop.ifindex), false)
+    let verdict = release::put(env, way.settings, &mut held, &chunk, (at, hop.ifindex), false);
+    release::leave(env, held, false, verdict)
 }

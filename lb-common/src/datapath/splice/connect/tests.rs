@@ -1,8 +1,8 @@
 use super::*;
-use crate::abi::{Addr, Be16, FlowWord, Hop, Mac};
+use crate::abi::{Addr, Be16, FlowWord, HoldWord, Hop, Mac};
 use crate::datapath::flow::Room;
 use crate::datapath::model::{Model, Step};
-use crate::datapath::splice::turn;
+use crate::datapath::splice::{turn, wait};
 use crate::packet::{Tcp, protocol};
 use core::net::Ipv4Addr;
 
@@ -11,6 +11,8 @@ const SECOND: u64 = 1_000_000_000;
 const ISN: u32 = 5_000;
 const START: u32 = 7_000;
 const ANSWER: u32 = 9_000;
+/// What is held of a request.
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
 /// A SYN with options: frames of the model do not grow.
 const SYN: usize = 14 + 20 + Tcp::LEN + 12;
 /// Where the TCP header is.
@@ -65,7 +67,7 @@ fn unkept(model: &Model<'_>) -> Live {
         backend: 0,
         backend_generation: 1,
         client_mac: Mac([3; 6]),
-        answer: Attempt::new(model.now() - 2 * SECOND).repeated().0,
+        answer: Attempt::new(model.now() - 2 * SECOND).repeated(model.now() - SECOND).0,
         isn: ISN,
         start: START,
         ..Flow::default()
@@ -89,6 +91,41 @@ fn request(model: &Model<'_>, live: &Live) -> Verdict {
     run(model)
 }
 
+/// The same connection with its request in a hold, whose number is returned.
+fn kept(model: &Model<'_>) -> (Live, u32) {
+    let live = unkept(model);
+    let mut held = hold::claim(model, live.reference, u64::MAX, model.now()).unwrap();
+    let hold = held.get_mut();
+    (hold.start, hold.len, hold.answered) = (START, REQUEST.len() as u32, ISN + 1);
+    hold.bytes[..REQUEST.len()].copy_from_slice(REQUEST);
+    let number = held.number;
+    unsafe { (*live.record).hold = number };
+    held.unlock(model);
+    (live, number)
+}
+
+/// The client sends what follows its request.
+fn body(model: &Model<'_>, live: &Live) -> Verdict {
+    let mut frame = vec![0; L4];
+    frame.extend([0x9c, 0x40, 0, 80]);
+    frame.extend((START + REQUEST.len() as u32).to_be_bytes());
+    frame.extend((ISN + 1).to_be_bytes());
+    frame.extend([5 << 4, flag::ACK, 1, 0, 0, 0, 0, 0]);
+    frame.extend([b'x'; 8]);
+    model.set_frame(&frame);
+    let scratch = unsafe { &mut *model.scratch().unwrap() };
+    scratch.flow = live.reference;
+    scratch.packet = Packet {
+        l3: 14,
+        l4: L4 as u16,
+        length: 48,
+        protocol: protocol::TCP,
+        tcp_flags: flag::ACK,
+        ..Packet::default()
+    };
+    wait(model)
+}
+
 /// A backend answers its SYN.
 fn answer(model: &Model<'_>, live: &Live, slot: u16) -> Verdict {
     let mut frame = vec![0; L4];
@@ -96,6 +133,10 @@ fn answer(model: &Model<'_>, live: &Live, slot: u16) -> Verdict {
     frame.extend(ANSWER.to_be_bytes());
     frame.extend(START.to_be_bytes());
     frame.extend([5 << 4, flag::SYN | flag::ACK, 1, 0, 0, 0, 0, 0]);
+    // Frames of the model do not grow, so what is behind the packet has room for a request that is held.
+    if live.flow().hold != 0 {
+        frame.extend([0; REQUEST.len()]);
+    }
     model.set_frame(&frame);
     let of = server(slot);
     let scratch = unsafe { &mut *model.scratch().unwrap() };
@@ -186,4 +227,36 @@ fn a_hold_is_left_unlocked_when_the_service_is_gone() {
     (scratch.flow, scratch.hold, scratch.again) = (live.reference, number, again::REFUSED);
     assert_eq!(run(&model), Verdict::Drop);
     assert!(hold::lock(&model, number, live.reference).is_some());
+}
+
+#[test]
+fn what_follows_the_request_waits_until_that_is_written() {
+    let model = shop();
+    let (live, number) = kept(&model);
+    let asked = live.word.with(FlowWord::ASKED).0;
+    // The flow is about to be established.
+    model.interfere(Step::Exchange(asked), move |model| {
+        assert_eq!(live.flow().hold, number, "the hold stays the flow's until the flow needs none");
+        assert_eq!(body(model, &live), Verdict::Drop, "it does not overtake the request");
+    });
+    assert_eq!(answer(&model, &live, 0), Verdict::Tx);
+    assert!(model.has_interfered());
+    let (word, flow) = (flow::word_of(live.record), live.flow());
+    assert_eq!((word.state(), flow.hold), (FlowState::Established, 0));
+    assert!(model.frame().ends_with(REQUEST));
+}
+
+#[test]
+fn what_waits_for_a_hold_that_is_given_back_meanwhile_goes_on() {
+    let model = shop();
+    let (live, _) = kept(&model);
+    let unlocked = HoldWord::taken(live.reference.nonce()).0;
+    // What follows the request has found the flow connecting, and is about to lock the hold.
+    model.interfere(Step::Exchange(unlocked), move |model| {
+        assert_eq!(answer(model, &live, 0), Verdict::Tx);
+    });
+    assert_eq!(body(&model, &live), Verdict::Tail, "the flow is found anew");
+    assert!(model.has_interfered());
+    assert_eq!(flow::word_of(live.record).state(), FlowState::Established);
+    assert_eq!(body(&model, &live), Verdict::Tail, "as it is where the flow was established before");
 }
