@@ -1,6 +1,6 @@
 //! A data plane that is a model: the same tables in memory, no packets.
 //!
-//! Tests compare what the reconciler wrote with what it should have written; `lbd` itself never uses it.
+//! Tests compare what the reconciler wrote with what it should have written, and [`super::p4`] keeps in it what a switch should do.
 
 use super::{
     AttachMode, Attachment, Capabilities, CounterSlot, Cursor, DataPlane, Error, Migration, Operation, Page,
@@ -78,6 +78,31 @@ impl Memory {
     /// How many backends' addresses are marked.
     pub fn mark_count(&self) -> usize {
         self.marks.len()
+    }
+
+    /// Whose a backend slot is.
+    pub(super) fn backend(&self, slot: u16) -> Option<Backend> {
+        self.backends.get(&slot).copied()
+    }
+
+    /// Takes a binding away.
+    pub(super) fn forget(&mut self, key: &BindingKey) {
+        self.bindings.remove(&(key.service, key.session));
+    }
+
+    /// Words of a service's bindings, by session key.
+    pub(super) fn words_of(&self, service: u32) -> HashMap<u64, u64> {
+        let of_service = self.bindings.range((service, 0)..=(service, u64::MAX));
+        of_service.map(|(&(_, session), binding)| (session, binding.word)).collect()
+    }
+
+    /// Gives each binding that would be over another lifetime.
+    pub(super) fn prolong(&mut self, now: u64, lifetime: impl Fn(u32) -> u64) {
+        for (&(service, _), binding) in &mut self.bindings {
+            if binding.expires <= now {
+                binding.expires = now.saturating_add(lifetime(service));
+            }
+        }
     }
 
     fn apply(&mut self, record: &BindingRecord, now: u64) -> RecordResult {
