@@ -22,6 +22,7 @@ mod rebind;
 mod secret;
 mod service;
 mod settings;
+pub mod switch;
 mod vitals;
 
 pub use address::Addr;

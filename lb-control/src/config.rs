@@ -21,6 +21,7 @@ pub(crate) use difference::{affinity_words, health_words, method_word};
 pub use problem::{ConfigErrors, Position, Problem, Related, Severity};
 pub use secret::{Purpose, QuicKeyFile, SecretError, SecretSource, Secrets, SharedSecrets};
 
+use crate::dataplane::p4::SwitchSpec;
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 use core::time::Duration;
 use document::Findings;
@@ -58,8 +59,20 @@ pub struct DaemonSpec {
     pub metrics: Option<SocketAddr>,
     /// How it is one of several nodes.
     pub cluster: ClusterSpec,
+    /// What forwards packets.
+    pub plane: PlaneSpec,
     /// Who is told what happens to backends.
     pub webhook: Option<WebhookSpec>,
+}
+
+/// What forwards packets.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum PlaneSpec {
+    /// The kernel of this host.
+    #[default]
+    Xdp,
+    /// A switch.
+    P4(Box<SwitchSpec>),
 }
 
 /// A web server that events are posted to.

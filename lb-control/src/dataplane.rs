@@ -1,12 +1,13 @@
 //! What forwards packets, as the control plane sees it: tables to fill and interfaces to attach to.
 //!
-//! One trait, several implementations: [`xdp`] drives the kernel, [`memory`] is a model of it, and
+//! One trait, several implementations: [`xdp`] drives the kernel, [`p4`] a switch, [`memory`] is a model of tables, and
 //! [`chaos`] wraps another one and fails on purpose.
 
 pub mod chaos;
 pub(crate) mod clock;
 mod error;
 pub mod memory;
+pub mod p4;
 mod sizes;
 pub mod xdp;
 

@@ -5,6 +5,7 @@
 //! waits without a deadline.
 
 pub mod balancer;
+pub mod bmv2;
 pub mod config;
 pub mod crossing;
 pub mod load;
@@ -15,6 +16,7 @@ pub mod site;
 pub mod testbed;
 
 pub use balancer::Balancer;
+pub use bmv2::Bmv2;
 pub use config::{BackendConfig, NodeConfig, ServiceConfig};
 pub use crossing::Crossing;
 pub use load::{Load, LoadPlan, LoadReport};

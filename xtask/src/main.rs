@@ -9,6 +9,7 @@ mod ebpf;
 mod fuzz;
 mod interrupt;
 mod lint;
+mod p4;
 mod progress;
 mod run;
 mod sandbox;
@@ -48,6 +49,8 @@ enum Task {
     Sandbox(sandbox::Arguments),
     /// Check formatting and lints of the host crates and of the XDP programs
     Lint,
+    /// Sources, build and tests of the program for switches
+    P4(p4::Arguments),
     /// Run all tests (needs root for the XDP and namespace tests)
     Test(test::Arguments),
     /// Measure nanoseconds a packet and packets per second
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Task::Demo(arguments) => demo::task(&arguments),
         Task::Sandbox(arguments) => sandbox::task(arguments),
         Task::Lint => lint::task(),
+        Task::P4(arguments) => p4::task(&arguments),
         Task::Test(arguments) => test::task(&arguments),
         Task::Bench(arguments) => bench::task(&arguments),
     };

@@ -13,6 +13,9 @@ pub(crate) struct Arguments {
     /// Also the tests that take minutes, and a minute of each fuzz target
     #[arg(long)]
     long: bool,
+    /// Only those of the program for switches, some of which no other command runs: they need p4c and bmv2
+    #[arg(long, conflicts_with_all = ["long", "filter"])]
+    p4: bool,
     /// Only tests whose name contains this
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
@@ -25,6 +28,9 @@ pub(crate) fn task(arguments: &Arguments) -> Result<()> {
     // The end-to-end tests look for the programs beside themselves.
     let mut programs = workspace::cargo(&["build", "--locked", "--package", "lb-control", "--bins"]);
     quietly("building lbd and lbctl for tests", &mut programs)?;
+    if arguments.p4 {
+        return switch();
+    }
     let mut passed = arguments.filter.is_some() || miri()?;
     if arguments.long {
         passed &= fuzz::run(arguments.filter.as_deref())?;
@@ -39,6 +45,40 @@ pub(crate) fn task(arguments: &Arguments) -> Result<()> {
     }
     if !passed {
         // The runner has said what failed, and its closing line is to stay the last one.
+        exit(1);
+    }
+    Ok(())
+}
+
+/// The tests of the program for switches, one after the other, in words; what needs tools that are not here is named, and not run.
+///
+/// Without them those tests fail. That is why they are marked as ignored, and why every other command leaves them out.
+fn switch() -> Result<()> {
+    let mut passed = run(&mut workspace::cargo(&["test", "--locked", "--package", "xtask", "p4"]))?;
+    passed &= run(&mut workspace::cargo(&["test", "--locked", "--package", "lb-control", "--lib", "p4"]))?;
+    let mut missing = Vec::new();
+    for (tool, origin, package, target, what) in [
+        ("p4c-bm2-ss", "p4lang/p4c", "xtask", "--bins", "whether p4/v1model was compiled from its sources"),
+        (
+            "simple_switch_grpc",
+            "p4lang/behavioral-model with p4lang/PI",
+            "stickleback-tests",
+            "--test=namespace_p4",
+            "every test of namespace_p4: packets through bmv2",
+        ),
+    ] {
+        if workspace::program(tool).is_some() {
+            let test =
+                ["test", "--locked", "--package", package, target, "--", "--ignored", "--test-threads=1"];
+            passed &= run(workspace::cargo(&test).arg("--nocapture"))?;
+        } else {
+            missing.push(format!("not run: {what}; for that install {origin} ({tool} on the PATH)"));
+        }
+    }
+    for line in missing {
+        say(&line);
+    }
+    if !passed {
         exit(1);
     }
     Ok(())

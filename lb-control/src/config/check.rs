@@ -7,6 +7,7 @@ mod events;
 mod health;
 mod node;
 mod path;
+mod plane;
 mod secrets;
 mod service;
 mod unique;

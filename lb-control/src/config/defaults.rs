@@ -78,3 +78,6 @@ pub(super) const TIMEOUTS: Timeouts = Timeouts {
     request_head: Duration::from_secs(20),
     connect: Duration::from_secs(10),
 };
+
+/// Where a switch's P4Runtime server listens, by the port that is registered for it.
+pub(super) const SWITCH_ADDRESS: &str = "127.0.0.1:9559";

@@ -5,7 +5,8 @@ mod health;
 pub(crate) use health::health_words;
 
 use super::value::spell;
-use super::{BlockSpec, ClusterSpec, DaemonSpec};
+use super::{BlockSpec, ClusterSpec, DaemonSpec, PlaneSpec};
+use crate::dataplane::p4::{Route, SwitchSpec};
 use core::fmt;
 use lb_common::abi::{Method, Mode, OnMismatch, Reading};
 use lb_core::pool::{
@@ -151,6 +152,7 @@ pub(super) fn daemon(old: &DaemonSpec, new: &DaemonSpec) -> Vec<Difference> {
     } else {
         changes.add("events.webhook", webhook(old), webhook(new), restart);
     }
+    changes.add("dataplane", plane(&old.plane), plane(&new.plane), restart);
     let (old, new) = (&old.cluster, &new.cluster);
     changes.add("cluster.listen", old.listen, new.listen, restart);
     changes.add("cluster.advertise", old.advertise.join(", "), new.advertise.join(", "), restart);
@@ -170,6 +172,26 @@ pub(super) fn daemon(old: &DaemonSpec, new: &DaemonSpec) -> Vec<Difference> {
     };
     changes.add("cluster.block", blocks(old), blocks(new), restart);
     changes.0.into_iter().map(Difference::NodeChanged).collect()
+}
+
+fn plane(spec: &PlaneSpec) -> String {
+    match spec {
+        PlaneSpec::Xdp => "xdp".to_owned(),
+        PlaneSpec::P4(switch) => {
+            let SwitchSpec { address, device, election, ports, cpu_port, routes } = &**switch;
+            let ports: Vec<String> = ports.iter().map(|(name, number)| format!("{name}={number}")).collect();
+            let routes: Vec<String> = routes
+                .iter()
+                .map(|Route { address, prefix, interface, mac }| {
+                    format!("{address}/{prefix} by {interface} {mac:02x?}")
+                })
+                .collect();
+            let (ports, routes, cpu) = (ports.join(", "), routes.join(", "), option(*cpu_port));
+            format!(
+                "p4 at {address}, device {device}, election {election}, ports {ports}, cpu port {cpu}, routes {routes}"
+            )
+        }
+    }
 }
 
 fn node(old: &NodeSpec, new: &NodeSpec) -> Vec<Change> {

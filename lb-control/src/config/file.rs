@@ -4,8 +4,8 @@ use super::defaults;
 use super::field::Field;
 use super::value::{
     AbsolutePath, Address, AddressV4, AddressV6, AffinityChoice, Endpoint, Group, HealthChoice, Interface,
-    Lifetime, Listen, Name, Number, PathPrefix, PortChoice, RouteText, Secret, ServerIdText, VlanChoice,
-    WebUrl, spell,
+    Lifetime, Listen, MacText, Name, Number, PathPrefix, PlaneWord, PortChoice, Prefix, RouteText, Secret,
+    ServerIdText, VlanChoice, WebUrl, spell,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -33,6 +33,8 @@ pub(super) struct File {
     pub(super) cluster: Field<Cluster>,
     /// Who is told what happens to backends.
     pub(super) events: Field<Events>,
+    /// What forwards packets: this host's kernel, or a switch.
+    pub(super) dataplane: Field<DataPlane>,
     /// Lists of backends that services share.
     pub(super) pool: Field<Vec<Field<Pool>>>,
     /// Services: an address, port and protocol with backends.
@@ -206,6 +208,67 @@ pub(super) struct Announce {
     /// How long they stay there when `lbd` dies.
     #[schemars(extend("default" = spell(defaults::ANNOUNCE_LIFETIME)))]
     pub(super) lifetime: Field<Lifetime>,
+}
+
+/// What forwards packets: this host's kernel, or a switch.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields, expecting = "a table: [dataplane]")]
+#[schemars(inline)]
+pub(super) struct DataPlane {
+    /// `xdp`: the kernel of this host; `p4`: a switch that speaks P4Runtime.
+    #[schemars(extend("default" = "xdp"))]
+    pub(super) kind: Field<PlaneWord>,
+    /// `p4`: host and port of the switch's P4Runtime server.
+    #[schemars(extend("default" = defaults::SWITCH_ADDRESS))]
+    pub(super) address: Field<Endpoint>,
+    /// `p4`: device id of the switch.
+    #[schemars(extend("default" = 0))]
+    pub(super) device_id: Field<Number<0, { u32::MAX as u64 }>>,
+    /// `p4`: of several `lbd`s the one with the highest number is master of the switch.
+    #[schemars(extend("default" = 1))]
+    pub(super) election_id: Field<Number<1, { u32::MAX as u64 }>>,
+    /// `p4`: port of the switch that packets of no service leave by; they are dropped when absent.
+    pub(super) cpu_port: Field<Number<0, 510>>,
+    /// `p4`: which interface of this host stands for which port.
+    #[schemars(extend("default" = Vec::<&str>::new()))]
+    pub(super) ports: Field<Vec<Field<SwitchPort>>>,
+    /// `p4`: ways to clients, which replies of `nat` services go.
+    #[schemars(extend("default" = Vec::<&str>::new()))]
+    pub(super) routes: Field<Vec<Field<SwitchRoute>>>,
+}
+
+/// A port of a switch.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(
+    default,
+    rename_all = "kebab-case",
+    deny_unknown_fields,
+    expecting = "a table: { interface, number }"
+)]
+#[schemars(inline, extend("required" = ["interface", "number"]))]
+pub(super) struct SwitchPort {
+    /// The interface that stands for it: neighbours are looked up there.
+    pub(super) interface: Field<Interface>,
+    /// Its number.
+    pub(super) number: Field<Number<0, 510>>,
+}
+
+/// A way to clients.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(
+    default,
+    rename_all = "kebab-case",
+    deny_unknown_fields,
+    expecting = "a table: { to, interface, mac }"
+)]
+#[schemars(inline, extend("required" = ["to", "interface", "mac"]))]
+pub(super) struct SwitchRoute {
+    /// The clients' addresses.
+    pub(super) to: Field<Prefix>,
+    /// The interface that stands for the port.
+    pub(super) interface: Field<Interface>,
+    /// MAC of the router there, or of the client itself.
+    pub(super) mac: Field<MacText>,
 }
 
 /// Who is told what happens to backends.

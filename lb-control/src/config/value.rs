@@ -5,6 +5,7 @@ mod choice;
 mod health;
 mod lifetime;
 mod octets;
+mod plane;
 mod url;
 
 pub(super) use affinity::{
@@ -17,6 +18,7 @@ pub(super) use health::{
 };
 pub(super) use lifetime::{Lifetime, spell};
 pub(super) use octets::{CookieName, Delimiter, Mask, PathPrefix, RouteText, ServerIdText};
+pub(super) use plane::{MacText, PlaneWord, Prefix};
 pub(super) use url::WebUrl;
 
 use core::fmt;
@@ -288,6 +290,7 @@ text!(
     WebUrl
 );
 text!(CookieName, Delimiter, Mask, PathPrefix, RouteText, ServerIdText);
+text!(MacText, Prefix);
 text!(Argument, HostText, Payload, RequestPath, StatusRanges);
 
 /// 16 bytes in hexadecimal; its debug form does not show them.

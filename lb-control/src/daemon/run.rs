@@ -1,6 +1,6 @@
 //! The composition root: which part is made when, and how it ends.
 
-use super::args::Lbd;
+use super::args::{Lbd, Mode};
 use super::configuration::{Applied, Loaded, Source, note_loaded};
 use super::health::{Checks, Herald};
 use super::servers::Servers;
@@ -10,8 +10,10 @@ use super::{member, notify, peers, privilege, quorum, target, way};
 use crate::admin::error::{ErrorBody, chain};
 use crate::admin::row::ReloadState;
 use crate::admin::{self, Context, EventLog, Facts, Listener, now};
-use crate::dataplane::Sizes;
+use crate::config::PlaneSpec;
+use crate::dataplane::p4::P4;
 use crate::dataplane::xdp::{Options, Xdp};
+use crate::dataplane::{self, DataPlane, Sizes};
 use crate::reconcile;
 use crate::webhook::Webhook;
 use anyhow::{Context as _, anyhow};
@@ -33,7 +35,7 @@ pub(super) async fn run(args: Lbd) -> anyhow::Result<()> {
     privilege::check()?;
     // From now on, so that a signal that comes early waits for its turn.
     let mut signals = Signals::listen().context("signals cannot be listened for")?;
-    let source = Source {
+    let mut source = Source {
         file: args.config.clone(),
         interfaces: args.iface.clone(),
         state_dir: args.state_dir.clone(),
@@ -41,6 +43,10 @@ pub(super) async fn run(args: Lbd) -> anyhow::Result<()> {
         applied: Applied::default(),
     };
     let Loaded { desired, mut daemon, read } = source.load().map_err(described)?;
+    if matches!(daemon.plane, PlaneSpec::P4(_)) {
+        // A switch in software reads packets where the stack has them.
+        source.preparation = Some(Mode::Skb);
+    }
     let configured = daemon.clone();
     if let Some(socket) = &args.socket {
         daemon.admin_socket.clone_from(socket);
@@ -66,17 +72,13 @@ pub(super) async fn run(args: Lbd) -> anyhow::Result<()> {
         arena: arena_chunks(&desired)?,
         holds: desired.node.held,
     };
-    let adopted = Xdp::is_left(&options);
-    let (plane, migration) = tokio::task::spawn_blocking(move || Xdp::open(options, sizes))
+    let plane = daemon.plane.clone();
+    let plane = tokio::task::spawn_blocking(move || open(&plane, options, sizes))
         .await
         .context("opening the data plane ended early")?
         .map_err(|error| anyhow!("data plane: {}", chain(&error)))?;
-    info!(adopted, "data plane open");
-    if let Some(moved) = migration {
-        info!(?moved, "tables migrated");
-    }
     let state = daemon.state_dir.join("overrides.json");
-    let (reconciler, thread) = tokio::task::spawn_blocking(|| reconcile::spawn(Box::new(plane), Some(state)))
+    let (reconciler, thread) = tokio::task::spawn_blocking(|| reconcile::spawn(plane, Some(state)))
         .await
         .context("taking over the data plane ended early")??;
 
@@ -141,6 +143,26 @@ pub(super) async fn run(args: Lbd) -> anyhow::Result<()> {
         warn!("the reconciler did not end in time");
     }
     outcome
+}
+
+/// Opens what forwards packets.
+fn open(spec: &PlaneSpec, options: Options, sizes: Sizes) -> dataplane::Result<Box<dyn DataPlane>> {
+    match spec {
+        PlaneSpec::Xdp => {
+            let adopted = Xdp::is_left(&options);
+            let (plane, migration) = Xdp::open(options, sizes)?;
+            info!(adopted, "data plane open");
+            if let Some(moved) = migration {
+                info!(?moved, "tables migrated");
+            }
+            Ok(Box::new(plane))
+        }
+        PlaneSpec::P4(switch) => {
+            let plane = P4::open(switch, sizes)?;
+            info!(switch = %switch.address, "data plane open");
+            Ok(Box::new(plane))
+        }
+    }
 }
 
 fn facts(args: &Lbd) -> Facts {

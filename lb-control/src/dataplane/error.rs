@@ -107,6 +107,57 @@ pub enum Error {
         /// Why.
         source: InterfaceError,
     },
+    /// A service that a switch cannot serve.
+    #[error("a switch cannot do {what}, as the service on {} port {port} wants it: {instead}", std::net::IpAddr::from(*address))]
+    Unserved {
+        /// The service's address.
+        address: lb_common::abi::Addr,
+        /// Its port.
+        port: u16,
+        /// What it wants.
+        what: &'static str,
+        /// What works.
+        instead: &'static str,
+    },
+    /// Two `nat` services have a backend in common.
+    #[error(
+        "two `nat` services send to {} port {port}, and a switch tells replies apart by that alone; give the backend a port for each",
+        std::net::IpAddr::from(*address)
+    )]
+    SharedBackend {
+        /// The backend's address.
+        address: lb_common::abi::Addr,
+        /// Its port.
+        port: u16,
+    },
+    /// Connection ids that a switch cannot read.
+    #[error(
+        "a switch cannot read these QUIC connection ids (server id of {server_id} bytes): use plain ones with server ids of at most 8 bytes"
+    )]
+    UnreadableIds {
+        /// Bytes of the server id.
+        server_id: u8,
+    },
+    /// An interface that stands for no port.
+    #[error("interface {interface} stands for no port of the switch; add it to `ports` of [dataplane]")]
+    NoPort {
+        /// Its name.
+        interface: String,
+    },
+    /// The program for switches that this build carries is not whole.
+    #[error("{source}")]
+    Program {
+        /// Why.
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// What speaks with the switch could not be started.
+    #[error("cannot begin to speak with the switch at {address}: {source}")]
+    Switch {
+        /// Where it is.
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
     /// Failed on purpose, by [`super::chaos`].
     #[error("{operation} was made to fail")]
     Injected {

@@ -1,12 +1,12 @@
 //! `[node]` and `[admin]`.
 
-use super::{cluster, events, lifetime, require_host, secrets};
+use super::{cluster, events, lifetime, plane, require_host, secrets};
 use crate::config::document::Findings;
 use crate::config::field::Owner;
 use crate::config::file::{Admin, File, Limits, Node, Timeouts};
 use crate::config::problem::Finding;
 use crate::config::secret::Secrets;
-use crate::config::{DaemonSpec, defaults, value::spell};
+use crate::config::{DaemonSpec, PlaneSpec, defaults, value::spell};
 use core::time::Duration;
 use lb_common::abi::MAX_DEVICES;
 use lb_core::pool::{self, NodeSpec, secret::NodeSecrets};
@@ -21,8 +21,15 @@ pub(super) fn check(file: &File, findings: &Findings) -> (NodeSpec, DaemonSpec, 
     let absent = Node::default();
     let (node, span) = file.node.located().unwrap_or((&absent, 0..0));
     let owner = Owner { span, object: "[node]", findings };
+    let daemon = daemon(node, file, findings);
+    let mut interfaces = interfaces(node, &owner);
+    if let PlaneSpec::P4(switch) = &daemon.plane
+        && interfaces.is_empty()
+    {
+        interfaces.extend(switch.ports.keys().cloned());
+    }
     let spec = NodeSpec {
-        interfaces: interfaces(node, &owner),
+        interfaces,
         bindings: node.bindings.get().map_or(defaults::BINDINGS, |n| n.narrow()),
         flows: node.flows.get().map_or(defaults::FLOWS, |n| n.narrow()),
         held: node.held.get().map_or(defaults::HELD, |n| n.narrow()),
@@ -40,7 +47,7 @@ pub(super) fn check(file: &File, findings: &Findings) -> (NodeSpec, DaemonSpec, 
         timeouts: timeouts(node, findings),
         limits: limits(node, findings),
     };
-    (spec, daemon(node, file, findings), secrets::check(node, &owner))
+    (spec, daemon, secrets::check(node, &owner))
 }
 
 fn interfaces(node: &Node, owner: &Owner<'_>) -> Vec<String> {
@@ -130,5 +137,6 @@ fn daemon(node: &Node, file: &File, findings: &Findings) -> DaemonSpec {
         metrics: admin.metrics.get().map(|listen| listen.0),
         cluster: cluster::check(file, findings),
         webhook: events::check(file, findings),
+        plane: plane::check(file, findings),
     }
 }

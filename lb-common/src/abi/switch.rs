@@ -1,0 +1,35 @@
+//! Tables that only a switch has: what XDP keeps in one map, or need not keep.
+
+/// Services that take any port, by address and protocol.
+pub const ANY_PORT: &str = "ANY_PORT";
+/// Addresses that have any service.
+pub const VIPS: &str = "VIPS";
+/// Backends of `nat` services, by what their replies come from.
+pub const REPLIES: &str = "REPLIES";
+/// Ways to clients, by prefix of their addresses.
+pub const ROUTES: &str = "ROUTES";
+
+/// Entries of [`ANY_PORT`].
+pub const ANY_PORT_ENTRIES: u32 = 512;
+/// Entries of [`ROUTES`].
+pub const ROUTE_ENTRIES: u32 = 1_024;
+/// Entries of a switch's arena of selection tables: each is the owner of one slot.
+pub const ARENA_ENTRIES: u32 = 1 << 20;
+
+/// Packets and bytes towards backends, by service slot.
+pub const SERVICE_PACKETS: &str = "SERVICE_PACKETS";
+/// Packets and bytes of replies, by service slot.
+pub const SERVICE_REPLIES: &str = "SERVICE_REPLIES";
+/// Connections, by service slot.
+pub const SERVICE_CONNECTIONS: &str = "SERVICE_CONNECTIONS";
+/// Packets and bytes towards it, by backend slot.
+pub const BACKEND_PACKETS: &str = "BACKEND_PACKETS";
+/// Packets and bytes of its replies, by backend slot.
+pub const BACKEND_REPLIES: &str = "BACKEND_REPLIES";
+/// Connections, by backend slot.
+pub const BACKEND_CONNECTIONS: &str = "BACKEND_CONNECTIONS";
+
+/// Bytes of a UDP payload that a switch looks at.
+pub const WINDOW: u32 = 24;
+/// The CPU port that stands for none: what would go there is dropped.
+pub const NO_CPU_PORT: u32 = 0x1ff;

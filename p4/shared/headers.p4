@@ -1,0 +1,189 @@
+// Headers and what is known of a packet, the same on every target.
+#ifndef STICKLEBACK_HEADERS
+#define STICKLEBACK_HEADERS
+
+#include "abi.p4"
+
+typedef bit<48> mac_t;
+// An IPv4 address stands mapped (::ffff:a.b.c.d), as in the maps of the XDP programs.
+typedef bit<128> address_t;
+
+const bit<16> ETHERTYPE_VLAN = 0x8100;
+const bit<16> ETHERTYPE_QINQ = 0x88a8;
+const bit<16> ETHERTYPE_IPV4 = 0x0800;
+const bit<16> ETHERTYPE_IPV6 = 0x86dd;
+
+const bit<8> PROTOCOL_ICMP = 1;
+const bit<8> PROTOCOL_IPIP = 4;
+const bit<8> PROTOCOL_TCP = 6;
+const bit<8> PROTOCOL_UDP = 17;
+const bit<8> PROTOCOL_IPV6 = 41;
+const bit<8> PROTOCOL_ICMPV6 = 58;
+
+const address_t MAPPED = 128w0xffff_0000_0000;
+
+const bit<8> TCP_SYN = 0x02;
+const bit<8> TCP_RST = 0x04;
+const bit<8> TCP_ACK = 0x10;
+
+header ethernet_h {
+    mac_t destination;
+    mac_t source;
+    bit<16> kind;
+}
+
+header vlan_h {
+    bit<3> priority;
+    bit<1> eligible;
+    bit<12> id;
+    bit<16> kind;
+}
+
+header ipv4_h {
+    bit<4> version;
+    bit<4> words;
+    bit<8> tos;
+    bit<16> length;
+    bit<16> identification;
+    bit<1> reserved;
+    bit<1> dont_fragment;
+    bit<1> more_fragments;
+    bit<13> offset;
+    bit<8> ttl;
+    bit<8> protocol;
+    bit<16> checksum;
+    bit<32> source;
+    bit<32> destination;
+}
+
+header ipv4_options_h {
+    varbit<320> content;
+}
+
+header ipv6_h {
+    bit<4> version;
+    bit<8> traffic_class;
+    bit<20> flow_label;
+    bit<16> length;
+    bit<8> next;
+    bit<8> hop_limit;
+    bit<128> source;
+    bit<128> destination;
+}
+
+header tcp_h {
+    bit<16> source;
+    bit<16> destination;
+    bit<32> sequence;
+    bit<32> acknowledgement;
+    bit<4> words;
+    bit<4> reserved;
+    bit<8> flags;
+    bit<16> window;
+    bit<16> checksum;
+    bit<16> urgent;
+}
+
+header udp_h {
+    bit<16> source;
+    bit<16> destination;
+    bit<16> length;
+    bit<16> checksum;
+}
+
+header icmp_h {
+    bit<8> kind;
+    bit<8> code;
+    bit<16> checksum;
+}
+
+// A byte of a UDP payload that is looked at.
+header byte_h {
+    bit<8> value;
+}
+
+struct headers_t {
+    ethernet_h ethernet;
+    vlan_h vlan;
+    ipv4_h outer_ipv4;
+    ipv6_h outer_ipv6;
+    ipv4_h ipv4;
+    ipv4_options_h ipv4_options;
+    ipv6_h ipv6;
+    tcp_h tcp;
+    udp_h udp;
+    icmp_h icmp;
+    byte_h[WINDOW] payload;
+}
+
+// What the session of a packet should be bound to.
+struct binding_t {
+    bit<32> service;
+    bit<64> session;
+    bit<16> backend;
+    bit<16> generation;
+}
+
+struct meta_t {
+    // The packet.
+    address_t source;
+    address_t destination;
+    bit<16> source_port;
+    bit<16> destination_port;
+    bit<8> protocol;
+    bit<8> flags;
+    bit<8> ttl;
+    bit<16> ip_length;
+    bit<16> frame_ip_length;
+    bit<1> is_ip;
+    bit<1> has_ports;
+    bit<1> is_fragment;
+    bit<1> is_malformed;
+    bit<1> is_too_deep;
+    bit<8> bytes_left;
+    bit<8> bytes;
+
+    // The service.
+    bit<1> is_ours;
+    bit<1> is_reply;
+    bit<32> service;
+    bit<16> service_slot;
+    bit<8> mode;
+    bit<8> affinity;
+    bit<8> fallback;
+    bit<64> key_mask;
+    bit<32> table_mask;
+
+    // The session.
+    bit<64> session;
+    bit<1> has_session;
+    bit<1> is_bound;
+    bit<1> is_named;
+    bit<1> serves;
+    bit<1> binds;
+    bit<32> crc;
+    bit<32> place;
+
+    // The backend and the way to it, or the way back.
+    bit<16> backend;
+    bit<16> generation;
+    address_t target;
+    bit<16> target_port;
+    bit<1> has_hop;
+    mac_t hop_destination;
+    mac_t hop_source;
+    bit<16> hop_vlan;
+    bit<16> hop_mtu;
+    bit<9> hop_port;
+
+    // The node.
+    bit<9> cpu_port;
+    address_t tunnel_v4;
+    address_t tunnel_v6;
+
+    // What becomes of it.
+    bit<1> is_decided;
+    bit<1> is_lost;
+    bit<8> outcome;
+}
+#endif

@@ -1,0 +1,143 @@
+// From a frame to headers: Ethernet, one VLAN tag, IPv4, IPv6, TCP, UDP, ICMP, and what begins a UDP payload.
+#ifndef STICKLEBACK_PARSER
+#define STICKLEBACK_PARSER
+
+#include "headers.p4"
+
+parser Frame(packet_in packet, out headers_t headers, inout meta_t meta) {
+    state start {
+        packet.extract(headers.ethernet);
+        transition select(headers.ethernet.kind) {
+            ETHERTYPE_VLAN: tag;
+            ETHERTYPE_QINQ: tag;
+            ETHERTYPE_IPV4: ipv4;
+            ETHERTYPE_IPV6: ipv6;
+            default: accept;
+        }
+    }
+
+    state tag {
+        packet.extract(headers.vlan);
+        transition select(headers.vlan.kind) {
+            ETHERTYPE_VLAN: second_tag;
+            ETHERTYPE_QINQ: second_tag;
+            ETHERTYPE_IPV4: ipv4;
+            ETHERTYPE_IPV6: ipv6;
+            default: accept;
+        }
+    }
+
+    state second_tag {
+        meta.is_too_deep = 1;
+        transition accept;
+    }
+
+    state ipv4 {
+        packet.extract(headers.ipv4);
+        meta.is_ip = 1;
+        meta.source = MAPPED | (bit<128>)headers.ipv4.source;
+        meta.destination = MAPPED | (bit<128>)headers.ipv4.destination;
+        meta.protocol = headers.ipv4.protocol;
+        meta.ttl = headers.ipv4.ttl;
+        meta.ip_length = headers.ipv4.length;
+        transition select(headers.ipv4.version, headers.ipv4.words) {
+            (4, 5): ipv4_payload;
+            (4, 6 .. 15): ipv4_with_options;
+            default: malformed;
+        }
+    }
+
+    state ipv4_with_options {
+        packet.extract(headers.ipv4_options, ((bit<32>)headers.ipv4.words - 5) << 5);
+        transition ipv4_payload;
+    }
+
+    state ipv4_payload {
+        transition select(headers.ipv4.more_fragments, headers.ipv4.offset, headers.ipv4.protocol) {
+            (0, 0, PROTOCOL_TCP): tcp;
+            (0, 0, PROTOCOL_UDP): udp;
+            (0, 0, PROTOCOL_ICMP): icmp;
+            (0, 0, _): accept;
+            (_, _, _): fragment;
+        }
+    }
+
+    state ipv6 {
+        packet.extract(headers.ipv6);
+        meta.is_ip = 1;
+        meta.source = headers.ipv6.source;
+        meta.destination = headers.ipv6.destination;
+        meta.protocol = headers.ipv6.next;
+        meta.ttl = headers.ipv6.hop_limit;
+        meta.ip_length = headers.ipv6.length + 40;
+        transition select(headers.ipv6.version, headers.ipv6.next) {
+            (6, PROTOCOL_TCP): tcp;
+            (6, PROTOCOL_UDP): udp;
+            (6, PROTOCOL_ICMPV6): icmp;
+            (6, 44): fragment;
+            (6, _): accept;
+            default: malformed;
+        }
+    }
+
+    state fragment {
+        meta.is_fragment = 1;
+        transition accept;
+    }
+
+    state malformed {
+        meta.is_malformed = 1;
+        transition accept;
+    }
+
+    state tcp {
+        packet.extract(headers.tcp);
+        meta.has_ports = 1;
+        meta.source_port = headers.tcp.source;
+        meta.destination_port = headers.tcp.destination;
+        meta.flags = headers.tcp.flags;
+        transition accept;
+    }
+
+    state udp {
+        packet.extract(headers.udp);
+        meta.has_ports = 1;
+        meta.source_port = headers.udp.source;
+        meta.destination_port = headers.udp.destination;
+        transition select(headers.udp.length) {
+            0 .. 7: accept;
+            8 .. 31: short_payload;
+            default: long_payload;
+        }
+    }
+
+    state short_payload {
+        meta.bytes_left = (bit<8>)(headers.udp.length - 8);
+        transition payload;
+    }
+
+    state long_payload {
+        meta.bytes_left = WINDOW;
+        transition payload;
+    }
+
+    state payload {
+        transition select(meta.bytes_left) {
+            0: accept;
+            default: payload_byte;
+        }
+    }
+
+    state payload_byte {
+        packet.extract(headers.payload.next);
+        meta.bytes_left = meta.bytes_left - 1;
+        meta.bytes = meta.bytes + 1;
+        transition payload;
+    }
+
+    state icmp {
+        packet.extract(headers.icmp);
+        transition accept;
+    }
+}
+#endif

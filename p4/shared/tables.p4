@@ -1,0 +1,393 @@
+// The tables, and what becomes of a packet before anything is written into it; the same on every target.
+//
+// A target defines `IDLE_TIMEOUT`, the table property that ages entries, before it includes this file. Names and sizes
+// are those of `lb-common::abi`: see `abi.p4`.
+#ifndef STICKLEBACK_TABLES
+#define STICKLEBACK_TABLES
+
+#include "abi.p4"
+#include "headers.p4"
+
+// A packet ends here: counted under this outcome.
+#define END(number) meta.outcome = number; meta.is_decided = 1
+
+// What holds for the whole switch.
+control Node(inout meta_t meta) {
+    @name(".settings")
+    action settings(bit<9> cpu_port, address_t tunnel_v4, address_t tunnel_v6) {
+        meta.cpu_port = cpu_port;
+        meta.tunnel_v4 = tunnel_v4;
+        meta.tunnel_v6 = tunnel_v6;
+    }
+
+    @name(NAME_SETTINGS)
+    table node {
+        actions = { settings; }
+        default_action = settings(NO_CPU_PORT, 0, 0);
+        size = 1;
+    }
+
+    apply {
+        node.apply();
+    }
+}
+
+// Whose the packet is: a client's for a service, a backend's for a client, or none of ours.
+control Whose(inout meta_t meta) {
+    @name(".service")
+    action service(bit<32> id, bit<16> slot, bit<8> mode, bit<8> affinity, bit<8> fallback, bit<64> key_mask,
+                   bit<32> table_mask) {
+        meta.is_ours = 1;
+        meta.service = id;
+        meta.service_slot = slot;
+        meta.mode = mode;
+        meta.affinity = affinity;
+        meta.fallback = fallback;
+        meta.key_mask = key_mask;
+        meta.table_mask = table_mask;
+    }
+
+    @name(".reply")
+    action reply(address_t vip, bit<16> port, bit<32> id, bit<16> slot, bit<8> affinity, bit<64> key_mask,
+                 bit<16> backend, bit<16> generation) {
+        meta.is_reply = 1;
+        meta.target = vip;
+        meta.target_port = port;
+        meta.service = id;
+        meta.service_slot = slot;
+        meta.mode = MODE_NAT;
+        meta.affinity = affinity;
+        meta.fallback = affinity;
+        meta.key_mask = key_mask;
+        meta.backend = backend;
+        meta.generation = generation;
+    }
+
+    @name(".is_vip")
+    action is_vip() {}
+
+    @name(NAME_SERVICES)
+    table services {
+        key = {
+            meta.destination : exact @name("address");
+            meta.destination_port : exact @name("port");
+            meta.protocol : exact @name("protocol");
+        }
+        actions = { service; NoAction; }
+        default_action = NoAction();
+        size = SIZE_SERVICES;
+    }
+
+    @name(NAME_ANY_PORT)
+    table any_port {
+        key = {
+            meta.destination : exact @name("address");
+            meta.protocol : exact @name("protocol");
+        }
+        actions = { service; NoAction; }
+        default_action = NoAction();
+        size = SIZE_ANY_PORT;
+    }
+
+    @name(NAME_VIPS)
+    table vips {
+        key = {
+            meta.destination : exact @name("address");
+        }
+        actions = { is_vip; NoAction; }
+        default_action = NoAction();
+        size = SIZE_VIPS;
+    }
+
+    @name(NAME_REPLIES)
+    table replies {
+        key = {
+            meta.source : exact @name("address");
+            meta.source_port : exact @name("port");
+            meta.protocol : exact @name("protocol");
+        }
+        actions = { reply; NoAction; }
+        default_action = NoAction();
+        size = SIZE_REPLIES;
+    }
+
+    apply {
+        if (meta.has_ports == 1) {
+            if (!services.apply().hit) {
+                if (!any_port.apply().hit) {
+                    if (!replies.apply().hit) {
+                        END(OUTCOME_NOT_OURS);
+                    }
+                }
+            }
+        } else if (vips.apply().hit) {
+            if (meta.is_fragment == 1) {
+                END(OUTCOME_FRAGMENT);
+            } else if (meta.protocol == PROTOCOL_ICMP || meta.protocol == PROTOCOL_ICMPV6) {
+                END(OUTCOME_ICMP_IGNORED);
+            } else {
+                END(OUTCOME_NOT_OURS);
+            }
+        } else {
+            END(OUTCOME_NOT_OURS);
+        }
+    }
+}
+
+// Which session it belongs to; the key is at most eight bytes and used as it is.
+control Session(in headers_t headers, inout meta_t meta) {
+    bit<192> window = 0;
+    bit<120> server_id = 0;
+    bit<8> needed = 0;
+
+    @name(".segment")
+    action segment(bit<8> shift, bit<64> mask, bit<8> bytes) {
+        meta.session = (bit<64>)(window >> shift) & mask;
+        needed = bytes;
+    }
+
+    @name(".layout")
+    action layout(bit<120> mask, bit<8> bytes) {
+        server_id = server_id & mask;
+        needed = bytes;
+    }
+
+    @name(".named")
+    action named(bit<16> backend, bit<16> generation) {
+        meta.backend = backend;
+        meta.generation = generation;
+        meta.is_named = 1;
+    }
+
+    @name(NAME_AFFINITIES)
+    table payloads {
+        key = {
+            meta.service_slot : exact @name("service");
+        }
+        actions = { segment; NoAction; }
+        default_action = NoAction();
+        size = SIZE_AFFINITIES;
+    }
+
+    @name(NAME_QUIC)
+    table layouts {
+        key = {
+            meta.service_slot : exact @name("service");
+            server_id[119:117] : exact @name("rotation");
+        }
+        actions = { layout; NoAction; }
+        default_action = NoAction();
+        size = SIZE_QUIC;
+    }
+
+    @name(NAME_SERVERS)
+    table servers {
+        key = {
+            meta.service_slot : exact @name("service");
+            server_id : exact @name("server_id");
+        }
+        actions = { named; NoAction; }
+        default_action = NoAction();
+        size = SIZE_SERVERS;
+    }
+
+    apply {
+        bit<8> affinity = meta.affinity;
+        bit<8> available = meta.bytes;
+        if (meta.is_reply == 0 && meta.protocol == PROTOCOL_UDP && (affinity == AFFINITY_PAYLOAD || affinity == AFFINITY_QUIC_CID)) {
+            window = headers.payload[0].value ++ headers.payload[1].value ++ headers.payload[2].value
+                ++ headers.payload[3].value ++ headers.payload[4].value ++ headers.payload[5].value
+                ++ headers.payload[6].value ++ headers.payload[7].value ++ headers.payload[8].value
+                ++ headers.payload[9].value ++ headers.payload[10].value ++ headers.payload[11].value
+                ++ headers.payload[12].value ++ headers.payload[13].value ++ headers.payload[14].value
+                ++ headers.payload[15].value ++ headers.payload[16].value ++ headers.payload[17].value
+                ++ headers.payload[18].value ++ headers.payload[19].value ++ headers.payload[20].value
+                ++ headers.payload[21].value ++ headers.payload[22].value ++ headers.payload[23].value;
+            // What is behind the payload's end is of an earlier packet.
+            window = window & ~(~192w0 >> (meta.bytes << 3));
+        }
+        if (affinity == AFFINITY_PAYLOAD && meta.is_reply == 0) {
+            if (payloads.apply().hit && available >= needed) {
+                meta.has_session = 1;
+            } else {
+                affinity = meta.fallback;
+            }
+        }
+        if (affinity == AFFINITY_QUIC_CID && meta.is_reply == 0) {
+            // RFC 8999: a long header tells the connection id's length, a short one does not.
+            if (window[191:191] == 1) {
+                server_id = window[143:24];
+                available = window[151:144];
+                if (meta.bytes < 6 + available && meta.bytes < WINDOW) {
+                    available = 0;
+                }
+            } else {
+                server_id = window[183:64];
+                available = meta.bytes - 1;
+                if (meta.bytes == 0) {
+                    available = 0;
+                }
+            }
+            if (layouts.apply().hit && available >= needed) {
+                servers.apply();
+            }
+            if (meta.is_named == 0) {
+                affinity = meta.fallback;
+            }
+        }
+        if (affinity == AFFINITY_SOURCE_IP) {
+            address_t client = meta.source;
+            if (meta.is_reply == 1) {
+                client = meta.destination;
+            }
+            if (client[127:32] == 96w0xffff) {
+                meta.session = (bit<64>)client[31:0] & meta.key_mask;
+            } else {
+                meta.session = client[127:64] & meta.key_mask;
+            }
+            meta.has_session = 1;
+        }
+    }
+}
+
+// Which backend: the one that is named or bound, if it serves, else the owner of the session's slot.
+control Bound(inout meta_t meta) {
+    @name(".bound")
+    action bound(bit<16> backend, bit<16> generation) {
+        meta.backend = backend;
+        meta.generation = generation;
+        meta.is_bound = 1;
+    }
+
+    @name(".serves")
+    action serves() {
+        meta.serves = 1;
+    }
+
+    @name(NAME_BINDINGS)
+    table bindings {
+        key = {
+            meta.service : exact @name("service");
+            meta.session : exact @name("session");
+        }
+        actions = { bound; NoAction; }
+        default_action = NoAction();
+        size = SIZE_BINDINGS;
+        IDLE_TIMEOUT
+    }
+
+    @name(NAME_STATUS)
+    table status {
+        key = {
+            meta.backend : exact @name("backend");
+            meta.generation : exact @name("generation");
+        }
+        actions = { serves; NoAction; }
+        default_action = NoAction();
+        size = SIZE_BACKENDS;
+    }
+
+    apply {
+        if (meta.is_named == 0 && meta.has_session == 1) {
+            bit<16> backend = meta.backend;
+            bit<16> generation = meta.generation;
+            bindings.apply();
+            if (meta.is_reply == 1) {
+                // A reply is not led by the binding: it tells whether there is one, and keeps it from ageing.
+                meta.backend = backend;
+                meta.generation = generation;
+            }
+        }
+        if (meta.is_reply == 0 && (meta.is_named == 1 || meta.is_bound == 1)) {
+            status.apply();
+        }
+    }
+}
+
+// The owner of the slot that the session's hash names; `place` is set by the target, which computes the hash: the table's size plus the slot,
+// so that a table of another size stands beside the old one until the service says which one holds.
+control Chosen(inout meta_t meta) {
+    @name(".owner")
+    action owner(bit<16> backend, bit<16> generation) {
+        meta.backend = backend;
+        meta.generation = generation;
+        meta.serves = 1;
+    }
+
+    @name(NAME_ARENA)
+    table arena {
+        key = {
+            meta.service_slot : exact @name("service");
+            meta.place : exact @name("place");
+        }
+        actions = { owner; NoAction; }
+        default_action = NoAction();
+        size = SIZE_ARENA;
+    }
+
+    apply {
+        if (!arena.apply().hit) {
+            END(OUTCOME_NO_BACKEND);
+            meta.is_lost = 1;
+        }
+    }
+}
+
+// The way to a backend, and back to a client.
+control Way(inout meta_t meta) {
+    @name(".backend")
+    action backend(address_t address, bit<16> port, mac_t destination, mac_t source, bit<16> vlan, bit<16> mtu, bit<9> egress) {
+        meta.target = address;
+        meta.target_port = port;
+        meta.hop_destination = destination;
+        meta.hop_source = source;
+        meta.hop_vlan = vlan;
+        meta.hop_mtu = mtu;
+        meta.hop_port = egress;
+        meta.has_hop = 1;
+    }
+
+    @name(".route")
+    action route(mac_t destination, mac_t source, bit<16> vlan, bit<16> mtu, bit<9> egress) {
+        meta.hop_destination = destination;
+        meta.hop_source = source;
+        meta.hop_vlan = vlan;
+        meta.hop_mtu = mtu;
+        meta.hop_port = egress;
+        meta.has_hop = 1;
+    }
+
+    @name(NAME_BACKENDS)
+    table backends {
+        key = {
+            meta.backend : exact @name("backend");
+            meta.generation : exact @name("generation");
+        }
+        actions = { backend; NoAction; }
+        default_action = NoAction();
+        size = SIZE_BACKENDS;
+    }
+
+    @name(NAME_ROUTES)
+    table routes {
+        key = {
+            meta.destination : lpm @name("address");
+        }
+        actions = { route; NoAction; }
+        default_action = NoAction();
+        size = SIZE_ROUTES;
+    }
+
+    apply {
+        if (meta.is_reply == 1) {
+            routes.apply();
+        } else {
+            backends.apply();
+        }
+        if (meta.has_hop == 0) {
+            END(OUTCOME_NO_HOP);
+            meta.is_lost = 1;
+        }
+    }
+}
+#endif

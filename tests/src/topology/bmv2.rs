@@ -1,0 +1,106 @@
+//! bmv2's `simple_switch_grpc` in the place of the balancer's kernel.
+
+use super::process::{Process, eventually};
+use super::{Namespace, SOON, Site};
+use anyhow::{Context, Result, bail, ensure};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+
+/// The switch's program.
+const PROGRAM: &str = "simple_switch_grpc";
+/// Where it listens for P4Runtime.
+const SERVER: &str = "127.0.0.1:9559";
+
+/// A running switch.
+#[derive(Debug)]
+pub struct Bmv2 {
+    namespace: Namespace,
+    ports: Vec<String>,
+    log: PathBuf,
+    process: Process,
+}
+
+impl Bmv2 {
+    /// Where its program is.
+    pub fn program() -> Result<PathBuf> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let mut files = std::env::split_paths(&path).map(|directory| directory.join(PROGRAM));
+        files.find(|file| file.is_file()).with_context(|| {
+            format!("{PROGRAM} is not on the PATH: install p4lang/behavioral-model with p4lang/PI")
+        })
+    }
+
+    /// Starts it where the balancer of a site with two arms is: port 1 to the clients, 2 and so on to the backends.
+    ///
+    /// The kernel there still answers for its own addresses, and forwards nothing.
+    pub fn start(site: &Site) -> Result<Self> {
+        site.lb.set("ipv4/conf/all/forwarding=0")?;
+        site.lb.set("ipv6/conf/all/forwarding=0")?;
+        // Without a route the kernel would tell clients that there is none.
+        site.lb.sh("ip route add blackhole 10.99.0.0/24; ip -6 route add blackhole fd99::/64")?;
+        let ports: Vec<String> = (0..=site.backends.len()).map(|n| format!("l{n}")).collect();
+        for port in &ports {
+            // What arrives merged is not what was on the wire.
+            site.lb.sh(&format!("ethtool -K {port} gro off gso off tso off tx off >/dev/null"))?;
+        }
+        let log = site.directory().join("bmv2.log");
+        let process = run(&site.lb, &ports, &log)?;
+        Ok(Self { namespace: site.lb.clone(), ports, log, process })
+    }
+
+    /// Lets the kernel beside the switch carry what backends send to clients themselves.
+    pub fn route_replies(&self) -> Result<()> {
+        self.namespace.set("ipv4/conf/all/forwarding=1")?;
+        self.namespace.set("ipv6/conf/all/forwarding=1")
+    }
+
+    /// Ends it as a loss of power would, and starts it again, empty.
+    pub fn restart(&mut self) -> Result<()> {
+        self.process.kill();
+        self.process = run(&self.namespace, &self.ports, &self.log)?;
+        Ok(())
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// The `[dataplane]` table for it, with the clients of a site behind port 1.
+    pub fn config(&self, site: &Site, election: u64) -> Result<String> {
+        let mac = site.client.sh("ip -o link show dev eth0")?;
+        let mac = mac.split_whitespace().skip_while(|word| *word != "link/ether").nth(1);
+        let mac = mac.context("the clients' interface has a MAC")?;
+        let ports: Vec<String> = (1..)
+            .zip(&self.ports)
+            .map(|(n, name)| format!("{{ interface = {name:?}, number = {n} }}"))
+            .collect();
+        let route = |to: &str| format!("{{ to = {to:?}, interface = \"l0\", mac = {mac:?} }}");
+        Ok(format!(
+            "[dataplane]\nkind = \"p4\"\naddress = \"{SERVER}\"\nelection-id = {election}\nports = [{}]\nroutes = [{}, {}]\n",
+            ports.join(", "),
+            route("10.0.0.0/8"),
+            route("fd00::/8")
+        ))
+    }
+}
+
+fn run(namespace: &Namespace, ports: &[String], log: &Path) -> Result<Process> {
+    let mut command = namespace.command(Bmv2::program()?)?;
+    command.args(["--no-p4", "--device-id", "0", "--log-console", "-L"]);
+    command.arg(std::env::var("BMV2_LOG").unwrap_or_else(|_| "warn".to_owned()));
+    for (n, port) in (1..).zip(ports) {
+        command.arg("-i").arg(format!("{n}@{port}"));
+    }
+    command.args(["--", "--grpc-server-addr", SERVER]);
+    let mut process = Process::start(&mut command, log)?;
+    let listens = eventually(SOON, || {
+        if let Some(status) = process.ended()? {
+            bail!("it ended with {status}");
+        }
+        namespace.inside(|| Ok(TcpStream::connect(SERVER).map(drop)?))
+    });
+    listens.with_context(|| format!("{PROGRAM} does not come up: {}", process.log()))?;
+    ensure!(process.ended()?.is_none(), "{PROGRAM} ended: {}", process.log());
+    Ok(process)
+}

@@ -1,0 +1,29 @@
+//! `cargo xtask p4`: what the program for switches is made of, and what is made of it.
+
+mod build;
+mod codegen;
+
+use anyhow::Result;
+
+/// Options of `cargo xtask p4`.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(clap::Subcommand)]
+enum Task {
+    /// Write p4/shared/abi.p4 from the names and numbers of lb-common
+    Codegen,
+    /// Compile the program for bmv2 with p4c (p4c-bm2-ss) and write what lbd embeds
+    Build,
+}
+
+/// Runs the command.
+pub(crate) fn task(arguments: &Arguments) -> Result<()> {
+    match arguments.task {
+        Task::Codegen => codegen::write(),
+        Task::Build => build::bmv2(),
+    }
+}
