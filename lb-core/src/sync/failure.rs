@@ -6,7 +6,7 @@
 //! wherever that does not come about, packets move their own sessions.
 //!
 //! Of those who agree the one with the lowest id tells it at once, the next one a moment later if sessions are still bound to the
-//! server by then, and so on. It is told once for as long as they agree.
+//! server by then, and so on; who finds none looks again now and then. It is told once for as long as they agree.
 
 use super::wire::{Standing, Statement};
 use super::{Node, Sabotage};
@@ -193,10 +193,12 @@ impl Node {
             return Consent::Given(now.after(self.config.heartbeat));
         }
         let lifetime = pool.lifetime;
-        if self.store.bindings_of(service, server, now).next().is_some() {
-            self.counts.failovers += 1;
-            let _ = self.failed(now, service, server, members, lifetime);
+        if self.store.bindings_of(service, server, now).next().is_none() {
+            // Sessions of a node that was away may come yet.
+            return Consent::Given(now.after(self.config.heartbeat));
         }
+        self.counts.failovers += 1;
+        let _ = self.failed(now, service, server, members, lifetime);
         Consent::Told
     }
 

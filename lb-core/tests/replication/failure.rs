@@ -91,3 +91,21 @@ fn of_two_nodes_the_one_that_is_left_moves_nobody_and_who_has_no_such_service_do
     cluster.pass(10_000);
     assert_eq!(cluster.server(1, key(1)), Some(heir), "half is not most");
 }
+
+#[test]
+fn sessions_that_come_after_a_failure_was_agreed_upon_are_moved_too() {
+    let mut cluster = Cluster::new(&[1, 2]);
+    for id in 1..=2 {
+        cluster.does(id, pool(&[100]));
+    }
+    cluster.pass(5_000);
+    assert_eq!(cluster.node(1).counts().failovers, 0, "nobody is with it");
+    // A node that was away still has one.
+    cluster.does(2, Local::Held { key: key(1), server: 100, generation: 0, left: MINUTE });
+    cluster.pass(5_000);
+    let moved = cluster.server(1, key(1));
+    assert!(moved.is_some_and(|server| server != 100), "{moved:?}");
+    assert_eq!(cluster.server(2, key(1)), moved);
+    let told: u64 = (1..=2).map(|id| cluster.node(id).counts().failovers).sum();
+    assert_eq!(told, 1);
+}
