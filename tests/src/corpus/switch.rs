@@ -412,6 +412,9 @@ impl Totals {
     }
 }
 
+/// A kind of frames.
+type Kind = fn(&[u8]) -> bool;
+
 /// What no switch has, if a case needs it.
 fn unfit(case: &Case) -> Option<String> {
     let has = |is: fn(&Step) -> bool| case.steps.iter().any(is);
@@ -436,8 +439,8 @@ fn unfit(case: &Case) -> Option<String> {
     if longest > Wire::LONGEST {
         return Some("frames longer than the wires take".to_owned());
     }
-    let any = |is: fn(&[u8]) -> bool| packets.clone().any(|packet| is(&packet.frame));
-    let reasons: [(fn(&[u8]) -> bool, &str); 3] = [
+    let any = |is: Kind| packets.clone().any(|packet| is(&packet.frame));
+    let reasons: [(Kind, &str); 3] = [
         (|frame| tags(frame) > 1, "second VLAN tags"),
         (
             |frame| tags(frame) == 1 && frame.len() < 18,
