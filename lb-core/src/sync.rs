@@ -335,9 +335,7 @@ impl Node {
     pub fn set_members(&mut self, now: Time, members: &[NodeId]) {
         self.peers.retain(|id, _| members.contains(id));
         for &id in members {
-            if id != self.config.id {
-                self.peers.entry(id).or_insert_with(|| Peer::new(now));
-            }
+            self.add_peer(now, id);
         }
         if self.import.as_ref().is_some_and(|import| !self.peers.contains_key(&import.from)) {
             self.give_up_import();
@@ -347,6 +345,13 @@ impl Node {
             }
         }
         self.look_around(now);
+    }
+
+    fn add_peer(&mut self, now: Time, id: NodeId) {
+        let lot = self.random();
+        if id != self.config.id {
+            self.peers.entry(id).or_insert_with(|| Peer::new(now, lot));
+        }
     }
 
     /// Whether the transport to a peer has no room; `poll_transmit` gives nothing for it until it has.

@@ -8,6 +8,9 @@ pub enum SweepTarget {
     Bindings = 1,
     /// Flows, half-open ones first.
     Flows = 2,
+    /// No table: `count` flows of the backend in slot `start`, of the generation in `pad`, ended where no program saw it, and
+    /// are not its connections any more.
+    Ended = 3,
 }
 
 /// A stretch of a table to sweep; the program's input.
@@ -20,7 +23,7 @@ pub struct SweepRequest {
     pub start: u32,
     /// Number of slots, at most 65,536 a run.
     pub count: u32,
-    /// Zero.
+    /// Zero, but with [`SweepTarget::Ended`].
     pub pad: u32,
 }
 

@@ -1,7 +1,7 @@
 //! The programs that `lbd` runs itself, with a request in place of a packet.
 
 use super::binding::{self, table};
-use super::{Env, Insert, Verdict, flow, frame};
+use super::{Env, Insert, Verdict, flow, frame, vitals};
 use crate::abi::{
     BINDING_SLOTS, BindingEventKind, BindingKey, BindingOp, BindingRecord, BindingWord, FlowState,
     RECORDS_PER_RUN, RecordResult, SlotState, SweepReport, SweepRequest, SweepTarget,
@@ -29,10 +29,15 @@ enum Swept {
 pub fn sweep<E: Env>(env: &E) -> Verdict {
     let Some(p) = frame::head(env, size_of::<SweepRequest>()) else { return Verdict::Drop };
     // SAFETY: checked for its size; plain integers.
-    let request: SweepRequest =
-        unsafe { SweepRequest { target: get(p), start: get(p.add(4)), count: get(p.add(8)), pad: 0 } };
+    let request: SweepRequest = unsafe {
+        SweepRequest { target: get(p), start: get(p.add(4)), count: get(p.add(8)), pad: get(p.add(12)) }
+    };
     let Some(settings) = env.settings() else { return Verdict::Drop };
     env.set_clock();
+    if request.target == SweepTarget::Ended as u32 {
+        let taken = vitals::ended(env, request.start as u16, request.pad as u16, request.count);
+        return report_of(env, &SweepReport { reclaimed: taken, ..SweepReport::default() });
+    }
     let bindings = request.target == SweepTarget::Bindings as u32;
     let len =
         if bindings { settings.binding_buckets * BINDING_SLOTS } else { settings.half_open + settings.flows };
@@ -56,6 +61,11 @@ pub fn sweep<E: Env>(env: &E) -> Verdict {
         }
         false
     });
+    report_of(env, &report)
+}
+
+#[inline(always)]
+fn report_of<E: Env>(env: &E, report: &SweepReport) -> Verdict {
     let Some(p) = frame::head(env, size_of::<SweepReport>()) else { return Verdict::Drop };
     // SAFETY: checked for its size.
     unsafe {

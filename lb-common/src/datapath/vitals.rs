@@ -73,6 +73,17 @@ pub(crate) fn goes_to<E: Env>(env: &E, record: *mut Flow, slot: u16, generation:
 fn add<E: Env>(env: &E, record: *mut Flow, n: u64) -> u32 {
     // SAFETY: from the environment; nobody else writes these while the record is the flow's.
     let (slot, generation) = unsafe { ((*record).backend, (*record).backend_generation) };
+    add_to(env, slot, generation, n)
+}
+
+/// So many counted flows of a backend are gone, and nobody looked at their words; how many were taken from the count.
+#[inline(always)]
+pub(crate) fn ended<E: Env>(env: &E, slot: u16, generation: u16, count: u32) -> u32 {
+    count * add_to(env, slot, generation, (count as u64).wrapping_neg())
+}
+
+#[inline(always)]
+fn add_to<E: Env>(env: &E, slot: u16, generation: u16, n: u64) -> u32 {
     let (Some(backend), Some(vitals)) = (env.backend(slot), env.vitals(slot)) else { return 0 };
     // Another owner's count began anew.
     if backend.generation != generation {

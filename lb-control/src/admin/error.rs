@@ -259,7 +259,7 @@ impl From<ChangeError> for ApiError {
                 StatusCode::CONFLICT,
                 error.to_string(),
                 format!("service {service}"),
-                "a single node, and sessions that go where the order says",
+                "a service whose backends set no cookies that are learnt (`learn`)",
                 "new sessions use the backend already; `lbctl sessions delete` forgets single ones",
             ),
             ChangeError::NotReplicated => Self::new(

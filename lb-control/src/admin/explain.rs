@@ -3,14 +3,17 @@
 //! The steps are those of `docs/datapath.md` for a packet that opens a connection. The order comes from
 //! [`lb_common::select`], the function that the programs use, over the tables that they read.
 
+mod load;
 mod reading;
 
+pub use load::Load;
 pub use reading::{Content, Marks, Read, read as read_content};
 
 use super::row::{Explanation, Step, StepKind, Verdict};
 use lb_common::abi::{BindingWord, Mode, Outcome, Status};
 use lb_common::select::{PROBES, Probes, Table};
 use lb_core::pool::{Fallback, Protocol, ServiceSpec};
+use load::Picked;
 use std::net::{IpAddr, SocketAddr};
 
 /// The packet to explain.
@@ -37,6 +40,8 @@ pub struct Candidate {
     pub generation: u16,
     /// Interface and MAC of the next hop; `None` while unresolved.
     pub hop: Option<String>,
+    /// What it has to do.
+    pub load: Load,
 }
 
 /// A binding as the decision sees it.
@@ -102,8 +107,15 @@ where
             "packets of an open connection follow it; a new connection would go as said below",
         ));
     }
-    let chosen =
-        named(scene, &mut steps).or_else(|| bound(scene, &mut steps)).or_else(|| ordered(scene, &mut steps));
+    let chosen = named(scene, &mut steps).or_else(|| match bound(scene, &mut steps) {
+        Standing::Holds(slot) => Some(slot),
+        Standing::Moves => ordered(scene, &mut steps),
+        Standing::Absent => match load::pick(scene, &mut steps) {
+            Picked::Order => ordered(scene, &mut steps),
+            Picked::Backend(slot) => Some(slot),
+            Picked::Full => None,
+        },
+    });
     let verdict = match chosen.and_then(&scene.backend) {
         Some(backend) => forward(scene.service, &backend, &mut steps),
         None => nobody(packet.protocol, &mut steps),
@@ -166,39 +178,49 @@ where
     None
 }
 
+/// What a session's binding says.
+enum Standing {
+    /// To this backend.
+    Holds(u16),
+    /// Its backend serves it no more: the order decides, whatever the method.
+    Moves,
+    /// There is none.
+    Absent,
+}
+
 /// The bound backend, when the binding holds.
-fn bound<T, B>(scene: &Scene<'_, T, B>, steps: &mut Vec<Step>) -> Option<u16>
+fn bound<T, B>(scene: &Scene<'_, T, B>, steps: &mut Vec<Step>) -> Standing
 where
     B: Fn(u16) -> Option<Candidate>,
 {
     let mut tell = |found: String, because: String| steps.push(step(StepKind::Binding, found, because));
     let Some(binding) = scene.binding else {
-        tell("none".into(), "a new session; the order decides".into());
-        return None;
+        tell("none".into(), "a new session".into());
+        return Standing::Absent;
     };
     let slot = binding.word.backend();
     let backend = (scene.backend)(slot);
     let name = backend.as_ref().map_or_else(|| format!("slot {slot}"), |b| b.name.clone());
     let found = format!("to {name}, generation {}", binding.word.generation());
     if binding.word.has(BindingWord::DEAD) || binding.remaining == 0 {
-        tell(found, "it has expired, which means absent; the order decides".into());
-        return None;
+        tell(found, "it has expired, which means absent: a new session".into());
+        return Standing::Absent;
     }
     match backend {
         Some(b) if b.generation == binding.word.slot_generation() => match b.status {
             Status::Up | Status::Draining => {
                 let seconds = binding.remaining.div_ceil(1_000_000_000);
                 tell(found, format!("it holds for {seconds} s more and {name} serves bound sessions"));
-                Some(slot)
+                Standing::Holds(slot)
             }
             Status::Down => {
                 tell(found, format!("{name} is down; the order decides and the binding moves"));
-                None
+                Standing::Moves
             }
         },
         Some(_) | None => {
             tell(found, "that backend is gone from its slot; the order decides and the binding moves".into());
-            None
+            Standing::Moves
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::admin::{self, Context, EventLog, Facts, Listener, Order, openapi, row
 use crate::cli::args::Lbctl;
 use crate::cli::table::Look;
 use crate::dataplane::chaos::{Chaos, Faults};
+use crate::dataplane::clock::monotonic_ns;
 use crate::dataplane::memory::Memory;
 use crate::dataplane::{Operation, Sizes};
 use crate::reconcile::{self, Handle, HopChange, ResolvedHop};
@@ -99,7 +100,7 @@ impl Rig {
         let mut memory = Memory::new(sizes);
         for (client, slot, generation) in sessions {
             let word = BindingWord::new(*slot, *generation, 0);
-            memory.bind(BindingKey::new(7, u64::from(*client)), word, u64::MAX / 2);
+            memory.bind(BindingKey::new(7, u64::from(*client)), word, monotonic_ns() + 3_600_000_000_000);
         }
         let mut plane = Chaos::new(memory);
         plane.set_faults(faults);
@@ -326,7 +327,10 @@ async fn explain_follows_binding_order_and_overrides() {
     rig.lbctl("sessions delete web 10.0.0.7").await.unwrap();
     rig.lbctl("drain web be2").await.unwrap();
     let text = rig.lbctl(line).await.unwrap();
-    assert!(text.contains("a new session; the order decides"), "{text}");
+    assert!(
+        text.contains("a new session goes to the first backend of its order that takes sessions"),
+        "{text}"
+    );
     assert!(text.contains("Verdict: to backend be1 (10.1.0.11) of service web, by nat"), "{text}");
     let udp = rig.json("explain --src [fd00::7]:40000 --dst [fd99::53]:53 --proto udp").await;
     assert_eq!(udp["verdict"]["outcome"], "no-hop");

@@ -7,11 +7,11 @@ use super::{
     Result, Sizes, Traffic, Usage, clock::monotonic_ns,
 };
 use lb_common::abi::{
-    AffinityRules, ArenaChunk, Backend, Binding, BindingEvent, BindingKey, BindingOp, BindingRecord,
-    BindingWord, Counters, Flow, FlowKey, MAX_BACKENDS, MAX_PEERS, MAX_SERVICES, Outcome, PATH_ENTRIES,
-    PathRule, Peer, QUIC_ENTRIES, QuicConfig, RebindReport, RebindRequest, RebindWhom, RecordResult,
-    SCHEMA_VERSION, SERVER_ENTRIES, STATUS_PER_WORD, Secrets, Server, Service, ServiceKey, Settings,
-    SettingsFlags, Status, SweepReport, SweepRequest, SweepTarget, Vitals, map,
+    AffinityRules, ArenaChunk, Backend, Binding, BindingEvent, BindingEventKind, BindingKey, BindingOp,
+    BindingRecord, BindingWord, Counters, Flow, FlowKey, MAX_BACKENDS, MAX_PEERS, MAX_SERVICES, Outcome,
+    PATH_ENTRIES, PathRule, Peer, QUIC_ENTRIES, QuicConfig, RebindReport, RebindRequest, RebindWhom,
+    RecordResult, SCHEMA_VERSION, SERVER_ENTRIES, STATUS_PER_WORD, Secrets, Server, Service, ServiceKey,
+    Settings, SettingsFlags, Status, SweepReport, SweepRequest, SweepTarget, Vitals, map,
 };
 use lb_common::select;
 use std::{
@@ -71,7 +71,7 @@ impl Memory {
         let word = word.with(BindingWord::UNSYNCED).0;
         let binding = Binding { word, expires };
         self.bindings.insert((key.service, key.session), binding);
-        let kind = lb_common::abi::BindingEventKind::Made as u32;
+        let kind = BindingEventKind::Made as u32;
         self.events.push(BindingEvent { session: key.session, service: key.service, kind, word, expires });
     }
 
@@ -518,12 +518,23 @@ impl DataPlane for Memory {
 
     fn sweep(&mut self, request: &SweepRequest) -> Result<SweepReport> {
         let now = monotonic_ns();
-        let before = self.bindings.len();
+        let (before, told) = (self.bindings.len(), self.events.len());
         if request.target == SweepTarget::Bindings as u32 && request.start == 0 {
             self.bindings.retain(|_, binding| binding.expires > now);
+            let unsynced =
+                self.bindings.iter().filter(|(_, row)| BindingWord(row.word).has(BindingWord::UNSYNCED));
+            self.events.extend(unsynced.map(|(&(service, session), row)| BindingEvent {
+                session,
+                service,
+                kind: BindingEventKind::Found as u32,
+                word: row.word,
+                expires: row.expires,
+            }));
         }
         let live = self.bindings.len();
-        Ok(SweepReport { reclaimed: (before - live) as u32, live: live as u32, unsynced: 0, pad: 0 })
+        let unsynced = self.events.len() - told;
+        let reclaimed = (before - live) as u32;
+        Ok(SweepReport { reclaimed, live: live as u32, unsynced: unsynced as u32, pad: 0 })
     }
 
     fn events(&mut self, limit: usize) -> Result<Vec<BindingEvent>> {

@@ -192,12 +192,13 @@ impl Actor {
                 _ = stretch.tick() => self.sweep(),
                 _ = audit.tick() => {
                     self.audit();
-                    if is_alone {
-                        self.rebinder.look_for_overdue(&self.node, now());
-                    }
+                    self.rebinder.look_for_overdue(&self.node, now());
                 }
                 _ = ramp.tick(), if self.node.world.ramps.is_busy() => drop(self.node.ramp(SystemTime::now())),
-                _ = failback.tick(), if is_alone => self.rebinder.look_for_idle(&self.node),
+                _ = failback.tick() => match is_alone {
+                    true => self.rebinder.look_for_idle(&self.node),
+                    false => self.rebinder.look_again(),
+                },
                 () = ready(()), if self.rebinder.is_busy() && pause.is_none() => self.rebinder.step(&mut self.node),
                 () = sleep_until(walk_at), if pause.is_some() => self.rebinder.step(&mut self.node),
                 () = sleep_until(world_at), if self.world.due.is_some() => self.follow_world(),
@@ -248,8 +249,7 @@ impl Actor {
                 drop(reply.send(self.change(&service, &backend, change)));
             }
             Request::FailBack { service, reply } => {
-                let is_alone = self.feed.is_none();
-                drop(reply.send(self.rebinder.fail_back(&self.node, &service, is_alone)));
+                drop(reply.send(self.rebinder.fail_back(&self.node, &service)));
             }
             Request::SetWeight { service, backend, weight, reply } => {
                 let result = match weight {

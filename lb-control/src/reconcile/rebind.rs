@@ -3,15 +3,19 @@
 //! Packets move their sessions themselves, by the same function of the same tables; this is for the sessions that no packet
 //! comes for, so that they are where the order says before the tables change again.
 //!
-//! In a cluster only packets do, and what nodes agree upon (`lb_core::sync`): the table holds the sessions of all nodes, and what
-//! this one cannot reach may serve the others. When most nodes say that a backend failed, its sessions move by one event, which comes
-//! here as changes of bindings.
+//! In a cluster nobody moves the sessions of a backend that failed but packets and what nodes agree upon (`lb_core::sync`): the
+//! table holds the sessions of all nodes, and what this one cannot reach may serve the others. When most nodes say that a
+//! backend failed, its sessions move by one event, which comes here as changes of bindings.
+//!
+//! What an administrator says moves sessions in a cluster, too: the node that was told moves those of all nodes at the limited
+//! rate, each by an event as if its packet had come, and the others follow. Where several nodes are told the same, the first who moves
+//! a session has moved it for all of them.
 
 use super::ChangeError;
 use super::node::Node;
-use lb_common::abi::{RebindRequest, RebindWhom, Service, Status};
+use lb_common::abi::{RebindRequest, RebindWhom, Service, Status, SweepRequest, SweepTarget};
 use lb_core::health::Failback;
-use lb_core::pool::{Admin, AffinitySpec, row};
+use lb_core::pool::{Admin, row};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -19,7 +23,7 @@ use std::time::{Duration, Instant};
 const STRETCH: u32 = 8_192;
 /// Time between two stretches where as many sessions were moved as may be.
 const PAUSE: Duration = Duration::from_millis(20);
-/// How often idle sessions are looked for.
+/// How often idle sessions are looked for, in a cluster those that other nodes gave to a backend that is drained here.
 pub(super) const FAILBACK_EVERY: Duration = Duration::from_secs(10);
 
 /// The walks through the table of bindings that are to be done.
@@ -98,9 +102,9 @@ impl Rebinder {
         !self.walks.is_empty()
     }
 
-    /// Leaves everything else to packets.
+    /// Leaves all to packets that no administrator has asked for.
     pub(super) fn stop(&mut self) {
-        self.walks.clear();
+        self.walks.retain(|walk| walk.is_limited);
     }
 
     /// Finds pools with backends that have stopped serving since the last look; their sessions are moved if it `moves` any.
@@ -149,17 +153,19 @@ impl Rebinder {
         }
     }
 
+    /// Has backends whose time to drain is over looked at once more: other nodes may have bound sessions to them.
+    pub(super) fn look_again(&mut self) {
+        self.overdue.values_mut().for_each(|is_left| *is_left = true);
+    }
+
     /// Lets all sessions of a service that moved go back to the first of their order.
-    pub(super) fn fail_back(&mut self, node: &Node, name: &str, is_alone: bool) -> Result<(), ChangeError> {
+    pub(super) fn fail_back(&mut self, node: &Node, name: &str) -> Result<(), ChangeError> {
         let refused = |reason| Err(ChangeError::NoFailBack { service: name.to_owned(), reason });
         let mut pools = node.applied().into_iter().flat_map(|applied| &applied.pools);
         let Some(pool) = pools.find(|pool| pool.service.name == name) else {
             return Err(node.unknown_service(name));
         };
-        if !is_alone {
-            return refused("the table holds the sessions of all nodes of the cluster");
-        }
-        if matches!(pool.service.affinity, AffinitySpec::HttpCookie(_)) {
+        if pool.service.affinity.cookie().is_some_and(|cookie| cookie.learn) {
             return refused("the first of their order need not be who set the cookie");
         }
         self.add(name, pool.service.id, RebindWhom::Idle, u64::MAX, None);
@@ -243,6 +249,9 @@ impl Rebinder {
                 if walk.is_limited {
                     self.allowance.use_up(report.moved);
                     looked_at = report.looked_at.min(count);
+                    if report.moved > 0 {
+                        tell_at_once(node, walk.start, looked_at);
+                    }
                 }
                 walk.moved += u64::from(report.moved);
                 walk.left += u64::from(report.left);
@@ -264,6 +273,15 @@ impl Rebinder {
                 *is_left = walk.moved + walk.left > 0;
             }
         }
+    }
+}
+
+/// Has what moved in a stretch told now, and not when the next sweep comes by: other nodes are to follow. Where all move that
+/// can, there would be too many events for that.
+fn tell_at_once(node: &mut Node, start: u32, count: u32) {
+    let request = SweepRequest { target: SweepTarget::Bindings as u32, start, count, pad: 0 };
+    if let Err(error) = node.plane.sweep(&request) {
+        tracing::debug!(%error, "what moved is told with the next sweep");
     }
 }
 

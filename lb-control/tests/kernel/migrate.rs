@@ -5,7 +5,7 @@ use aya::maps::{Array, HashMap, Map, MapData};
 use lb_common::abi::{
     Addr, ArenaChunk, Backend, Be16, BindingKey, BindingOp, BindingRecord, BindingWord, Flow, FlowKey,
     FlowRef, FlowState, FlowWord, Hand, Outcome, RECORDS_PER_RUN, RecordResult, SCHEMA_VERSION, Service,
-    ServiceKey, Settings, SettingsFlags, SweepRequest, hand, map,
+    ServiceKey, Settings, SettingsFlags, SweepRequest, Vitals, hand, map,
 };
 use lb_control::dataplane::{
     DataPlane, Sizes,
@@ -279,6 +279,48 @@ fn what_does_not_fit_a_smaller_table_is_counted() {
     assert!(migration.flows >= 56, "{migration:?}");
     assert!(find_flow(&maps, &flow(199, FlowState::Established).client).is_some(), "the one used last stays");
     assert!(find_flow(&maps, &flow(0, FlowState::Established).client).is_none());
+}
+
+#[test]
+fn connections_that_are_not_carried_over_are_not_their_backends_any_more() {
+    let sandbox = Sandbox::new();
+    let mut plane = sandbox.open(SIZES);
+    let maps = sandbox.root.join("maps");
+    for slot in [5, 6] {
+        plane
+            .put_backend(slot, &Backend { service: 9, generation: 2, ..Backend::default() })
+            .expect("written");
+    }
+    let counted = |number: u16, state, backend: u16| {
+        let flow = flow(number, state);
+        let word = FlowWord(flow.word).with(FlowWord::COUNTED).0;
+        Flow { word, backend, backend_generation: 2, ..flow }
+    };
+    // Connections of one backend, more than there will be room for; requests of the other that wait for it; and one of a
+    // former owner of its slot.
+    for number in 0..200 {
+        let flow = counted(number, FlowState::Established, 5);
+        put_flow(&maps, SIZES.half_open() + u32::from(number), &flow);
+    }
+    for number in 200..203 {
+        let flow = counted(number, FlowState::Connecting, 6);
+        put_flow(&maps, SIZES.half_open() + u32::from(number), &flow);
+    }
+    let former = Flow { backend_generation: 1, ..counted(203, FlowState::Connecting, 6) };
+    put_flow(&maps, SIZES.half_open() + 203, &former);
+    let mut vitals = pinned_array::<Vitals>(&maps, map::VITALS);
+    for (slot, connections) in [(5, 200), (6, 10)] {
+        vitals.set(slot, Vitals { connections, accepted: 77, ..Vitals::default() }, 0).expect("written");
+    }
+    let migration = plane.resize(&Sizes { flows: 64, ..SIZES }).expect("resized");
+    assert!(migration.flows < 200, "{migration:?}");
+    let now = plane.vitals(&[5, 6]).expect("read");
+    assert_eq!((now[0].connections, now[1].connections), (migration.flows, 7));
+    assert_eq!(now[0].accepted, 77, "nothing else has changed");
+    // A larger table loses none.
+    let again = plane.resize(&SIZES).expect("resized");
+    assert_eq!(again.flows, migration.flows);
+    assert_eq!(plane.vitals(&[5]).expect("read")[0].connections, migration.flows);
 }
 
 #[test]

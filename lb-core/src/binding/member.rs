@@ -43,9 +43,9 @@ impl Member {
         self.marks.last().map_or(0, |(mark, _)| mark.epoch)
     }
 
-    /// The failover that moves a record which knew so many.
-    pub(super) fn next_mark(&self, known: u32) -> Option<&Mark> {
-        self.marks.iter().map(|(mark, _)| mark).find(|mark| mark.epoch > known)
+    /// The failovers that may move a record which knew so many, the first one first.
+    pub(super) fn marks_after(&self, known: u32) -> impl Iterator<Item = &Mark> {
+        self.marks.iter().map(|(mark, _)| mark).filter(move |mark| mark.epoch > known)
     }
 
     /// Of two marks of one epoch the one with the higher digest holds.

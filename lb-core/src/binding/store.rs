@@ -18,7 +18,7 @@ use super::wheel::{NONE, Wheel};
 use crate::pool::identity::mix;
 use core::time::Duration;
 use hashbrown::HashTable;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Expiries nearer than this, rounded up to ticks, count as equal: clocks run apart, messages take time.
 pub const SKEW: Duration = Duration::from_millis(500);
@@ -120,6 +120,8 @@ pub struct Store {
     index: HashTable<u32>,
     members: Members,
     views: BTreeMap<u64, Ordered>,
+    /// Views that nobody had who was asked.
+    lost_views: BTreeSet<u64>,
     wheel: Wheel,
     /// Makes places in the index unpredictable.
     seed: u64,
@@ -138,6 +140,7 @@ impl Store {
             index: HashTable::new(),
             members: Members::default(),
             views: BTreeMap::new(),
+            lost_views: BTreeSet::new(),
             wheel: Wheel::new(now),
             seed,
             changed: VecDeque::new(),

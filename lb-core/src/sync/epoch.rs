@@ -4,9 +4,13 @@
 //! journal held, it goes on in its epoch. If one knows more (the journal lost its end, or an old image of the machine came back), if one
 //! does not answer in time, or if there was no journal, it opens an epoch: `max(clock, highest seen + 1)`, with 16 random bits
 //! below, so that two lives from the same image cannot meet in one. Events made meanwhile wait for their numbers.
+//!
+//! An answer must stay true. A member that answered could still hear more of it in a late message of somebody's former life;
+//! so all must see all others in the same lives when they answer. Of a life that is over nobody takes anything any more.
 
+use super::wire::Lives;
 use super::{Event, Node, Sabotage, Stream};
-use crate::binding::{Entry, Log, StreamId, Time};
+use crate::binding::{Entry, Log, NodeId, StreamId, Time};
 
 /// Where the numbering stands.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -31,6 +35,33 @@ impl Node {
         StreamId { node: self.config.id, epoch }
     }
 
+    /// A member says what it knows of this node, and in which lives it sees the others; `None`: its version does not say that.
+    pub(super) fn take_answer(&mut self, from: NodeId, lives: Option<Lives>) {
+        let lives = lives.unwrap_or_else(|| self.lives_beside(from));
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.answer = Some(lives);
+        }
+    }
+
+    /// Whether a member answered, and sees all others in the lives in which this node sees them.
+    pub(super) fn agrees(&self, peer: NodeId) -> bool {
+        let answer = self.peers.get(&peer).and_then(|peer| peer.answer.as_ref());
+        answer.is_some_and(|lives| *lives == self.lives_beside(peer))
+    }
+
+    /// The lives of all members but one.
+    fn lives_beside(&self, one: NodeId) -> Lives {
+        let mut lives = self.lives();
+        lives.insert(self.config.id, self.incarnation);
+        lives.remove(&one);
+        lives
+    }
+
+    /// The lives in which this node sees the other members.
+    pub(super) fn lives(&self) -> Lives {
+        self.peers.iter().map(|(&id, peer)| (id, peer.incarnation.unwrap_or(0))).collect()
+    }
+
     /// The highest epoch of this node that anyone has mentioned.
     fn highest_epoch(&self) -> Option<u64> {
         let id = self.config.id;
@@ -44,18 +75,20 @@ impl Node {
     pub(super) fn look_at_standing(&mut self, now: Time) {
         match self.standing.clone() {
             Standing::Asking { until, former } => {
-                let all_answered = self.peers.values().all(|peer| peer.has_answered);
-                if !all_answered && now < until {
-                    return;
-                }
+                let all_answered = self.peers.values().all(|peer| peer.answer.is_some());
                 let may_go_on = |epoch: &u64| {
                     let stream = self.own_stream(*epoch);
                     let last = self.streams.get(&stream).map_or(0, |own| own.log.last());
-                    all_answered
-                        && self.highest_epoch().is_none_or(|highest| highest <= *epoch)
+                    self.highest_epoch().is_none_or(|highest| highest <= *epoch)
                         && self.peers.values().all(|peer| peer.told.event(stream) <= last)
                 };
-                match former.filter(|epoch| self.breaks(Sabotage::NumberReused) || may_go_on(epoch)) {
+                let forces = self.breaks(Sabotage::NumberReused);
+                let going_on = former.filter(|epoch| forces || may_go_on(epoch));
+                let all_agree = forces || self.peers.keys().all(|&peer| self.agrees(peer));
+                if !(all_answered && (all_agree || going_on.is_none())) && now < until {
+                    return;
+                }
+                match going_on.filter(|_| forces || all_answered && all_agree) {
                     Some(epoch) => {
                         let stream = self.own_stream(epoch);
                         let base = self.streams.get(&stream).map_or(0, |own| own.log.last());

@@ -1,5 +1,6 @@
 //! Messages of others.
 
+use super::peer::Life;
 use super::snapshot::Source;
 use super::wire::{ANSWER, STARTING};
 use super::wire::{Kind, Message, Range};
@@ -11,9 +12,11 @@ use core::time::Duration;
 const EARLY_VIEWS: usize = 64;
 
 impl Node {
-    /// Takes a message of a peer. A message that is refused has changed nothing.
+    /// Takes a message of a peer. A message that is refused has changed nothing; one of a life that is new here only
+    /// has the peer asked whether that is its present one.
     pub fn handle_message(&mut self, now: Time, from: NodeId, bytes: &[u8]) -> Result<(), Refused> {
         let own = self.stream();
+        let lot = self.random();
         let Some(peer) = self.peers.get_mut(&from) else {
             self.counts.refused += 1;
             return Err(Refused::Stranger(from));
@@ -26,9 +29,13 @@ impl Node {
             }
         };
         let Some(kind) = message.kind else { return Ok(()) };
-        if !peer.lives_in(message.incarnation, now, self.config.silence) {
-            self.counts.refused += 1;
-            return Err(Refused::FormerLife(from));
+        match peer.lives_in(&message, lot, now, self.config.silence) {
+            Life::Present => {}
+            Life::Unproven => return Ok(()),
+            Life::Former => {
+                self.counts.refused += 1;
+                return Err(Refused::FormerLife(from));
+            }
         }
         let was_silent = peer.is_silent(now, self.config.silence);
         peer.heard = Some(now);
@@ -52,7 +59,8 @@ impl Node {
                 }
                 // Not an answer to a former life's question.
                 if message.digest == Some(u64::from(self.incarnation)) {
-                    peer.has_answered = true;
+                    let lives = message.lives.clone();
+                    self.take_answer(from, lives);
                 }
             }
             Kind::Events => self.take_events(now, from, &message, excess),

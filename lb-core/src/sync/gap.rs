@@ -6,6 +6,8 @@ use crate::binding::{NodeId, StreamId, Time};
 
 /// Forgotten streams that are told from new ones.
 const MOST_DROPPED: usize = 1024;
+/// After so many questions nobody seems to have a view.
+const VIEW_QUESTIONS: u32 = 20;
 /// Views that are wanted at a time.
 const MOST_VIEWS: usize = 4096;
 
@@ -171,16 +173,21 @@ impl Node {
             .map(|(&id, _)| id)
             .collect();
         let retry = now.after(self.config.retry);
-        for (&digest, want) in &mut self.views_wanted {
-            if want.next_ask <= now {
-                want.next_ask = retry;
-                want.tries += 1;
-                if let Some(turn) = (want.tries as usize).checked_rem(peers.len()) {
-                    return Some((peers[turn], digest));
-                }
+        let mut request = None;
+        let mut lost = Vec::new();
+        for (&digest, want) in self.views_wanted.iter_mut().filter(|(_, want)| want.next_ask <= now) {
+            want.next_ask = retry;
+            want.tries += 1;
+            if want.tries == VIEW_QUESTIONS {
+                lost.push(digest);
+            }
+            if let Some(turn) = (want.tries as usize).checked_rem(peers.len()) {
+                request = Some((peers[turn], digest));
+                break;
             }
         }
-        None
+        lost.into_iter().for_each(|digest| self.store.lose_view(digest));
+        request
     }
 
     /// Forgets what nobody misses: events that all members have, streams on whose end all agree.

@@ -1,7 +1,7 @@
 //! What is known of another member, and what it is to be sent.
 
 use super::clock::Ways;
-use super::wire::{Range, Standing, Statement};
+use super::wire::{Hello, Lives, Message, Range, Standing, Statement};
 use crate::binding::{NodeId, StreamId, Time, Vector};
 use core::time::Duration;
 use std::collections::VecDeque;
@@ -23,10 +23,14 @@ pub(super) struct Peer {
     pub(super) reached: Vector,
     pub(super) heard: Option<Time>,
     pub(super) incarnation: Option<u32>,
+    /// What another life of it must have heard to be believed.
+    challenge: u32,
+    /// What it last wanted to hear; 0 = nothing yet.
+    response: u32,
     former: VecDeque<u32>,
     pub(super) ways: Ways,
-    /// Whether it has answered the question that a starting node puts.
-    pub(super) has_answered: bool,
+    /// Its answer to the question that a starting node puts: in which lives it sees the others. `None` = not yet in its present life.
+    pub(super) answer: Option<Lives>,
     /// It asked for our vector.
     pub(super) must_answer: bool,
     pub(super) vector_due: Time,
@@ -48,6 +52,22 @@ pub(super) struct Peer {
     pub(super) is_blocked: bool,
     pub(super) received: u64,
     pub(super) sent: u64,
+}
+
+/// What a message says of its sender's life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Life {
+    /// It goes on.
+    Present,
+    /// Another one followed.
+    Former,
+    /// Whether it goes on is not known yet: the peer is asked.
+    Unproven,
+}
+
+/// A challenge from a lot.
+fn challenge(lot: u64) -> u32 {
+    ((lot >> 32) as u32).max(1)
 }
 
 /// A member as an administrator sees it.
@@ -74,7 +94,8 @@ pub struct PeerStatus {
 }
 
 impl Peer {
-    pub(super) fn new(now: Time) -> Self {
+    /// Somebody of whom nothing is known; `lot` is random.
+    pub(super) fn new(now: Time, lot: u64) -> Self {
         Self {
             told: Vector::default(),
             has_told: false,
@@ -82,9 +103,11 @@ impl Peer {
             reached: Vector::default(),
             heard: None,
             incarnation: None,
+            challenge: challenge(lot),
+            response: 0,
             former: VecDeque::new(),
             ways: Ways::default(),
-            has_answered: false,
+            answer: None,
             must_answer: false,
             vector_due: now,
             pushed: 0,
@@ -102,20 +125,34 @@ impl Peer {
         }
     }
 
-    /// Notes in which life the peer sent a message; whether that life goes on.
+    /// What goes with every message to it.
+    pub(super) const fn hello(&self) -> Hello {
+        Hello { challenge: self.challenge, response: self.response }
+    }
+
+    /// Notes in which life the peer sent a message.
     ///
-    /// A life that another one followed is over. Should it have been the other way round, a late message of the former one
-    /// having come last, then that one falls silent, and whoever speaks is the present one.
-    pub(super) fn lives_in(&mut self, incarnation: u32, now: Time, silence: Duration) -> bool {
-        if self.incarnation == Some(incarnation) {
-            return true;
+    /// Another life begins with its response to the challenge that was chosen when the last one began: a late message of
+    /// a life that is over cannot have it. `lot` is random.
+    pub(super) fn lives_in(&mut self, message: &Message<'_>, lot: u64, now: Time, silence: Duration) -> Life {
+        let incarnation = message.incarnation;
+        let is_present = self.incarnation == Some(incarnation);
+        if !is_present && self.former.contains(&incarnation) && !self.is_silent(now, silence) {
+            return Life::Former;
         }
-        if self.former.contains(&incarnation) {
-            if !self.is_silent(now, silence) {
-                return false;
-            }
-            self.former.retain(|&life| life != incarnation);
+        if let Some(hello) = message.hello {
+            self.response = hello.challenge;
         }
+        if is_present {
+            return Life::Present;
+        }
+        if message.hello.is_some_and(|hello| hello.response != self.challenge) {
+            // It needs the challenge.
+            self.vector_due = now;
+            return Life::Unproven;
+        }
+        self.challenge = challenge(lot);
+        self.former.retain(|&life| life != incarnation);
         if let Some(former) = self.incarnation.replace(incarnation) {
             self.former.push_back(former);
             if self.former.len() > FORMER_LIVES {
@@ -123,6 +160,7 @@ impl Peer {
             }
         }
         // What it knew it may have forgotten.
+        self.answer = None;
         (self.told, self.told_sent, self.reached) = (Vector::default(), 0, Vector::default());
         self.has_told = false;
         self.ways = Ways::default();
@@ -131,7 +169,7 @@ impl Peer {
         self.serving.clear();
         (self.statement, self.stated_sent) = (None, 0);
         self.vector_due = now;
-        true
+        Life::Present
     }
 
     /// Takes its vector, unless a later one was had.

@@ -1,7 +1,6 @@
 //! A node from what its journal holds.
 
 use super::epoch::Standing;
-use super::peer::Peer;
 use super::stream::Stream;
 use super::{Config, Counts, Node};
 use crate::binding::{Body, Content, Log, Mark, Store, StreamId, Tick, Time, Vector, View};
@@ -21,12 +20,6 @@ pub struct Recovery {
 impl Recovery {
     /// Begins. `wall` is the wall clock in milliseconds since 1970, `seed` is random and differs at each start.
     pub fn new(config: Config, now: Time, wall: u64, seed: u64) -> Self {
-        let peers = config
-            .members
-            .iter()
-            .filter(|&&id| id != config.id)
-            .map(|&id| (id, Peer::new(now)))
-            .collect::<BTreeMap<_, _>>();
         let until = now.after(config.resume_wait);
         let mut node = Node {
             store: Store::new(seed, now),
@@ -37,7 +30,7 @@ impl Recovery {
             random: seed,
             streams: BTreeMap::new(),
             dropped: BTreeMap::new(),
-            peers,
+            peers: BTreeMap::new(),
             turn: 0,
             waiting: Vec::new(),
             import: None,
@@ -57,6 +50,9 @@ impl Recovery {
             config,
         };
         node.incarnation = (node.random() >> 32) as u32;
+        for id in node.config.members.clone() {
+            node.add_peer(now, id);
+        }
         Self { node, now, age: Duration::ZERO, had: Vector::default() }
     }
 

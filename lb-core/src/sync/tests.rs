@@ -1,5 +1,7 @@
 //! The wire format under bytes of any kind, and single situations that the simulation found.
 
+mod lives;
+
 use super::wire::{self, Kind, MAX_EVENT, Message};
 use super::{Config, Local, Node, Recovery, Write};
 use crate::binding::{
@@ -35,6 +37,8 @@ fn message(contents: &[(Content, u64)]) -> Vec<u8> {
     out.events(|_| left.next().copied());
     out.cursor(&wire::SnapshotCursor { id: 1, from: 0, next: 5, is_last: true });
     out.digest(9);
+    out.hello(wire::Hello { challenge: 1, response: 2 });
+    out.lives(&wire::Lives::from_iter([(NodeId(3), 4)]));
     buffer
 }
 
@@ -65,6 +69,14 @@ fn sent(node: &mut Node, now: Time, to: u64, kind: Kind) -> Vec<u8> {
             return buffer;
         }
     }
+}
+
+/// As if each had heard that the other's present life is the one that it is.
+fn acquaint(a: &mut Node, b: &mut Node) {
+    let lives = (a.incarnation, b.incarnation);
+    let (id_of_a, id_of_b) = (a.id(), b.id());
+    a.peers.get_mut(&id_of_b).expect("a member").incarnation = Some(lives.1);
+    b.peers.get_mut(&id_of_a).expect("a member").incarnation = Some(lives.0);
 }
 
 #[test]
@@ -105,6 +117,7 @@ fn a_mark_of_a_snapshot_that_broke_off_hides_no_mark_that_the_vector_covers() {
 
     // Node 2 takes everything from node 1.
     let mut other = start(2, &[1]);
+    acquaint(&mut node, &mut other);
     other.begin_import(Time(3_000), NodeId(1));
     let request = sent(&mut other, Time(3_000), 1, Kind::SnapshotRequest);
     node.handle_message(Time(3_010), NodeId(2), &request).expect("a request");
@@ -152,11 +165,38 @@ fn a_view_in_the_journal_outlives_a_restart_before_its_mark() {
 }
 
 #[test]
+fn a_view_that_nobody_has_hides_no_later_failover() {
+    let member = |number, is_live| ViewMember { number, weight: 1, failover: 0, is_live };
+    let view = View::new(80, vec![member(100, false), member(200, true)]);
+    let mark = |epoch, digest| Content::Failover(Mark { service: 80, server: 100, epoch, digest });
+    let key = Key { service: 80, session: 5 };
+    let body = Content::Binding(Body { key, server: 100, ..Body::default() });
+    let mut node = node();
+    let mut buffer = Vec::new();
+    let mut out = wire::begin(&mut buffer, Kind::Events, 7, 1000);
+    out.range(&wire::Range { stream: StreamId { node: NodeId(2), epoch: 3 }, first: 1, last: 3 });
+    // Who told the first one is gone, and so is its view.
+    let mut events = [body, mark(1, 9), mark(2, view.digest())].into_iter();
+    out.events(|_| events.next().map(|content| (content, 60_000)));
+    node.handle_message(Time(10), NodeId(2), &buffer).expect("events");
+    wire::begin(&mut buffer, Kind::View, 7, 1000).view(&view);
+    node.handle_message(Time(10), NodeId(2), &buffer).expect("a view");
+    let server = |node: &Node, time| node.find(key, Time(time)).map(|binding| binding.server);
+    assert_eq!(server(&node, 10), Some(100), "somebody may have it");
+    for time in (10..10_000).step_by(50) {
+        node.handle_timeout(Time(time));
+        while node.poll_transmit(Time(time), &mut buffer).is_some() {}
+    }
+    assert_eq!(server(&node, 10_000), Some(200));
+}
+
+#[test]
 fn a_snapshot_has_the_vector_of_all_that_is_in_it() {
     let start = |id: u64, other: u64| {
         Recovery::new(Config::new(NodeId(id), vec![NodeId(other)]), Time(0), 1 << 40, id).finish()
     };
     let (mut node, mut other) = (start(1, 2), start(2, 1));
+    acquaint(&mut node, &mut other);
     node.handle_timeout(Time(3_000));
     let key = Key { service: 80, session: 5 };
     let bound = Local::Bound { key, server: 100, generation: 0, left: Duration::from_secs(60) };

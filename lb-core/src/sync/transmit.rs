@@ -1,6 +1,6 @@
 //! What goes out, to whom, and when.
 
-use super::wire::{self, ANSWER, ANSWERING, Kind, Range, STARTING, SnapshotCursor, Told};
+use super::wire::{self, ANSWER, ANSWERING, Kind, Range, STARTING, SnapshotCursor, Told, Writer};
 use super::{Node, Sabotage, Standing};
 use crate::binding::{Content, Mark, NodeId, StreamId, Tick, Time, Vector};
 
@@ -20,15 +20,15 @@ impl Node {
     fn transmit(&mut self, now: Time, buffer: &mut Vec<u8>) -> Option<NodeId> {
         if let Some((to, range)) = self.next_request(now) {
             self.counts.requests += 1;
-            wire::begin(buffer, Kind::Request, self.incarnation, now.0).range(&range);
+            self.begin(now, to, Kind::Request, buffer).range(&range);
             return Some(to);
         }
         if let Some((to, cursor)) = self.next_chunk(now) {
-            wire::begin(buffer, Kind::SnapshotRequest, self.incarnation, now.0).cursor(&cursor);
+            self.begin(now, to, Kind::SnapshotRequest, buffer).cursor(&cursor);
             return Some(to);
         }
         if let Some((to, digest)) = self.next_view_request(now) {
-            wire::begin(buffer, Kind::ViewRequest, self.incarnation, now.0).digest(digest);
+            self.begin(now, to, Kind::ViewRequest, buffer).digest(digest);
             return Some(to);
         }
         let peers: Vec<NodeId> =
@@ -41,6 +41,15 @@ impl Node {
             }
         }
         None
+    }
+
+    /// Begins a message to a peer.
+    fn begin<'b>(&self, now: Time, to: NodeId, kind: Kind, buffer: &'b mut Vec<u8>) -> Writer<'b> {
+        let mut out = wire::begin(buffer, kind, self.incarnation, now.0);
+        if let Some(peer) = self.peers.get(&to) {
+            out.hello(peer.hello());
+        }
+        out
     }
 
     fn transmit_to(&mut self, now: Time, to: NodeId, buffer: &mut Vec<u8>) -> bool {
@@ -58,7 +67,7 @@ impl Node {
             return false;
         };
         let range = Range { stream, first, last: first };
-        wire::begin(buffer, Kind::Unavailable, self.incarnation, now.0).range(&range);
+        self.begin(now, to, Kind::Unavailable, buffer).range(&range);
         true
     }
 
@@ -78,11 +87,14 @@ impl Node {
 
     fn say_vector(&mut self, now: Time, to: NodeId, buffer: &mut Vec<u8>) -> bool {
         let is_asking = matches!(self.standing, Standing::Asking { .. });
+        let is_in_doubt = is_asking && !self.agrees(to);
         let Some(peer) = self.peers.get_mut(&to) else { return false };
-        let asks_who = is_asking && !peer.has_answered;
-        if !peer.must_answer && peer.vector_due > now {
+        let is_due = peer.vector_due <= now;
+        if !peer.must_answer && !is_due {
             return false;
         }
+        // An answer does not ask: two that begin would ask each other without end.
+        let asks_who = is_in_doubt && is_due;
         let mut question = 0;
         if asks_who {
             question |= STARTING | ANSWER;
@@ -91,14 +103,18 @@ impl Node {
             question |= ANSWER;
         }
         let answer = if core::mem::take(&mut peer.must_answer) { peer.incarnation } else { None };
-        peer.vector_due = now.after(if asks_who { self.config.retry } else { self.config.heartbeat });
+        if is_due || !is_in_doubt {
+            peer.vector_due = now.after(if asks_who { self.config.retry } else { self.config.heartbeat });
+        }
         let vector = self.vector_for(to);
+        let lives = self.lives();
         let statement = self.statement();
-        let mut out = wire::begin(buffer, Kind::Vector, self.incarnation, now.0);
+        let mut out = self.begin(now, to, Kind::Vector, buffer);
         out.vector(&vector);
         if let Some(life) = answer {
             question |= ANSWERING;
             out.digest(u64::from(life));
+            out.lives(&lives);
         }
         out.question(question);
         out.statement(statement.iter());
@@ -122,7 +138,7 @@ impl Node {
     fn say_view(&mut self, now: Time, to: NodeId, buffer: &mut Vec<u8>) -> bool {
         while let Some(digest) = self.peers.get_mut(&to).and_then(|peer| peer.views.pop()) {
             if let Some(view) = self.store.view(digest).or_else(|| self.early_view(digest)) {
-                wire::begin(buffer, Kind::View, self.incarnation, now.0).view(view);
+                self.begin(now, to, Kind::View, buffer).view(view);
                 return true;
             }
         }
@@ -182,7 +198,7 @@ impl Node {
     ) -> u64 {
         let vector = self.vector_for(to);
         let most = self.config.message_bytes;
-        let mut out = wire::begin(buffer, Kind::Events, self.incarnation, now.0);
+        let mut out = self.begin(now, to, Kind::Events, buffer);
         out.vector(&vector);
         out.range(&Range { stream: id, first, last });
         let mut number = first - 1;
@@ -264,7 +280,7 @@ impl Node {
         let has_marks = from == 0 && !self.breaks(Sabotage::SnapshotWithoutMarks);
         let mut marks: Vec<(Mark, Tick)> = if has_marks { self.store.marks().collect() } else { Vec::new() };
         let mut slot = from;
-        let mut out = wire::begin(buffer, Kind::SnapshotChunk, self.incarnation, now.0);
+        let mut out = self.begin(now, to, Kind::SnapshotChunk, buffer);
         if from == 0 {
             out.vector(&vector);
         }

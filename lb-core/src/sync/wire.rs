@@ -9,9 +9,10 @@ mod field;
 mod message;
 
 pub use event::{MAX_EVENT, event, put_event};
-pub use message::{Kind, Message, Range, SnapshotCursor, Standing, Statement, examine};
+pub use message::{Hello, Kind, Lives, Message, Range, SnapshotCursor, Standing, Statement, examine};
 
 pub(super) use event::Told;
+pub(super) use field::Writer;
 pub(super) use message::{ANSWER, ANSWERING, STARTING, begin};
 
 /// Version that this program speaks.

@@ -158,3 +158,26 @@ fn half_a_request_leaves_a_trace() {
         assert!(matches!(sweep_flow(&model, index, begun + end), Swept::Reclaimed), "{state:?}");
     }
 }
+
+#[test]
+fn connections_that_nobody_saw_end_are_taken_from_those_of_their_backend_alone() {
+    let mut model = Model::new(0, 0);
+    model.backends = vec![crate::abi::Backend { generation: 4, ..Default::default() }; 3];
+    let count = |model: &Model<'_>, slot| vitals::connections(model, slot);
+    for slot in [1, 2] {
+        let vitals = model.vitals(slot).unwrap();
+        unsafe { (*vitals).connections = 10 };
+    }
+    let sweep = |slot: u32, generation: u32, ended: u32| {
+        let words = [SweepTarget::Ended as u32, slot, ended, generation];
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        model.set_frame(&bytes);
+        assert_eq!(super::sweep(&model), Verdict::Pass);
+        let taken = u32::from_ne_bytes(model.frame()[..4].try_into().unwrap());
+        (taken, count(&model, 1), count(&model, 2))
+    };
+    assert_eq!(sweep(1, 4, 3), (3, 7, 10));
+    assert_eq!(sweep(1, 3, 3), (0, 7, 10), "they were of the slot's former owner");
+    assert_eq!(sweep(9, 4, 3), (0, 7, 10), "nobody owns the slot");
+    assert_eq!(sweep(1, 4, 8), (8, 0, 10));
+}

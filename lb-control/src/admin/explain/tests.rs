@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use std::time::Duration;
 
 #[derive(Debug, Clone)]
-struct Plain {
+pub(super) struct Plain {
     owners: Vec<u16>,
     members: Vec<u16>,
 }
@@ -25,7 +25,7 @@ impl Table for Plain {
     }
 }
 
-fn service(port: u16, protocol: Protocol) -> ServiceSpec {
+pub(super) fn service(port: u16, protocol: Protocol) -> ServiceSpec {
     ServiceSpec {
         name: format!("s{port}"),
         id: 7,
@@ -47,7 +47,7 @@ fn service(port: u16, protocol: Protocol) -> ServiceSpec {
     }
 }
 
-fn packet(protocol: Protocol) -> Packet {
+pub(super) fn packet(protocol: Protocol) -> Packet {
     Packet {
         source: "10.0.0.7:51312".parse().unwrap(),
         destination: "10.99.0.1:80".parse().unwrap(),
@@ -55,17 +55,18 @@ fn packet(protocol: Protocol) -> Packet {
     }
 }
 
-fn candidate(slot: u16, status: Status) -> Candidate {
+pub(super) fn candidate(slot: u16, status: Status) -> Candidate {
     Candidate {
         name: format!("be{slot}"),
         address: "10.1.0.11".parse().unwrap(),
         status,
         generation: 3,
         hop: Some("eth0, 02:00:00:00:00:0b".into()),
+        load: Load::default(),
     }
 }
 
-fn chosen(explanation: &Explanation) -> Option<String> {
+pub(super) fn chosen(explanation: &Explanation) -> Option<String> {
     match &explanation.verdict {
         Verdict::Forward { backend, .. } => Some(backend.clone()),
         Verdict::Pass { .. } | Verdict::Answer { .. } | Verdict::Drop { .. } => None,
@@ -105,7 +106,7 @@ proptest! {
     }
 }
 
-fn table() -> Plain {
+pub(super) fn table() -> Plain {
     Plain { owners: vec![0, 1, 2, 0, 1, 2, 0, 1], members: vec![0, 1, 2] }
 }
 

@@ -6,11 +6,13 @@ use super::{Body, flow};
 use crate::admin::context::Context;
 use crate::admin::error::{ApiError, ErrorBody};
 use crate::admin::explain::{
-    Bound, Candidate, Content, Marks, Packet, Scene, explain as decide, not_ours, read_content, service_of,
+    Bound, Candidate, Content, Load, Marks, Packet, Scene, explain as decide, not_ours, read_content,
+    service_of,
 };
 use crate::admin::row::{ExplainBody, Explanation, mac};
 use crate::admin::sessionkey;
-use crate::reconcile::{ChangeError, ExplainInputs, FlowFilter, HopState};
+use crate::dataplane::clock::monotonic_ns;
+use crate::reconcile::{BackendView, ChangeError, ExplainInputs, FlowFilter, HopState};
 use axum::Json;
 use axum::extract::State;
 use lb_common::abi::{BindingWord, FlowState};
@@ -143,7 +145,22 @@ fn candidate(inputs: &ExplainInputs, slot: u16) -> Option<Candidate> {
                 Some(format!("{}, {}", interface_name(hop.ifindex), mac(hop.destination.0)))
             }
         },
+        load: load(view),
     })
+}
+
+/// What the backend has to do, as the programs see it.
+fn load(view: &BackendView) -> Load {
+    let weight = u64::from(view.spec.weight) * u64::from(view.ramp.unwrap_or(100)) / 100;
+    // What was measured counts half after each 2^33 nanoseconds.
+    let age = monotonic_ns().saturating_sub(view.vitals.accepted) >> 33;
+    let response = view.vitals.response >> age.min(40);
+    Load {
+        connections: view.vitals.load(),
+        limit: view.spec.limit,
+        weight: u32::try_from(weight).unwrap_or(u32::MAX),
+        milliseconds: (response >> 20).max(1),
+    }
 }
 
 /// The tables as the order function reads them.

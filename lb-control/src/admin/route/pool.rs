@@ -116,8 +116,7 @@ pub(in crate::admin) async fn load(
     let overrides = context.reconciler.overrides().await?;
     let change = overrides.backends.get(&(service, backend)).copied().unwrap_or_default();
     let deadline = change.deadline.filter(|_| change.admin == Some(Admin::Draining));
-    let is_alone = context.cluster.status().await?.is_none();
-    let is_overdue = is_alone && deadline.is_some_and(|deadline| deadline <= now());
+    let is_overdue = deadline.is_some_and(|deadline| deadline <= now());
     let rate = match context.reconciler.desired().await? {
         Some(desired) if is_overdue => Some(desired.node.limits.drain_rate),
         Some(_) | None => None,

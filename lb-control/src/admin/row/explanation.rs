@@ -67,6 +67,8 @@ pub enum StepKind {
     Server,
     /// Looking for the session's binding.
     Binding,
+    /// The selection method, for a session without a binding, and what it compares.
+    Method,
     /// A probe of the selection table.
     Probe,
     /// The walk over the member list behind the probes.
@@ -120,6 +122,7 @@ impl StepKind {
             Self::Flow => "flow",
             Self::Server => "server",
             Self::Binding => "binding",
+            Self::Method => "method",
             Self::Probe => "probe",
             Self::Walk => "member walk",
             Self::SecondReading => "second reading",

@@ -6,7 +6,7 @@ use crate::config::file::{Mode, Service};
 use crate::config::problem::Finding;
 use crate::config::value::{
     AffinityChoice, AffinityKind, FailbackWord, HealthChoice, HealthKind, HealthTable, Lifetime, MethodWord,
-    PortChoice, WayWord, spell,
+    PortChoice, ReadingWord, WayWord, spell,
 };
 use core::num::NonZero;
 use core::ops::{Range, RangeInclusive};
@@ -200,12 +200,10 @@ fn failback(table: &HealthTable, service: &Service, owner: &Owner<'_>) -> Failba
     let idle = within("idle", &table.idle, defaults::FAILBACK_IDLE, &IDLE, owner);
     match table.failback.located() {
         Some((FailbackWord::WhenIdle, span)) => {
-            let cookie = matches!(service.affinity.get(), Some(AffinityChoice::Table(table))
-                if table.kind.get() == Some(&AffinityKind::HttpCookie));
-            if cookie {
+            if learns(service) {
                 owner.report(
-                    Finding::error(span, "sessions by cookie cannot go back: the first of their order need not be who set the cookie")
-                        .suggest("write `failback = \"never\"`"),
+                    Finding::error(span, "sessions by learnt cookies cannot go back: the first of their order need not be who set the cookie")
+                        .suggest("write `failback = \"never\"`, or `learn = false` in `affinity` if requests alone bind"),
                 );
             } else {
                 check_idle(idle, table, service, owner);
@@ -222,6 +220,13 @@ fn failback(table: &HealthTable, service: &Service, owner: &Owner<'_>) -> Failba
             Failback::Never
         }
     }
+}
+
+/// Whether a session may be bound by what its backend says, wherever the order would have it.
+fn learns(service: &Service) -> bool {
+    let Some(AffinityChoice::Table(table)) = service.affinity.get() else { return false };
+    let binds = matches!(table.read.get(), None | Some(ReadingWord::Bind));
+    table.kind.get() == Some(&AffinityKind::HttpCookie) && table.learn.get().copied().unwrap_or(binds)
 }
 
 /// Bindings are written when their expiry moves by a sixteenth of their lifetime: less than twice that is no idleness.

@@ -17,13 +17,19 @@ async fn node(name: &str) -> Rig {
 
 /// The same with lines for service `web`.
 async fn node_with(name: &str, lines: &str) -> Rig {
+    node_over(name, lines, "", &[]).await
+}
+
+/// The same with lines for the node, over these sessions of `web`.
+async fn node_over(name: &str, lines: &str, node: &str, sessions: &[(u32, u16, u16)]) -> Rig {
     let listen = UdpSocket::bind(loopback::any_port()).unwrap().local_addr().unwrap();
     let secret = "session-secret = \"000102030405060708090a0b0c0d0e0f\"\n";
     let cluster = format!("[cluster]\nname = \"{name}\"\nlisten = \"{listen}\"\n");
     let text = CONFIG.replace(secret, "").replacen("[[service]]", &format!("{cluster}\n[[service]]"), 1);
     let text =
         text.replacen("affinity = \"source-ip\"\n", &format!("affinity = \"source-ip\"\n{lines}\n"), 1);
-    Rig::with(&text, &[], Faults::default()).await
+    let text = text.replacen("[node]\n", &format!("[node]\n{node}\n"), 1);
+    Rig::with(&text, sessions, Faults::default()).await
 }
 
 /// The second command, as the first one printed it.
@@ -62,7 +68,7 @@ impl Rig {
     }
 
     /// What its probes find of `be2` of `web`.
-    async fn finds(&self, state: State) {
+    pub(super) async fn finds(&self, state: State) {
         let health = Health { state, since: std::time::SystemTime::now(), reason: None };
         let change = HealthChange { service: "web".into(), backend: "be2".into(), health: Some(health) };
         self.reconciler.health(vec![change]).await.unwrap();
@@ -220,7 +226,7 @@ async fn what_cannot_be_done_is_said_with_what_can() {
     assert!(a.json("cluster token --role app").await["token"].as_str().unwrap().starts_with("sb1-"));
 }
 
-const DOWN: State = State::Down(Voice::Probe);
+pub(super) const DOWN: State = State::Down(Voice::Probe);
 
 fn says(node: &str, serves: bool) -> Value {
     serde_json::json!([{ "node": node, "serves": serves }])
@@ -260,4 +266,41 @@ async fn by_quorum_a_backend_is_down_when_most_nodes_say_so() {
     b.sees(|row| row["state"] == "up" && row["health"]["state"] == "down").await;
     b.finds(State::Up).await;
     a.sees(|row| row["nodes"] == says("lb2", true)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_node_moves_the_sessions_of_all_when_it_is_told_to() {
+    let (slot, generation) = place("be2").await;
+    let all: Vec<_> = (0..300).map(|n| (0x0a00_0000 + n, slot, generation)).collect();
+    let rate = "limits = { drain-rate = 100 }";
+    let (a, b) = join(node_over("lb1", "", rate, &all).await, node_over("lb2", "", rate, &[]).await).await;
+    let on = |backend: &'static str, moved: u64| {
+        move |rows: &[(String, String, u64)]| {
+            rows.len() == 300 && rows.iter().all(|row| row.1 == backend && row.2 == moved)
+        }
+    };
+    drain::wait_until(&b, on("be2", 0)).await;
+    // Any node may be told, and it need not have bound them.
+    let begun = Instant::now();
+    b.lbctl("drain web be2 --deadline 0").await.unwrap();
+    let load = b.client.get::<Value>("/v1/backends/web/be2/load").await.unwrap();
+    assert_eq!(load["moving_per_second"], 100);
+    drain::wait_until(&b, on("be1", 1)).await;
+    assert!(begun.elapsed() >= Duration::from_secs(2), "they left within {:?}", begun.elapsed());
+    drain::wait_until(&a, on("be1", 1)).await;
+
+    b.lbctl("undrain web be2").await.unwrap();
+    sleep(Duration::from_millis(500)).await;
+    assert!(on("be1", 1)(&drain::sessions(&a).await), "nobody goes back by itself");
+    let begun = Instant::now();
+    a.lbctl("failback web").await.unwrap();
+    // Its weight is three of four.
+    let home =
+        |rows: &[(String, String, u64)]| rows.iter().filter(|row| row.1 == "be2" && row.2 == 2).count();
+    drain::wait_until(&a, |rows| home(rows) > 180).await;
+    assert!(begun.elapsed() >= Duration::from_secs(1), "they went back within {:?}", begun.elapsed());
+    sleep(Duration::from_secs(2)).await;
+    let there = drain::sessions(&a).await;
+    assert!(home(&there) < 270 && there.iter().all(|row| (row.1 == "be2") == (row.2 == 2)), "{there:?}");
+    drain::wait_until(&b, |rows| *rows == *there).await;
 }

@@ -1,6 +1,8 @@
 //! Sessions leave a backend that is drained, and come back when they are told to.
 
+use super::cluster::DOWN;
 use super::*;
+use lb_core::health::State;
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
@@ -10,7 +12,7 @@ const SESSIONS: u32 = 2_500;
 const RATE: &str = "[node]\nlimits = { drain-rate = 1000 }\n";
 
 /// Backends of all sessions, and how often each moved, by key.
-async fn sessions(rig: &Rig) -> Vec<(String, String, u64)> {
+pub(super) async fn sessions(rig: &Rig) -> Vec<(String, String, u64)> {
     let page = rig.json("sessions list --service web --limit 10000").await;
     let mut rows: Vec<_> = page["sessions"].as_array().unwrap().iter().map(row).collect();
     rows.sort();
@@ -22,7 +24,7 @@ fn row(row: &Value) -> (String, String, u64) {
     (text("key"), text("backend"), row["generation"].as_u64().unwrap())
 }
 
-async fn wait_until(rig: &Rig, wanted: impl Fn(&[(String, String, u64)]) -> bool) {
+pub(super) async fn wait_until(rig: &Rig, wanted: impl Fn(&[(String, String, u64)]) -> bool) {
     let found = async {
         while !wanted(&sessions(rig).await) {
             sleep(Duration::from_millis(50)).await;
@@ -75,4 +77,60 @@ async fn the_end_of_a_drain_is_of_one_backend_alone() {
     assert_eq!(sessions(&rig).await[0].1, "be1", "it drains without a deadline");
     let load = rig.client.get::<Value>("/v1/backends/web/be2/load").await.unwrap();
     assert_eq!((&load["sessions"], &load["moving_per_second"]), (&Value::from(0), &Value::from(10_000)));
+}
+
+/// Where `COUNT` sessions of `be2` are after it was down and has come back, on a daemon with these words for `web`.
+async fn after_a_failure(lines: String) -> Rig {
+    const COUNT: u32 = 40;
+    let (slot, generation) = place("be2").await;
+    // They live for an hour of two: their last packet came an hour ago.
+    let all: Vec<_> = (0..COUNT).map(|n| (0x0a00_0000 + n, slot, generation)).collect();
+    let rig =
+        Rig::with(&CONFIG.replacen("affinity = \"source-ip\"\n", &lines, 1), &all, Faults::default()).await;
+    rig.finds(DOWN).await;
+    wait_until(&rig, |rows| rows.iter().all(|row| row.1 == "be1" && row.2 == 1)).await;
+    rig.finds(State::Up).await;
+    rig
+}
+
+/// How many have gone back.
+fn home(rows: &[(String, String, u64)]) -> usize {
+    rows.iter().filter(|row| row.1 == "be2" && row.2 == 2).count()
+}
+
+#[tokio::test]
+async fn sessions_go_back_by_themselves_when_they_are_idle_and_it_is_wanted() {
+    let lines = |idle: &str| {
+        let health = match idle {
+            "" => "health = \"tcp\"".to_owned(),
+            idle => format!("health = {{ kind = \"tcp\", failback = \"when-idle\", idle = \"{idle}\" }}"),
+        };
+        format!("affinity = \"source-ip\"\nlifetime = \"2h\"\n{health}\n")
+    };
+    let (idle, busy, never) = tokio::join!(
+        after_a_failure(lines("30m")),
+        after_a_failure(lines("90m")),
+        after_a_failure(lines(""))
+    );
+    // Looked for every ten seconds; the weight of its first is three of four.
+    wait_until(&idle, |rows| home(rows) > 20).await;
+    let rows = sessions(&idle).await;
+    assert!(rows.iter().all(|row| (row.1 == "be2") == (row.2 == 2)), "{rows:?}");
+    sleep(Duration::from_secs(11)).await;
+    assert_eq!(home(&sessions(&busy).await), 0, "they have been idle for an hour, not for 90 minutes");
+    assert_eq!(home(&sessions(&never).await), 0);
+}
+
+#[tokio::test]
+async fn sessions_by_cookies_go_back_unless_their_backends_say_whose_they_are() {
+    let cookie = |rest: &str| format!("affinity = {{ kind = \"http-cookie\", cookie = \"SESS\"{rest} }}\n");
+    let learnt = after_a_failure(cookie("")).await;
+    let refused = learnt.lbctl("failback web").await.unwrap_err();
+    assert!(refused.contains("who set the cookie") && refused.contains("`learn`"), "{refused}");
+    // A drain has somewhere to move them all the same.
+    learnt.lbctl("drain web be1 --deadline 0").await.unwrap();
+    wait_until(&learnt, |rows| home(rows) == rows.len()).await;
+    let bound = after_a_failure(cookie(", learn = false")).await;
+    bound.lbctl("failback web").await.unwrap();
+    wait_until(&bound, |rows| home(rows) > 20).await;
 }

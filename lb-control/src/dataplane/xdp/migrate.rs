@@ -9,7 +9,7 @@ mod flows;
 mod marks;
 
 pub(super) use bindings::copy_bindings;
-pub(super) use flows::FlowCopy;
+pub(super) use flows::{FlowCopy, Lost};
 pub(super) use marks::Marks;
 
 use super::{

@@ -4,7 +4,7 @@ use super::{
     fill,
     layout::TABLES,
     links,
-    migrate::{self, FlowCopy, Fresh, Marks},
+    migrate::{self, FlowCopy, Fresh, Lost, Marks},
     object::Generation,
     pins::Pins,
     schema::Schema,
@@ -12,7 +12,9 @@ use super::{
     tables::{at, io_error},
 };
 use crate::dataplane::{Error, Migration, Operation, Result, Sizes};
-use lb_common::abi::{BindingOp, SCHEMA_VERSION, Settings, SettingsFlags, hand, map};
+use lb_common::abi::{
+    BindingOp, SCHEMA_VERSION, Settings, SettingsFlags, SweepRequest, SweepTarget, hand, map,
+};
 use std::{
     thread,
     time::{Duration, Instant},
@@ -141,6 +143,10 @@ fn replace(
         if is_last {
             if let Some(flows) = &mut flows {
                 tell(flows.leave_traces(&running, &mut generation.tables));
+                if !fresh.is(map::VITALS) {
+                    let lost = tell(flows.lost(&running, &mut generation.tables));
+                    tell(uncount(&generation, lost));
+                }
             }
             break;
         }
@@ -232,7 +238,18 @@ fn complete(
         None => FlowCopy::resume(&mut generation.tables, sizes)?,
     };
     rest.catch_up(unfinished, &mut generation.tables)?;
+    let lost = rest.lost(unfinished, &mut generation.tables)?;
+    uncount(generation, lost)?;
     rest.release(&generation.tables)
+}
+
+/// Takes connections that were not carried over from those of their backends.
+fn uncount(generation: &Generation, lost: Lost) -> Result<()> {
+    for ((slot, owner), count) in lost {
+        let target = SweepTarget::Ended as u32;
+        generation.sweep(&SweepRequest { target, start: slot.into(), count, pad: owner.into() })?;
+    }
+    Ok(())
 }
 
 fn clear_migrating(generation: &mut Generation) -> Result<()> {

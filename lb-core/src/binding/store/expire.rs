@@ -93,5 +93,6 @@ impl Store {
         }
         let named: std::collections::BTreeSet<u64> = self.marks().map(|(mark, _)| mark.digest).collect();
         self.views.retain(|digest, _| named.contains(digest));
+        self.lost_views.retain(|digest| named.contains(digest));
     }
 }

@@ -31,8 +31,9 @@ impl Store {
         let mut taken = [(0, 0); MOST_STEPS];
         for step in 0..MOST_STEPS {
             let Some(member) = self.members.find(body.key.service, at.server) else { return at };
-            let Some(mark) = self.members.at(member).next_mark(at.failover) else { return at };
-            // Without the view it stays where it was until the view comes.
+            // Without the view it stays where it was until the view comes; one that nobody has hides no later failover.
+            let mut marks = self.members.at(member).marks_after(at.failover);
+            let Some(mark) = marks.find(|mark| !self.lost_views.contains(&mark.digest)) else { return at };
             let Some(ordered) = self.views.get(&mark.digest) else { return at };
             taken[step] = (at.server, mark.epoch);
             let is_taken =
@@ -149,6 +150,11 @@ impl Store {
         let service = view.service();
         let Some(ordered) = Ordered::new(view) else { return false };
         self.views.insert(digest, ordered);
+        if self.lost_views.remove(&digest) {
+            // A later failover may have moved its sessions elsewhere.
+            self.place_everyone();
+            return true;
+        }
         let of_it =
             |m: &&super::Member| m.service == service && m.marks.iter().any(|(k, _)| k.digest == digest);
         let servers: Vec<u64> = self.members.iter().filter(of_it).map(|m| m.server).collect();
@@ -158,6 +164,13 @@ impl Store {
             }
         }
         true
+    }
+
+    /// Nobody seems to have a view any more: until it comes all the same, its failover moves nobody.
+    pub fn lose_view(&mut self, digest: u64) {
+        if !self.views.contains_key(&digest) && self.lost_views.insert(digest) {
+            self.place_everyone();
+        }
     }
 
     fn place_all_of(&mut self, member: u32) {

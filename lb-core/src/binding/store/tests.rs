@@ -142,7 +142,9 @@ proptest! {
             second.mark(*mark, end, now);
         }
         bodies.iter().for_each(|body| { second.merge(body, end, now, false); });
-        marks.iter().for_each(|(_, view)| { second.add_view(view.clone()); });
+        for (_, view) in marks[at..].iter().chain(&marks[..at]) {
+            second.add_view(view.clone());
+        }
         for body in &bodies {
             let [a, b] = stores.each_ref().map(|store| store.find(body.key, now));
             prop_assert_eq!(a, b);
@@ -152,6 +154,38 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_failover_whose_view_nobody_has_hides_no_later_one() {
+    let now = Time(0);
+    let end = Tick::of(Time(3_600_000));
+    let failover = |epoch, live: u64| {
+        let member = |number| ViewMember {
+            number,
+            weight: 1,
+            failover: u32::from(number == 1) * epoch,
+            is_live: number == live,
+        };
+        let view = View::new(1, (1..5).map(member).collect());
+        (Mark { service: 1, server: 1, epoch, digest: view.digest() }, view)
+    };
+    let mut store = Store::new(1, now);
+    let key = Key { service: 1, session: 5 };
+    store.merge(&Body { key, server: 1, ..Body::default() }, end, now, false);
+    let server = |store: &Store| store.find(key, now).map(|binding| binding.server);
+    let ((first, lost), (second, view)) = (failover(1, 2), failover(2, 3));
+    store.mark(first, end, now);
+    assert_eq!(server(&store), Some(1), "it waits for the view");
+    store.mark(second, end, now);
+    assert!(store.add_view(view));
+    assert_eq!(server(&store), Some(1), "somebody may have it");
+    store.lose_view(first.digest);
+    assert_eq!(server(&store), Some(3));
+    // Somebody had it after all: all come to the same.
+    assert!(store.add_view(lost));
+    assert_eq!(server(&store), Some(2));
+    assert!(store.bindings_of(1, 2, now).any(|binding| binding.key == key));
 }
 
 #[test]

@@ -55,6 +55,8 @@ mod tag {
     pub(super) const DIGEST: u8 = 7;
     pub(super) const VIEW: u8 = 8;
     pub(super) const STANDINGS: u8 = 9;
+    pub(super) const HELLO: u8 = 10;
+    pub(super) const LIVES: u8 = 11;
 }
 
 /// Bits of the field that asks.
@@ -98,6 +100,18 @@ pub enum Standing {
 /// Servers that do not serve at the sender; what is not in it does.
 pub type Statement = BTreeMap<(u32, u64), Standing>;
 
+/// How a node proves that a message is of its present life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Hello {
+    /// What the sender wants to hear back before it takes another life of the receiver for the present one; never 0.
+    pub challenge: u32,
+    /// The challenge that the sender last had from the receiver; 0 = none.
+    pub response: u32,
+}
+
+/// Members and the lives in which they are; 0 = none is known.
+pub type Lives = BTreeMap<NodeId, u32>;
+
 /// A message, checked to its last byte.
 #[derive(Clone, Debug)]
 pub struct Message<'a> {
@@ -121,6 +135,10 @@ pub struct Message<'a> {
     pub view: Option<View>,
     /// What the sender says of servers; `None` = nothing.
     pub statement: Option<Statement>,
+    /// The proof of the sender's life; `None`: of a version that gives none.
+    pub hello: Option<Hello>,
+    /// In which lives the sender sees the other members; `None` = it does not say.
+    pub lives: Option<Lives>,
     events: Events<'a>,
     /// How many events it has.
     pub count: u64,
@@ -146,6 +164,8 @@ impl<'a> Message<'a> {
             digest: None,
             view: None,
             statement: None,
+            hello: None,
+            lives: None,
             events: Events::new(&[]),
             count: 0,
         };
@@ -181,6 +201,11 @@ impl<'a> Message<'a> {
                 tag::DIGEST => message.digest = Some(Reader::new(content, "digest").u64()?),
                 tag::VIEW => message.view = Some(view(content)?),
                 tag::STANDINGS => message.statement = Some(statement(content)?),
+                tag::HELLO => {
+                    let mut hello = Reader::new(content, "hello");
+                    message.hello = Some(Hello { challenge: hello.u32()?, response: hello.u32()? });
+                }
+                tag::LIVES => message.lives = Some(lives(content)?),
                 _ => {}
             }
         }
@@ -251,6 +276,17 @@ fn statement(content: &[u8]) -> Result<Statement, Malformed> {
             _ => continue,
         };
         all.insert(server, standing);
+    }
+    Ok(all)
+}
+
+fn lives(content: &[u8]) -> Result<Lives, Malformed> {
+    let mut reader = Reader::new(content, "lives");
+    let mut all = Lives::new();
+    while !reader.is_empty() {
+        let len = reader.u8()?;
+        let mut entry = Reader::new(reader.take(usize::from(len))?, "lives");
+        all.insert(NodeId(entry.u64()?), entry.u32()?);
     }
     Ok(all)
 }
@@ -332,6 +368,23 @@ impl Writer<'_> {
                     Standing::Failed => 0,
                     Standing::Unknown => 1,
                 });
+            }
+        });
+    }
+
+    pub(crate) fn hello(&mut self, hello: Hello) {
+        self.field(tag::HELLO, |out| {
+            out.u32(hello.challenge);
+            out.u32(hello.response);
+        });
+    }
+
+    pub(crate) fn lives(&mut self, lives: &Lives) {
+        self.field(tag::LIVES, |out| {
+            for (node, &life) in lives {
+                out.u8(12);
+                out.u64(node.0);
+                out.u32(life);
             }
         });
     }

@@ -35,7 +35,12 @@ pub(in crate::dataplane::xdp) struct FlowCopy {
     skipped: HashSet<(u32, u32)>,
     /// New index and nonce of every copy.
     places: HashSet<(u32, u32)>,
+    /// An earlier process copied from the same tables, and what it copied is not in `copied`.
+    is_resumed: bool,
 }
+
+/// Flows that were connections of a backend, by its slot and generation, and are in no table any more.
+pub(in crate::dataplane::xdp) type Lost = HashMap<(u16, u16), u32>;
 
 /// Records of one kind in the new table.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -54,7 +59,7 @@ struct Copied {
 impl FlowCopy {
     fn new(half_open: Region, established: Region) -> Self {
         let (copied, skipped, places) = (HashMap::new(), HashSet::new(), HashSet::new());
-        Self { half_open, established, copied, skipped, places }
+        Self { half_open, established, copied, skipped, places, is_resumed: false }
     }
 
     /// Copies every flow into tables that no program uses yet.
@@ -108,7 +113,7 @@ impl FlowCopy {
 
     /// Takes up the copying of a process that was killed in the middle: what it reserved is still marked so.
     pub(in crate::dataplane::xdp) fn resume(target: &mut Tables, sizes: &Sizes) -> Result<Self> {
-        let mut copy = Self::new(Region::default(), Region::default());
+        let mut copy = Self { is_resumed: true, ..Self::new(Region::default(), Region::default()) };
         for index in 0..sizes.flow_records() {
             let fail = at(Operation::Read, map::FLOWS, index);
             let flow = target.flows.get(&index, 0).map_err(|error| fail(io_error(error)))?;
@@ -123,7 +128,9 @@ impl FlowCopy {
 
     /// Another copying, from other tables, into the records that this one kept.
     pub(in crate::dataplane::xdp) fn take_reserve(&mut self) -> Self {
-        Self::new(std::mem::take(&mut self.half_open), std::mem::take(&mut self.established))
+        let (half_open, established) =
+            (std::mem::take(&mut self.half_open), std::mem::take(&mut self.established));
+        Self { is_resumed: true, ..Self::new(half_open, established) }
     }
 
     /// Leaves the free records to the programs, which will use them from here on; the reserved ones stay.
@@ -192,6 +199,34 @@ impl FlowCopy {
             }
         }
         Ok(())
+    }
+
+    /// What counts in the old tables and will be met by nobody, to be taken from the backends' connections; copies of
+    /// what counts no more, or under another copy, are not counted from now on either.
+    ///
+    /// For the end, when no old program runs any more.
+    pub(in crate::dataplane::xdp) fn lost(&mut self, source: &Source, target: &mut Tables) -> Result<Lost> {
+        let counts = |word| FlowWord(word).has(FlowWord::COUNTED);
+        let mut lost = Lost::new();
+        let mut seen = HashSet::new();
+        for (old, flow) in read(source, counts)? {
+            let place = (old, FlowWord(flow.word).nonce());
+            seen.insert(place);
+            let is_elsewhere = self.copied.contains_key(&place)
+                || (self.is_resumed && is_open(flow.word) && self.is_known(target, &flow.client)?);
+            if !is_elsewhere {
+                *lost.entry((flow.backend, flow.backend_generation)).or_default() += 1;
+            }
+        }
+        for (_, copied) in self.copied.iter().filter(|(place, _)| !seen.contains(place)) {
+            let fail = at(Operation::Read, map::FLOWS, copied.index);
+            let flow = target.flows.get(&copied.index, 0).map_err(|error| fail(io_error(error)))?;
+            if flow.word == copied.word && counts(flow.word) {
+                let word = FlowWord(flow.word).without(FlowWord::COUNTED).0;
+                write(target, copied.index, &Flow { word, ..flow })?;
+            }
+        }
+        Ok(lost)
     }
 
     /// Flows in the new table.
@@ -360,7 +395,7 @@ fn waits(word: u64) -> bool {
 fn trace(flow: &Flow) -> Flow {
     let word = FlowWord(flow.word);
     Flow {
-        word: word.with_state(FlowState::Collecting).without(FlowWord::BUSY).0,
+        word: word.with_state(FlowState::Collecting).without(FlowWord::BUSY | FlowWord::COUNTED).0,
         last_seen: if word.state() == FlowState::Collecting { monotonic_ns() } else { 0 },
         server: FlowKey::default(),
         backend: 0,
