@@ -25,6 +25,9 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// Largest answer: a table of a million sessions, in parts.
 const LARGEST: usize = 256 << 20;
 
+/// Largest trailer: an error for each entry of a batch.
+const LARGEST_TRAILER: u32 = 4 << 20;
+
 /// A switch that is connected.
 #[derive(Clone, Debug)]
 pub(super) struct Client {
@@ -44,6 +47,8 @@ impl Client {
         let endpoint = endpoint.connect_timeout(CONNECT).tcp_nodelay(true);
         // By TCP and not by HTTP/2: gRPC servers end connections whose peers ping more often than every five minutes.
         let endpoint = endpoint.tcp_keepalive(Some(QUIET)).tcp_keepalive_interval(Some(QUIET / 5));
+        // What is wrong with each entry of a batch comes in the trailer.
+        let endpoint = endpoint.http2_max_header_list_size(LARGEST_TRAILER);
         let channel = endpoint.tcp_keepalive_retries(Some(5)).connect().await?;
         let grpc = Grpc::new(channel).max_decoding_message_size(LARGEST).max_encoding_message_size(LARGEST);
         Ok(Self { grpc, device, election })
