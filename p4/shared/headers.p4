@@ -139,6 +139,8 @@ struct meta_t {
     bit<1> has_ports;
     bit<1> is_fragment;
     bit<1> is_malformed;
+    // What is behind the IP header is cut short or contradicts itself.
+    bit<1> is_cut;
     bit<1> is_too_deep;
     bit<8> bytes_left;
     bit<8> bytes;
@@ -183,6 +185,9 @@ struct meta_t {
 
     // What becomes of it.
     bit<1> is_decided;
+    // Something is counted of a packet that goes on.
+    bit<1> has_note;
+    bit<8> note;
     bit<1> is_lost;
     bit<8> outcome;
 }

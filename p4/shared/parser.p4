@@ -91,19 +91,22 @@ parser Frame(packet_in packet, out headers_t headers, inout meta_t meta) {
     }
 
     state tcp {
-        packet.extract(headers.tcp);
+        // The ports first: they say whose a packet is whose header is cut behind them.
+        bit<32> ports = packet.lookahead<bit<32>>();
         meta.has_ports = 1;
-        meta.source_port = headers.tcp.source;
-        meta.destination_port = headers.tcp.destination;
+        meta.source_port = ports[31:16];
+        meta.destination_port = ports[15:0];
+        packet.extract(headers.tcp);
         meta.flags = headers.tcp.flags;
         transition accept;
     }
 
     state udp {
-        packet.extract(headers.udp);
+        bit<32> ports = packet.lookahead<bit<32>>();
         meta.has_ports = 1;
-        meta.source_port = headers.udp.source;
-        meta.destination_port = headers.udp.destination;
+        meta.source_port = ports[31:16];
+        meta.destination_port = ports[15:0];
+        packet.extract(headers.udp);
         transition select(headers.udp.length) {
             0 .. 7: accept;
             8 .. 31: short_payload;

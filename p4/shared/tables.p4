@@ -123,7 +123,11 @@ control Whose(inout meta_t meta) {
         } else if (vips.apply().hit) {
             if (meta.is_fragment == 1) {
                 END(OUTCOME_FRAGMENT);
-            } else if (meta.protocol == PROTOCOL_ICMP || meta.protocol == PROTOCOL_ICMPV6) {
+            } else if (meta.is_cut == 1) {
+                END(OUTCOME_MALFORMED);
+                meta.is_lost = 1;
+            } else if ((meta.protocol == PROTOCOL_ICMP && meta.destination[127:32] == MAPPED[127:32])
+                    || (meta.protocol == PROTOCOL_ICMPV6 && meta.destination[127:32] != MAPPED[127:32])) {
                 END(OUTCOME_ICMP_IGNORED);
             } else {
                 END(OUTCOME_NOT_OURS);
@@ -211,6 +215,8 @@ control Session(in headers_t headers, inout meta_t meta) {
                 meta.has_session = 1;
             } else {
                 affinity = meta.fallback;
+                meta.note = OUTCOME_PAYLOAD_SHORT;
+                meta.has_note = 1;
             }
         }
         if (affinity == AFFINITY_QUIC_CID && meta.is_reply == 0) {
@@ -233,6 +239,8 @@ control Session(in headers_t headers, inout meta_t meta) {
             }
             if (meta.is_named == 0) {
                 affinity = meta.fallback;
+                meta.note = OUTCOME_QUIC_UNROUTABLE;
+                meta.has_note = 1;
             }
         }
         if (affinity == AFFINITY_SOURCE_IP) {
@@ -300,6 +308,10 @@ control Bound(inout meta_t meta) {
         }
         if (meta.is_reply == 0 && (meta.is_named == 1 || meta.is_bound == 1)) {
             status.apply();
+            if (meta.is_named == 1 && meta.serves == 0) {
+                meta.note = OUTCOME_SERVER_DOWN;
+                meta.has_note = 1;
+            }
         }
     }
 }

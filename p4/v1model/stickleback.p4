@@ -219,6 +219,11 @@ control Forwarding(inout headers_t headers, inout meta_t meta, inout standard_me
             meta.is_lost = 1;
         } else if (headers.ethernet.destination[40:40] == 1) {
             END(OUTCOME_NOT_OURS);
+        } else if (meta.is_ip == 0 && standard.parser_error != error.NoError
+                && ((headers.vlan.isValid() && (headers.vlan.kind == ETHERTYPE_IPV4 || headers.vlan.kind == ETHERTYPE_IPV6))
+                    || headers.ethernet.kind == ETHERTYPE_IPV4 || headers.ethernet.kind == ETHERTYPE_IPV6)) {
+            END(OUTCOME_MALFORMED);
+            meta.is_lost = 1;
         } else if (meta.is_ip == 0) {
             END(OUTCOME_NOT_IP);
         } else {
@@ -226,7 +231,27 @@ control Forwarding(inout headers_t headers, inout meta_t meta, inout standard_me
             if (headers.vlan.isValid()) {
                 around = 18;
             }
-            if (meta.is_malformed == 1 || standard.parser_error != error.NoError
+            bit<16> before = 40;
+            if (headers.ipv4.isValid()) {
+                before = (bit<16>)headers.ipv4.words << 2;
+            }
+            bit<16> rest = meta.ip_length - before;
+            if (headers.tcp.isValid()) {
+                bit<16> own = (bit<16>)headers.tcp.words << 2;
+                if (rest < 20 || own < 20 || own > rest) {
+                    meta.is_cut = 1;
+                }
+            } else if (headers.udp.isValid()) {
+                if (rest < 8 || headers.udp.length < 8 || headers.udp.length > rest) {
+                    meta.is_cut = 1;
+                }
+            } else if (standard.parser_error != error.NoError) {
+                meta.is_cut = 1;
+            }
+            if (meta.is_malformed == 1
+                    || ((meta.protocol == PROTOCOL_TCP || meta.protocol == PROTOCOL_UDP) && meta.is_fragment == 0 && (meta.has_ports == 0 || rest < 4))
+                    || (headers.ipv4.isValid() && headers.ipv4.words > 5 && !headers.ipv4_options.isValid())
+                    || (headers.ipv6.isValid() && (meta.source[127:32] == MAPPED[127:32] || meta.destination[127:32] == MAPPED[127:32]))
                     || (bit<32>)meta.ip_length + around > standard.packet_length
                     || (headers.ipv4.isValid() && headers.ipv4.length < ((bit<16>)headers.ipv4.words << 2))) {
                 END(OUTCOME_MALFORMED);
@@ -236,6 +261,10 @@ control Forwarding(inout headers_t headers, inout meta_t meta, inout standard_me
 
         if (meta.is_decided == 0) {
             whose.apply(meta);
+            if (meta.is_decided == 0 && meta.is_cut == 1) {
+                END(OUTCOME_MALFORMED);
+                meta.is_lost = 1;
+            }
             if (meta.outcome == OUTCOME_ICMP_IGNORED && meta.is_decided == 1) {
                 if ((headers.ipv4.isValid() && headers.icmp.isValid() && headers.icmp.kind == 8)
                         || (headers.ipv6.isValid() && headers.icmp.isValid() && headers.icmp.kind == 128)) {
@@ -254,6 +283,9 @@ control Forwarding(inout headers_t headers, inout meta_t meta, inout standard_me
         if (meta.is_decided == 0) {
             session.apply(headers, meta);
             bound.apply(meta);
+            if (meta.has_note == 1) {
+                outcomes.count((bit<32>)meta.note);
+            }
             if (meta.is_reply == 0 && meta.serves == 0) {
                 if (meta.is_bound == 0) {
                     meta.binds = meta.has_session;
@@ -320,7 +352,7 @@ control Forwarding(inout headers_t headers, inout meta_t meta, inout standard_me
                 if (meta.is_reply == 1) {
                     meta.binds = 0;
                 } else {
-                    opens = ~is_known;
+                    opens = ~is_known & ~meta.is_bound;
                     meta.binds = meta.binds & is_known;
                 }
             }

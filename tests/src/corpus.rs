@@ -13,6 +13,7 @@ mod mutate;
 mod netns;
 mod replay;
 mod rules;
+mod switch;
 mod tables;
 mod xdp;
 
@@ -24,6 +25,7 @@ pub use host::Host;
 pub use mutate::mutate;
 pub use netns::OwnNamespace;
 pub use replay::{live_bindings, live_flows, replay, run_area};
+pub use switch::{Compared, Switch};
 pub use tables::{Change, Tables};
 pub use xdp::Kernel;
 

@@ -20,13 +20,27 @@ impl OwnNamespace {
         // The kernel's own neighbour discovery would count as packets.
         std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").context("switching IPv6 off")?;
         for index in DEVICES {
-            let (name, peer) = (Self::interface(index), format!("t-fix-{index}p"));
-            let number = index.to_string();
-            ip(&["link", "add", "name", &name, "index", &number, "type", "veth", "peer", "name", &peer])?;
-            ip(&["link", "set", &name, "mtu", &mtu(index).to_string(), "up"])?;
-            ip(&["link", "set", &peer, "up"])?;
+            Self::add(index, mtu(index))?;
         }
         Ok(Self(()))
+    }
+
+    /// Adds an interface to this thread's namespace.
+    pub(super) fn add(index: u32, mtu: u16) -> Result<()> {
+        let (name, peer, number) = (Self::interface(index), Self::peer(index), index.to_string());
+        ip(&["link", "add", "name", &name, "index", &number, "type", "veth", "peer", "name", &peer])?;
+        ip(&["link", "set", &name, "mtu", &mtu.to_string(), "up"])?;
+        ip(&["link", "set", &peer, "up"])
+    }
+
+    /// Changes an interface there.
+    pub(super) fn set(name: &str, what: &[&str]) -> Result<()> {
+        ip(&[&["link", "set", name], what].concat())
+    }
+
+    /// Name of the other end of an interface.
+    pub(super) fn peer(index: u32) -> String {
+        format!("t-fix-{index}p")
     }
 
     /// Name of an interface of the corpus.

@@ -234,7 +234,7 @@ fn run_packet<E: Executor>(executor: &mut E, tables: &Tables, step: &PacketStep)
 }
 
 /// Two frames side by side.
-fn difference(expected: &[u8], found: &[u8]) -> String {
+pub(super) fn difference(expected: &[u8], found: &[u8]) -> String {
     let first =
         expected.iter().zip(found).position(|(a, b)| a != b).unwrap_or(expected.len().min(found.len()));
     let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();

@@ -90,6 +90,11 @@ pub(super) struct SecretsData {
 }
 
 impl RulesData {
+    /// Whether what is not told by anything else is told by its connection.
+    pub(super) fn falls_back_to_connections(&self) -> bool {
+        self.fallback == "none"
+    }
+
     /// The entry of the map; `first_server` and `first_path` are where its lists begin.
     pub(super) fn entry(&self, first_server: u32, first_path: u32) -> Result<AffinityRules> {
         let delimiter = self.delimiter.as_bytes();

@@ -180,6 +180,11 @@ impl Tables {
         self.services.iter().any(|(_, s)| s.method != order || s.flags & ServiceFlags::LIMITED != 0)
     }
 
+    /// Whether XDP has flows of some service.
+    pub fn has_flows(&self) -> bool {
+        self.services.iter().any(|(_, service)| service.mode == Mode::Nat as u8)
+    }
+
     /// Whether some service may hold bytes.
     pub fn has_holds(&self) -> bool {
         self.services.iter().any(|(_, service)| service.flags & ServiceFlags::SPLICE != 0)

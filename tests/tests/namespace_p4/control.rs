@@ -95,7 +95,13 @@ fn namespace_p4_idle_sessions_end() -> Result<()> {
         let bound = sessions(&balancer)?;
         ensure!(bound == 0, "{bound} sessions are still bound");
         Ok(())
-    })
+    })?;
+    // A connection on which nothing happens stays, too.
+    std::thread::sleep(Duration::from_secs(25));
+    let log = balancer.log();
+    let connected = log.lines().filter(|line| line.contains("connected switch=")).count();
+    ensure!(connected == 1, "connected {connected} times: {log}");
+    Ok(())
 }
 
 /// `lbd` starts again while a backend does not answer who asks for its MAC: its sessions go on as the switch had them.

@@ -3,6 +3,8 @@
 //! `cargo xtask test --p4` runs these tests, and no other command does: they need `simple_switch_grpc`, and fail without it.
 
 mod control;
+mod datagram;
+mod fixtures;
 
 use anyhow::{Context, Result, ensure};
 use lb_core::pool::identity::server_number;

@@ -18,10 +18,15 @@ use tonic_prost::ProstCodec;
 
 /// How long a switch may take to be connected to.
 const CONNECT: Duration = Duration::from_secs(2);
+/// How long nothing may be heard before the kernel asks whether the switch is there.
+const QUIET: Duration = Duration::from_secs(5);
 /// How long it may take to answer a call.
 const ANSWER: Duration = Duration::from_secs(30);
 /// Largest answer: a table of a million sessions, in parts.
 const LARGEST: usize = 256 << 20;
+
+/// Largest trailer: an error for each entry of a batch.
+const LARGEST_TRAILER: u32 = 4 << 20;
 
 /// A switch that is connected.
 #[derive(Clone, Debug)]
@@ -40,7 +45,11 @@ impl Client {
     ) -> Result<Self, tonic::transport::Error> {
         let endpoint = Endpoint::from_shared(format!("http://{address}"))?;
         let endpoint = endpoint.connect_timeout(CONNECT).tcp_nodelay(true);
-        let channel = endpoint.http2_keep_alive_interval(Duration::from_secs(5)).connect().await?;
+        // By TCP and not by HTTP/2: gRPC servers end connections whose peers ping more often than every five minutes.
+        let endpoint = endpoint.tcp_keepalive(Some(QUIET)).tcp_keepalive_interval(Some(QUIET / 5));
+        // What is wrong with each entry of a batch comes in the trailer.
+        let endpoint = endpoint.http2_max_header_list_size(LARGEST_TRAILER);
+        let channel = endpoint.tcp_keepalive_retries(Some(5)).connect().await?;
         let grpc = Grpc::new(channel).max_decoding_message_size(LARGEST).max_encoding_message_size(LARGEST);
         Ok(Self { grpc, device, election })
     }

@@ -147,6 +147,10 @@ pub(super) fn examine(key: &ServiceKey, service: &Service, rules: &AffinityRules
         return refuse("limits of connections", "leave them out: a switch does not know how many there are");
     }
     match Mode::from_u8(service.mode) {
+        // Replies are told by the port that they come from.
+        Some(Mode::Nat) if key.port.host() == 0 => {
+            return refuse("`nat` on any port", "use `l2` or `ipip`, or a service for each port");
+        }
         Some(Mode::Nat | Mode::L2 | Mode::Ipip) => {}
         Some(Mode::Gue) | None => return refuse("this mode", "use `nat`, `l2` or `ipip`"),
     }

@@ -1,0 +1,106 @@
+//! The fixture corpus through bmv2: what XDP does with a packet, the switch does, too.
+
+use anyhow::{Result, ensure};
+use std::collections::BTreeMap;
+use stickleback_tests::corpus::{AREAS, Area, Case, Compared, Switch};
+use stickleback_tests::topology::Topology;
+
+/// Areas that are about what the switch leaves to XDP nodes.
+const OTHER_AREAS: [(&str, &[&str]); 6] = [
+    ("delayed binding", &["greet", "collect", "scan", "reading", "connect", "splice", "around", "learn"]),
+    ("GUE and source NAT", &["gue", "snat"]),
+    ("ICMP errors", &["icmp", "icmpnat"]),
+    ("fragments", &["fragments"]),
+    ("time, limits and load", &["natlife", "limits", "method"]),
+    ("peers", &["peers"]),
+];
+
+/// Cases that end otherwise on a switch, as p4/README.md says: area, beginning of the name, why.
+const OTHERWISE: [(&str, &str, &str); 23] = [
+    ("nat", "mid-flow-", "a switch has no flows, so no packet is without one"),
+    ("nat", "not-a-reply-", "replies are told by the port that they come from"),
+    ("nat", "reply-too-big-", "replies go by the switch's routes"),
+    ("nat", "back-where-it-came-from", "replies go by the switch's routes"),
+    ("nat", "two-services-one-backend-port", "backends of two services are told and not written"),
+    ("vlan", "nat-tags", "replies go by the switch's routes"),
+    ("service", "removed-nat", "a switch has no flows that could outlive their service"),
+    ("choice", "status-at-start", "all sixteen probes fail: the member list begins elsewhere"),
+    ("choice", "members-walk", "all sixteen probes fail: the member list begins elsewhere"),
+    ("bindings", "moved-stays", "lbd moves sessions, not the packet"),
+    ("bindings", "moves-", "lbd moves sessions, not the packet"),
+    ("bindings", "pinned-moves-when-down", "lbd moves sessions, not the packet"),
+    ("bindings", "slot-reused", "lbd moves sessions, not the packet"),
+    ("bindings", "generation-wraps", "lbd moves sessions, not the packet"),
+    ("bindings", "dead-is-absent", "an entry of the switch is there or not"),
+    ("quic", "slot-of-another", "lbd moves sessions, not the packet"),
+    ("quicnat", "slot-of-another", "lbd moves sessions, not the packet"),
+    ("quicnat", "fallback-by-source", "replies find no session: what is bound differs"),
+    ("payload", "nat-one-socket-", "a switch has no flows"),
+    ("answers", "reset-extension-headers", "IPv6 extension headers"),
+    ("answers", "quote-extension-headers", "IPv6 extension headers"),
+    ("nat", "extension-headers", "IPv6 extension headers"),
+    ("parse", "ipv6-extension", "IPv6 extension headers"),
+];
+
+fn left_out(area: &str, case: &Case) -> Option<&'static str> {
+    let found = OTHERWISE.iter().find(|(of, begins, _)| *of == area && case.name.starts_with(begins));
+    found.map(|(.., why)| *why)
+}
+
+fn run(areas: &[&str]) -> Result<()> {
+    let topology = Topology::new()?;
+    let mut switch = Switch::start(topology.directory())?;
+    let mut failed = Vec::new();
+    for area in areas {
+        let area = Area::read(area)?;
+        let (mut same, mut others) = (0, BTreeMap::<String, usize>::new());
+        for case in &area.cases {
+            if let Some(why) = left_out(&area.area, case) {
+                *others.entry(why.to_owned()).or_default() += 1;
+                continue;
+            }
+            match switch.compare(case, &area) {
+                Ok(Compared::Ran(found)) if found.is_empty() => same += 1,
+                Ok(Compared::Ran(found)) => failed.push(format!(
+                    "{} {}: {}\n{}",
+                    area.area,
+                    case.name,
+                    case.description,
+                    found.join("\n")
+                )),
+                Ok(Compared::LeftOut(why)) => *others.entry(why).or_default() += 1,
+                Err(error) => failed.push(format!("{} {}: {error:#}", area.area, case.name)),
+            }
+        }
+        eprintln!("{}: {same} of {} cases as in XDP; left out: {others:?}", area.area, area.cases.len());
+    }
+    ensure!(failed.is_empty(), "{} cases failed\n{}", failed.len(), failed.join("\n\n"));
+    Ok(())
+}
+
+macro_rules! areas {
+    ($($name:ident: $($area:ident)*;)*) => {
+        $(#[test]
+        #[ignore = "needs bmv2: `cargo xtask test --p4`"]
+        fn $name() -> Result<()> {
+            run(&[$(stringify!($area)),*])
+        })*
+
+        #[test]
+        fn every_area_has_a_test_or_a_reason() {
+            let mut all = vec![$($(stringify!($area)),*),*];
+            all.extend(OTHER_AREAS.iter().flat_map(|(_, areas)| *areas));
+            all.sort_unstable();
+            let mut known = AREAS.to_vec();
+            known.sort_unstable();
+            assert_eq!(all, known);
+        }
+    };
+}
+
+areas! {
+    namespace_p4_fixtures_of_reading: parse vlan service;
+    namespace_p4_fixtures_of_sessions: affinity choice bindings;
+    namespace_p4_fixtures_of_forwarding: l2 ipip nat answers;
+    namespace_p4_fixtures_of_datagrams: quic quicnat payload;
+}
