@@ -1,5 +1,6 @@
 //! The wire format under bytes of any kind, and single situations that the simulation found.
 
+mod forgotten;
 mod lives;
 
 use super::wire::{self, Kind, MAX_EVENT, Message};

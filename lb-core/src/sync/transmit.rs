@@ -73,8 +73,13 @@ impl Node {
 
     /// The vector as a peer is to see it: with what is forgotten here and not there.
     fn vector_for(&self, to: NodeId) -> Vector {
-        let mut vector =
+        let vector =
             if self.breaks(Sabotage::SentBeforeDurable) { self.vector() } else { self.vector_told() };
+        self.with_forgotten(to, vector)
+    }
+
+    /// A vector and the ends of the streams that a peer still has and that are forgotten here.
+    fn with_forgotten(&self, to: NodeId, mut vector: Vector) -> Vector {
         if let Some(peer) = self.peers.get(&to).filter(|_| !self.dropped.is_empty()) {
             for (stream, _) in peer.told.iter() {
                 if let Some(&last) = self.dropped.get(&stream) {
@@ -228,16 +233,20 @@ impl Node {
         }
         let last = self.last_to_send(range.stream);
         let is_present = self.stream() == Some(range.stream);
-        let (Some(stream), Some(peer)) = (self.streams.get(&range.stream), self.peers.get_mut(&from)) else {
-            return;
+        let Some(peer) = self.peers.get_mut(&from) else { return };
+        // Of a forgotten stream no event is held, though its end is told of.
+        let (first_held, last) = match (self.streams.get(&range.stream), self.dropped.get(&range.stream)) {
+            (Some(stream), _) => (stream.log.first(), last),
+            (None, Some(&end)) => (end.saturating_add(1), end),
+            (None, None) => return,
         };
         if range.first == 0 || range.first > last {
             return;
         }
-        if range.first < stream.log.first() {
+        if range.first < first_held {
             peer.unavailable.retain(|(other, _)| *other != range.stream);
             peer.unavailable.truncate(63);
-            peer.unavailable.push((range.stream, stream.log.first()));
+            peer.unavailable.push((range.stream, first_held));
         } else if is_present {
             peer.pushed = range.first - 1;
             peer.push_due = Some(now);
@@ -275,7 +284,7 @@ impl Node {
         };
         let end = from.saturating_add(PLACES).min(self.store.places()).max(from);
         // What is not durable yet may be in the records, too: the chunk waits until it is.
-        let vector = self.vector();
+        let vector = self.with_forgotten(to, self.vector());
         let most = self.config.message_bytes;
         let has_marks = from == 0 && !self.breaks(Sabotage::SnapshotWithoutMarks);
         let mut marks: Vec<(Mark, Tick)> = if has_marks { self.store.marks().collect() } else { Vec::new() };

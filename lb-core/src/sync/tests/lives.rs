@@ -25,7 +25,7 @@ fn restart(others: &[u64]) -> Node {
 }
 
 /// Hands everything over, at one moment, until neither has anything to say; how many messages that took.
-fn talk(a: &mut Node, b: &mut Node, now: Time) -> usize {
+pub(super) fn talk(a: &mut Node, b: &mut Node, now: Time) -> usize {
     let mut buffer = Vec::new();
     let mut count = 0;
     loop {
