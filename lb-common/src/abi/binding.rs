@@ -52,6 +52,9 @@ pub struct BindingBucket(pub [BindingSlot; BINDING_SLOTS as usize]);
 pub const BINDING_SLOTS: u32 = 4;
 /// Buckets that a binding may be in.
 pub const BINDING_PROBES: u32 = 16;
+/// A new binding lives no longer than this (ns) when nothing proves that its client is real; its next packet makes it
+/// a whole lifetime. Forged packets that come once thus take no room for long.
+pub const UNPROVED_LIFETIME: u64 = 30_000_000_000;
 
 impl BindingKey {
     /// A key.

@@ -5,15 +5,11 @@ pub(crate) mod table;
 use super::{Env, Insert, limits};
 use crate::abi::{
     Addr, Backend, BindingEvent, BindingEventKind, BindingKey, BindingSlot, BindingWord, Outcome, Service,
-    SlotState, Status,
+    SlotState, Status, UNPROVED_LIFETIME,
 };
 
 /// The expiry is written when it moves by more than this part of the lifetime.
 pub(crate) const TOUCH_PART: u64 = 16;
-/// A new binding lives no longer than this (ns) when nothing proves that its client is real; its next packet makes it
-/// a whole lifetime. Forged packets that come once thus take no room for long.
-const UNPROVED: u64 = 30_000_000_000;
-
 /// The client that a binding is for.
 #[derive(Clone, Copy)]
 pub(crate) struct Client<'a> {
@@ -122,7 +118,7 @@ pub(crate) fn bind<E: Env>(
 /// How long a new binding lives without another packet.
 #[inline(always)]
 fn first_lifetime(service: &Service, client: Client<'_>) -> u64 {
-    if client.proved || service.lifetime < UNPROVED { service.lifetime } else { UNPROVED }
+    if client.proved || service.lifetime < UNPROVED_LIFETIME { service.lifetime } else { UNPROVED_LIFETIME }
 }
 
 /// Gives an existing binding another backend: the session moved, or the binding had expired.

@@ -1,13 +1,16 @@
 //! When to walk through the data plane's table, and what for.
 
 use crate::dataplane::Cursor;
+use lb_common::abi::UNPROVED_LIFETIME;
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// Walks in the shortest lifetime of a binding.
 const PART: u32 = 8;
-/// Least and greatest time between two walks.
-const EVERY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// Least and greatest time between two walks. A session that is used a second time is told of by a walk, and has to be before the
+/// others forget it.
+const EVERY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(20));
+const _: () = assert!(EVERY.1.as_nanos() < UNPROVED_LIFETIME as u128);
 /// Time between two pages, so that a walk leaves the reconciler to others.
 const PAUSE: Duration = Duration::from_millis(5);
 
