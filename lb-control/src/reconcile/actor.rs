@@ -249,6 +249,10 @@ impl Actor {
                 drop(reply.send(self.change(&service, &backend, change)));
             }
             Request::FailBack { service, reply } => {
+                // It is said of backends as they are, also of one that has come back a moment ago.
+                if self.world.due.is_some() {
+                    self.follow_world();
+                }
                 drop(reply.send(self.rebinder.fail_back(&self.node, &service)));
             }
             Request::SetWeight { service, backend, weight, reply } => {
