@@ -112,6 +112,10 @@ pub struct Scratch {
     pub(crate) again: u32,
     /// For `pick`: the path rule whose pool it is, plus 2; 1 = the service's own pool; 0 = a flow is to be opened.
     pub(crate) path: u32,
+    /// Where this CPU looks for a hold next, among those that it takes in turn; stays from packet to packet.
+    pub(crate) next_hold: u32,
+    /// Zero.
+    pub(crate) pad: u32,
     /// For `quic`: bytes of the payload.
     pub(crate) segment: [u64; MAX_PAYLOAD_SEGMENT / 8],
 }
