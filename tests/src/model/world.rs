@@ -253,15 +253,17 @@ impl World {
         Ok(())
     }
 
-    /// Whose connection a SYN to a backend is for: its sequence number is the client's.
+    /// Whose connection a SYN to a backend is for: its sequence number is the client's, less the PROXY header's bytes.
     fn speaker(&self, syn: &Segment) -> Result<usize> {
-        let talks = &self.talks;
-        let found = talks.iter().position(|talk| {
-            talk.end.as_ref().is_some_and(|end| {
-                let front = if self.plan.flags.contains(&"proxy") { 1..=64_u32 } else { 0..=0 };
-                front.contains(&end.first().wrapping_sub(syn.seq))
-            })
-        });
+        let front = match (self.plan.flags.contains(&"proxy"), self.plan.v6) {
+            (false, _) => 0,
+            (true, false) => 28,
+            (true, true) => 52,
+        };
+        let found = self
+            .talks
+            .iter()
+            .position(|talk| talk.end.as_ref().is_some_and(|end| end.first() == syn.seq.wrapping_add(front)));
         found.with_context(|| format!("a SYN that no client sent: {syn:?}"))
     }
 
