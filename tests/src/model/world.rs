@@ -267,11 +267,16 @@ impl World {
         found.with_context(|| format!("a SYN that no client sent: {syn:?}"))
     }
 
-    /// An initial sequence number, often one that wraps around soon.
+    /// An initial sequence number, often one that wraps around soon; no client's twice, for it tells whose a SYN is.
     fn first(&mut self) -> u32 {
-        #[expect(clippy::cast_possible_truncation, reason = "any number will do")]
-        let number = self.chance.number() as u32;
-        if self.chance.permille(300) { u32::MAX - number % 3_000 } else { number }
+        loop {
+            #[expect(clippy::cast_possible_truncation, reason = "any number will do")]
+            let number = self.chance.number() as u32;
+            let first = if self.chance.permille(300) { u32::MAX - number % 3_000 } else { number };
+            if !self.talks.iter().filter_map(|talk| talk.end.as_ref()).any(|end| end.first() == first) {
+                return first;
+            }
+        }
     }
 
     fn address(&self, slot: u16) -> SocketAddr {
