@@ -123,6 +123,14 @@ impl<'a> Model<'a> {
         model
     }
 
+    /// So many holds besides the CPUs'.
+    pub(super) fn with_holds(count: u32) -> Self {
+        let mut model = Self::new(0, 0);
+        model.settings.holds = CPUS + count;
+        model.holds = vec![Hold::default(); (CPUS + count) as usize].leak();
+        model
+    }
+
     /// Lets another CPU do something right before `step`.
     pub(super) fn interfere(&self, step: Step, other: impl FnOnce(&Model<'a>) + 'a) {
         *self.interference.borrow_mut() = Some((step, Box::new(other)));

@@ -280,3 +280,41 @@ fn until(hold: *mut Hold) -> u64 {
     // SAFETY: from the environment.
     unsafe { (&raw const (*hold).until).read_volatile() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::datapath::model::Model;
+    use std::collections::BTreeSet;
+
+    fn taken(model: &Model<'_>, nonce: u32) -> Option<Held> {
+        claim(model, FlowRef::new(0, nonce, false), u64::MAX, 0)
+    }
+
+    #[test]
+    fn few_holds_are_in_use_in_turn_while_requests_come_one_by_one() {
+        let model = Model::with_holds(10 * NEAR);
+        let mut used = BTreeSet::new();
+        for nonce in 1..100 {
+            let held = taken(&model, nonce).unwrap();
+            used.insert(held.number);
+            held.free(&model);
+        }
+        assert_eq!(used.len(), NEAR as usize);
+    }
+
+    #[test]
+    fn all_holds_can_be_had_and_a_cpu_whose_own_are_taken_goes_on_to_others() {
+        let model = Model::with_holds(10 * NEAR);
+        let mut used = BTreeSet::new();
+        let mut nonce = 1;
+        while let Some(held) = taken(&model, nonce) {
+            assert!(used.insert(held.number), "{} twice", held.number);
+            held.unlock(&model);
+            nonce += 1;
+            assert!(used.len() < 2 * 10 * NEAR as usize);
+        }
+        // The ring looks at some of them only before it gives up.
+        assert!(used.len() as u32 > 9 * NEAR, "{} of {}", used.len(), 10 * NEAR);
+    }
+}
