@@ -4,6 +4,7 @@
 
 mod control;
 mod datagram;
+mod errors;
 mod fixtures;
 
 use anyhow::{Context, Result, ensure};
