@@ -82,6 +82,15 @@ control Whose(in headers_t headers, inout meta_t meta) {
         meta.generation = generation;
     }
 
+    // A backend's own reply from the VIP: nothing in it changes.
+    @name(".back")
+    action back(bit<16> slot) {
+        meta.is_reply = 1;
+        meta.service_slot = slot;
+        meta.mode = MODE_L2;
+        meta.affinity = AFFINITY_NONE;
+    }
+
     @name(".is_vip")
     action is_vip() {}
 
@@ -130,6 +139,18 @@ control Whose(in headers_t headers, inout meta_t meta) {
         size = SIZE_REPLIES;
     }
 
+    @name(NAME_RETURNS)
+    table returns {
+        key = {
+            meta.source : exact @name("address");
+            meta.source_port : exact @name("port");
+            meta.protocol : exact @name("protocol");
+        }
+        actions = { back; NoAction; }
+        default_action = NoAction();
+        size = SIZE_RETURNS;
+    }
+
     apply {
         bit<1> is_vip = 0;
         bit<1> from_client = meta.has_ports;
@@ -155,6 +176,8 @@ control Whose(in headers_t headers, inout meta_t meta) {
         }
         if (from_backend == 1 && is_found == 0) {
             if (replies.apply().hit) {
+                is_found = 1;
+            } else if (returns.apply().hit) {
                 is_found = 1;
             }
         }
@@ -437,7 +460,9 @@ control Way(inout meta_t meta) {
         } else {
             backends.apply();
         }
-        if (meta.has_hop == 0) {
+        if (meta.has_hop == 0 && meta.is_reply == 1 && meta.mode != MODE_NAT) {
+            END(OUTCOME_NOT_OURS);
+        } else if (meta.has_hop == 0) {
             END(OUTCOME_NO_HOP);
             meta.is_lost = 1;
         }

@@ -504,7 +504,9 @@ control Forwarding(inout headers_t headers, inout meta_t meta, inout standard_me
 
             if (meta.is_reply == 1) {
                 service_replies.count((bit<32>)meta.service_slot);
-                backend_replies.count((bit<32>)meta.backend);
+                if (meta.mode == MODE_NAT) {
+                    backend_replies.count((bit<32>)meta.backend);
+                }
             } else {
                 service_packets.count((bit<32>)meta.service_slot);
                 backend_packets.count((bit<32>)meta.backend);

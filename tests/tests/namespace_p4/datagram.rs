@@ -13,9 +13,6 @@ pub(crate) const PORT: u16 = 9_000;
 /// A UDP service with echo servers behind it.
 pub(crate) fn echo(mode: &'static str, v6: bool, affinity: &str) -> Result<(Site, Bmv2, Balancer)> {
     let (mut site, switch) = site(1_500)?;
-    if mode != "nat" {
-        switch.route_replies()?;
-    }
     site.echo(PORT, &[vip(false).ip(), vip(true).ip()])?;
     let balancer = service(&site, &switch, mode, v6, affinity)?;
     Ok((site, switch, balancer))
@@ -144,7 +141,6 @@ fn namespace_p4_strangers_are_limited() -> Result<()> {
     const RATE: usize = 50;
     const STRANGERS: usize = 4_000;
     let (site, switch) = site(1_500)?;
-    switch.route_replies()?;
     let vip = vip(false);
     let lines = format!("affinity = \"source-ip\"\nbinding-rate = {RATE}");
     let service = site.service("web", vip, "l2", false).with(&lines);
