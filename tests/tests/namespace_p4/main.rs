@@ -8,6 +8,7 @@ mod errors;
 mod fixtures;
 mod nodes;
 mod quic;
+mod rate;
 
 use anyhow::{Context, Result, ensure};
 use lb_core::pool::identity::server_number;
