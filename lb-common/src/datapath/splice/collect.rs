@@ -108,6 +108,11 @@ fn collecting<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived, live: &Live) ->
         return acknowledge(env, way, live.flow(), owned, outcome);
     }
     note(&mut held, segment);
+    if held.get().flags & HoldFlags::ASKED != 0 {
+        // More of the request while the other nodes are asked about its session; what comes again waits no longer.
+        held.unlock(env);
+        return count::end(env, Outcome::Held);
+    }
     go_on(env, live, held, again::FIRST, program::READ)
 }
 
