@@ -76,6 +76,8 @@ tail_programs! {
     ask = program::ASK;
     visit = program::VISIT;
     pick = program::PICK;
+    inquire = program::INQUIRE;
+    reply = program::REPLY;
 }
 
 /// Attached at the ingress of the stack: appends held bytes.
