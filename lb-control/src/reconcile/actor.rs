@@ -501,7 +501,8 @@ fn acknowledgement(event: &BindingEvent) -> BindingRecord {
         lifetime: 0,
         service: event.service,
         op: BindingOp::Acknowledge as u8,
-        pad: [0; 3],
+        pad: 0,
+        home: 0,
     }
 }
 

@@ -13,9 +13,9 @@
 
 use super::ChangeError;
 use super::node::Node;
-use lb_common::abi::{RebindRequest, RebindWhom, Service, Status, SweepRequest, SweepTarget};
+use lb_common::abi::{Method, RebindRequest, RebindWhom, Service, Status, SweepRequest, SweepTarget};
 use lb_core::health::Failback;
-use lb_core::pool::{Admin, row};
+use lb_core::pool::{Admin, ServiceSpec, row};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -158,18 +158,15 @@ impl Rebinder {
         self.overdue.values_mut().for_each(|is_left| *is_left = true);
     }
 
-    /// Lets all sessions of a service that moved go back to the first of their order.
+    /// Lets all sessions of a service that moved go back: to where they were if that need not be the first of their order.
     pub(super) fn fail_back(&mut self, node: &Node, name: &str) -> Result<(), ChangeError> {
-        let refused = |reason| Err(ChangeError::NoFailBack { service: name.to_owned(), reason });
         let mut pools = node.applied().into_iter().flat_map(|applied| &applied.pools);
         let Some(pool) = pools.find(|pool| pool.service.name == name) else {
             return Err(node.unknown_service(name));
         };
-        if pool.service.affinity.cookie().is_some_and(|cookie| cookie.learn) {
-            return refused("the first of their order need not be who set the cookie");
-        }
-        self.add(name, pool.service.id, RebindWhom::Idle, u64::MAX, None);
-        if let Some(walk) = self.walks.back_mut().filter(|walk| walk.whom == RebindWhom::Idle) {
+        let whom = who_returns(&pool.service);
+        self.add(name, pool.service.id, whom, u64::MAX, None);
+        if let Some(walk) = self.walks.back_mut().filter(|walk| walk.whom == whom) {
             walk.is_limited = true;
         }
         Ok(())
@@ -183,7 +180,7 @@ impl Rebinder {
                 continue;
             };
             let rest = service.lifetime.saturating_sub(idle);
-            self.add(&service.name, service.id, RebindWhom::Idle, row::nanoseconds(rest), None);
+            self.add(&service.name, service.id, who_returns(service), row::nanoseconds(rest), None);
         }
     }
 
@@ -210,7 +207,7 @@ impl Rebinder {
         match whom {
             // Whoever waits for a backend that is dead comes first.
             RebindWhom::Stranded => self.walks.push_front(walk),
-            RebindWhom::Drained | RebindWhom::Idle => self.walks.push_back(walk),
+            RebindWhom::Drained | RebindWhom::Idle | RebindWhom::Homeless => self.walks.push_back(walk),
         }
     }
 
@@ -295,10 +292,22 @@ impl Walk {
                 let backend = self.backend.as_ref().map(|backend| backend.name.as_str());
                 tracing::info!(service = name, backend, moved, left, ?took, "drained sessions moved");
             }
-            RebindWhom::Idle if *moved > 0 => {
-                tracing::info!(service = name, moved, ?took, "idle sessions went back");
+            RebindWhom::Idle | RebindWhom::Homeless if *moved > 0 => {
+                tracing::info!(service = name, moved, ?took, "sessions went back");
             }
-            RebindWhom::Idle => {}
+            RebindWhom::Idle | RebindWhom::Homeless => {}
+        }
+    }
+}
+
+/// Who goes back, and where to: whoever may have been bound to another one than the first of his order goes where he was.
+fn who_returns(service: &ServiceSpec) -> RebindWhom {
+    let is_learnt = service.affinity.cookie().is_some_and(|cookie| cookie.learn);
+    let has_limit = service.backends.iter().any(|backend| backend.limit != 0);
+    match service.method {
+        Method::Order if !is_learnt && !has_limit => RebindWhom::Idle,
+        Method::Order | Method::LeastConnections | Method::LeastTime | Method::TwoChoices => {
+            RebindWhom::Homeless
         }
     }
 }

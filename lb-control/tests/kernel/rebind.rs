@@ -60,7 +60,8 @@ async fn a_million_sessions_are_moved_within_a_second() {
         lifetime: 600_000_000_000,
         service: inputs.service.id,
         op: BindingOp::Put as u8,
-        pad: [0; 3],
+        pad: 0,
+        home: 0,
     };
     for chunk in 0..MANY / 10_000 {
         let records: Vec<_> = (chunk * 10_000..(chunk + 1) * 10_000).map(record).collect();
