@@ -88,19 +88,17 @@ fn one<E: Env>(env: &E, number: u32, request: &Request, service: &Service, now: 
         return Rebound::Stays;
     }
     let Some(found) = binding::at(env, &key, number) else { return Rebound::Left };
-    let is_return = request.whom == RebindWhom::Homeless as u32;
-    let chosen = if is_return {
-        returns(env, service, binding::home(&found))
-    } else {
-        choice::choose(env, service, key.session)
-    };
-    let Some((to, backend)) = chosen else {
-        return if is_return { Rebound::Stays } else { Rebound::Left };
-    };
+    let to = target(env, service, key.session, request.whom, binding::home(&found));
+    // Who wants to go back and cannot, or is there, is not missing anything.
+    let may_stay = request.whom == RebindWhom::Idle as u32 || request.whom == RebindWhom::Homeless as u32;
+    let stays = if may_stay { Rebound::Stays } else { Rebound::Left };
+    if to == choice::NONE {
+        return stays;
+    }
+    let to = to as u16;
+    let Some(backend) = env.backend(to) else { return stays };
     if to == word.backend() && backend.generation == word.slot_generation() {
-        // Nobody else takes it; who is with the first already is where he should be.
-        let may_stay = is_return || request.whom == RebindWhom::Idle as u32;
-        return if may_stay { Rebound::Stays } else { Rebound::Left };
+        return stays;
     }
     let generation = word.generation().wrapping_add(1);
     let moved = BindingWord::new(to, backend.generation, generation).with(BindingWord::UNSYNCED);
@@ -108,24 +106,22 @@ fn one<E: Env>(env: &E, number: u32, request: &Request, service: &Service, now: 
     if found.word != word || !binding::change(env, &found, moved) {
         return Rebound::Left;
     }
-    if !is_return {
-        binding::leave_home(&found);
-    }
+    binding::leave_home(&found);
     Rebound::Moved
 }
 
-/// The backend that a session had to leave, if it is in the pool and takes sessions again.
-#[inline(always)]
-fn returns<'a, E: Env>(env: &'a E, service: &Service, home: u16) -> Option<binding::Chosen<'a>> {
-    let found = at_home(env, service, home);
-    if found == choice::NONE {
-        return None;
+/// The backend slot that a session is to move to, or [`choice::NONE`].
+#[inline(never)]
+fn target<E: Env>(env: &E, service: &Service, session: u64, whom: u32, home: u16) -> u32 {
+    if whom == RebindWhom::Homeless as u32 {
+        return at_home(env, service, home);
     }
-    Some((found as u16, env.backend(found as u16)?))
+    let found = choice::walk(env, service, session, Want::Accepts);
+    if found == choice::NONE { choice::walk(env, service, session, Want::Serves) } else { found }
 }
 
-/// Its slot, or [`choice::NONE`].
-#[inline(never)]
+/// The slot of the backend that a session had to leave, if it is in the pool and takes sessions again.
+#[inline(always)]
 fn at_home<E: Env>(env: &E, service: &Service, home: u16) -> u32 {
     let mut found = choice::NONE;
     let members = service.members;

@@ -8,8 +8,8 @@
 //! backend failed, its sessions move by one event, which comes here as changes of bindings.
 //!
 //! What an administrator says moves sessions in a cluster, too: the node that was told moves those of all nodes at the limited
-//! rate, each by an event as if its packet had come, and the others follow. Where several nodes are told the same, the first who moves
-//! a session has moved it for all of them.
+//! rate, each by an event as if its packet had come, and the others follow. What all nodes know (whose time to drain is over, who has
+//! been idle for long enough to go back) the first of those that hear each other does.
 
 use super::ChangeError;
 use super::node::Node;
@@ -173,14 +173,33 @@ impl Rebinder {
     }
 
     /// Lets sessions of services that want it go home.
-    pub(super) fn look_for_idle(&mut self, node: &Node) {
-        for pool in node.applied().iter().flat_map(|applied| &applied.pools) {
+    ///
+    /// In a cluster one node does, and only where all see alike what it sees serving: who is sent where another node cannot
+    /// reach the backend would come back, and so on for ever. What other nodes see of a session's packets is known late.
+    pub(super) fn look_for_idle(&mut self, node: &Node, is_alone: bool) {
+        for (pool, place) in
+            node.applied().iter().flat_map(|applied| applied.pools.iter().zip(&applied.places))
+        {
             let service = &pool.service;
+            let is_split = place.backends.iter().any(|place| {
+                let word = node.actual_status(Status::word(place.slot));
+                Status::serves(word, place.slot)
+                    && node.world.health.is_failed_elsewhere(service.id, place.number)
+            });
+            if !is_alone && is_split {
+                continue;
+            }
             let Some(Failback::WhenIdle(idle)) = service.health.as_ref().map(|health| health.failback) else {
                 continue;
             };
-            let rest = service.lifetime.saturating_sub(idle);
-            self.add(&service.name, service.id, who_returns(service), row::nanoseconds(rest), None);
+            let late = if is_alone { Duration::ZERO } else { lateness(service.lifetime) };
+            let rest = service.lifetime.saturating_sub(idle).saturating_sub(late);
+            let whom = who_returns(service);
+            self.add(&service.name, service.id, whom, row::nanoseconds(rest), None);
+            if let Some(walk) = self.walks.back_mut().filter(|walk| !is_alone && walk.whom == whom) {
+                // The others are to hear of each at once.
+                walk.is_limited = true;
+            }
         }
     }
 
@@ -298,6 +317,12 @@ impl Walk {
             RebindWhom::Idle | RebindWhom::Homeless => {}
         }
     }
+}
+
+/// By how much a session may have been used later than a node knows that does not see its packets: a sixteenth of its lifetime until
+/// its end is written, an eighth until that is read, a quarter until it is told, and a while on its way.
+fn lateness(lifetime: Duration) -> Duration {
+    lifetime * 7 / 16 + Duration::from_secs(2)
 }
 
 /// Who goes back, and where to: whoever may have been bound to another one than the first of his order goes where he was.
