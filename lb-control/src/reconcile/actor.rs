@@ -198,7 +198,9 @@ impl Actor {
                 }
                 _ = ramp.tick(), if self.node.world.ramps.is_busy() => drop(self.node.ramp(SystemTime::now())),
                 _ = failback.tick() => {
-                    self.rebinder.look_again();
+                    if !is_alone {
+                        self.rebinder.look_again();
+                    }
                     if is_alone || self.node.world.health.may_decide() {
                         self.rebinder.look_for_idle(&self.node, is_alone);
                     }
