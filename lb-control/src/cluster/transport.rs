@@ -250,9 +250,7 @@ impl Transport {
         if own.len() < frame::CONTROL / 4 {
             self.shared.orders.send_if_modified(|known| {
                 let is_new = known != own;
-                if is_new {
-                    own.clone_into(known);
-                }
+                own.clone_into(known);
                 is_new
             });
         } else {
