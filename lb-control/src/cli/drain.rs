@@ -50,7 +50,10 @@ pub(super) async fn wait(
         pace.note(begun.elapsed(), sum);
         bar.set_length(most);
         bar.set_position(most - sum);
-        bar.set_message(message(left, pace.estimate().or_else(|| at_most(left))));
+        // A part of a second says nothing of the pace.
+        let is_young = left.moving_per_second.is_some() && pace.0.len() < 4;
+        let estimate = if is_young { at_most(left) } else { pace.estimate() };
+        bar.set_message(message(left, estimate));
         let is_late = deadline.is_some_and(|deadline| begun.elapsed() >= Duration::from_secs(deadline));
         if sum == 0 && !is_late {
             bar.finish_with_message("nothing is left");
@@ -62,7 +65,10 @@ pub(super) async fn wait(
         // Connections end by themselves or not; sessions that are being moved are waited for.
         let is_moving = left.moving_per_second.is_some() && left.sessions > 0 && fewer.elapsed() < STUCK;
         if is_late && !is_moving {
-            bar.abandon_with_message("the deadline has come: what is left is cut off");
+            bar.abandon_with_message(match sum {
+                0 => "the deadline has come, and nothing is left",
+                _ => "the deadline has come: what is left is cut off",
+            });
             return Ok(End::Late);
         }
         tokio::time::sleep(LOOK).await;
