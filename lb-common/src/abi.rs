@@ -33,7 +33,7 @@ pub use affinity::{
 pub use backend::{ARENA_CHUNK, ArenaChunk, Backend, STATUS_PER_WORD, Status, VLAN_KEEP, VLAN_NONE};
 pub use binding::{
     BINDING_PROBES, BINDING_SLOTS, Binding, BindingBucket, BindingKey, BindingPath, BindingSlot, BindingWord,
-    SlotState, UNPROVED_LIFETIME,
+    SlotState, UNPROVED_LIFETIME, place,
 };
 pub use counters::{Counters, Hand, Quota, TokenBucket};
 pub use endian::{Be16, Be32};

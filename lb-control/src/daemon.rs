@@ -10,6 +10,7 @@ mod health;
 mod heirs;
 mod member;
 mod notify;
+mod orders;
 mod passive;
 mod peers;
 mod privilege;

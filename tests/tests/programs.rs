@@ -36,7 +36,7 @@ const BUDGET: [(&str, u32); 26] = [
     ("reply", 15_000),
     (program::SWEEP, 15_000),
     (program::APPLY, 12_000),
-    (program::REBIND, 80_000),
+    (program::REBIND, 270_000),
     (program::FILL, 5_000),
 ];
 

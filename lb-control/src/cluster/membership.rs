@@ -186,6 +186,12 @@ impl Membership {
         self.with(|replica| replica.rotate(rotation)).await
     }
 
+    /// Says what administrators said as far as this node knows, and takes what others have said of that since the last time.
+    pub async fn exchange_orders(&self, own: &str) -> Vec<String> {
+        let running = self.0.running.read().await;
+        running.as_ref().map_or_else(Vec::new, |running| running.replica.exchange_orders(own))
+    }
+
     /// The member whose id or name this is.
     pub async fn member(&self, text: &str) -> Result<NodeId, MembershipError> {
         let named = |member: &&Member| member.name == text || member.id.to_string() == text;

@@ -266,6 +266,11 @@ impl Replica {
         self.transport.rotate(rotation)
     }
 
+    /// Says what administrators said as far as this node knows, and takes what others have said of that since the last time.
+    pub fn exchange_orders(&self, own: &str) -> Vec<String> {
+        self.transport.exchange_orders(own)
+    }
+
     /// Whether this node makes tokens, removes members and changes secrets.
     pub fn is_authority(&self) -> bool {
         self.transport.is_authority()

@@ -6,7 +6,7 @@ use super::health::{Checks, Herald};
 use super::servers::Servers;
 use super::supervisor::{Signals, Supervisor};
 use super::vips::Vips;
-use super::{member, notify, peers, privilege, quorum, target, way};
+use super::{member, notify, orders, peers, privilege, quorum, target, way};
 use crate::admin::error::{ErrorBody, chain};
 use crate::admin::row::ReloadState;
 use crate::admin::{self, Context, EventLog, Facts, Listener, now};
@@ -107,6 +107,7 @@ pub(super) async fn run(args: Lbd) -> anyhow::Result<()> {
     checks.watch().await?;
     let cluster = member::open(&daemon, &reconciler).await?;
     quorum::start(&reconciler, &cluster, &mut tasks);
+    orders::start(&reconciler, &cluster, &mut tasks);
     let vips = match &daemon.cluster.announce {
         None => None,
         Some(spec) => Some(Vips::start(spec, &daemon.cluster.blocks, &reconciler, &cluster).await?),

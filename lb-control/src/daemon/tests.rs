@@ -2,7 +2,7 @@
 
 use super::configuration::{Applied, Loaded, Source, note_loaded};
 use super::supervisor::{Signals, Supervisor};
-use super::{member, quorum};
+use super::{member, orders, quorum};
 use crate::admin::client::{Client, ClientError};
 use crate::admin::row::{BackendRow, ReloadState, StatusRow};
 use crate::admin::{self, Context, EventLog, Facts, Listener, Order, openapi, row};
@@ -27,6 +27,7 @@ use tokio::task::JoinSet;
 
 mod cluster;
 mod drain;
+mod steering;
 
 const CONFIG: &str = r#"
 [node]
@@ -112,6 +113,7 @@ impl Rig {
         let cluster = member::open(&daemon, &reconciler).await.unwrap();
         let mut tasks = JoinSet::new();
         quorum::start(&reconciler, &cluster, &mut tasks);
+        orders::start(&reconciler, &cluster, &mut tasks);
 
         let (facts, told) = watch::channel(Facts {
             started: Instant::now(),

@@ -73,6 +73,8 @@ pub(super) enum Request {
     View(Reply<Result<View, dataplane::Error>>),
     Desired(Reply<Option<Desired>>),
     Overrides(Reply<Overrides>),
+    /// What administrators said on other nodes.
+    MergeOverrides(Overrides, Reply<Result<bool, ChangeError>>),
     Outcomes(Reply<Result<Vec<OutcomeRow>, dataplane::Error>>),
     Vitals(Reply<Result<Vec<VitalsRow>, dataplane::Error>>),
     Tables(Reply<Result<Vec<TableRow>, dataplane::Error>>),
@@ -221,6 +223,11 @@ impl Handle {
     /// Everything that runs.
     pub async fn view(&self) -> Result<View, QueryError> {
         Ok(self.ask(Request::View).await??)
+    }
+
+    /// Takes over what administrators said on other nodes, where it was said later; whether anything was.
+    pub async fn merge_overrides(&self, others: Overrides) -> Result<bool, ChangeError> {
+        self.ask(|reply| Request::MergeOverrides(others, reply)).await?
     }
 
     /// The desired state that was applied last, without overrides; `None` before the first one.
