@@ -258,6 +258,7 @@ fn compare_service(old: &ServiceSpec, new: &ServiceSpec, differences: &mut Vec<D
     changes.add("proxy-protocol", old.proxy_protocol, new.proxy_protocol, Effect::Live);
     changes.add("method", method_word(old.method), method_word(new.method), Effect::Live);
     changes.add("slow-start", spell(old.slow_start), spell(new.slow_start), Effect::Live);
+    changes.add("mirror", mirror_words(old.mirror), mirror_words(new.mirror), Effect::Live);
     changes.add(
         "health",
         health_words(old.health.as_deref()),

@@ -102,6 +102,7 @@ pub(super) fn check(service: &Service, pools: &Pools<'_>, owner: &Owner<'_>) -> 
             Some(file::Method::LeastTime) => Method::LeastTime,
         },
         slow_start: slow_start(service, &health, owner),
+        mirror: mirror(service, (protocol, mode), owner),
         health,
         paths: paths.iter().map(|path| path.spec.clone()).collect(),
         backends: backends.iter().map(|backend| backend.spec.clone()).collect(),
@@ -246,6 +247,42 @@ fn slow_start(service: &Service, health: &Option<Arc<HealthSpec>>, owner: &Owner
         );
     }
     lifetime.0
+}
+
+/// The age from which on connections are mirrored.
+fn mirror(
+    service: &Service,
+    (protocol, mode): (Protocol, file::Mode),
+    owner: &Owner<'_>,
+) -> Option<Duration> {
+    let age = match service.mirror_age.located() {
+        None => defaults::MIRROR_AGE,
+        Some((age, span)) => {
+            if !MIRROR_AGE.contains(&age.0) {
+                owner.report(
+                    Finding::error(span, format!("`mirror-age` cannot be {}", spell(age.0)))
+                        .expected("a time from 100ms to 1h"),
+                );
+            } else if service.mirror.get() != Some(&true) {
+                owner.report(
+                    Finding::error(span, "`mirror-age` says nothing while connections are not mirrored")
+                        .suggest("write `mirror = true`, or remove it"),
+                );
+            }
+            age.0
+        }
+    };
+    let (is_mirrored, span) = service.mirror.located()?;
+    if !is_mirrored {
+        return None;
+    }
+    if mode != file::Mode::Nat || protocol != Protocol::Tcp {
+        owner.report(
+            Finding::error(span, "`mirror` works only with `mode = \"nat\"` and TCP")
+                .suggest("remove it: in the other modes, and for UDP, any node goes on with what it has not seen before"),
+        );
+    }
+    Some(age)
 }
 
 impl LocatedService {

@@ -156,6 +156,7 @@ fn service(id: u32, mode: Mode, backends: Vec<BackendSpec>) -> ServiceSpec {
         proxy_protocol: false,
         method: lb_common::abi::Method::Order,
         slow_start: core::time::Duration::ZERO,
+        mirror: None,
         health: None,
         paths: Vec::new(),
         backends,
