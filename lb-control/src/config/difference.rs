@@ -8,6 +8,7 @@ use super::value::spell;
 use super::{BlockSpec, ClusterSpec, DaemonSpec, PlaneSpec};
 use crate::dataplane::p4::{Route, SwitchSpec};
 use core::fmt;
+use core::time::Duration;
 use lb_common::abi::{Method, Mode, OnMismatch, Reading};
 use lb_core::pool::{
     Admin, AffinitySpec, BackendSpec, CookieSpec, Desired, Fallback, NodeSpec, PathSpec, PayloadSpec,
@@ -338,6 +339,10 @@ pub(crate) const fn method_word(method: Method) -> &'static str {
         Method::LeastConnections => "least-connections",
         Method::LeastTime => "least-time",
     }
+}
+
+fn mirror_words(age: Option<Duration>) -> String {
+    age.map_or_else(|| "false".to_owned(), |age| format!("from {} on", spell(age)))
 }
 
 /// Keys whose value changed.

@@ -135,8 +135,17 @@ impl Rig {
         let socket = dir.path().join("lbd.sock");
         let listener = Listener::bind(&socket, None).unwrap();
         let vips = Mutex::new(None);
-        let supervisor =
-            Supervisor { source, daemon, facts, reconciler: reconciler.clone(), cluster, vips, checks: None };
+        let inheritance = Inheritance::start(&reconciler, &cluster, &mut tasks);
+        let supervisor = Supervisor {
+            source,
+            daemon,
+            facts,
+            reconciler: reconciler.clone(),
+            cluster,
+            inheritance,
+            vips,
+            checks: None,
+        };
         tokio::spawn(async move {
             let mut signals = Signals::listen().unwrap();
             supervisor.supervise(&mut signals, &mut ordered).await

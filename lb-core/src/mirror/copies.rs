@@ -143,12 +143,15 @@ impl Copies {
         self.held = self.owners.values().map(|owner| owner.flows.len()).sum();
     }
 
-    /// Gives up everything of a node, to be written into tables: flows that live, idle for as long as they are now.
-    pub fn take(&mut self, owner: NodeId, now: Time) -> Vec<Record> {
-        let Some(owner) = self.owners.remove(&owner) else { return Vec::new() };
-        self.held -= owner.flows.len();
-        let live = owner.flows.into_values().filter(|copy| !copy.is_over(now, &self.lifetimes));
-        live.map(|copy| Record { idle: now.since(copy.used), ..copy.record }).collect()
+    /// Gives up what passes the filter of a node's flows, to be written into tables: those that live, idle for as long as they are now.
+    pub fn take(&mut self, owner: NodeId, now: Time, filter: impl Fn(&Record) -> bool) -> Vec<Record> {
+        let taken = self.of(owner, now, &filter);
+        if let Some(owner) = self.owners.get_mut(&owner) {
+            let before = owner.flows.len();
+            owner.flows.retain(|_, copy| !filter(&copy.record));
+            self.held -= before - owner.flows.len();
+        }
+        taken
     }
 
     /// Flows of a node that pass the filter, idle for as long as they are now; they stay.
@@ -170,6 +173,11 @@ impl Copies {
             flows: owner.flows.len(),
             is_whole: owner.is_whole,
         })
+    }
+
+    /// Flows that are held of each node.
+    pub fn held(&self) -> impl Iterator<Item = (NodeId, usize)> {
+        self.owners.iter().map(|(id, owner)| (*id, owner.flows.len()))
     }
 
     /// Flows that are held.

@@ -149,7 +149,7 @@ fn what_is_idle_dies_without_being_told() {
     let idle = link.copies.of(A, link.now, |_| true)[0].idle;
     assert!(idle >= Duration::from_secs(398), "it is as idle as it is: {idle:?}");
     link.pass(2_000);
-    assert!(link.copies.take(A, link.now).is_empty());
+    assert!(link.copies.take(A, link.now, |_| true).is_empty());
     assert!(link.copies.is_empty());
 }
 
@@ -163,7 +163,8 @@ fn room_is_bounded_and_said_to_be_short() {
     let walk = wire::Walk { is_first: true, ..wire::Walk::default() };
     assert_eq!(link.copies.handle(link.now, NodeId(3), &walk, &[record(1)], &[]), None);
     assert_eq!((link.copies.len(), link.copies.counts().refused), (10, 6));
-    assert_eq!(link.copies.take(A, link.now).len(), 10);
+    assert_eq!(link.copies.take(A, link.now, |record| record.id < 4).len(), 4);
+    assert_eq!((link.copies.len(), link.copies.take(A, link.now, |_| true).len()), (6, 6));
     assert!(link.copies.is_empty());
 }
 
