@@ -1,6 +1,7 @@
 //! The API, the command line and the reconciler together, over a real socket; only the packets are missing.
 
 use super::configuration::{Applied, Loaded, Source, note_loaded};
+use super::inherit::Inheritance;
 use super::supervisor::{Signals, Supervisor};
 use super::{member, quorum};
 use crate::admin::client::{Client, ClientError};
