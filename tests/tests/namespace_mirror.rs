@@ -33,6 +33,11 @@ fn services(crossing: &Crossing, node: usize) -> Vec<ServiceConfig> {
 }
 
 fn cluster(crossing: &Crossing) -> Result<Vec<Balancer>> {
+    // Transfers are to be on their way, not in the sockets of those who are in no hurry.
+    for end in crossing.backends.iter().map(|(_, backend)| backend).chain([&crossing.client]) {
+        end.set("ipv4/tcp_rmem=4096 65536 65536")?;
+        end.set("ipv4/tcp_wmem=4096 65536 65536")?;
+    }
     let of = |node: usize| {
         format!("{{ node = \"lb{}\", addresses = [\"10.2.0.2{}\"] }}", node + 1, node + 1)
     };
@@ -93,7 +98,7 @@ impl Transfer {
 
     /// Waits for its end; whether every byte came as it was sent.
     fn finish(self, crossing: &Crossing) -> Result<()> {
-        let output = self.child.wait_with_output()?;
+        let output = self.child.wait_with_output().context("curl")?;
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "{}: {said}", self.name);
         let came = if self.is_upload {
@@ -135,7 +140,13 @@ fn namespace_mirror_transfers_survive_their_node() -> Result<()> {
     };
     let mirrored = [start(plain())?, start(cookies())?].into_iter().flatten().collect::<Vec<_>>();
     let mut other = Transfer::start(&crossing, alone(), false)?;
-    holds(&nodes[1], mirrored.len() as u64)?;
+    if let Err(error) = holds(&nodes[1], mirrored.len() as u64) {
+        let ended = mirrored.into_iter().map(|mut transfer| {
+            drop(transfer.child.kill());
+            transfer.finish(&crossing).map_or_else(|why| format!("{why:#}"), |()| "done".to_owned())
+        });
+        return Err(error.context(ended.collect::<Vec<_>>().join("; ")));
+    }
     ensure!(mirror(&nodes[0], "mirrored")? == mirrored.len() as u64);
     std::thread::sleep(Duration::from_secs(2));
     ensure!(other.is_running()?, "it ended too early");

@@ -24,9 +24,9 @@ use tokio::time::sleep;
 pub(super) const MESSAGES: usize = 256;
 /// Peers that are told: the heir, and the next one if that dies, too.
 const HEIRS: usize = 2;
-/// Between two walks through the table, and the part of the time that they may take.
+/// Between two walks through the table, and so many times as long as the last one took.
 const EVERY: Duration = Duration::from_millis(500);
-const PART: u32 = 20;
+const PART: u32 = 4;
 /// Between two pages, so that a walk leaves the reconciler to others.
 const PAUSE: Duration = Duration::from_millis(2);
 /// How long a peer may be without room.
