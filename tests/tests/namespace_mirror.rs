@@ -38,9 +38,7 @@ fn cluster(crossing: &Crossing) -> Result<Vec<Balancer>> {
         end.set("ipv4/tcp_rmem=4096 65536 65536")?;
         end.set("ipv4/tcp_wmem=4096 65536 65536")?;
     }
-    let of = |node: usize| {
-        format!("{{ node = \"lb{}\", addresses = [\"10.2.0.2{}\"] }}", node + 1, node + 1)
-    };
+    let of = |node: usize| format!("{{ node = \"lb{}\", addresses = [\"10.2.0.2{}\"] }}", node + 1, node + 1);
     let blocks: Vec<String> = (0..NODES).map(of).collect();
     let text =
         format!("announce = {{ interface = \"lo\", lifetime = \"3s\" }}\nblock = [{}]\n", blocks.join(", "));
@@ -173,8 +171,10 @@ fn namespace_mirror_is_of_what_runs() -> Result<()> {
     let crossing = Crossing::new(2)?;
     crossing.reshuffle(&[0])?;
     let mut nodes = cluster(&crossing)?;
-    let mut transfers =
-        [plain(), cookies()].map(|vip| Transfer::start(&crossing, vip, false)).into_iter().collect::<Result<Vec<_>>>()?;
+    let mut transfers = [plain(), cookies()]
+        .map(|vip| Transfer::start(&crossing, vip, false))
+        .into_iter()
+        .collect::<Result<Vec<_>>>()?;
     holds(&nodes[1], 2)?;
     // The daemon alone dies: packets go on, and the other node keeps its hands off.
     nodes[0].kill();

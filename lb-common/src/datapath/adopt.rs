@@ -115,7 +115,8 @@ mod tests {
 
     fn flow(client: u8) -> Flow {
         let address = |net, last| Ipv4Addr::new(10, net, 0, last).into();
-        let (from, vip, source, backend) = (address(1, client), address(99, 1), address(2, 21), address(2, 101));
+        let (from, vip, source, backend) =
+            (address(1, client), address(99, 1), address(2, 21), address(2, 101));
         let word = FlowWord::new(77, FlowState::Established).with(FlowWord::SPLICED | FlowWord::ASKED);
         Flow {
             word: word.with(FlowWord::COUNTED).0,

@@ -191,9 +191,9 @@ impl Shared {
     /// Other nodes that are connected.
     fn connected(&self) -> Vec<u64> {
         let peers = self.transport.peers();
-        let nodes = peers.iter().filter(|(_, peer)| {
-            peer.contact.as_ref().is_some_and(|contact| contact.role == Role::Node)
-        });
+        let nodes = peers
+            .iter()
+            .filter(|(_, peer)| peer.contact.as_ref().is_some_and(|contact| contact.role == Role::Node));
         nodes.map(|(id, _)| id.number()).collect()
     }
 

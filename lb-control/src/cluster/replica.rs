@@ -213,8 +213,7 @@ impl Replica {
         let sinks = actor::Sinks { ready: told, updates, mirror };
         let actor = actor::Actor::new(config, &recovered, journal, Arc::clone(&transport), sinks)?;
         let actor = tokio::spawn(actor.run(inbox, events));
-        let replica =
-            Self { teller: Teller(requests), ready, transport, mirrored: Some(mirrored), actor };
+        let replica = Self { teller: Teller(requests), ready, transport, mirrored: Some(mirrored), actor };
         Ok((replica, updated, opening))
     }
 

@@ -65,11 +65,7 @@ pub(super) fn start(
 }
 
 /// The ring of those that are there.
-async fn ring(
-    status: &Status,
-    misses: &mut BTreeMap<u64, u32>,
-    inheritance: &Inheritance,
-) -> PeerRing {
+async fn ring(status: &Status, misses: &mut BTreeMap<u64, u32>, inheritance: &Inheritance) -> PeerRing {
     let own = status.standing.id.number();
     let Some(member) = status.member.as_ref().filter(|_| !status.is_removed) else {
         return PeerRing { own, nodes: Vec::new() };

@@ -8,8 +8,7 @@ use lb_common::abi::{Addr, Be16, Flow, FlowKey, FlowState, FlowWord, Mac, VlanTa
 /// The only protocol whose flows are mirrored: datagrams begin a flow wherever they come.
 const TCP: u8 = Protocol::Tcp.number();
 /// Flags that go along.
-const FLAGS: [u64; 4] =
-    [FlowWord::FIN_CLIENT, FlowWord::FIN_SERVER, FlowWord::BOUND, FlowWord::SPLICED];
+const FLAGS: [u64; 4] = [FlowWord::FIN_CLIENT, FlowWord::FIN_SERVER, FlowWord::BOUND, FlowWord::SPLICED];
 
 /// A TCP connection that is translated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

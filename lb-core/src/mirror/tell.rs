@@ -138,8 +138,7 @@ impl Mirror {
             return;
         }
         let used = Time(now.0.saturating_sub(crate::binding::time::milliseconds(record.idle)));
-        let lifetime =
-            if record.is_closing { self.lifetimes.closing } else { self.lifetimes.established };
+        let lifetime = if record.is_closing { self.lifetimes.closing } else { self.lifetimes.established };
         for (id, peer) in &mut self.peers {
             let is_known = peer.told.get(&record.id).is_some_and(|told| {
                 let is_fresh = used <= told.used || now.since(told.at) < lifetime / PART;

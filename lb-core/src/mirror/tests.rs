@@ -310,14 +310,8 @@ fn what_cannot_go_on_elsewhere_is_not_told() {
 
 #[test]
 fn what_is_cut_short_is_refused() {
-    let spliced = record::Splice {
-        answer: 1,
-        isn: 2,
-        start: 3,
-        client_scale: 4,
-        server_scale: 15,
-        readers: 6,
-    };
+    let spliced =
+        record::Splice { answer: 1, isn: 2, start: 3, client_scale: 4, server_scale: 15, readers: 6 };
     let mut bytes = Vec::new();
     wire::put_record(&Record { flags: 8, splice: Some(spliced), ..record(1) }, &mut bytes);
     let walk = wire::Walk { is_first: true, ..wire::Walk::default() };

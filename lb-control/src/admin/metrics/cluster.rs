@@ -67,7 +67,12 @@ fn mirror(row: &MirrorRow, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
         ("lost", row.lost),
     ];
     let rows = rows.map(|(kind, count)| ([("kind", kind)], count));
-    counters(e, "cluster_mirror_events", "What happened to mirrored connections since the daemon started", rows)
+    counters(
+        e,
+        "cluster_mirror_events",
+        "What happened to mirrored connections since the daemon started",
+        rows,
+    )
 }
 
 fn own(node: &ClusterNodeRow, e: &mut DescriptorEncoder<'_>) -> fmt::Result {

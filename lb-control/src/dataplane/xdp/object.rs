@@ -12,8 +12,8 @@ use aya::{
     programs::{Program, ProgramError, Xdp as XdpProgram},
 };
 use lb_common::abi::{
-    BindingRecord, Flow, RECORDS_PER_RUN, RebindReport, RebindRequest, RecordResult, SCHEMA_VERSION, Settings,
-    SettingsFlags, SweepReport, SweepRequest, map, program,
+    BindingRecord, Flow, RECORDS_PER_RUN, RebindReport, RebindRequest, RecordResult, SCHEMA_VERSION,
+    Settings, SettingsFlags, SweepReport, SweepRequest, map, program,
 };
 use std::{
     cell::Cell,

@@ -90,6 +90,7 @@ forward! {
     binding(key: &BindingKey) -> Option<Binding>;
     apply_bindings(records: &[BindingRecord]) -> Vec<RecordResult>;
     flows(cursor: Option<Cursor>, limit: usize) -> Page<Flow>;
+    adopt(flows: &[Flow]) -> Vec<RecordResult>;
     counters(services: &[u16], backends: &[u16]) -> Traffic;
     vitals(backends: &[u16]) -> Vec<Vitals>;
     clear_counters(slot: CounterSlot) -> ();
