@@ -33,6 +33,9 @@ const REQUESTS: usize = 256;
 /// Batches of updates that wait for the data plane.
 const UPDATES: usize = 16;
 
+/// What peers say of connections that they mirror.
+type Mirrored = mpsc::Receiver<(NodeId, Vec<u8>)>;
+
 /// What the data plane must hold, and how far what it told has come.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Update {
@@ -178,7 +181,7 @@ pub struct Replica {
     ready: watch::Receiver<bool>,
     transport: Arc<Transport>,
     /// What peers say of connections, for whoever listens first.
-    mirrored: Option<mpsc::Receiver<(NodeId, Vec<u8>)>>,
+    mirrored: Option<Mirrored>,
     actor: JoinHandle<()>,
 }
 
@@ -225,7 +228,7 @@ impl Replica {
     }
 
     /// The connections to the peers, and what they say of connections that they mirror; the first time only.
-    pub(super) fn mirrored(&mut self) -> Option<(Arc<Transport>, mpsc::Receiver<(NodeId, Vec<u8>)>)> {
+    pub(super) fn mirrored(&mut self) -> Option<(Arc<Transport>, Mirrored)> {
         Some((Arc::clone(&self.transport), self.mirrored.take()?))
     }
 
