@@ -248,6 +248,8 @@ pub mod program {
     pub const APPLY: &str = "apply";
     /// Run by `lbd` through `BPF_PROG_TEST_RUN`: moves sessions from backends that failed or are drained.
     pub const REBIND: &str = "rebind";
+    /// Run by `lbd` through `BPF_PROG_TEST_RUN`: takes over the flow of a node that died.
+    pub const ADOPT: &str = "adopt";
 }
 
 /// Places in [`map::HANDS`].

@@ -20,6 +20,7 @@
 //!
 //! What each step does to the bytes is in `docs/datapath.md`.
 
+mod adopt;
 mod answer;
 mod bind;
 mod binding;
@@ -49,6 +50,7 @@ mod scratch;
 mod splice;
 mod vitals;
 
+pub use adopt::adopt;
 pub use env::{Env, Insert, Verdict};
 pub use maintenance::{apply, sweep};
 pub use rebind::rebind;

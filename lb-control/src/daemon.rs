@@ -8,6 +8,7 @@ mod complaint;
 mod configuration;
 mod health;
 mod heirs;
+mod inherit;
 mod member;
 mod notify;
 mod orders;

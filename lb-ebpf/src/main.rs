@@ -98,6 +98,12 @@ pub fn apply(ctx: XdpContext) -> u32 {
     run!(ctx, datapath::apply)
 }
 
+/// Run by `lbd`: takes over the flow of a node that died.
+#[xdp]
+pub fn adopt(ctx: XdpContext) -> u32 {
+    run!(ctx, datapath::adopt)
+}
+
 /// Run by `lbd`: moves sessions.
 #[xdp]
 pub fn rebind(ctx: XdpContext) -> u32 {

@@ -229,6 +229,12 @@ impl Transport {
         self.shared.links.look(|links| links.get(&peer).is_some_and(|link| link.outbox.capacity() > 0))
     }
 
+    /// The same for what can wait: whether half of the room is left for others.
+    pub fn has_spare_room(&self, peer: NodeId) -> bool {
+        let is_spare = |link: &links::Link| link.outbox.capacity() > link.outbox.max_capacity() / 2;
+        self.shared.links.look(|links| links.get(&peer).is_some_and(is_spare))
+    }
+
     /// Whether a peer is connected, with room or without.
     pub fn is_connected(&self, peer: NodeId) -> bool {
         self.shared.links.has(peer)

@@ -3,6 +3,7 @@
 use super::args::{Lbd, Mode};
 use super::configuration::{Applied, Loaded, Source, note_loaded};
 use super::health::{Checks, Herald};
+use super::inherit::Inheritance;
 use super::servers::Servers;
 use super::supervisor::{Signals, Supervisor};
 use super::vips::Vips;
@@ -108,11 +109,15 @@ pub(super) async fn run(args: Lbd) -> anyhow::Result<()> {
     let cluster = member::open(&daemon, &reconciler).await?;
     quorum::start(&reconciler, &cluster, &mut tasks);
     orders::start(&reconciler, &cluster, &mut tasks);
+    let inheritance = Inheritance::start(&reconciler, &cluster, &mut tasks);
     let vips = match &daemon.cluster.announce {
         None => None,
-        Some(spec) => Some(Vips::start(spec, &daemon.cluster.blocks, &reconciler, &cluster).await?),
+        Some(spec) => {
+            let blocks = &daemon.cluster.blocks;
+            Some(Vips::start(spec, blocks, &reconciler, &cluster, &inheritance).await?)
+        }
     };
-    peers::start(&reconciler, &cluster, &mut tasks);
+    peers::start(&reconciler, &cluster, &inheritance, &mut tasks);
     let (facts, told) = watch::channel(facts(&args));
     note_loaded(&facts);
     target::start(&reconciler, facts.clone(), &mut tasks);
@@ -128,6 +133,7 @@ pub(super) async fn run(args: Lbd) -> anyhow::Result<()> {
         facts,
         reconciler,
         cluster,
+        inheritance,
         vips: Mutex::new(vips),
         checks: Some(checks),
     };

@@ -1,6 +1,7 @@
 //! The API, the command line and the reconciler together, over a real socket; only the packets are missing.
 
 use super::configuration::{Applied, Loaded, Source, note_loaded};
+use super::inherit::Inheritance;
 use super::supervisor::{Signals, Supervisor};
 use super::{member, orders, quorum};
 use crate::admin::client::{Client, ClientError};
@@ -137,8 +138,17 @@ impl Rig {
         let socket = dir.path().join("lbd.sock");
         let listener = Listener::bind(&socket, None).unwrap();
         let vips = Mutex::new(None);
-        let supervisor =
-            Supervisor { source, daemon, facts, reconciler: reconciler.clone(), cluster, vips, checks: None };
+        let inheritance = Inheritance::start(&reconciler, &cluster, &mut tasks);
+        let supervisor = Supervisor {
+            source,
+            daemon,
+            facts,
+            reconciler: reconciler.clone(),
+            cluster,
+            inheritance,
+            vips,
+            checks: None,
+        };
         tokio::spawn(async move {
             let mut signals = Signals::listen().unwrap();
             supervisor.supervise(&mut signals, &mut ordered).await

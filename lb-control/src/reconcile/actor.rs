@@ -312,6 +312,9 @@ impl Actor {
             Request::Flows { filter, cursor, limit, reply } => {
                 drop(reply.send(self.node.flows(&filter, cursor, limit)));
             }
+            Request::Mirroring(reply) => drop(reply.send(self.node.mirroring())),
+            Request::Mirrored { cursor, reply } => drop(reply.send(self.node.mirrored(cursor))),
+            Request::Adopt(all, reply) => drop(reply.send(self.node.adopt(&all))),
             Request::Explain { service, reply } => drop(reply.send(self.node.explain(&service))),
             Request::Replicate(feed) => {
                 let feed = self.feed.insert(*feed);

@@ -3,6 +3,7 @@
 use super::{
     ApplyError, ApplyReport, ChangeError, ExplainInputs, FlowFilter, FlowRow, Gone, HealthChange, OtherViews,
     OutcomeRow, Overrides, PeerRing, QueryError, SessionFilter, SessionRow, TableRow, View, VitalsRow,
+    mirror::{self, Heirloom, Mirroring, Taken},
     replication::{Change, Feed},
 };
 use crate::dataplane::{self, Cursor};
@@ -107,6 +108,14 @@ pub(super) enum Request {
         limit: usize,
         reply: Reply<Result<Part<FlowRow>, QueryError>>,
     },
+    Mirroring(Reply<Option<Mirroring>>),
+    /// Connections that are mirrored, of one page of the table.
+    Mirrored {
+        cursor: Option<Cursor>,
+        reply: Reply<Result<mirror::Page, dataplane::Error>>,
+    },
+    /// Connections of a node that died.
+    Adopt(Vec<Heirloom>, Reply<Result<Taken, dataplane::Error>>),
     Explain {
         service: String,
         reply: Reply<Result<ExplainInputs, ChangeError>>,
@@ -345,7 +354,7 @@ impl Handle {
         self.requests.send(request).await.map_err(|_| Gone)
     }
 
-    async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Gone> {
+    pub(super) async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Gone> {
         let (reply, answer) = oneshot::channel();
         self.requests.send(request(reply)).await.map_err(|_| Gone)?;
         answer.await.map_err(|_| Gone)

@@ -70,6 +70,7 @@ pub(crate) fn desired() -> Desired {
             proxy_protocol: false,
             method: lb_common::abi::Method::Order,
             slow_start: core::time::Duration::ZERO,
+            mirror: None,
             health: None,
             paths: Vec::new(),
             backends: backends.collect(),

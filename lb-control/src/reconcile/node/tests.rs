@@ -90,6 +90,7 @@ forward! {
     binding(key: &BindingKey) -> Option<Binding>;
     apply_bindings(records: &[BindingRecord]) -> Vec<RecordResult>;
     flows(cursor: Option<Cursor>, limit: usize) -> Page<Flow>;
+    adopt(flows: &[Flow]) -> Vec<RecordResult>;
     counters(services: &[u16], backends: &[u16]) -> Traffic;
     vitals(backends: &[u16]) -> Vec<Vitals>;
     clear_counters(slot: CounterSlot) -> ();
@@ -156,6 +157,7 @@ fn service(id: u32, mode: Mode, backends: Vec<BackendSpec>) -> ServiceSpec {
         proxy_protocol: false,
         method: lb_common::abi::Method::Order,
         slow_start: core::time::Duration::ZERO,
+        mirror: None,
         health: None,
         paths: Vec::new(),
         backends,
