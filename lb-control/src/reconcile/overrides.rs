@@ -218,7 +218,9 @@ mod tests {
         ];
         let merged = |order: &[usize]| {
             let mut merged = Overrides::default();
-            order.iter().for_each(|&place| drop(merged.merge(&all[place])));
+            for &place in order {
+                merged.merge(&all[place]);
+            }
             merged
         };
         let first = merged(&[0, 1, 2, 3, 4]);
