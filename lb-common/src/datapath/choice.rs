@@ -26,13 +26,23 @@ pub(crate) fn service<'a, E: Env>(
     port: Be16,
     protocol: u8,
 ) -> Option<&'a Service> {
-    if let Some(service) = env.service(&ServiceKey::service(address, port, protocol)) {
+    service_by(env, settings, &ServiceKey::service(address, port, protocol))
+}
+
+/// The same by the key of its port.
+#[inline(always)]
+pub(crate) fn service_by<'a, E: Env>(
+    env: &'a E,
+    settings: &Settings,
+    key: &ServiceKey,
+) -> Option<&'a Service> {
+    if let Some(service) = env.service(key) {
         return Some(service);
     }
     if settings.flags & SettingsFlags::ANY_PORT == 0 {
         return None;
     }
-    env.service(&ServiceKey::service(address, Be16::new(0), protocol))
+    env.service(&ServiceKey::service(key.address.by_words(), Be16::new(0), key.protocol))
 }
 
 /// The same, out of line: for the programs where size counts more than a call.

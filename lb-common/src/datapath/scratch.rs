@@ -118,6 +118,8 @@ pub struct Scratch {
     pub(crate) next_hold: u32,
     /// For `inquire`: the id of the pool whose session is asked about.
     pub(crate) pool: u32,
+    /// For `greet`: place of the service's affinity rules.
+    pub(crate) service_slot: u16,
     /// For `quic`: bytes of the payload.
     pub(crate) segment: [u64; MAX_PAYLOAD_SEGMENT / 8],
 }
@@ -136,6 +138,8 @@ pub(crate) mod to_service {
     pub(crate) const SETTLED: u32 = 3;
     /// No service, and the packet is a reply of the flow in the scratch.
     pub(crate) const REPLY: u32 = 4;
+    /// A service with delayed binding, of whose connections the packet began a new one, but not all that it takes was to be had.
+    pub(crate) const TAKEN: u32 = 5;
 
     /// Which kind a service is.
     #[inline(always)]
