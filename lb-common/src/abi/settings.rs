@@ -58,6 +58,8 @@ pub struct Settings {
     pub cpu_holds: u32,
     /// Random, so that nobody can choose clients whose bindings collide; stays as it is for as long as the tables do.
     pub seed: u64,
+    /// The secret that the session-key hash had before, or is about to have, if [`SettingsFlags::TWO_SECRETS`] says that there is one.
+    pub other_secret: [u64; 2],
 }
 
 /// Bits of [`Settings::flags`].
@@ -76,6 +78,8 @@ impl SettingsFlags {
     pub const MIGRATING: u32 = 1 << 3;
     /// There are other nodes, see [`super::Peer`]: what this one does not know one of them may know.
     pub const PEERS: u32 = 1 << 4;
+    /// A session that is not bound under its key may be bound under the one that [`Settings::other_secret`] makes.
+    pub const TWO_SECRETS: u32 = 1 << 5;
 }
 
-super::pod!(Settings: 176);
+super::pod!(Settings: 192);

@@ -16,6 +16,7 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
         return count::end(env, Outcome::NotOurs);
     };
     let session = choice::session_left(service, settings, scratch);
+    choice::carry(env, service, settings, packet);
     let key = BindingKey::new(service.id, session);
     let now = env.now();
     let (may_bind, opens) = standing(env, packet);

@@ -115,6 +115,34 @@ pub(crate) fn bind<E: Env>(
     }
 }
 
+/// Gives a session that has no binding under its key the one that it has under the key which the other secret makes.
+///
+/// The same backend, for as long. The binding under the other key stays, for nodes and connections that go by it. There are as many
+/// of those as were made before, so neither rate nor quota is asked, nor whether the client is real; where the table is full, they
+/// go on being found here.
+#[inline(never)]
+pub(crate) fn carry<E: Env>(env: &E, service: u32, session: u64, other: u64) {
+    if session == other {
+        return;
+    }
+    let now = env.now();
+    let key = BindingKey::new(service, session);
+    let number = table::seek(env, &key);
+    let old = at(env, &key, number);
+    if number == table::BUSY || old.is_some_and(|old| old.expires > now) {
+        return;
+    }
+    let Some(found) = find_again(env, &BindingKey::new(service, other), now) else { return };
+    let word = found.word.content().with(BindingWord::UNSYNCED);
+    let is_carried = match old {
+        Some(old) => replace(env, &old, word, found.expires),
+        None => number == table::ABSENT && insert(env, &key, word, found.expires, now) == Insert::Done,
+    };
+    if is_carried {
+        tell(env, &key, BindingEventKind::Made, word, found.expires);
+    }
+}
+
 /// How long a new binding lives without another packet.
 #[inline(always)]
 fn first_lifetime(service: &Service, client: Client<'_>) -> u64 {

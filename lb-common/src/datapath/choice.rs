@@ -1,7 +1,7 @@
 //! Which service, which session, which backend.
 
 use super::Env;
-use super::binding::Chosen;
+use super::binding::{self, Chosen};
 use super::scratch::{Packet, Scratch};
 use crate::abi::{Addr, Affinity, Be16, FlowKey, Service, ServiceKey, Settings, SettingsFlags, Status};
 use crate::affinity;
@@ -76,31 +76,55 @@ pub(crate) fn session_left(service: &Service, settings: &Settings, scratch: &Scr
 /// The session key of a packet from a client, as far as addresses and ports say.
 #[inline(always)]
 pub(crate) fn session(service: &Service, settings: &Settings, packet: &Packet) -> u64 {
-    session_by(service.affinity, service, settings, packet)
+    session_by(service.affinity, service, &settings.session_secret, packet)
 }
 
-/// The same by a given affinity, one that knows addresses and ports only.
+/// The same by a given affinity, one that knows addresses and ports only, and under a given secret.
 #[inline(always)]
-pub(crate) fn session_by(affinity: u8, service: &Service, settings: &Settings, packet: &Packet) -> u64 {
+pub(crate) fn session_by(affinity: u8, service: &Service, secret: &[u64; 2], packet: &Packet) -> u64 {
     if affinity == Affinity::SourceIp as u8 {
-        affinity::source(&packet.source, service.prefix_v4, service.prefix_v6, &settings.session_secret)
+        affinity::source(&packet.source, service.prefix_v4, service.prefix_v6, secret)
     } else {
-        affinity::connection(&packet.flow_key(), &settings.session_secret)
+        affinity::connection(&packet.flow_key(), secret)
     }
+}
+
+/// Whether a session may be bound under another key than the one that the secret in use makes.
+#[inline(always)]
+pub(crate) const fn has_two_secrets(settings: &Settings) -> bool {
+    settings.flags & SettingsFlags::TWO_SECRETS != 0
+}
+
+/// Whether a packet's session key hangs on the secret, where the affinity knows addresses and ports only.
+#[inline(always)]
+pub(crate) const fn is_hashed(service: &Service, packet: &Packet) -> bool {
+    service.affinity != Affinity::SourceIp as u8 || (!packet.is_v4() && service.prefix_v6 > 64)
+}
+
+/// Carries the binding of a session that addresses and ports name over to its key under the secret in use, see [`binding::carry`].
+#[inline(always)]
+pub(crate) fn carry<E: Env>(env: &E, service: &Service, settings: &Settings, packet: &Packet) {
+    if has_two_secrets(settings) && is_hashed(service, packet) && !reads_payload(service, packet) {
+        carry_by(env, service.affinity, service, packet);
+    }
+}
+
+/// The same by a given affinity, where there are two secrets; out of line for the sake of the stack.
+#[inline(never)]
+pub(crate) fn carry_by<E: Env>(env: &E, affinity: u8, service: &Service, packet: &Packet) {
+    let Some(settings) = env.settings() else { return };
+    let session = session_by(affinity, service, &settings.session_secret, packet);
+    let other = session_by(affinity, service, &settings.other_secret, packet);
+    binding::carry(env, service.id, session, other);
 }
 
 /// The same, of the client's direction of a flow.
 #[inline(always)]
-pub(crate) fn session_of_client(
-    affinity: u8,
-    service: &Service,
-    settings: &Settings,
-    client: &FlowKey,
-) -> u64 {
+pub(crate) fn session_of_client(affinity: u8, service: &Service, secret: &[u64; 2], client: &FlowKey) -> u64 {
     if affinity == Affinity::SourceIp as u8 {
-        affinity::source(&client.source, service.prefix_v4, service.prefix_v6, &settings.session_secret)
+        affinity::source(&client.source, service.prefix_v4, service.prefix_v6, secret)
     } else {
-        affinity::connection(client, &settings.session_secret)
+        affinity::connection(client, secret)
     }
 }
 
@@ -109,7 +133,7 @@ pub(crate) fn session_of_client(
 pub(crate) fn session_of_reply<E: Env>(
     env: &E,
     service: &Service,
-    settings: &Settings,
+    secret: &[u64; 2],
     reply: &FlowKey,
 ) -> u64 {
     let mut kind = service.affinity;
@@ -117,9 +141,9 @@ pub(crate) fn session_of_reply<E: Env>(
         kind = env.affinity_rules(service.slot).map_or(Affinity::None as u8, |rules| rules.fallback);
     }
     if kind == Affinity::SourceIp as u8 {
-        affinity::source(&reply.destination, service.prefix_v4, service.prefix_v6, &settings.session_secret)
+        affinity::source(&reply.destination, service.prefix_v4, service.prefix_v6, secret)
     } else {
-        affinity::connection(&reply.reversed(), &settings.session_secret)
+        affinity::connection(&reply.reversed(), secret)
     }
 }
 

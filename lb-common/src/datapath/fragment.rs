@@ -100,6 +100,7 @@ fn unguided<E: Env>(env: &E, settings: &Settings, packet: &Packet) -> Verdict {
     if service.affinity != Affinity::SourceIp as u8 || service.mode == Mode::Nat as u8 {
         return count::end(env, Outcome::Fragment);
     }
+    choice::carry(env, service, settings, packet);
     let session = choice::session(service, settings, packet);
     let bound = binding::find(env, &BindingKey::new(service.id, session), env.now())
         .and_then(|found| binding::backend(env, found.word));

@@ -130,7 +130,11 @@ fn to_direct<E: Env>(
     packet: &Packet,
     reply: &FlowKey,
 ) -> Verdict {
-    let session = choice::session_of_reply(env, service, settings, reply);
+    let session = choice::session_of_reply(env, service, &settings.session_secret, reply);
+    if choice::has_two_secrets(settings) {
+        let other = choice::session_of_reply(env, service, &settings.other_secret, reply);
+        binding::carry(env, service.id, session, other);
+    }
     let bound = binding::find(env, &BindingKey::new(service.id, session), env.now())
         .and_then(|found| binding::backend(env, found.word));
     match bound.or_else(|| choice::choose(env, service, session)) {

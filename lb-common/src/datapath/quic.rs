@@ -43,6 +43,10 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     };
     scratch.session = session;
     let mut slot = bound(env, service, session);
+    if slot == 0 && choice::has_two_secrets(settings) {
+        binding::carry(env, service.id, session, segment::other_session(settings, rules, scratch));
+        slot = bound(env, service, session);
+    }
     if slot == 0 && service.mode == Mode::Nat as u8 {
         slot = wanted(choice::choose(env, service, session));
     }
@@ -81,7 +85,7 @@ fn serving<'a, E: Env>(env: &'a E, service: &Service, session: u64, slot: u16) -
 }
 
 /// The backend that a session is bound to, as [`wanted`] has it.
-#[inline(always)]
+#[inline(never)]
 fn bound<E: Env>(env: &E, service: &Service, session: u64) -> u32 {
     let now = env.now();
     let Some(found) = binding::find_again(env, &BindingKey::new(service.id, session), now) else { return 0 };
@@ -101,7 +105,10 @@ fn fallback<E: Env>(
     rules: &AffinityRules,
     scratch: &mut Scratch,
 ) -> Verdict {
-    scratch.session = choice::session_by(rules.fallback, service, settings, &scratch.packet);
+    if choice::has_two_secrets(settings) {
+        choice::carry_by(env, rules.fallback, service, &scratch.packet);
+    }
+    scratch.session = choice::session_by(rules.fallback, service, &settings.session_secret, &scratch.packet);
     scratch.wanted = 0;
     scratch.aside = 0;
     scratch.to_service = 1;

@@ -64,6 +64,9 @@ pub(super) struct SettingsData {
     pub flags: Vec<String>,
     #[serde(deserialize_with = "bytes")]
     pub secret: Vec<u8>,
+    /// With it there are two.
+    #[serde(default, deserialize_with = "bytes")]
+    pub other_secret: Vec<u8>,
     pub tunnel_v4: IpAddr,
     pub tunnel_v6: IpAddr,
     pub gue_port: u16,

@@ -343,6 +343,11 @@ fn settings(data: &SettingsData) -> Result<Settings> {
             other => bail!("no flag of the settings: {other}"),
         };
     }
+    let mut other_secret = [0; 2];
+    if !data.other_secret.is_empty() {
+        flags |= SettingsFlags::TWO_SECRETS;
+        other_secret = words(&data.other_secret)?;
+    }
     Ok(Settings {
         schema: SCHEMA_VERSION,
         flags,
@@ -371,6 +376,7 @@ fn settings(data: &SettingsData) -> Result<Settings> {
         connect_timeout: data.connect_timeout * SECOND,
         holds: CPU_HOLDS + data.holds,
         cpu_holds: CPU_HOLDS,
+        other_secret,
     })
 }
 

@@ -31,6 +31,7 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
         return count::end(env, Outcome::NotOurs);
     };
     let session = choice::session_left(service, settings, scratch);
+    choice::carry(env, service, settings, packet);
     let now = env.now();
     if scratch.wanted == 0
         && fresh::hangs_on_load(service)

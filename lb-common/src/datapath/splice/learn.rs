@@ -59,7 +59,7 @@ fn read<E: Env>(env: &E, settings: &Settings, rules: &AffinityRules, segment: &A
     }
     match scan(env, rules, held.as_ptr()) {
         Head::Complete => {
-            let sets = session(env, rules, held.get_mut());
+            let sets = session(env, rules, held.get_mut(), live.flow().service);
             let session = held.get().session;
             let_go(env, live, held);
             over(live, env);
@@ -196,7 +196,7 @@ fn missed<E: Env>(env: &E, live: &Live) {
 
 /// Notes the session key of the cookie that the head sets; whether it sets it. Out of line for the sake of the stack.
 #[inline(never)]
-fn session<E: Env>(env: &E, rules: &AffinityRules, hold: &mut Hold) -> bool {
+fn session<E: Env>(env: &E, rules: &AffinityRules, hold: &mut Hold, service: u32) -> bool {
     let Some(settings) = env.settings() else { return false };
     // SAFETY: as for `scan`.
     let (bytes, progress) = unsafe {
@@ -210,6 +210,9 @@ fn session<E: Env>(env: &E, rules: &AffinityRules, hold: &mut Hold) -> bool {
     let part = segment::part(&bytes, value, rules.delimiter, rules.index);
     if part.len != 0 {
         hold.session = text::key(&bytes, part, &settings.session_secret);
+        if choice::has_two_secrets(settings) {
+            binding::carry(env, service, hold.session, text::key(&bytes, part, &settings.other_secret));
+        }
     }
     part.len != 0
 }

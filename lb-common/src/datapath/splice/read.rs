@@ -10,7 +10,7 @@ use crate::affinity::head::{Head, Progress};
 use crate::affinity::ticket::{self, Check, Kind, Ticket};
 use crate::affinity::{self, Bytes, Span, pair, path, payload, request, route, segment, text};
 use crate::datapath::scratch::again;
-use crate::datapath::{Env, Verdict, choice, count, flow, limits};
+use crate::datapath::{Env, Verdict, binding, choice, count, flow, limits};
 
 #[inline(always)]
 pub(crate) fn run<E: Env>(env: &E) -> Verdict {
@@ -46,6 +46,9 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
         }
         // No more will come, or there is no room for it: what is there is all that there is to go by.
         cut_short(env, &way, service, &mut held, is_last);
+    }
+    if choice::has_two_secrets(settings) {
+        carry(env, &way, service, held.get());
     }
     let hold = held.get_mut();
     hold.flags |= HoldFlags::READ;
@@ -109,18 +112,50 @@ fn fall_back<E: Env>(env: &E, way: &Way<'_>, service: &Service, hold: &mut Hold,
 #[inline(always)]
 fn follow_fallback(way: &Way<'_>, service: &Service, hold: &mut Hold) {
     hold.said = Said::Nothing as u32;
-    hold.session = fallback(way, service);
+    hold.session = fallback(way, service, &way.settings.session_secret);
 }
 
-/// The session key of what cannot be read.
+/// The session key of what cannot be read, under a secret.
 #[inline(never)]
-fn fallback(way: &Way<'_>, service: &Service) -> u64 {
-    let (packet, secret) = (way.packet, &way.settings.session_secret);
+fn fallback(way: &Way<'_>, service: &Service, secret: &[u64; 2]) -> u64 {
+    let packet = way.packet;
     if way.rules.fallback == Affinity::SourceIp as u8 {
         affinity::source(&packet.source, service.prefix_v4, service.prefix_v6, secret)
     } else {
         affinity::connection(&packet.flow_key(), secret)
     }
+}
+
+/// Carries the session's binding over to its key under the secret in use, see [`binding::carry`]. Out of line for the sake of the stack.
+#[inline(never)]
+fn carry<E: Env>(env: &E, way: &Way<'_>, service: &Service, hold: &Hold) {
+    let other = if hold.said == Said::Key as u32 {
+        match other_key(env, service, way.rules, hold) {
+            Some(key) => key,
+            None => return,
+        }
+    } else {
+        fallback(way, service, &way.settings.other_secret)
+    };
+    let pool = match env.path_rule(way.rules.paths.wrapping_add(hold.path).wrapping_sub(1)) {
+        Some(rule) if hold.path != 0 => rule.service.id,
+        Some(_) | None => service.id,
+    };
+    binding::carry(env, pool, hold.session, other);
+}
+
+/// The key that the other secret makes of what the hold's key was made of.
+#[inline(never)]
+fn other_key<E: Env>(env: &E, service: &Service, rules: &AffinityRules, hold: &Hold) -> Option<u64> {
+    let settings = env.settings()?;
+    let bytes = bytes(env, hold);
+    if service.affinity == Affinity::Payload as u8 {
+        return payload::key(&bytes, hold.len, rules, &settings.other_secret);
+    }
+    // SAFETY: the hold keeps the scanner's words.
+    let progress = unsafe { &*(&raw const hold.progress).cast::<Progress>() };
+    let part = segment::part(&bytes, progress.value(), rules.delimiter, rules.index);
+    Some(text::key(&bytes, part, &settings.other_secret))
 }
 
 /// A whole head.
@@ -157,7 +192,7 @@ fn complete<E: Env, B: Bytes>(
         hold.said = Said::Key as u32;
         return;
     }
-    hold.session = fallback(way, service);
+    hold.session = fallback(way, service, &way.settings.session_secret);
     named(env, service, rules, hold, &part);
 }
 
