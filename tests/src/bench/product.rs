@@ -58,6 +58,7 @@ impl Product {
             half_open: abi::half_open_len(flows),
             flows,
             session_secret: [0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908],
+            other_secret: [0; 2],
             tunnel_v4: std::net::Ipv4Addr::new(10, 0, 0, 1).into(),
             tunnel_v6: std::net::Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1).into(),
             gue_port: 6_080,

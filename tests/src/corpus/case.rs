@@ -229,6 +229,8 @@ pub enum Step {
     Backend(BackendData),
     /// The service with that id is taken away.
     RemoveService(u32),
+    /// The secret of the session-key hash changes, to this one from that one.
+    SessionSecrets(HexBytes, HexBytes),
     /// All bindings that live.
     Bindings(Vec<BoundData>),
     /// When one binding ends.
@@ -240,6 +242,11 @@ pub enum Step {
     /// What is noted of backends.
     Vitals(Vec<VitalsData>),
 }
+
+/// Bytes in hexadecimal.
+#[derive(Deserialize, Clone, PartialEq, Eq, Debug)]
+#[serde(transparent)]
+pub struct HexBytes(#[serde(deserialize_with = "bytes")] pub Vec<u8>);
 
 /// What is noted of a backend; times are left out.
 #[derive(Deserialize, Clone, PartialEq, Eq, Default, Debug)]

@@ -1,6 +1,8 @@
 //! A case's tables as the data plane has them.
 
-use super::case::{BackendData, BindingData, Case, HopData, PeerData, ServiceData, SettingsData, VlanData};
+use super::case::{
+    BackendData, BindingData, Case, HexBytes, HopData, PeerData, ServiceData, SettingsData, VlanData,
+};
 use super::rules::{RulesData, SecretsData, ServerData, words};
 use anyhow::{Context, Result, bail, ensure};
 use lb_common::abi::{
@@ -70,6 +72,8 @@ pub enum Change {
     Backend(u16, Backend),
     /// The services, all of them.
     Services(Vec<(ServiceKey, Service)>),
+    /// The secrets of the session-key hash: the one in use and the other.
+    SessionSecrets([u64; 2], [u64; 2]),
 }
 
 impl Tables {
@@ -215,6 +219,15 @@ impl Tables {
     pub fn remove_service(&mut self, id: u32) -> Change {
         self.services.retain(|(_, service)| service.id != id);
         Change::Services(self.service_entries())
+    }
+
+    /// Changes the secret of the session-key hash.
+    pub fn set_secrets(&mut self, in_use: &HexBytes, other: &HexBytes) -> Result<Change> {
+        let (in_use, other) = (words(&in_use.0)?, words(&other.0)?);
+        let settings = &mut self.settings;
+        (settings.session_secret, settings.other_secret) = (in_use, other);
+        settings.flags |= SettingsFlags::TWO_SECRETS;
+        Ok(Change::SessionSecrets(in_use, other))
     }
 
     /// Writes a backend slot anew.

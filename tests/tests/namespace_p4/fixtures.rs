@@ -6,7 +6,8 @@ use stickleback_tests::corpus::{AREAS, Area, Case, Compared, Switch};
 use stickleback_tests::topology::Topology;
 
 /// Areas that are about what the switch leaves to XDP nodes.
-const OTHER_AREAS: [(&str, &[&str]); 6] = [
+const OTHER_AREAS: [(&str, &[&str]); 7] = [
+    ("keys that are hashed", &["secrets"]),
     ("delayed binding", &["greet", "collect", "scan", "reading", "connect", "splice", "around", "learn"]),
     ("GUE and source NAT", &["gue", "snat"]),
     ("ICMP errors", &["icmp", "icmpnat"]),

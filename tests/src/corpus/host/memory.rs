@@ -4,7 +4,8 @@ use super::super::tables::{Change, Tables};
 use anyhow::Result;
 use lb_common::abi::{
     self, AffinityRules, Backend, BindingBucket, Counters, Flow, FlowKey, FragmentKey, FragmentRef, Hold,
-    Outcome, PathRule, Peer, QuicConfig, Secrets, Server, Service, ServiceKey, Settings, Vitals, hand,
+    Outcome, PathRule, Peer, QuicConfig, Secrets, Server, Service, ServiceKey, Settings, SettingsFlags,
+    Vitals, hand,
 };
 use lb_common::datapath::{Insert, Scratch};
 use std::cell::{Cell, RefCell, UnsafeCell};
@@ -98,6 +99,10 @@ impl Memory {
             }
             Change::Backend(slot, backend) => {
                 self.backends.insert(*slot, *backend);
+            }
+            Change::SessionSecrets(in_use, other) => {
+                (self.settings.session_secret, self.settings.other_secret) = (*in_use, *other);
+                self.settings.flags |= SettingsFlags::TWO_SECRETS;
             }
             Change::Services(entries) => self.services = entries.iter().copied().collect(),
         }

@@ -8,7 +8,7 @@ use aya::{Ebpf, Pod};
 use lb_common::abi::{
     ARENA_CHUNK, AffinityRules, ArenaChunk, Backend, Binding, BindingBucket, BindingKey, BindingSlot,
     Counters, Flow, FlowKey, FragmentKey, FragmentRef, Hand, Hold, Outcome, PathRule, Peer, QuicConfig,
-    Secrets, Server, Service, ServiceKey, Settings, Vitals, hand, map, program,
+    Secrets, Server, Service, ServiceKey, Settings, SettingsFlags, Vitals, hand, map, program,
 };
 use std::borrow::BorrowMut;
 use std::os::fd::{AsFd, AsRawFd};
@@ -216,6 +216,11 @@ impl Maps {
         match change {
             Change::Status(word, value) => self.status.map.set(*word, value, 0)?,
             Change::Backend(slot, backend) => self.backends.set(u32::from(*slot), backend, 0)?,
+            Change::SessionSecrets(in_use, other) => {
+                (self.current.session_secret, self.current.other_secret) = (*in_use, *other);
+                self.current.flags |= SettingsFlags::TWO_SECRETS;
+                self.settings.set(0, self.current, 0)?;
+            }
             Change::Services(entries) => {
                 empty(&mut self.services)?;
                 for (key, service) in entries {
