@@ -128,18 +128,47 @@ pub(crate) fn carry<E: Env>(env: &E, service: u32, session: u64, other: u64) {
     let now = env.now();
     let key = BindingKey::new(service, session);
     let number = table::seek(env, &key);
-    let old = at(env, &key, number);
-    if number == table::BUSY || old.is_some_and(|old| old.expires > now) {
+    if number == table::BUSY {
+        return;
+    }
+    if number != table::ABSENT && is_live(env, &key, number, now) {
         return;
     }
     let Some(found) = find_again(env, &BindingKey::new(service, other), now) else { return };
     let word = found.word.content().with(BindingWord::UNSYNCED);
-    let is_carried = match old {
-        Some(old) => replace(env, &old, word, found.expires),
-        None => number == table::ABSENT && insert(env, &key, word, found.expires, now) == Insert::Done,
-    };
-    if is_carried {
-        tell(env, &key, BindingEventKind::Made, word, found.expires);
+    if number == table::ABSENT {
+        if insert(env, &key, word, found.expires, now) != Insert::Done {
+            return;
+        }
+    } else if is_live(env, &key, number, now) || !give(env, &key, number, word, found.expires) {
+        return;
+    }
+    tell(env, &key, BindingEventKind::Made, word, found.expires);
+}
+
+/// The key under which a session is bound, for packets that bind nothing: its own, unless there is only a binding under the other one.
+#[inline(never)]
+pub(crate) fn bound_as<E: Env>(env: &E, service: u32, session: u64, other: u64) -> u64 {
+    let now = env.now();
+    let is_bound = |session: u64| find_again(env, &BindingKey::new(service, session), now).is_some();
+    if !is_bound(session) && is_bound(other) { other } else { session }
+}
+
+/// Whether the binding in a key's slot has not ended.
+#[inline(always)]
+fn is_live<E: Env>(env: &E, key: &BindingKey, number: u32, now: u64) -> bool {
+    match at(env, key, number) {
+        Some(found) => found.expires > now,
+        None => false,
+    }
+}
+
+/// Gives the binding in a key's slot another word and expiry; whether nobody else changed it meanwhile.
+#[inline(always)]
+fn give<E: Env>(env: &E, key: &BindingKey, number: u32, word: BindingWord, expires: u64) -> bool {
+    match at(env, key, number) {
+        Some(old) => replace(env, &old, word, expires),
+        None => false,
     }
 }
 

@@ -101,21 +101,24 @@ pub(crate) const fn is_hashed(service: &Service, packet: &Packet) -> bool {
     service.affinity != Affinity::SourceIp as u8 || (!packet.is_v4() && service.prefix_v6 > 64)
 }
 
-/// Carries the binding of a session that addresses and ports name over to its key under the secret in use, see [`binding::carry`].
+/// Whether a session that addresses and ports name may be bound under another key.
 #[inline(always)]
-pub(crate) fn carry<E: Env>(env: &E, service: &Service, settings: &Settings, packet: &Packet) {
-    if has_two_secrets(settings) && is_hashed(service, packet) && !reads_payload(service, packet) {
-        carry_by(env, service.affinity, service, packet);
+pub(crate) fn has_other_session(service: &Service, settings: &Settings, packet: &Packet) -> bool {
+    has_two_secrets(settings) && is_hashed(service, packet) && !reads_payload(service, packet)
+}
+
+/// Carries the binding of a session that addresses and ports name over to its key, see [`binding::carry`].
+#[inline(always)]
+pub(crate) fn carry<E: Env>(env: &E, service: &Service, settings: &Settings, packet: &Packet, session: u64) {
+    if has_other_session(service, settings, packet) {
+        binding::carry(env, service.id, session, other_session(service.affinity, service, settings, packet));
     }
 }
 
-/// The same by a given affinity, where there are two secrets; out of line for the sake of the stack.
+/// The key that the other secret makes, by a given affinity; out of line for the sake of the stack.
 #[inline(never)]
-pub(crate) fn carry_by<E: Env>(env: &E, affinity: u8, service: &Service, packet: &Packet) {
-    let Some(settings) = env.settings() else { return };
-    let session = session_by(affinity, service, &settings.session_secret, packet);
-    let other = session_by(affinity, service, &settings.other_secret, packet);
-    binding::carry(env, service.id, session, other);
+pub(crate) fn other_session(affinity: u8, service: &Service, settings: &Settings, packet: &Packet) -> u64 {
+    session_by(affinity, service, &settings.other_secret, packet)
 }
 
 /// The same, of the client's direction of a flow.

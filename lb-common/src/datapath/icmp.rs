@@ -131,12 +131,12 @@ fn to_direct<E: Env>(
     reply: &FlowKey,
 ) -> Verdict {
     let session = choice::session_of_reply(env, service, &settings.session_secret, reply);
+    let mut key = BindingKey::new(service.id, session);
     if choice::has_two_secrets(settings) {
         let other = choice::session_of_reply(env, service, &settings.other_secret, reply);
-        binding::carry(env, service.id, session, other);
+        key.session = binding::bound_as(env, service.id, session, other);
     }
-    let bound = binding::find(env, &BindingKey::new(service.id, session), env.now())
-        .and_then(|found| binding::backend(env, found.word));
+    let bound = binding::find(env, &key, env.now()).and_then(|found| binding::backend(env, found.word));
     match bound.or_else(|| choice::choose(env, service, session)) {
         Some(chosen) => forward::direct(env, settings, service, packet, session, chosen, false),
         None => count::end(env, Outcome::NoBackend),

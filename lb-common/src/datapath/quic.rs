@@ -10,7 +10,7 @@ mod connection;
 mod segment;
 
 use super::binding::{self, Chosen};
-use super::scratch::{Packet, Scratch, part};
+use super::scratch::{Packet, Scratch, after, part};
 use super::{Env, Verdict, answer, choice, count, forward, fragment};
 use crate::abi::{
     Affinity, AffinityRules, BindingKey, FlowRef, Mode, Outcome, Service, Settings, Status, program,
@@ -44,8 +44,9 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     scratch.session = session;
     let mut slot = bound(env, service, session);
     if slot == 0 && choice::has_two_secrets(settings) {
-        binding::carry(env, service.id, session, segment::other_session(settings, rules, scratch));
-        slot = bound(env, service, session);
+        scratch.other = segment::other_session(settings, rules, scratch);
+        let is_nat = service.mode == Mode::Nat as u8;
+        return carry(env, service, scratch, if is_nat { after::NAT_OF_SESSION } else { after::BIND });
     }
     if slot == 0 && service.mode == Mode::Nat as u8 {
         slot = wanted(choice::choose(env, service, session));
@@ -105,14 +106,29 @@ fn fallback<E: Env>(
     rules: &AffinityRules,
     scratch: &mut Scratch,
 ) -> Verdict {
-    if choice::has_two_secrets(settings) {
-        choice::carry_by(env, rules.fallback, service, &scratch.packet);
-    }
     scratch.session = choice::session_by(rules.fallback, service, &settings.session_secret, &scratch.packet);
+    let is_nat = service.mode == Mode::Nat as u8;
+    if choice::has_two_secrets(settings) {
+        scratch.other = choice::other_session(rules.fallback, service, settings, &scratch.packet);
+        return carry(env, service, scratch, if is_nat { after::NAT } else { after::BIND });
+    }
     scratch.wanted = 0;
     scratch.aside = 0;
     scratch.to_service = 1;
-    env.tail(if service.mode == Mode::Nat as u8 { program::NAT } else { program::BIND })
+    env.tail(if is_nat { program::NAT } else { program::BIND })
+}
+
+/// Leaves it to another program, which has room for that, to carry the session's binding over to its key.
+#[inline(always)]
+fn carry<E: Env>(env: &E, service: &Service, scratch: &mut Scratch, after: u32) -> Verdict {
+    scratch.wanted = 0;
+    scratch.aside = 0;
+    scratch.to_service = 1;
+    scratch.carried = service.id;
+    scratch.after = after;
+    let verdict = env.tail(program::PICK);
+    scratch.after = after::PICK;
+    verdict
 }
 
 /// Sends a datagram to its backend; without one it is for the program that binds.

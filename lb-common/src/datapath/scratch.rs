@@ -112,6 +112,12 @@ pub struct Scratch {
     pub(crate) again: u32,
     /// For `pick`: the path rule whose pool it is, plus 2; 1 = the service's own pool; 0 = a flow is to be opened.
     pub(crate) path: u32,
+    /// For `pick`: the session's key under the other secret, where a binding under it is to be carried over.
+    pub(crate) other: u64,
+    /// For `pick`: the id of the pool that it is of.
+    pub(crate) carried: u32,
+    /// For `pick`: one of [`after`].
+    pub(crate) after: u32,
     /// For `quic`: bytes of the payload.
     pub(crate) segment: [u64; MAX_PAYLOAD_SEGMENT / 8],
 }
@@ -148,4 +154,18 @@ pub(crate) mod again {
     pub(crate) const REFUSED: u32 = 2;
     /// The request has just been read, and a backend was picked by load.
     pub(crate) const PICKED: u32 = 3;
+}
+
+/// What comes after a session's binding was carried over to its key; whoever asks for it cleans it up.
+pub(crate) mod after {
+    /// Nothing is to be carried over; a backend is to be picked.
+    pub(crate) const PICK: u32 = 0;
+    /// The backend of a request is looked for.
+    pub(crate) const CONNECT: u32 = 1;
+    /// The datagram goes on as what is not translated.
+    pub(crate) const BIND: u32 = 2;
+    /// The datagram's connection is looked for.
+    pub(crate) const NAT: u32 = 3;
+    /// The same, and it says itself which backend it is for: its session's.
+    pub(crate) const NAT_OF_SESSION: u32 = 4;
 }

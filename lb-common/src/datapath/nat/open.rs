@@ -31,10 +31,9 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
         return count::end(env, Outcome::NotOurs);
     };
     let session = choice::session_left(service, settings, scratch);
-    choice::carry(env, service, settings, packet);
     let now = env.now();
     if scratch.wanted == 0
-        && fresh::hangs_on_load(service)
+        && (fresh::hangs_on_load(service) || choice::has_other_session(service, settings, packet))
         && binding::find_again(env, &BindingKey::new(service.id, session), now).is_none()
     {
         scratch.path = 0;

@@ -59,10 +59,13 @@ fn read<E: Env>(env: &E, settings: &Settings, rules: &AffinityRules, segment: &A
     }
     match scan(env, rules, held.as_ptr()) {
         Head::Complete => {
-            let sets = session(env, rules, held.get_mut(), live.flow().service);
-            let session = held.get().session;
+            let sets = session(env, rules, held.get_mut());
+            let (session, other) = (held.get().session, held.get().progress[OTHER]);
             let_go(env, live, held);
             over(live, env);
+            if sets && choice::has_two_secrets(settings) {
+                binding::carry(env, live.flow().service, session, other);
+            }
             if sets {
                 learn(env, settings, live, session);
             }
@@ -167,6 +170,9 @@ fn keep<E: Env>(env: &E, settings: &Settings, segment: &Arrived, live: &Live, ow
     held.unlock(env);
 }
 
+/// The word of a hold's progress that is left alone by the scanner: the session's key under the other secret.
+const OTHER: usize = 3;
+
 /// Gives the hold back.
 #[inline(always)]
 fn let_go<E: Env>(env: &E, live: &Live, held: Held) {
@@ -196,7 +202,7 @@ fn missed<E: Env>(env: &E, live: &Live) {
 
 /// Notes the session key of the cookie that the head sets; whether it sets it. Out of line for the sake of the stack.
 #[inline(never)]
-fn session<E: Env>(env: &E, rules: &AffinityRules, hold: &mut Hold, service: u32) -> bool {
+fn session<E: Env>(env: &E, rules: &AffinityRules, hold: &mut Hold) -> bool {
     let Some(settings) = env.settings() else { return false };
     // SAFETY: as for `scan`.
     let (bytes, progress) = unsafe {
@@ -211,7 +217,7 @@ fn session<E: Env>(env: &E, rules: &AffinityRules, hold: &mut Hold, service: u32
     if part.len != 0 {
         hold.session = text::key(&bytes, part, &settings.session_secret);
         if choice::has_two_secrets(settings) {
-            binding::carry(env, service, hold.session, text::key(&bytes, part, &settings.other_secret));
+            hold.progress[OTHER] = text::key(&bytes, part, &settings.other_secret);
         }
     }
     part.len != 0

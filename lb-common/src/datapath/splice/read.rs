@@ -9,8 +9,8 @@ use crate::abi::{
 use crate::affinity::head::{Head, Progress};
 use crate::affinity::ticket::{self, Check, Kind, Ticket};
 use crate::affinity::{self, Bytes, Span, pair, path, payload, request, route, segment, text};
-use crate::datapath::scratch::again;
-use crate::datapath::{Env, Verdict, binding, choice, count, flow, limits};
+use crate::datapath::scratch::{after, again};
+use crate::datapath::{Env, Verdict, choice, count, flow, limits};
 
 #[inline(always)]
 pub(crate) fn run<E: Env>(env: &E) -> Verdict {
@@ -47,12 +47,17 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
         // No more will come, or there is no room for it: what is there is all that there is to go by.
         cut_short(env, &way, service, &mut held, is_last);
     }
-    if choice::has_two_secrets(settings) {
-        carry(env, &way, service, held.get());
-    }
     let hold = held.get_mut();
     hold.flags |= HoldFlags::READ;
     hold.until = now.wrapping_add(settings.connect_timeout);
+    if choice::has_two_secrets(settings) && other(env, &way, service, held.get()) {
+        // SAFETY: this CPU's own scratch.
+        unsafe { (*scratch).after = after::CONNECT };
+        let verdict = collect::go_on(env, &live, held, why, program::PICK);
+        // SAFETY: as above.
+        unsafe { (*scratch).after = after::PICK };
+        return verdict;
+    }
     collect::go_on(env, &live, held, why, program::CONNECT)
 }
 
@@ -126,14 +131,13 @@ fn fallback(way: &Way<'_>, service: &Service, secret: &[u64; 2]) -> u64 {
     }
 }
 
-/// Carries the session's binding over to its key under the secret in use, see [`binding::carry`]. Out of line for the sake of the stack.
+/// Leaves the session, its pool and its key under the other secret in the scratch; whether there is one. Out of line for the sake of
+/// the stack.
 #[inline(never)]
-fn carry<E: Env>(env: &E, way: &Way<'_>, service: &Service, hold: &Hold) {
-    let other = if hold.said == Said::Key as u32 {
-        match other_key(env, service, way.rules, hold) {
-            Some(key) => key,
-            None => return,
-        }
+fn other<E: Env>(env: &E, way: &Way<'_>, service: &Service, hold: &Hold) -> bool {
+    let Some(scratch) = env.scratch() else { return false };
+    let key = if hold.said == Said::Key as u32 {
+        other_key(env, service, way.rules, hold)
     } else {
         fallback(way, service, &way.settings.other_secret)
     };
@@ -141,21 +145,27 @@ fn carry<E: Env>(env: &E, way: &Way<'_>, service: &Service, hold: &Hold) {
         Some(rule) if hold.path != 0 => rule.service.id,
         Some(_) | None => service.id,
     };
-    binding::carry(env, pool, hold.session, other);
+    // SAFETY: this CPU's own scratch.
+    unsafe {
+        (*scratch).session = hold.session;
+        (*scratch).other = key;
+        (*scratch).carried = pool;
+    }
+    key != hold.session
 }
 
 /// The key that the other secret makes of what the hold's key was made of.
 #[inline(never)]
-fn other_key<E: Env>(env: &E, service: &Service, rules: &AffinityRules, hold: &Hold) -> Option<u64> {
-    let settings = env.settings()?;
+fn other_key<E: Env>(env: &E, service: &Service, rules: &AffinityRules, hold: &Hold) -> u64 {
+    let Some(settings) = env.settings() else { return hold.session };
     let bytes = bytes(env, hold);
     if service.affinity == Affinity::Payload as u8 {
-        return payload::key(&bytes, hold.len, rules, &settings.other_secret);
+        return payload::key(&bytes, hold.len, rules, &settings.other_secret).unwrap_or(hold.session);
     }
     // SAFETY: the hold keeps the scanner's words.
     let progress = unsafe { &*(&raw const hold.progress).cast::<Progress>() };
     let part = segment::part(&bytes, progress.value(), rules.delimiter, rules.index);
-    Some(text::key(&bytes, part, &settings.other_secret))
+    text::key(&bytes, part, &settings.other_secret)
 }
 
 /// A whole head.
