@@ -31,7 +31,7 @@ const BUDGET: [(&str, u32); 24] = [
     ("quic", 180_000),
     ("ask", 10_000),
     ("visit", 100_000),
-    ("pick", 100_000),
+    ("pick", 80_000),
     (program::SWEEP, 15_000),
     (program::APPLY, 12_000),
     (program::REBIND, 80_000),

@@ -107,8 +107,8 @@ pub(in crate::admin) async fn delete(
     let desired = configured(&context).await?;
     let bindings = context.cluster.bindings().await;
     let (mut is_deleted, mut unknown) = (false, None);
-    // What stayed under the other key would be found by the session's next packet.
-    for key in keys(&desired, &service(&desired, &name)?, &key)? {
+    // Under the other key first: from there a packet that comes in between would bind it anew.
+    for key in keys(&desired, &service(&desired, &name)?, &key)?.into_iter().rev() {
         let outcome = match &bindings {
             Some(bindings) => bindings.delete(&name, key).await,
             None => context.reconciler.session_delete(&name, key).await,
