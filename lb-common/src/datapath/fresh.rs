@@ -62,7 +62,6 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
 #[inline(always)]
 fn carry<E: Env>(env: &E, service: &Service, scratch: &mut Scratch) -> Verdict {
     let (session, after) = (scratch.session, scratch.after);
-    scratch.after = after::PICK;
     binding::carry(env, scratch.carried, session, scratch.other);
     if after == after::CONNECT {
         return env.tail(program::CONNECT);

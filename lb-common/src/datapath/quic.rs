@@ -126,9 +126,7 @@ fn carry<E: Env>(env: &E, service: &Service, scratch: &mut Scratch, after: u32) 
     scratch.to_service = 1;
     scratch.carried = service.id;
     scratch.after = after;
-    let verdict = env.tail(program::PICK);
-    scratch.after = after::PICK;
-    verdict
+    env.tail(program::PICK)
 }
 
 /// Sends a datagram to its backend; without one it is for the program that binds.

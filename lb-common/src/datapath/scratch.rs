@@ -156,7 +156,7 @@ pub(crate) mod again {
     pub(crate) const PICKED: u32 = 3;
 }
 
-/// What comes after a session's binding was carried over to its key; whoever asks for it cleans it up.
+/// What comes after a session's binding was carried over to its key.
 pub(crate) mod after {
     /// Nothing is to be carried over; a backend is to be picked.
     pub(crate) const PICK: u32 = 0;

@@ -2,7 +2,7 @@
 
 use super::super::binding::{self, Chosen};
 use super::super::flow::{self, Live, Room};
-use super::super::scratch::{Packet, Scratch};
+use super::super::scratch::{Packet, Scratch, after};
 use super::super::{Env, Insert, Verdict, answer, choice, count, forward, frame, fresh, vitals};
 use super::to_backend;
 use crate::abi::{
@@ -37,6 +37,7 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
         && binding::find_again(env, &BindingKey::new(service.id, session), now).is_none()
     {
         scratch.path = 0;
+        scratch.after = after::PICK;
         return env.tail(program::PICK);
     }
     let Some((slot, backend)) = chosen(env, service, session, scratch.wanted, now) else {

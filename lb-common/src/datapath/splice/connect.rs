@@ -10,7 +10,7 @@ use crate::datapath::binding::Chosen;
 use crate::datapath::choice::Tried;
 use crate::datapath::count::Way;
 use crate::datapath::flow::{self, Live};
-use crate::datapath::scratch::{Packet, again};
+use crate::datapath::scratch::{Packet, after, again};
 use crate::datapath::vitals::Sign;
 use crate::datapath::{Env, Verdict, answer, binding, choice, count, fresh, limits, link, nat, vitals};
 use crate::packet::flag;
@@ -61,6 +61,7 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
         // SAFETY: this CPU's own scratch.
         unsafe {
             (*scratch).session = hold.session;
+            (*scratch).after = after::PICK;
             (*scratch).path = if hold.path > rules.path_count { 1 } else { hold.path.wrapping_add(1) };
         }
         held.unlock(env);

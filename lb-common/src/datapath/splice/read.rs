@@ -53,10 +53,7 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     if choice::has_two_secrets(settings) && other(env, &way, service, held.get()) {
         // SAFETY: this CPU's own scratch.
         unsafe { (*scratch).after = after::CONNECT };
-        let verdict = collect::go_on(env, &live, held, why, program::PICK);
-        // SAFETY: as above.
-        unsafe { (*scratch).after = after::PICK };
-        return verdict;
+        return collect::go_on(env, &live, held, why, program::PICK);
     }
     collect::go_on(env, &live, held, why, program::CONNECT)
 }
