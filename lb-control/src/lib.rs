@@ -11,4 +11,5 @@ mod loopback;
 pub mod net;
 pub mod probe;
 pub mod reconcile;
+mod trust;
 pub mod webhook;

@@ -17,6 +17,8 @@ use stickleback_tests::corpus::{
 const TRAIN: usize = 24;
 /// Longest frame.
 const LONGEST: usize = 1600;
+/// Bytes in front of a packet with two VLAN tags.
+const ETHERNET_WITH_TAGS: usize = 22;
 
 /// Frames to run, by how long the run may take.
 fn budget(normal: usize, long: usize) -> usize {
@@ -143,8 +145,16 @@ fn host_never_panics_and_right_checksums_stay_right() -> Result<()> {
                     dissect(&ran.frame)
                 );
             }
-            if ran.verdict.name() == "pass" {
-                prop_assert_eq!(&ran.frame, &frame, "passed frames are untouched");
+            if ran.verdict.name() == "pass" && ran.frame != frame {
+                // What another node has sent back, for a service that is not here any more: without its tunnel.
+                let packet = ran.frame.get(ETHERNET_WITH_TAGS..).unwrap_or_default();
+                let inner = ran.frame.len() < frame.len() && frame.ends_with(packet);
+                prop_assert!(
+                    inner,
+                    "passed frames are untouched: {}\nin:  {}",
+                    dissect(&ran.frame),
+                    dissect(&frame)
+                );
             }
         }
         Ok(())

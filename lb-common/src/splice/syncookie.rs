@@ -1,14 +1,15 @@
 //! SYN cookies: a handshake in the sequence number of the SYN-ACK (RFC 4987 section 3.6).
 //!
 //! ```text
-//!  31   29 28        22 21           11 10            0
+//!  31   29 28        22 21           13 12            0
 //! | epoch | offer      | tag of tuple  | tag of ISN    |
 //! ```
 //! With H = SipHash-2-4 under the epoch's key over addresses, ports and the cookie's own upper ten bits, the tag of the
-//! tuple is the upper 11 bits of H, and the tag of the client's initial sequence number N is the upper 11 bits of
-//! (2 N + 1) (H << 11): the 53 bits of H that nobody saw, times an odd number, which takes every value of them once. Who
-//! forges a cookie hits both tags with one of 2^22 tries, whatever N. Told apart, they show a segment that came ahead of
-//! the connection's first one: its tuple is right and its number is not.
+//! tuple is the upper 9 bits of H, and the tag of the client's initial sequence number N is the lower 13 bits of
+//! A N + H, where A is H / 2^13 with its lowest bit set. Who forges a cookie hits both tags with one of 2^22 tries, whatever N.
+//! Told apart, they show a segment that came ahead of the connection's first one: its tuple is right and its number is not.
+//! A is odd, so of 8,192 numbers in a row each has another tag: more than the window that a client is offered before it is
+//! answered, so that none of its segments passes for the first.
 //!
 //! 2-4 rather than 1-3: with so few bits to hit, the hash must not be what gives way, and the difference is 10 ns.
 
@@ -16,10 +17,12 @@ use super::options::Offer;
 use crate::abi::{Addr, EPOCH_SHIFT, SYN_KEYS, Secrets};
 use crate::affinity::siphash;
 
-/// Bits of each tag.
-const TAG: u32 = 11;
+/// Bits of the ISN's tag.
+const TAG: u32 = 13;
+/// Bits of the tuple's tag.
+const TUPLE_TAG: u32 = 9;
 /// Place of the offer.
-const OFFER: u32 = 2 * TAG;
+const OFFER: u32 = TUPLE_TAG + TAG;
 /// Place of the epoch.
 const EPOCH: u32 = OFFER + Offer::BITS;
 /// Epochs a cookie's may be away from now: handshakes may be hours old, clocks may differ.
@@ -87,7 +90,7 @@ impl SynCookie {
             return Proof::Wrong;
         }
         let hash = hash(secrets, epoch, source, destination, ports, self.0 >> OFFER);
-        if (self.0 >> TAG) & ((1 << TAG) - 1) != tuple_tag(hash) {
+        if (self.0 >> TAG) & ((1 << TUPLE_TAG) - 1) != tuple_tag(hash) {
             Proof::Wrong
         } else if self.0 & ((1 << TAG) - 1) != isn_tag(hash, isn) {
             Proof::Early
@@ -99,12 +102,13 @@ impl SynCookie {
 
 #[inline(always)]
 const fn tuple_tag(hash: u64) -> u32 {
-    (hash >> (64 - TAG)) as u32
+    (hash >> (64 - TUPLE_TAG)) as u32
 }
 
 #[inline(always)]
 const fn isn_tag(hash: u64, isn: u32) -> u32 {
-    ((isn as u64) << 1 | 1).wrapping_mul(hash << TAG).wrapping_shr(64 - TAG) as u32
+    let factor = (hash >> TAG) as u32 | 1;
+    isn.wrapping_mul(factor).wrapping_add(hash as u32) & ((1 << TAG) - 1)
 }
 
 /// Source, destination (4 bytes each for IPv4), ports as in the packet, then the cookie's upper ten bits, little-endian.

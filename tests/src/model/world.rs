@@ -253,23 +253,30 @@ impl World {
         Ok(())
     }
 
-    /// Whose connection a SYN to a backend is for: its sequence number is the client's.
+    /// Whose connection a SYN to a backend is for: its sequence number is the client's, less the PROXY header's bytes.
     fn speaker(&self, syn: &Segment) -> Result<usize> {
-        let talks = &self.talks;
-        let found = talks.iter().position(|talk| {
-            talk.end.as_ref().is_some_and(|end| {
-                let front = if self.plan.flags.contains(&"proxy") { 1..=64_u32 } else { 0..=0 };
-                front.contains(&end.first().wrapping_sub(syn.seq))
-            })
-        });
+        let front = match (self.plan.flags.contains(&"proxy"), self.plan.v6) {
+            (false, _) => 0,
+            (true, false) => 28,
+            (true, true) => 52,
+        };
+        let found = self
+            .talks
+            .iter()
+            .position(|talk| talk.end.as_ref().is_some_and(|end| end.first() == syn.seq.wrapping_add(front)));
         found.with_context(|| format!("a SYN that no client sent: {syn:?}"))
     }
 
-    /// An initial sequence number, often one that wraps around soon.
+    /// An initial sequence number, often one that wraps around soon; no client's twice, for it tells whose a SYN is.
     fn first(&mut self) -> u32 {
-        #[expect(clippy::cast_possible_truncation, reason = "any number will do")]
-        let number = self.chance.number() as u32;
-        if self.chance.permille(300) { u32::MAX - number % 3_000 } else { number }
+        loop {
+            #[expect(clippy::cast_possible_truncation, reason = "any number will do")]
+            let number = self.chance.number() as u32;
+            let first = if self.chance.permille(300) { u32::MAX - number % 3_000 } else { number };
+            if !self.talks.iter().filter_map(|talk| talk.end.as_ref()).any(|end| end.first() == first) {
+                return first;
+            }
+        }
     }
 
     fn address(&self, slot: u16) -> SocketAddr {

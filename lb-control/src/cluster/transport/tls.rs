@@ -3,14 +3,15 @@
 use crate::cluster::error::ClusterError;
 use crate::cluster::identity::{Identity, Role, Subject};
 use crate::cluster::token::Token;
+use crate::trust::{self, Trust};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{ClientConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt};
 use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme, version};
+use rustls::{CertificateError, RootCertStore, version};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,7 +61,7 @@ pub(super) fn client(identity: &Identity) -> Result<ClientConfig, ClusterError> 
 /// The client's side of a machine that joins: it trusts the authority that its token names.
 pub(super) fn joiner(token: Token) -> Result<ClientConfig, ClusterError> {
     let provider = Arc::new(ring::default_provider());
-    let verifier = Arc::new(ByToken { token, provider: Arc::clone(&provider) });
+    let verifier = trust::verifier(ByToken { token }, Arc::clone(&provider));
     let mut tls = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&version::TLS13])?
         .dangerous()
@@ -104,22 +105,20 @@ fn transport() -> Arc<TransportConfig> {
     Arc::new(transport)
 }
 
-/// Accepts a server whose chain ends at the authority that a token names.
+/// Trusts a server whose chain ends at the authority that a token names.
 #[derive(Debug)]
 struct ByToken {
     token: Token,
-    provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for ByToken {
-    fn verify_server_cert(
+impl Trust for ByToken {
+    fn judge(
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
+        provider: &Arc<CryptoProvider>,
         now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
+    ) -> Result<(), rustls::Error> {
         let unknown = || rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
         let authority = intermediates.iter().find(|one| self.token.names(one)).ok_or_else(unknown)?;
         // Which balancer answers does not matter to who has only a token: the name is taken from the certificate.
@@ -129,33 +128,9 @@ impl ServerCertVerifier for ByToken {
             return Err(rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure));
         }
         let name = ServerName::try_from(subject.dns_name()).map_err(|_| unknown())?;
-        let verifier =
-            WebPkiServerVerifier::builder_with_provider(roots(authority)?, Arc::clone(&self.provider));
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots(authority)?, Arc::clone(provider));
         let verifier = verifier.build().map_err(|_| unknown())?;
-        verifier.verify_server_cert(end_entity, &[], &name, ocsp_response, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        verifier.verify_server_cert(end_entity, &[], &name, &[], now)?;
+        Ok(())
     }
 }

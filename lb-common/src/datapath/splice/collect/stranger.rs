@@ -31,7 +31,7 @@ pub(super) fn run<E: Env>(env: &E, way: &Way<'_>, service: &Service, segment: &A
 
 /// Whether a segment with a right cookie may all the same belong to a connection of another node.
 ///
-/// Of the segments that follow little more than the SYN-ACK, as those of an upload do, one in 2,048 has the cookie's tags by chance.
+/// Of the segments that follow little more than the SYN-ACK, as those of an upload do, one in 8,192 has the cookie's tags by chance.
 /// What begins like a request is one; of everything else the others are asked first.
 #[inline(always)]
 fn may_be_another<E: Env>(env: &E, way: &Way<'_>, service: &Service, segment: &Arrived) -> bool {
