@@ -20,6 +20,8 @@ const bit<8> PROTOCOL_UDP = 17;
 const bit<8> PROTOCOL_IPV6 = 41;
 const bit<8> PROTOCOL_ICMPV6 = 58;
 
+const bit<16> ICMP_HEADER = 8;
+
 const address_t MAPPED = 128w0xffff_0000_0000;
 
 const bit<8> TCP_SYN = 0x02;
@@ -97,6 +99,27 @@ header icmp_h {
     bit<16> checksum;
 }
 
+// What an ICMP error says beside its kind.
+header icmp_word_h {
+    bit<32> value;
+}
+
+// Of a packet that an ICMP error quotes: it may end anywhere behind its ports.
+header ports_h {
+    bit<16> source;
+    bit<16> destination;
+}
+
+header quoted_tcp_h {
+    bit<96> middle;
+    bit<16> checksum;
+}
+
+header quoted_udp_h {
+    bit<16> length;
+    bit<16> checksum;
+}
+
 // A byte of a UDP payload that is looked at.
 header byte_h {
     bit<8> value;
@@ -113,6 +136,13 @@ struct headers_t {
     tcp_h tcp;
     udp_h udp;
     icmp_h icmp;
+    icmp_word_h icmp_word;
+    ipv4_h quoted_ipv4;
+    ipv4_options_h quoted_options;
+    ipv6_h quoted_ipv6;
+    ports_h quoted_ports;
+    quoted_tcp_h quoted_tcp;
+    quoted_udp_h quoted_udp;
     byte_h[WINDOW] payload;
 }
 
@@ -144,6 +174,12 @@ struct meta_t {
     bit<1> is_too_deep;
     bit<8> bytes_left;
     bit<8> bytes;
+    // Bytes from the transport header of what an ICMP error quotes to the end.
+    bit<16> quoted_left;
+    bit<1> quotes;
+    // An ICMP error that is about a packet of ours: from here on source, destination, ports and protocol are those of the
+    // packet that would have come the same way.
+    bit<1> is_error;
 
     // The service.
     bit<1> is_ours;

@@ -1,4 +1,5 @@
-// From a frame to headers: Ethernet, one VLAN tag, IPv4, IPv6, TCP, UDP, ICMP, and what begins a UDP payload.
+// From a frame to headers: Ethernet, one VLAN tag, IPv4, IPv6, TCP, UDP, ICMP, and what begins a UDP payload or is
+// quoted by an ICMP error.
 #ifndef STICKLEBACK_PARSER
 #define STICKLEBACK_PARSER
 
@@ -56,7 +57,7 @@ parser Frame(packet_in packet, out headers_t headers, inout meta_t meta) {
         transition select(headers.ipv4.more_fragments, headers.ipv4.offset, headers.ipv4.protocol) {
             (0, 0, PROTOCOL_TCP): tcp;
             (0, 0, PROTOCOL_UDP): udp;
-            (0, 0, PROTOCOL_ICMP): icmp;
+            (0, 0, PROTOCOL_ICMP): icmp_v4;
             (0, 0, _): accept;
             (_, _, _): fragment;
         }
@@ -73,7 +74,7 @@ parser Frame(packet_in packet, out headers_t headers, inout meta_t meta) {
         transition select(headers.ipv6.version, headers.ipv6.next) {
             (6, PROTOCOL_TCP): tcp;
             (6, PROTOCOL_UDP): udp;
-            (6, PROTOCOL_ICMPV6): icmp;
+            (6, PROTOCOL_ICMPV6): icmp_v6;
             (6, 44): fragment;
             (6, _): accept;
             default: malformed;
@@ -138,8 +139,82 @@ parser Frame(packet_in packet, out headers_t headers, inout meta_t meta) {
         transition payload;
     }
 
-    state icmp {
+    state icmp_v4 {
         packet.extract(headers.icmp);
+        transition select(headers.icmp.kind) {
+            3: error_v4;
+            11: error_v4;
+            12: error_v4;
+            default: accept;
+        }
+    }
+
+    state error_v4 {
+        packet.extract(headers.icmp_word);
+        packet.extract(headers.quoted_ipv4);
+        meta.quoted_left = meta.ip_length - ((bit<16>)headers.ipv4.words << 2) - ICMP_HEADER - ((bit<16>)headers.quoted_ipv4.words << 2);
+        transition select(headers.quoted_ipv4.version, headers.quoted_ipv4.words) {
+            (4, 5): quoted_v4;
+            (4, 6 .. 15): quoted_v4_with_options;
+            default: accept;
+        }
+    }
+
+    state quoted_v4_with_options {
+        packet.extract(headers.quoted_options, ((bit<32>)headers.quoted_ipv4.words - 5) << 5);
+        transition quoted_v4;
+    }
+
+    state quoted_v4 {
+        transition select(headers.quoted_ipv4.offset, headers.quoted_ipv4.protocol) {
+            (0, PROTOCOL_TCP): quoted_tcp;
+            (0, PROTOCOL_UDP): quoted_udp;
+            (_, _): accept;
+        }
+    }
+
+    state icmp_v6 {
+        packet.extract(headers.icmp);
+        transition select(headers.icmp.kind) {
+            1 .. 4: error_v6;
+            default: accept;
+        }
+    }
+
+    state error_v6 {
+        packet.extract(headers.icmp_word);
+        packet.extract(headers.quoted_ipv6);
+        meta.quoted_left = headers.ipv6.length - ICMP_HEADER - 40;
+        transition select(headers.quoted_ipv6.version, headers.quoted_ipv6.next) {
+            (6, PROTOCOL_TCP): quoted_tcp;
+            (6, PROTOCOL_UDP): quoted_udp;
+            (_, _): accept;
+        }
+    }
+
+    state quoted_tcp {
+        packet.extract(headers.quoted_ports);
+        transition select(meta.quoted_left) {
+            0 .. 17: accept;
+            default: quoted_tcp_rest;
+        }
+    }
+
+    state quoted_tcp_rest {
+        packet.extract(headers.quoted_tcp);
+        transition accept;
+    }
+
+    state quoted_udp {
+        packet.extract(headers.quoted_ports);
+        transition select(meta.quoted_left) {
+            0 .. 7: accept;
+            default: quoted_udp_rest;
+        }
+    }
+
+    state quoted_udp_rest {
+        packet.extract(headers.quoted_udp);
         transition accept;
     }
 }

@@ -32,8 +32,27 @@ control Node(inout meta_t meta) {
     }
 }
 
-// Whose the packet is: a client's for a service, a backend's for a client, or none of ours.
-control Whose(inout meta_t meta) {
+// Takes the packet that an ICMP error quotes, turned round: who would send it is whom the error is about.
+control Quoted(in headers_t headers, inout meta_t meta) {
+    apply {
+        if (headers.quoted_ipv4.isValid()) {
+            meta.source = MAPPED | (bit<128>)headers.quoted_ipv4.destination;
+            meta.destination = MAPPED | (bit<128>)headers.quoted_ipv4.source;
+            meta.protocol = headers.quoted_ipv4.protocol;
+        } else {
+            meta.source = headers.quoted_ipv6.destination;
+            meta.destination = headers.quoted_ipv6.source;
+            meta.protocol = headers.quoted_ipv6.next;
+        }
+        meta.source_port = headers.quoted_ports.destination;
+        meta.destination_port = headers.quoted_ports.source;
+    }
+}
+
+// Whose the packet is, or the one that it is about: a client's for a service, a backend's for a client, or none of ours.
+control Whose(in headers_t headers, inout meta_t meta) {
+    Quoted() quoted;
+
     @name(".service")
     action service(bit<32> id, bit<16> slot, bit<8> mode, bit<8> affinity, bit<8> fallback, bit<64> key_mask,
                    bit<32> table_mask) {
@@ -61,6 +80,15 @@ control Whose(inout meta_t meta) {
         meta.key_mask = key_mask;
         meta.backend = backend;
         meta.generation = generation;
+    }
+
+    // A backend's own reply from the VIP: nothing in it changes.
+    @name(".back")
+    action back(bit<16> slot) {
+        meta.is_reply = 1;
+        meta.service_slot = slot;
+        meta.mode = MODE_L2;
+        meta.affinity = AFFINITY_NONE;
     }
 
     @name(".is_vip")
@@ -111,27 +139,59 @@ control Whose(inout meta_t meta) {
         size = SIZE_REPLIES;
     }
 
+    @name(NAME_RETURNS)
+    table returns {
+        key = {
+            meta.source : exact @name("address");
+            meta.source_port : exact @name("port");
+            meta.protocol : exact @name("protocol");
+        }
+        actions = { back; NoAction; }
+        default_action = NoAction();
+        size = SIZE_RETURNS;
+    }
+
     apply {
-        if (meta.has_ports == 1) {
-            if (!services.apply().hit) {
-                if (!any_port.apply().hit) {
-                    if (!replies.apply().hit) {
-                        END(OUTCOME_NOT_OURS);
-                    }
-                }
+        bit<1> is_vip = 0;
+        bit<1> from_client = meta.has_ports;
+        bit<1> from_backend = meta.has_ports;
+        if (meta.has_ports == 0) {
+            if (vips.apply().hit) {
+                is_vip = 1;
             }
-        } else if (vips.apply().hit) {
-            if (meta.is_fragment == 1) {
-                END(OUTCOME_FRAGMENT);
-            } else if (meta.is_cut == 1) {
-                END(OUTCOME_MALFORMED);
-                meta.is_lost = 1;
-            } else if ((meta.protocol == PROTOCOL_ICMP && meta.destination[127:32] == MAPPED[127:32])
-                    || (meta.protocol == PROTOCOL_ICMPV6 && meta.destination[127:32] != MAPPED[127:32])) {
-                END(OUTCOME_ICMP_IGNORED);
-            } else {
-                END(OUTCOME_NOT_OURS);
+            if (meta.quotes == 1) {
+                // To a VIP an error is about a reply; elsewhere, about what a backend was sent.
+                from_client = is_vip;
+                from_backend = ~is_vip;
+                quoted.apply(headers, meta);
             }
+        }
+        bit<1> is_found = 0;
+        if (from_client == 1) {
+            if (services.apply().hit) {
+                is_found = 1;
+            } else if (any_port.apply().hit) {
+                is_found = 1;
+            }
+        }
+        if (from_backend == 1 && is_found == 0) {
+            if (replies.apply().hit) {
+                is_found = 1;
+            } else if (returns.apply().hit) {
+                is_found = 1;
+            }
+        }
+        if (is_found == 1) {
+            meta.is_error = meta.quotes;
+        } else if (is_vip == 0) {
+            END(OUTCOME_NOT_OURS);
+        } else if (meta.is_fragment == 1) {
+            END(OUTCOME_FRAGMENT);
+        } else if (meta.is_cut == 1) {
+            END(OUTCOME_MALFORMED);
+            meta.is_lost = 1;
+        } else if (headers.icmp.isValid()) {
+            END(OUTCOME_ICMP_IGNORED);
         } else {
             END(OUTCOME_NOT_OURS);
         }
@@ -197,6 +257,10 @@ control Session(in headers_t headers, inout meta_t meta) {
 
     apply {
         bit<8> affinity = meta.affinity;
+        if (meta.is_error == 1 && (affinity == AFFINITY_PAYLOAD || affinity == AFFINITY_QUIC_CID)) {
+            // What the backend was told the session by is not quoted.
+            affinity = meta.fallback;
+        }
         bit<8> available = meta.bytes;
         if (meta.is_reply == 0 && meta.protocol == PROTOCOL_UDP && (affinity == AFFINITY_PAYLOAD || affinity == AFFINITY_QUIC_CID)) {
             window = headers.payload[0].value ++ headers.payload[1].value ++ headers.payload[2].value
@@ -396,7 +460,9 @@ control Way(inout meta_t meta) {
         } else {
             backends.apply();
         }
-        if (meta.has_hop == 0) {
+        if (meta.has_hop == 0 && meta.is_reply == 1 && meta.mode != MODE_NAT) {
+            END(OUTCOME_NOT_OURS);
+        } else if (meta.has_hop == 0) {
             END(OUTCOME_NO_HOP);
             meta.is_lost = 1;
         }

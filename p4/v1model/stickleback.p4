@@ -120,6 +120,79 @@ control Translate(inout headers_t headers, inout meta_t meta) {
     }
 }
 
+// An ICMP error goes to whom it is about, and quotes what that one sent: addresses, ports and every checksum that is there.
+control TranslateQuoted(inout headers_t headers, inout meta_t meta) {
+    Adjust() adjust_ip;
+    Adjust() adjust_quoted_ip;
+    Adjust() adjust_tcp;
+    Adjust() adjust_udp;
+    Adjust() adjust_icmp;
+
+    apply {
+        // What changes in the quoted addresses, in what its transport covers, and in the whole message.
+        bit<32> addresses = 0;
+        bit<32> covered = 0;
+        bit<32> message = 0;
+        bit<16> before = 0;
+        if (headers.ipv4.isValid()) {
+            bit<32> now = meta.target[31:0];
+            bit<32> outer = 0;
+            if (meta.is_reply == 1) {
+                REPLACE32(outer, headers.ipv4.destination, headers.quoted_ipv4.source);
+                headers.ipv4.destination = headers.quoted_ipv4.source;
+                REPLACE32(addresses, headers.quoted_ipv4.destination, now);
+                headers.quoted_ipv4.destination = now;
+            } else {
+                REPLACE32(outer, headers.ipv4.destination, now);
+                headers.ipv4.destination = now;
+                REPLACE32(addresses, headers.quoted_ipv4.source, now);
+                headers.quoted_ipv4.source = now;
+            }
+            adjust_ip.apply(headers.ipv4.checksum, outer);
+            before = headers.quoted_ipv4.checksum;
+            adjust_quoted_ip.apply(headers.quoted_ipv4.checksum, addresses);
+            REPLACE16(message, before, headers.quoted_ipv4.checksum);
+        } else {
+            if (meta.is_reply == 1) {
+                REPLACE128(message, headers.ipv6.destination, headers.quoted_ipv6.source);
+                headers.ipv6.destination = headers.quoted_ipv6.source;
+                REPLACE128(addresses, headers.quoted_ipv6.destination, meta.target);
+                headers.quoted_ipv6.destination = meta.target;
+            } else {
+                REPLACE128(message, headers.ipv6.destination, meta.target);
+                headers.ipv6.destination = meta.target;
+                REPLACE128(addresses, headers.quoted_ipv6.source, meta.target);
+                headers.quoted_ipv6.source = meta.target;
+            }
+        }
+        covered = addresses;
+        if (meta.is_reply == 1) {
+            REPLACE16(covered, headers.quoted_ports.destination, meta.target_port);
+            headers.quoted_ports.destination = meta.target_port;
+        } else if (meta.target_port != 0) {
+            REPLACE16(covered, headers.quoted_ports.source, meta.target_port);
+            headers.quoted_ports.source = meta.target_port;
+        }
+        message = message + covered;
+        if (headers.quoted_tcp.isValid()) {
+            before = headers.quoted_tcp.checksum;
+            adjust_tcp.apply(headers.quoted_tcp.checksum, covered);
+            REPLACE16(message, before, headers.quoted_tcp.checksum);
+        } else if (headers.quoted_udp.isValid() && headers.quoted_udp.checksum != 0) {
+            before = headers.quoted_udp.checksum;
+            adjust_udp.apply(headers.quoted_udp.checksum, covered);
+            if (headers.quoted_udp.checksum == 0) {
+                headers.quoted_udp.checksum = 0xffff;
+            }
+            REPLACE16(message, before, headers.quoted_udp.checksum);
+        }
+        adjust_icmp.apply(headers.icmp.checksum, message);
+        if (headers.icmp.checksum == 0) {
+            headers.icmp.checksum = 0xffff;
+        }
+    }
+}
+
 // One IP packet in another.
 control Encapsulate(inout headers_t headers, inout meta_t meta) {
     apply {
@@ -198,6 +271,7 @@ control Forwarding(inout headers_t headers, inout meta_t meta, inout standard_me
     Echo() echo;
     Doorkeeper() doorkeeper;
     Translate() translate;
+    TranslateQuoted() translate_quoted;
     Encapsulate() encapsulate;
     Adjust() adjust_ttl;
 
@@ -236,7 +310,22 @@ control Forwarding(inout headers_t headers, inout meta_t meta, inout standard_me
                 before = (bit<16>)headers.ipv4.words << 2;
             }
             bit<16> rest = meta.ip_length - before;
-            if (headers.tcp.isValid()) {
+            if (headers.icmp.isValid()) {
+                if (rest < ICMP_HEADER) {
+                    meta.is_cut = 1;
+                } else if (headers.quoted_ports.isValid()) {
+                    bit<16> quoted = ICMP_HEADER + 40;
+                    if (headers.quoted_ipv4.isValid()) {
+                        quoted = ICMP_HEADER + ((bit<16>)headers.quoted_ipv4.words << 2);
+                    }
+                    if (rest >= quoted + 4
+                            && (headers.quoted_ipv4.isValid()
+                                || (headers.quoted_ipv6.source[127:32] != MAPPED[127:32]
+                                    && headers.quoted_ipv6.destination[127:32] != MAPPED[127:32]))) {
+                        meta.quotes = 1;
+                    }
+                }
+            } else if (headers.tcp.isValid()) {
                 bit<16> own = (bit<16>)headers.tcp.words << 2;
                 if (rest < 20 || own < 20 || own > rest) {
                     meta.is_cut = 1;
@@ -260,7 +349,7 @@ control Forwarding(inout headers_t headers, inout meta_t meta, inout standard_me
         }
 
         if (meta.is_decided == 0) {
-            whose.apply(meta);
+            whose.apply(headers, meta);
             if (meta.is_decided == 0 && meta.is_cut == 1) {
                 END(OUTCOME_MALFORMED);
                 meta.is_lost = 1;
@@ -268,8 +357,16 @@ control Forwarding(inout headers_t headers, inout meta_t meta, inout standard_me
             if (meta.outcome == OUTCOME_ICMP_IGNORED && meta.is_decided == 1) {
                 if ((headers.ipv4.isValid() && headers.icmp.isValid() && headers.icmp.kind == 8)
                         || (headers.ipv6.isValid() && headers.icmp.isValid() && headers.icmp.kind == 128)) {
-                    meta.outcome = OUTCOME_ECHO_ANSWERED;
-                    echo.apply(headers, meta, standard);
+                    if (meta.source[127:32] == MAPPED[127:32]
+                            && (meta.source[31:24] == 0 || meta.source[31:24] == 127 || meta.source[31:24] >= 224)
+                            || meta.source[127:1] == 0 || meta.source[127:120] == 0xff) {
+                        // Nobody to answer.
+                        meta.outcome = OUTCOME_MALFORMED;
+                        meta.is_lost = 1;
+                    } else {
+                        meta.outcome = OUTCOME_ECHO_ANSWERED;
+                        echo.apply(headers, meta, standard);
+                    }
                 } else if (headers.ipv6.isValid() && headers.icmp.isValid() && headers.icmp.kind >= 133 && headers.icmp.kind <= 137) {
                     meta.outcome = OUTCOME_NOT_OURS;
                 } else {
@@ -326,7 +423,9 @@ control Forwarding(inout headers_t headers, inout meta_t meta, inout standard_me
 
         if (meta.is_decided == 0) {
             // A session is bound when its client is known to be there: by what the backend answers in `nat`, else by going on.
-            if (meta.protocol == PROTOCOL_TCP) {
+            if (meta.is_error == 1) {
+                meta.binds = 0;
+            } else if (meta.protocol == PROTOCOL_TCP) {
                 if ((meta.flags & (TCP_SYN | TCP_RST)) != 0 || (meta.mode == MODE_NAT && meta.is_reply == 0)) {
                     meta.binds = 0;
                 }
@@ -369,7 +468,11 @@ control Forwarding(inout headers_t headers, inout meta_t meta, inout standard_me
 
             // From here on the packet is changed.
             if (meta.mode == MODE_NAT) {
-                translate.apply(headers, meta);
+                if (meta.is_error == 1) {
+                    translate_quoted.apply(headers, meta);
+                } else {
+                    translate.apply(headers, meta);
+                }
             }
             if (headers.ipv4.isValid()) {
                 bit<32> difference = 0;
@@ -401,7 +504,9 @@ control Forwarding(inout headers_t headers, inout meta_t meta, inout standard_me
 
             if (meta.is_reply == 1) {
                 service_replies.count((bit<32>)meta.service_slot);
-                backend_replies.count((bit<32>)meta.backend);
+                if (meta.mode == MODE_NAT) {
+                    backend_replies.count((bit<32>)meta.backend);
+                }
             } else {
                 service_packets.count((bit<32>)meta.service_slot);
                 backend_packets.count((bit<32>)meta.backend);
@@ -465,6 +570,13 @@ control Writing(packet_out packet, in headers_t headers) {
         packet.emit(headers.tcp);
         packet.emit(headers.udp);
         packet.emit(headers.icmp);
+        packet.emit(headers.icmp_word);
+        packet.emit(headers.quoted_ipv4);
+        packet.emit(headers.quoted_options);
+        packet.emit(headers.quoted_ipv6);
+        packet.emit(headers.quoted_ports);
+        packet.emit(headers.quoted_tcp);
+        packet.emit(headers.quoted_udp);
         packet.emit(headers.payload);
     }
 }

@@ -3,6 +3,7 @@
 //! `STICKLEBACK_LONG=1` runs many more frames. The comparison with the kernel needs root.
 
 use anyhow::{Context, Result, anyhow};
+use lb_common::abi::{PEER_PORT, Visit};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -135,7 +136,7 @@ fn host_never_panics_and_right_checksums_stay_right() -> Result<()> {
             let ran =
                 host.run(&frame, 11 + u32::try_from(device).unwrap_or(0)).map_err(|error| broken(&error))?;
             let sent = matches!(ran.verdict.name(), "tx" | "redirect");
-            if sent && check(&frame).is_empty() {
+            if sent && check(&frame).is_empty() && !is_spoiled_visit(&frame) {
                 let problems = check(&ran.frame);
                 prop_assert!(
                     problems.is_empty(),
@@ -159,6 +160,22 @@ fn host_never_panics_and_right_checksums_stay_right() -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// Whether a frame brings a packet out of a tunnel between nodes whose sums are wrong, which those of the tunnel do not tell.
+fn is_spoiled_visit(frame: &[u8]) -> bool {
+    let type_at = |at: usize| frame.get(at..at + 2).map(|two| u16::from_be_bytes([two[0], two[1]]));
+    let mut l3 = 14;
+    while matches!(type_at(l3 - 2), Some(0x8100 | 0x88a8)) {
+        l3 += 4;
+    }
+    let outer = if type_at(l3 - 2) == Some(0x0800) { 20 } else { 40 };
+    let (port, inner) = (type_at(l3 + outer + 2), l3 + outer + 8 + size_of::<Visit>());
+    if port != Some(PEER_PORT) || inner >= frame.len() {
+        return false;
+    }
+    let kind: [u8; 2] = if frame[inner] >> 4 == 4 { [0x08, 0x00] } else { [0x86, 0xdd] };
+    !check(&[&frame[..12], &kind, &frame[inner..]].concat()).is_empty()
 }
 
 #[test]

@@ -6,6 +6,8 @@ pub const ANY_PORT: &str = "ANY_PORT";
 pub const VIPS: &str = "VIPS";
 /// Backends of `nat` services, by what their replies come from.
 pub const REPLIES: &str = "REPLIES";
+/// Services of other modes, by what their backends' own replies come from.
+pub const RETURNS: &str = "RETURNS";
 /// Ways to clients, by prefix of their addresses.
 pub const ROUTES: &str = "ROUTES";
 

@@ -232,7 +232,7 @@ pub(super) struct DataPlane {
     /// `p4`: which interface of this host stands for which port.
     #[schemars(extend("default" = Vec::<&str>::new()))]
     pub(super) ports: Field<Vec<Field<SwitchPort>>>,
-    /// `p4`: ways to clients, which replies of `nat` services go.
+    /// `p4`: ways to clients, which replies go that come through the switch.
     #[schemars(extend("default" = Vec::<&str>::new()))]
     pub(super) routes: Field<Vec<Field<SwitchRoute>>>,
 }

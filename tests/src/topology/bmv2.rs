@@ -31,27 +31,25 @@ impl Bmv2 {
     }
 
     /// Starts it where the balancer of a site with two arms is: port 1 to the clients, 2 and so on to the backends.
-    ///
-    /// The kernel there still answers for its own addresses, and forwards nothing.
     pub fn start(site: &Site) -> Result<Self> {
-        site.lb.set("ipv4/conf/all/forwarding=0")?;
-        site.lb.set("ipv6/conf/all/forwarding=0")?;
-        // Without a route the kernel would tell clients that there is none.
-        site.lb.sh("ip route add blackhole 10.99.0.0/24; ip -6 route add blackhole fd99::/64")?;
-        let ports: Vec<String> = (0..=site.backends.len()).map(|n| format!("l{n}")).collect();
-        for port in &ports {
-            // What arrives merged is not what was on the wire.
-            site.lb.sh(&format!("ethtool -K {port} gro off gso off tso off tx off >/dev/null"))?;
-        }
-        let log = site.directory().join("bmv2.log");
-        let process = run(&site.lb, &ports, &log)?;
-        Ok(Self { namespace: site.lb.clone(), ports, log, process })
+        let ports = (0..=site.backends.len()).map(|n| format!("l{n}")).collect();
+        Self::at(&site.lb, ports, site.directory())
     }
 
-    /// Lets the kernel beside the switch carry what backends send to clients themselves.
-    pub fn route_replies(&self) -> Result<()> {
-        self.namespace.set("ipv4/conf/all/forwarding=1")?;
-        self.namespace.set("ipv6/conf/all/forwarding=1")
+    /// Starts it with these interfaces of a namespace, whose kernel still answers for its own addresses, and forwards nothing; the
+    /// first one leads to the clients.
+    pub fn at(namespace: &Namespace, ports: Vec<String>, directory: &Path) -> Result<Self> {
+        namespace.set("ipv4/conf/all/forwarding=0")?;
+        namespace.set("ipv6/conf/all/forwarding=0")?;
+        // Without a route the kernel would tell clients that there is none.
+        namespace.sh("ip route add blackhole 10.99.0.0/24; ip -6 route add blackhole fd99::/64")?;
+        for port in &ports {
+            // What arrives merged is not what was on the wire.
+            namespace.sh(&format!("ethtool -K {port} gro off gso off tso off tx off >/dev/null"))?;
+        }
+        let log = directory.join("bmv2.log");
+        let process = run(namespace, &ports, &log)?;
+        Ok(Self { namespace: namespace.clone(), ports, log, process })
     }
 
     /// Ends it as a loss of power would, and starts it again, empty.
@@ -66,16 +64,17 @@ impl Bmv2 {
         self.process.log()
     }
 
-    /// The `[dataplane]` table for it, with the clients of a site behind port 1.
-    pub fn config(&self, site: &Site, election: u64) -> Result<String> {
-        let mac = site.client.sh("ip -o link show dev eth0")?;
+    /// The `[dataplane]` table for it, with these clients behind port 1.
+    pub fn config(&self, client: &Namespace, election: u64) -> Result<String> {
+        let first = self.ports.first().context("a switch has ports")?;
+        let mac = client.sh("ip -o link show dev eth0")?;
         let mac = mac.split_whitespace().skip_while(|word| *word != "link/ether").nth(1);
         let mac = mac.context("the clients' interface has a MAC")?;
         let ports: Vec<String> = (1..)
             .zip(&self.ports)
             .map(|(n, name)| format!("{{ interface = {name:?}, number = {n} }}"))
             .collect();
-        let route = |to: &str| format!("{{ to = {to:?}, interface = \"l0\", mac = {mac:?} }}");
+        let route = |to: &str| format!("{{ to = {to:?}, interface = {first:?}, mac = {mac:?} }}");
         Ok(format!(
             "[dataplane]\nkind = \"p4\"\naddress = \"{SERVER}\"\nelection-id = {election}\nports = [{}]\nroutes = [{}, {}]\n",
             ports.join(", "),

@@ -8,18 +8,26 @@ use std::time::{Duration, Instant};
 use stickleback_tests::topology::process::eventually;
 use stickleback_tests::topology::{Balancer, Bmv2, SOON, ServiceConfig, Site, load};
 
-const PORT: u16 = 9_000;
+pub(crate) const PORT: u16 = 9_000;
 
 /// A UDP service with echo servers behind it.
-fn echo(mode: &'static str, v6: bool, affinity: &str) -> Result<(Site, Bmv2, Balancer)> {
+pub(crate) fn echo(mode: &'static str, v6: bool, affinity: &str) -> Result<(Site, Bmv2, Balancer)> {
     let (mut site, switch) = site(1_500)?;
-    if mode != "nat" {
-        switch.route_replies()?;
-    }
     site.echo(PORT, &[vip(false).ip(), vip(true).ip()])?;
-    let service = site.service("echo", SocketAddr::new(vip(v6).ip(), PORT), mode, v6).with(affinity);
-    let balancer = balance(&site, &switch, ServiceConfig { protocol: "udp", ..service })?;
+    let balancer = service(&site, &switch, mode, v6, affinity)?;
     Ok((site, switch, balancer))
+}
+
+/// A UDP service.
+pub(crate) fn service(
+    site: &Site,
+    switch: &Bmv2,
+    mode: &'static str,
+    v6: bool,
+    affinity: &str,
+) -> Result<Balancer> {
+    let service = site.service("echo", SocketAddr::new(vip(v6).ip(), PORT), mode, v6).with(affinity);
+    balance(site, switch, ServiceConfig { protocol: "udp", ..service })
 }
 
 /// Sends datagrams from one socket of each client: who answered whom.
@@ -133,7 +141,6 @@ fn namespace_p4_strangers_are_limited() -> Result<()> {
     const RATE: usize = 50;
     const STRANGERS: usize = 4_000;
     let (site, switch) = site(1_500)?;
-    switch.route_replies()?;
     let vip = vip(false);
     let lines = format!("affinity = \"source-ip\"\nbinding-rate = {RATE}");
     let service = site.service("web", vip, "l2", false).with(&lines);

@@ -4,7 +4,11 @@
 
 mod control;
 mod datagram;
+mod errors;
 mod fixtures;
+mod nodes;
+mod quic;
+mod rate;
 
 use anyhow::{Context, Result, ensure};
 use lb_core::pool::identity::server_number;
@@ -34,7 +38,7 @@ fn site(mtu: u16) -> Result<(Site, Bmv2)> {
 
 fn node(site: &Site, switch: &Bmv2, election: u64) -> Result<NodeConfig> {
     let mut node = site.node();
-    node.node.push_str(&switch.config(site, election)?);
+    node.node.push_str(&switch.config(&site.client, election)?);
     Ok(node)
 }
 
@@ -66,9 +70,6 @@ fn sessions(balancer: &Balancer) -> Result<usize> {
 /// Requests of many clients reach all backends, each client always the one that its session's order names.
 fn forwards(mode: &'static str, v6: bool, backends_v6: bool) -> Result<()> {
     let (site, switch) = site(1_600)?;
-    if mode != "nat" {
-        switch.route_replies()?;
-    }
     let mut decapsulators = Vec::new();
     if mode == "ipip" {
         for backend in &site.backends {

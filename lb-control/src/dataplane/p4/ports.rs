@@ -26,7 +26,7 @@ pub struct SwitchSpec {
     pub routes: Vec<Route>,
 }
 
-/// A way to clients: replies of `nat` services go this way.
+/// A way to clients: replies go this way that come through the switch.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Route {
     /// The clients' addresses.

@@ -27,6 +27,8 @@ pub enum Table {
     Bindings,
     /// Whose replies come from where.
     Replies,
+    /// Whose backends reply from where themselves.
+    Returns,
     /// Addresses with services.
     Vips,
     /// Services that take any port.
@@ -37,7 +39,7 @@ pub enum Table {
 
 impl Table {
     /// Every one but [`Table::Rates`], which is none.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Settings,
         Self::Routes,
         Self::Backends,
@@ -48,6 +50,7 @@ impl Table {
         Self::Servers,
         Self::Bindings,
         Self::Replies,
+        Self::Returns,
         Self::Vips,
         Self::AnyPort,
         Self::Services,
@@ -67,6 +70,7 @@ impl Table {
             Self::Rates => map::RATES,
             Self::Bindings => map::BINDINGS,
             Self::Replies => switch::REPLIES,
+            Self::Returns => switch::RETURNS,
             Self::Vips => switch::VIPS,
             Self::AnyPort => switch::ANY_PORT,
             Self::Services => map::SERVICES,
@@ -87,6 +91,7 @@ impl Table {
             Self::Rates => "",
             Self::Bindings => "bound",
             Self::Replies => "reply",
+            Self::Returns => "back",
             Self::Vips => "is_vip",
             Self::AnyPort | Self::Services => "service",
         }

@@ -80,6 +80,10 @@ pub(super) fn rows(image: &mut Memory, ports: &Ports, routes: &[Route], numbers:
             rows.insert(Key::exact(Table::Affinities, [there]), Content::of(segment(&rules)));
         }
         let own = of_service.get(&service.id).map(Vec::as_slice).unwrap_or_default();
+        if service.mode != Mode::Nat as u8 && key.port.host() != 0 {
+            let from = [number(key.address), u128::from(key.port.host()), u128::from(key.protocol)];
+            rows.insert(Key::exact(Table::Returns, from), Content::of([there]));
+        }
         if service.mode == Mode::Nat as u8 {
             for (slot, backend) in own {
                 let Some(tag) = numbers.backend(*slot) else { continue };

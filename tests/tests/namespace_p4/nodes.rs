@@ -1,0 +1,146 @@
+//! XDP nodes behind the switch, which spreads over them the connections of a service that reads cookies.
+
+use anyhow::{Context as _, Result, ensure};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+use stickleback_tests::topology::config::text;
+use stickleback_tests::topology::crossing::{NODES, bindings, unite};
+use stickleback_tests::topology::process::eventually;
+use stickleback_tests::topology::{
+    BackendConfig, Balancer, Bmv2, Crossing, NodeConfig, SOON, ServiceConfig, Testbed,
+};
+
+const COOKIES: usize = 12;
+/// Where a node tells its metrics, and by that, that it is there.
+const METRICS: u16 = 9_464;
+const COOKIE: &str = r#"affinity = { kind = "http-cookie", cookie = "SESS" }"#;
+
+fn vip() -> SocketAddr {
+    "10.99.0.2:80".parse().expect("an address")
+}
+
+/// The switch, the nodes of one cluster behind it, and backends.
+struct Shop {
+    nodes: Vec<Balancer>,
+    switch: Balancer,
+    _bmv2: Bmv2,
+    _passed: Vec<Testbed>,
+    crossing: Crossing,
+}
+
+impl Shop {
+    fn new() -> Result<Self> {
+        let crossing = Crossing::new(3)?;
+        let ports: Vec<String> = (0..=NODES).map(|n| format!("r{n}")).collect();
+        let bmv2 = Bmv2::at(&crossing.router, ports.clone(), crossing.directory())?;
+        // What a node's XDP sends comes through a cable whose other end has a program, too, or GRO, which would merge it.
+        let passed = ports[1..].iter().map(|port| Testbed::pass(&crossing.router, port));
+        let passed = passed.collect::<Result<Vec<_>>>()?;
+        let start = |node| {
+            let service = crossing.service(node, "shop", vip(), "nat").with(COOKIE);
+            let text = crossing.config(node, "", &[service]);
+            let metrics = format!("[admin]\nmetrics = \"10.3.{}.2:{METRICS}\"\n", node + 1);
+            crossing.balance(node, &format!("{text}{metrics}"))
+        };
+        let nodes = (0..NODES).map(start).collect::<Result<Vec<_>>>()?;
+        unite(&nodes[0], &nodes[1])?;
+        let node = NodeConfig {
+            interfaces: ports,
+            node: bmv2.config(&crossing.client, 1)?,
+            ..NodeConfig::default()
+        };
+        let pool = (1..=NODES).map(|n| BackendConfig {
+            name: format!("lb{n}"),
+            address: [10, 3, n as u8, 2].into(),
+            lines: String::new(),
+        });
+        let lines = format!(
+            "affinity = \"none\"\nhealth = {{ kind = \"http\", way = \"direct\", port = {METRICS}, path = \"/metrics\", \
+             interval = \"500ms\", timeout = \"2s\" }}\n"
+        );
+        let service = ServiceConfig {
+            name: "shop".into(),
+            address: vip().ip(),
+            port: vip().port(),
+            protocol: "tcp",
+            mode: "l2",
+            lines,
+            backends: pool.collect(),
+        };
+        let directory = crossing.directory().join("switch");
+        std::fs::create_dir_all(&directory)?;
+        let pins = directory.join("pins");
+        let switch = Balancer::start(&crossing.router, &directory, &pins, &text(&node, &[service]))?;
+        Ok(Self { nodes, switch, _bmv2: bmv2, _passed: passed, crossing })
+    }
+
+    /// The backend that answers who brings this cookie, on a connection of its own.
+    fn backend(&self, cookie: usize) -> Result<String> {
+        let line = format!(
+            "curl -sS --fail --noproxy '*' --max-time 10 -H 'Cookie: SESS=session{cookie}' http://{}/whoami",
+            vip()
+        );
+        let said = self.crossing.client.sh_within(&line, Duration::from_secs(15))?;
+        let said: serde_json::Value = serde_json::from_str(&said).with_context(|| said.clone())?;
+        Ok(said["backend"].as_str().context("the answer names no backend")?.to_owned())
+    }
+
+    /// Who answers each of the cookies.
+    fn all(&self) -> Result<BTreeMap<usize, String>> {
+        (0..COOKIES).map(|cookie| Ok((cookie, self.backend(cookie)?))).collect()
+    }
+}
+
+/// Packets of the service that a balancer has forwarded.
+fn packets(balancer: &Balancer) -> Result<u64> {
+    let text = balancer.ask(&["services"])?.to_string();
+    let packets = text.split("\"packets\":").nth(1).context("a count of packets")?;
+    Ok(packets.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default().parse()?)
+}
+
+/// Connections with one cookie come to both nodes, and from both to one backend; also when it is not the first of the session's order,
+/// and when a node has died.
+#[test]
+#[ignore = "needs bmv2: `cargo xtask test --p4`"]
+fn namespace_p4_cookies_through_two_nodes() -> Result<()> {
+    let mut shop = Shop::new()?;
+    eventually(SOON, || shop.all().map(drop))?;
+    // Sessions that only the nodes' bindings know: they are made while one backend takes none.
+    for node in &shop.nodes {
+        node.ctl(&["drain", "shop", "be3"])?;
+    }
+    let before: BTreeMap<usize, String> =
+        (100..100 + COOKIES).map(|cookie| Ok((cookie, shop.backend(cookie)?))).collect::<Result<_>>()?;
+    ensure!(before.values().all(|backend| backend != "be3"), "a drained backend was used: {before:?}");
+    ensure!(before.values().collect::<BTreeSet<_>>().len() == 2, "one backend has all: {before:?}");
+    for node in &shop.nodes {
+        node.ctl(&["undrain", "shop", "be3"])?;
+        eventually(SOON, || {
+            let held = bindings(node)?;
+            ensure!(held >= COOKIES as u64, "{held} of {COOKIES} sessions are known");
+            Ok(())
+        })?;
+    }
+    let stay = |shop: &Shop, rounds: usize| -> Result<()> {
+        for _ in 0..rounds {
+            for (cookie, backend) in &before {
+                let now = shop.backend(*cookie)?;
+                ensure!(now == *backend, "session{cookie} was with {backend}, now it is with {now}");
+            }
+        }
+        Ok(())
+    };
+    stay(&shop, 3)?;
+    for (n, node) in shop.nodes.iter().enumerate() {
+        let forwarded = packets(node)?;
+        ensure!(forwarded > 50, "node {n} forwarded {forwarded} packets");
+    }
+    ensure!(packets(&shop.switch)? > 100, "the switch counted {} packets", packets(&shop.switch)?);
+
+    shop.crossing.kill(0, &mut shop.nodes[0])?;
+    let begun = Instant::now();
+    eventually(SOON, || shop.all().map(drop))?;
+    eprintln!("all served {:?} after a node died", begun.elapsed());
+    stay(&shop, 1)
+}
