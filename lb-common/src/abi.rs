@@ -33,7 +33,7 @@ pub use affinity::{
 pub use backend::{ARENA_CHUNK, ArenaChunk, Backend, STATUS_PER_WORD, Status, VLAN_KEEP, VLAN_NONE};
 pub use binding::{
     BINDING_PROBES, BINDING_SLOTS, Binding, BindingBucket, BindingKey, BindingPath, BindingSlot, BindingWord,
-    SlotState, UNPROVED_LIFETIME,
+    SlotState, UNPROVED_LIFETIME, place,
 };
 pub use counters::{Counters, Hand, Quota, TokenBucket};
 pub use endian::{Be16, Be32};
@@ -50,7 +50,7 @@ pub use maintenance::{
     BindingOp, BindingRecord, RECORDS_PER_RUN, RecordResult, SweepReport, SweepRequest, SweepTarget,
 };
 pub use outcome::Outcome;
-pub use peer::{MAX_PEERS, PEER_PORT, Peer, Visit};
+pub use peer::{MAX_PEERS, PEER_PORT, Peer, Question, Visit};
 pub use probe::{PROBE_ANSWERS, PROBE_MARK, PROBE_WAYS, ProbeEnvelope, ProbeKey, ProbeWay};
 pub use quic::{AES_ROUND_KEYS, QUIC_ENTRIES, QUIC_ROTATIONS, QuicConfig};
 pub use rebind::{REBIND_MAX, RebindReport, RebindRequest, RebindWhom};
@@ -175,7 +175,7 @@ pub mod program {
     /// The entry program, attached to interfaces.
     pub const ENTRY: &str = "stickleback";
     /// Tail-called programs by place in `PROGRAMS`.
-    pub const TAIL_CALLS: [(u32, &str); 19] = [
+    pub const TAIL_CALLS: [(u32, &str); 21] = [
         (BIND, "bind"),
         (NAT, "nat"),
         (OPEN, "open"),
@@ -195,6 +195,8 @@ pub mod program {
         (ASK, "ask"),
         (VISIT, "visit"),
         (PICK, "pick"),
+        (INQUIRE, "inquire"),
+        (REPLY, "reply"),
     ];
     /// Makes or moves a binding in the direct modes.
     pub const BIND: u32 = 0;
@@ -234,6 +236,10 @@ pub mod program {
     pub const VISIT: u32 = 17;
     /// Picks the backend of a new session by load, for the program that opens its flow.
     pub const PICK: u32 = 18;
+    /// Asks the other nodes for the backend of a request's session.
+    pub const INQUIRE: u32 = 19;
+    /// Takes such a question of another node, or its answer to one.
+    pub const REPLY: u32 = 20;
     /// At the ingress of the stack: appends held bytes to a packet that XDP could not make larger.
     pub const FILL: &str = "fill";
     /// Run by `lbd` through `BPF_PROG_TEST_RUN`: reclaims expired bindings and flows.
@@ -242,6 +248,8 @@ pub mod program {
     pub const APPLY: &str = "apply";
     /// Run by `lbd` through `BPF_PROG_TEST_RUN`: moves sessions from backends that failed or are drained.
     pub const REBIND: &str = "rebind";
+    /// Run by `lbd` through `BPF_PROG_TEST_RUN`: takes over the flow of a node that died.
+    pub const ADOPT: &str = "adopt";
 }
 
 /// Places in [`map::HANDS`].

@@ -13,12 +13,14 @@
 //!   ├─ quic       datagrams that name their server or session > out, bind, nat
 //!   ├─ icmp       ping, errors about our packets ──> out
 //!   ├─ fragment   first fragments and the rest ────> out
-//!   ├─ ask, visit what this node does not know, and what another one does not ───> out, nat, icmp
+//!   ├─ ask, visit what this node does not know, and what another one does not ───> out, nat, icmp, reply
+//!   ├─ inquire, reply  sessions that this node does not know, or another one ────> out, connect
 //!   └─ answer     resets and ICMP errors of our own > out
 //! ```
 //!
 //! What each step does to the bytes is in `docs/datapath.md`.
 
+mod adopt;
 mod answer;
 mod bind;
 mod binding;
@@ -48,6 +50,7 @@ mod scratch;
 mod splice;
 mod vitals;
 
+pub use adopt::adopt;
 pub use env::{Env, Insert, Verdict};
 pub use maintenance::{apply, sweep};
 pub use rebind::rebind;
@@ -86,6 +89,8 @@ pub fn tail<E: Env>(env: &E, number: u32) -> Verdict {
         program::ASK => peer::ask(env),
         program::VISIT => peer::visit(env),
         program::PICK => fresh::run(env),
+        program::INQUIRE => peer::inquire(env),
+        program::REPLY => peer::reply(env),
         _ => answer::run(env),
     }
 }

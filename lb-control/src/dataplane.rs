@@ -124,6 +124,10 @@ pub trait DataPlane: Send {
     fn apply_bindings(&mut self, records: &[BindingRecord]) -> Result<Vec<RecordResult>>;
     /// Some flow records in use, from where `cursor` says.
     fn flows(&mut self, cursor: Option<Cursor>, limit: usize) -> Result<Page<Flow>>;
+    /// Takes over flows of another node, [`Flow::last_seen`] being how long ago that was; one result a flow.
+    ///
+    /// What is here already stays as it is, and nothing that lives gives way.
+    fn adopt(&mut self, flows: &[Flow]) -> Result<Vec<RecordResult>>;
 
     /// Traffic of those services and backends, added up over all CPUs.
     fn counters(&mut self, services: &[u16], backends: &[u16]) -> Result<Traffic>;

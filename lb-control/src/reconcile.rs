@@ -10,6 +10,7 @@ mod error;
 mod handle;
 mod health;
 mod image;
+pub(crate) mod mirror;
 mod node;
 mod overrides;
 mod query;

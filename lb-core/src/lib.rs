@@ -2,5 +2,6 @@
 
 pub mod binding;
 pub mod health;
+pub mod mirror;
 pub mod pool;
 pub mod sync;

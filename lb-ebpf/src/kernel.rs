@@ -276,6 +276,12 @@ unsafe impl Env for Kernel {
     fn hand(&self, hand: u32) -> Option<*mut u64> {
         Some(maps::HANDS.get_ptr_mut(hand)?.cast())
     }
+    #[inline(always)]
+    fn silence(&self) -> Option<*mut u64> {
+        let hand = maps::HANDS.get_ptr_mut(abi::hand::ASKED)?;
+        // SAFETY: a field of the map's value.
+        Some(unsafe { &raw mut (*hand).since })
+    }
 
     #[inline(always)]
     fn flow_ref(&self, key: &FlowKey) -> Option<*mut u64> {

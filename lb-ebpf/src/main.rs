@@ -76,6 +76,8 @@ tail_programs! {
     ask = program::ASK;
     visit = program::VISIT;
     pick = program::PICK;
+    inquire = program::INQUIRE;
+    reply = program::REPLY;
 }
 
 /// Attached at the ingress of the stack: appends held bytes.
@@ -94,6 +96,12 @@ pub fn sweep(ctx: XdpContext) -> u32 {
 #[xdp]
 pub fn apply(ctx: XdpContext) -> u32 {
     run!(ctx, datapath::apply)
+}
+
+/// Run by `lbd`: takes over the flow of a node that died.
+#[xdp]
+pub fn adopt(ctx: XdpContext) -> u32 {
+    run!(ctx, datapath::adopt)
 }
 
 /// Run by `lbd`: moves sessions.

@@ -343,3 +343,84 @@ fn namespace_cluster_of_three_heals_after_one_was_cut_off() -> Result<()> {
     }
     Ok(())
 }
+
+/// Backend and number of moves of each session of the shop, by key.
+type Places = BTreeMap<String, (String, u64)>;
+
+fn places(node: &Balancer) -> Result<Places> {
+    let page = node.ask(&["sessions", "list", "--service", "shop", "--limit", "1000"])?;
+    let rows = page["sessions"].as_array().context("no sessions")?.iter().map(|row| {
+        let text = |key: &str| row[key].as_str().map(str::to_owned).context("a name");
+        Ok((text("key")?, (text("backend")?, row["generation"].as_u64().context("a number")?)))
+    });
+    rows.collect()
+}
+
+/// Waits until both nodes have the same, and it is so.
+fn both_have(nodes: &[Balancer], what: &str, is_so: impl Fn(&Places) -> bool) -> Result<Places> {
+    eventually(Duration::from_secs(60), || {
+        let (a, b) = (places(&nodes[0])?, places(&nodes[1])?);
+        ensure!(a == b && is_so(&a), "{what}: {a:?} and {b:?}");
+        Ok(a)
+    })
+}
+
+/// A backend is drained on all nodes by a word to one, its sessions leave it one by one at the deadline, and come back by command.
+#[test]
+fn namespace_cluster_drains_and_sends_back_under_load() -> Result<()> {
+    /// Sessions that are moved a second.
+    const RATE: usize = 10;
+    let crossing = Crossing::new(3)?;
+    crossing.spread(&[0, 1])?;
+    let start = |node| {
+        let text = crossing.config(node, "", &services(&crossing, node));
+        let limits = format!("limits = {{ drain-rate = {RATE} }}\nname = \"lb");
+        crossing.balance(node, &text.replacen("name = \"lb", &limits, 1))
+    };
+    let nodes = (0..NODES).map(start).collect::<Result<Vec<_>>>()?;
+    unite(&nodes[0], &nodes[1])?;
+    // The first of a session's order often is another one than who has it.
+    bound_elsewhere(&crossing, &nodes)?;
+    let before = both_have(&nodes, "bound", |all| all.len() == usize::from(CLIENTS))?;
+    let of = |all: &Places, backend: &str| all.values().filter(|place| place.0 == backend).count();
+    let leave = of(&before, "be2");
+    ensure!(leave > 10 && of(&before, "be3") == 0, "{before:?}");
+
+    let [_, by_cookie] = plans(&crossing);
+    let load = Load::start(&crossing.client, &by_cookie)?;
+    load.reach(100)?;
+    let begun = std::time::Instant::now();
+    nodes[1].ctl(&["drain", "shop", "be2", "--deadline", "1"])?;
+    let away = both_have(&nodes, "moved", |all| of(all, "be2") == 0)?;
+    // A tenth of a second's worth may be saved up.
+    let least = Duration::from_secs(1) + Duration::from_secs_f64((leave - RATE / 10) as f64 / RATE as f64);
+    ensure!(begun.elapsed() + Duration::from_millis(200) >= least, "{leave} left in {:?}", begun.elapsed());
+    for (key, (backend, moves)) in &before {
+        let expected = u64::from(backend == "be2");
+        ensure!(*moves == 0 && away[key].1 == expected, "{key}: {} moves, {expected} expected", away[key].1);
+        ensure!(backend == "be2" || away[key].0 == *backend, "{key} was with {backend}: {away:?}");
+    }
+    ensure!(of(&away, "be3") > 0, "some of them are be3's by their order: {away:?}");
+    load.go_on(200)?;
+
+    nodes[0].ctl(&["undrain", "shop", "be2"])?;
+    let wanted = |node: &Balancer| {
+        let rows = node.ask(&["backends", "--service", "shop"])?;
+        let rows = rows.as_array().context("no backends")?;
+        ensure!(rows.iter().all(|row| row["admin"] == "enabled"), "{rows:#?}");
+        Ok(())
+    };
+    nodes.iter().try_for_each(|node| eventually(SOON, || wanted(node)))?;
+    ensure!(both_have(&nodes, "unchanged", |_| true)? == away, "somebody went back by himself");
+    nodes[1].ctl(&["failback", "shop"])?;
+    let back = both_have(&nodes, "back", |all| of(all, "be2") == leave)?;
+    for (key, (backend, _)) in &before {
+        let expected = (backend.clone(), if backend == "be2" { 2 } else { 0 });
+        ensure!(back[key] == expected, "{key}: {:?}, {expected:?} expected", back[key]);
+    }
+    load.go_on(200)?;
+    let report = load.finish()?;
+    report.answered(500)?;
+    ensure!(report.moved <= 2 * leave as u64, "{} moves of {leave} sessions there and back", report.moved);
+    Ok(())
+}

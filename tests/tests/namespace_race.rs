@@ -118,7 +118,8 @@ impl Race {
             lifetime: 60_000_000_000,
             service,
             op: op as u8,
-            pad: [0; 3],
+            pad: 0,
+            home: 0,
         };
         let generation = random.below(1 << 20) as u32;
         self.product.apply([record(BindingOp::Put, generation), record(BindingOp::Delete, generation)])

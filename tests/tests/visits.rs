@@ -26,7 +26,15 @@ struct Cluster {
 impl Cluster {
     /// Node `n` has id n + 1 and knows those that `knows` says, in the order of the ring.
     fn new(count: usize, knows: impl Fn(usize, usize) -> bool) -> Result<Self> {
-        let area = Area::read("nat")?;
+        Self::of(count, knows, |_| ("nat", "connection-v4"))
+    }
+
+    /// The same; node `n` has the tables of a case of the corpus.
+    fn of(
+        count: usize,
+        knows: impl Fn(usize, usize) -> bool,
+        tables: impl Fn(usize) -> (&'static str, &'static str),
+    ) -> Result<Self> {
         let node = |own: usize| -> Result<Host> {
             let others = (1..count).map(|step| (own + step) % count).filter(|other| knows(own, *other));
             let peers: Vec<Value> = others
@@ -38,8 +46,9 @@ impl Cluster {
                     })
                 })
                 .collect();
-            let mut case: Case =
-                area.cases.iter().find(|case| case.name == "connection-v4").context("no case")?.clone();
+            let (area, name) = tables(own);
+            let area = Area::read(area)?;
+            let mut case: Case = area.cases.iter().find(|case| case.name == name).context("no case")?.clone();
             case.settings.insert("flags".into(), json!(["nat", "peers"]));
             case.peers = serde_json::from_value(Value::Array(peers))?;
             let defaults: Map<String, Value> = area.defaults.clone();
@@ -81,8 +90,12 @@ impl Cluster {
 
 /// A frame of the case's connection by its number among the steps.
 fn frames() -> Result<Vec<Vec<u8>>> {
-    let area = Area::read("nat")?;
-    let case = area.cases.iter().find(|case| case.name == "connection-v4").context("no case")?;
+    frames_of("nat", "connection-v4")
+}
+
+fn frames_of(area: &str, name: &str) -> Result<Vec<Vec<u8>>> {
+    let area = Area::read(area)?;
+    let case = area.cases.iter().find(|case| case.name == name).context("no case")?;
     let packets = case.steps.iter().filter_map(|step| match step {
         stickleback_tests::corpus::Step::Packet(packet) => Some(packet.frame.clone()),
         _ => None,
@@ -149,6 +162,66 @@ fn rings_that_differ_end_every_packet() -> Result<()> {
             let mut cluster = Cluster::new(count, knows)?;
             let (seen, _, _) = cluster.carry(first, data)?;
             ensure!(seen.len() <= count + 1, "pattern {pattern}: {seen:?}");
+        }
+    }
+    Ok(())
+}
+
+/// Where the session of the request is bound; and where it is not.
+const KNOWN: (&str, &str) = ("peers", "session-answered-v4-in-v4");
+const UNKNOWN: (&str, &str) = ("peers", "session-told-v4-in-v4");
+
+#[test]
+fn whoever_knows_a_session_tells_its_backend() -> Result<()> {
+    let frames = frames_of(UNKNOWN.0, UNKNOWN.1)?;
+    let (handshake, request) = (&frames[..2], &frames[2]);
+    let mut cluster = Cluster::of(1, |_, _| true, |_| KNOWN)?;
+    handshake.iter().try_for_each(|frame| cluster.nodes[0].run(frame, CLIENTS).map(drop))?;
+    let (_, _, at_home) = cluster.carry(0, request)?;
+    for count in [2, 4, 9] {
+        for (first, owner) in [(0, 1), (0, count - 1), (count - 1, 0), (1, 0)] {
+            let mut cluster =
+                Cluster::of(count, |_, _| true, |node| if node == owner { KNOWN } else { UNKNOWN })?;
+            handshake.iter().try_for_each(|frame| cluster.nodes[first].run(frame, CLIENTS).map(drop))?;
+            let (seen, verdict, frame) = cluster.carry(first, request)?;
+            let mut path: Vec<usize> =
+                (0..=(owner + count - first) % count).map(|n| (first + n) % count).collect();
+            path.push(first);
+            ensure!(seen == path, "{seen:?}, not {path:?}");
+            ensure!(frame == at_home && verdict == Verdict::Tx, "the SYN to its backend: {frame:02x?}");
+            let counted = cluster.outcomes()?;
+            ensure!(counted["session-asked"] == 1 && counted["session-told"] == 1, "{counted:?}");
+            ensure!(counted["session-answered"] == 1, "{counted:?}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_no_node_knows_is_chosen_where_it_was_asked() -> Result<()> {
+    let frames = frames_of(UNKNOWN.0, UNKNOWN.1)?;
+    let mut alone = Cluster::of(1, |_, _| true, |_| UNKNOWN)?;
+    frames[..2].iter().try_for_each(|frame| alone.nodes[0].run(frame, CLIENTS).map(drop))?;
+    let (_, verdict, chosen) = alone.carry(0, &frames[2])?;
+    ensure!(verdict == Verdict::Redirect(Some(NODES)), "nobody to ask: {verdict:?}");
+    let count = 5;
+    for pattern in 0_u64..9 {
+        // Pattern 0: all know each other. Else rings differ, and a question may be lost, but ends.
+        let knows =
+            |a: usize, b: usize| (pattern.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (a * 5 + b)) & 1 == 0;
+        for first in [0, 3] {
+            let mut cluster = Cluster::of(count, knows, |_| UNKNOWN)?;
+            frames[..2].iter().try_for_each(|frame| cluster.nodes[first].run(frame, CLIENTS).map(drop))?;
+            let (seen, _, frame) = cluster.carry(first, &frames[2])?;
+            ensure!(seen.len() <= count + 1, "pattern {pattern}: {seen:?}");
+            if pattern == 0 {
+                ensure!(seen.len() == count + 1 && frame == chosen, "{seen:?}: {frame:02x?}");
+            }
+            if seen.last() != Some(&first) {
+                // It was lost on the way: what the client sends again is not asked about.
+                let (seen, _, frame) = cluster.carry(first, &frames[2])?;
+                ensure!(seen == [first] && frame == chosen, "pattern {pattern}: {seen:?}");
+            }
         }
     }
     Ok(())

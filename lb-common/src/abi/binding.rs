@@ -20,6 +20,10 @@ pub struct Binding {
     pub word: u64,
     /// When it ends, in nanoseconds of the monotonic clock; past = absent.
     pub expires: u64,
+    /// [`BindingSlot::home`].
+    pub home: u16,
+    /// Zero.
+    pub pad: [u8; 6],
 }
 
 /// One slot of the table.
@@ -39,8 +43,11 @@ pub struct BindingSlot {
     /// [`BindingKey::service`].
     pub service: u32,
     /// In a bucket's first slot: bindings whose path passed this bucket before they found room. Changed by additions to
-    /// the eight bytes that begin with `service`.
-    pub passed: u32,
+    /// the eight bytes that begin with `service`; far from 65,536, since a bucket is passed by those whose path begins near it.
+    pub passed: u16,
+    /// Where the session was before it had to move, see [`BindingWord::place`]; 0 = it never had to, or nobody knows. Written
+    /// after the word, by whoever changed that. (Older programs wrote zero here.)
+    pub home: u16,
 }
 
 /// Slots that are read together: two cache lines.
@@ -55,6 +62,15 @@ pub const BINDING_PROBES: u32 = 16;
 /// A new binding lives no longer than this (ns) when nothing proves that its client is real; its next packet makes it
 /// a whole lifetime. Forged packets that come once thus take no room for long.
 pub const UNPROVED_LIFETIME: u64 = 30_000_000_000;
+
+/// What stands for a backend in 16 bits: slots of one generation have different ones, and slots are given to another backend so
+/// seldom that those of different generations are far apart. Never 0.
+#[inline(always)]
+pub const fn place(slot: u16, generation: u16) -> u16 {
+    // The golden section's part of all numbers (Knuth 6.4).
+    let place = slot.wrapping_add(generation.wrapping_mul(0x9e37));
+    if place == 0 { 1 } else { place }
+}
 
 impl BindingKey {
     /// A key.
@@ -103,7 +119,10 @@ impl BindingSlot {
     pub fn binding(&self) -> Option<(BindingKey, Binding)> {
         let word = BindingWord(self.word);
         match word.slot_state() {
-            SlotState::Live => Some((self.key(), Binding { word: word.content().0, expires: self.expires })),
+            SlotState::Live => {
+                let (word, expires, home) = (word.content().0, self.expires, self.home);
+                Some((self.key(), Binding { word, expires, home, pad: [0; 6] }))
+            }
             SlotState::Free | SlotState::Claimed | SlotState::Pending => None,
         }
     }
@@ -159,6 +178,11 @@ impl BindingWord {
     #[inline(always)]
     pub const fn slot_generation(self) -> u16 {
         (self.0 >> 16) as u16
+    }
+    /// What stands for its backend in [`BindingSlot::home`].
+    #[inline(always)]
+    pub const fn place(self) -> u16 {
+        place(self.backend(), self.slot_generation())
     }
     /// How often the session moved.
     #[inline(always)]
@@ -230,4 +254,4 @@ impl core::fmt::Debug for BindingWord {
     }
 }
 
-super::pod!(BindingKey: 16, Binding: 16, BindingSlot: 32, BindingBucket: 128);
+super::pod!(BindingKey: 16, Binding: 24, BindingSlot: 32, BindingBucket: 128);

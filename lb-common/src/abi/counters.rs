@@ -54,8 +54,11 @@ pub struct Quota {
 pub struct Hand {
     /// The number.
     pub value: u64,
+    /// What else belongs to it: of [`super::hand::ASKED`], since when no question about a session has been answered, as
+    /// `limits::may_inquire` has it.
+    pub since: u64,
     /// Zero.
-    pub pad: [u64; 7],
+    pub pad: [u64; 6],
 }
 
 super::pod!(Counters: 48, TokenBucket: 8, Quota: 8, Hand: 64);

@@ -53,7 +53,7 @@ pub struct Hold {
     pub said: u32,
     /// The path rule that the request chose, plus 1 (counted from the service's first); 0 = none.
     pub path: u32,
-    /// What the request names, if [`Self::said`] says so: primary and secondary.
+    /// What the request names, if [`Self::said`] says so: primary and secondary; with [`HoldFlags::TOLD`] the session's.
     pub named: [Named; 2],
     /// The window field of the client's last segment, as it came.
     pub window: u16,
@@ -134,6 +134,10 @@ impl HoldFlags {
     pub const READ: u32 = 1 << 4;
     /// What the backend has not acknowledged was sent again, and still is not acknowledged.
     pub const AGAIN: u32 = 1 << 5;
+    /// The other nodes were asked for the session's backend; whoever comes next does not ask again.
+    pub const ASKED: u32 = 1 << 6;
+    /// One of them told it: the first of [`Hold::named`].
+    pub const TOLD: u32 = 1 << 7;
 }
 
 /// Owner and lock of a hold in one exchangeable word.

@@ -75,7 +75,9 @@ pub struct BindingRecord {
     /// A [`BindingOp`]; the program replaces it by a [`RecordResult`].
     pub op: u8,
     /// Zero.
-    pub pad: [u8; 3],
+    pub pad: u8,
+    /// Of [`BindingOp::Copy`]: [`super::BindingSlot::home`].
+    pub home: u16,
 }
 
 /// What `apply` did with a record.

@@ -145,6 +145,12 @@ outcomes! {
     LimitPassed = 56, "limit-passed", false;
     /// Counted beside the refusal: all backends that take new sessions had all the connections they may have.
     LimitsReached = 57, "limits-reached", false;
+    /// A request whose session this node does not know: the packet became a question to the other nodes.
+    SessionAsked = 58, "session-asked", false;
+    /// Another node asked for the backend of a session that this one knows: answered.
+    SessionAnswered = 59, "session-answered", false;
+    /// Counted beside the forwarding: another node told the session's backend.
+    SessionTold = 60, "session-told", false;
 }
 
 impl Outcome {

@@ -73,4 +73,49 @@ impl Visit {
     pub const LEN: usize = size_of::<Self>();
 }
 
-super::pod!(Peer: 88, Visit: 40);
+/// What stands behind the UDP header where the other nodes are asked for a session's backend, and in their answer.
+///
+/// It begins like a [`Visit`]; numbers are in network order.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Question {
+    /// [`Visit::VERSION`].
+    pub version: u8,
+    /// [`Self::ASKS`] or [`Self::ANSWERS`].
+    pub kind: u8,
+    /// How many more nodes may be asked.
+    pub left: u8,
+    /// Zero.
+    pub pad: u8,
+    /// [`super::Service::id`] of the session's pool.
+    pub service: u32,
+    /// Id of the node that asks.
+    pub origin: [u32; 2],
+    /// The session key.
+    pub session: [u32; 2],
+    /// Server number of the session's backend; 0 = nobody knows it.
+    pub server: [u32; 2],
+    /// Length of the IP packet that became the question.
+    pub length: Be16,
+    /// Zero.
+    pub pad2: u16,
+    /// The client's port in the connection that waits for the answer.
+    pub source_port: Be16,
+    /// The service's.
+    pub destination_port: Be16,
+    /// The client's address.
+    pub source: Addr,
+    /// The service's.
+    pub destination: Addr,
+}
+
+impl Question {
+    /// Whoever knows the session's backend shall tell it.
+    pub const ASKS: u8 = 3;
+    /// What is known of it.
+    pub const ANSWERS: u8 = 4;
+    /// Bytes of it.
+    pub const LEN: usize = size_of::<Self>();
+}
+
+super::pod!(Peer: 88, Visit: 40, Question: 72);

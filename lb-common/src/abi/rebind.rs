@@ -10,6 +10,9 @@ pub enum RebindWhom {
     Drained = 2,
     /// Those that moved once, are idle, and not with the first backend of their order that takes sessions.
     Idle = 3,
+    /// Those that had to move, are idle, and not where they were before ([`super::BindingSlot::home`]), if that backend takes
+    /// sessions.
+    Homeless = 4,
 }
 
 /// A stretch of the table of bindings and a pool; the program's input.

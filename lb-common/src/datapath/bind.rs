@@ -33,7 +33,7 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
                 return answer::no_backend(env, packet);
             };
             if may_bind {
-                let client = Client { address: &packet.source, proved: false };
+                let client = Client { address: &packet.source, proved: false, learnt: false };
                 binding::bind(env, service, &key, chosen, client, now);
             }
             chosen

@@ -16,6 +16,8 @@ pub(crate) struct Client<'a> {
     pub(crate) address: &'a Addr,
     /// Whether it showed that it receives what is sent to its address.
     pub(crate) proved: bool,
+    /// Whether its backend said itself whose the session is.
+    pub(crate) learnt: bool,
 }
 
 /// A live binding, as it was when it was read.
@@ -203,6 +205,11 @@ fn renew<E: Env>(
     let generation = if moved { old.word.generation().wrapping_add(1) } else { 0 };
     let word = BindingWord::new(slot, backend.generation, generation).with(BindingWord::UNSYNCED);
     if replace(env, old, word, expires) {
+        if moved && !client.learnt {
+            leave_home(old);
+        } else {
+            table::set_home(old.slot, 0);
+        }
         let kind = if moved {
             BindingEventKind::Moved
         } else {
@@ -221,6 +228,38 @@ fn renew<E: Env>(
 pub(crate) fn replace<E: Env>(env: &E, old: &Found, content: BindingWord, expires: u64) -> bool {
     extend(old, expires);
     change(env, old, content)
+}
+
+/// Notes where a session has come from that had to move, unless it had to before.
+#[inline(always)]
+pub(crate) fn leave_home(old: &Found) {
+    if table::home_of(old.slot) == 0 {
+        table::set_home(old.slot, old.word.place());
+    }
+}
+
+/// What is noted of a session with another word: it moved, ended, or somebody wants it there.
+#[inline(always)]
+pub(crate) fn note_home(old: &Found, new: BindingWord, now: u64) {
+    if old.expires <= now || new.has(BindingWord::PINNED) {
+        table::set_home(old.slot, 0);
+    } else if old.word.backend() != new.backend() || old.word.slot_generation() != new.slot_generation() {
+        leave_home(old);
+    }
+}
+
+/// Where a session was before it had to move; 0 = unknown.
+#[inline(always)]
+pub(crate) fn home(found: &Found) -> u16 {
+    table::home_of(found.slot)
+}
+
+/// Notes where a session that was copied had been.
+#[inline(always)]
+pub(crate) fn set_home<E: Env>(env: &E, key: &BindingKey, home: u16) {
+    if let Some(found) = at(env, key, table::seek(env, key)) {
+        table::set_home(found.slot, home);
+    }
 }
 
 /// Gives a binding another word; whether nobody else changed it meanwhile.

@@ -156,6 +156,8 @@ pub unsafe trait Env {
     fn insert_flow_ref(&self, key: &FlowKey, flow: FlowRef) -> Insert;
     /// Deletes a reference.
     fn delete_flow_ref(&self, key: &FlowKey);
+    /// Since when the other nodes have not answered a question about a session.
+    fn silence(&self) -> Option<*mut u64>;
     /// A flow record.
     fn flow(&self, index: u32) -> Option<*mut Flow>;
     /// What the first fragment decided.

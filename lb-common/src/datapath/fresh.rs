@@ -233,7 +233,7 @@ fn time<E: Env>(env: &E, slot: u16, now: u64) -> u64 {
 
 /// Where a session went a few seconds ago, if that backend is one of the service's; else [`NONE`].
 #[inline(never)]
-fn remembered<E: Env>(env: &E, service: u32, session: u64, now: u64) -> u32 {
+pub(crate) fn remembered<E: Env>(env: &E, service: u32, session: u64, now: u64) -> u32 {
     let hash = hash(service, session);
     let Some(cell) = env.choice(hash as u32 % CHOICE_ENTRIES) else { return NONE };
     // SAFETY: from the environment.

@@ -9,6 +9,11 @@ const SECOND_SHIFT: u32 = 30;
 /// Nanoseconds in a second.
 const SECOND: u64 = 1_000_000_000;
 
+/// Answers about sessions that take longer (ns) are not waited for: less than a TCP waits before it sends again.
+const PATIENCE: u64 = 1 << 27;
+/// In the time since when questions are not answered: it has taken too long.
+const SILENT: u64 = 1;
+
 /// Cells for bindings, and as many behind them for holds.
 const QUOTAS: u32 = QUOTA_ENTRIES / 2;
 
@@ -68,6 +73,39 @@ pub(crate) fn may_answer<E: Env>(env: &E) -> bool {
 pub(crate) fn may_ask<E: Env>(env: &E, rate: u32) -> bool {
     let Some(cell) = env.hand(hand::ASKED) else { return false };
     take(env, cell, (env.now() >> SECOND_SHIFT) as u32, rate)
+}
+
+/// Whether the other nodes may be asked for a session's backend.
+///
+/// Whoever asks waits for his client to send again if the question is lost. When nobody has answered for a while it is one in
+/// each such while that tries.
+#[inline(always)]
+pub(crate) fn may_inquire<E: Env>(env: &E, rate: u32, now: u64) -> bool {
+    let Some(cell) = env.silence() else { return false };
+    // SAFETY: from the environment.
+    let since = unsafe { cell.read_volatile() };
+    let waited = now.wrapping_sub(since & !SILENT);
+    if since == 0 {
+        // SAFETY: from the environment; another CPU's question is as good.
+        unsafe { env.exchange(cell, since, now & !SILENT) };
+    } else if waited <= PATIENCE {
+        if since & SILENT != 0 {
+            return false;
+        }
+    // SAFETY: from the environment.
+    } else if !unsafe { env.exchange(cell, since, now | SILENT) } {
+        return false;
+    }
+    may_ask(env, rate)
+}
+
+/// The other nodes answer.
+#[inline(always)]
+pub(crate) fn heard<E: Env>(env: &E) {
+    if let Some(cell) = env.silence() {
+        // SAFETY: from the environment.
+        unsafe { cell.write_volatile(0) }
+    }
 }
 
 /// The source prefix that a quota is kept for: IPv4 /24, IPv6 /48, as a hash.
@@ -146,6 +184,24 @@ mod tests {
             assert!(!may_bind(&model, &service, 1, now));
         }
         assert!(may_bind(&model, &service, 2, now), "another prefix pays for the first one");
+    }
+
+    #[test]
+    fn nodes_that_do_not_answer_are_asked_one_question_at_a_time() {
+        let model = Model::new(0, 0);
+        let now = model.now();
+        let asks = |after: u64| may_inquire(&model, u32::MAX, now + after);
+        assert!(asks(0) && asks(PATIENCE / 2) && asks(PATIENCE - 1), "they may yet answer");
+        assert!(asks(PATIENCE + 2), "the one that tries");
+        assert!((0..100).all(|n| !asks(PATIENCE + 2 + n)), "the others go on by themselves");
+        assert!(asks(2 * PATIENCE + 10) && !asks(2 * PATIENCE + 11));
+        heard(&model);
+        assert!(asks(3 * PATIENCE) && asks(3 * PATIENCE + 1));
+        // A single question that was lost long ago keeps nobody from asking.
+        assert!(asks(100 * PATIENCE));
+        heard(&model);
+        assert!(asks(100 * PATIENCE + 1) && asks(100 * PATIENCE + 2));
+        assert!(!may_inquire(&model, 0, now), "never more than the rate");
     }
 
     #[test]

@@ -125,7 +125,8 @@ pub fn apply<E: Env>(env: &E) -> Verdict {
                 lifetime: get(p.add(16)),
                 service: get(p.add(24)),
                 op: get(p.add(28)),
-                pad: [0; 3],
+                pad: 0,
+                home: get(p.add(30)),
             }
         };
         let result = apply_one(env, &record, now);
@@ -147,7 +148,7 @@ fn apply_one<E: Env>(env: &E, record: &BindingRecord, now: u64) -> RecordResult 
     if record.op == BindingOp::Put as u8 {
         put_binding(env, &key, number, word, expires, now)
     } else if record.op == BindingOp::Copy as u8 {
-        if number == table::ABSENT { insert(env, &key, word, expires, now) } else { RecordResult::Superseded }
+        copy(env, &key, number, word, (expires, record.home), now)
     } else if record.op == BindingOp::Delete as u8 {
         delete(env, &key, number, word)
     } else if record.op == BindingOp::Acknowledge as u8 {
@@ -183,7 +184,31 @@ fn put_binding<E: Env>(
         }
         return if same { RecordResult::Applied } else { RecordResult::Superseded };
     }
-    if binding::replace(env, &old, word, expires) { RecordResult::Applied } else { RecordResult::Superseded }
+    if !binding::replace(env, &old, word, expires) {
+        return RecordResult::Superseded;
+    }
+    binding::note_home(&old, word, now);
+    RecordResult::Applied
+}
+
+/// Inserts what is absent, as it was in another table.
+#[inline(always)]
+fn copy<E: Env>(
+    env: &E,
+    key: &BindingKey,
+    number: u32,
+    word: BindingWord,
+    (expires, home): (u64, u16),
+    now: u64,
+) -> RecordResult {
+    if number != table::ABSENT {
+        return RecordResult::Superseded;
+    }
+    let inserted = insert(env, key, word, expires, now);
+    if home != 0 && matches!(inserted, RecordResult::Applied) {
+        binding::set_home(env, key, home);
+    }
+    inserted
 }
 
 #[inline(always)]
@@ -244,7 +269,11 @@ fn settle<E: Env>(
         return RecordResult::Superseded;
     }
     let expires = if old.expires > expires { old.expires } else { expires };
-    if binding::replace(env, &old, word, expires) { RecordResult::Applied } else { RecordResult::Busy }
+    if !binding::replace(env, &old, word, expires) {
+        return RecordResult::Busy;
+    }
+    binding::note_home(&old, word, now);
+    RecordResult::Applied
 }
 
 /// Deletes, whatever the generation, unless the data plane has something to tell of it first.

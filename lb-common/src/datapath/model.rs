@@ -61,6 +61,7 @@ pub(super) struct Model<'a> {
     holds: *mut [Hold],
     vitals: *mut [Vitals],
     choices: *mut [u64],
+    silence: *mut u64,
 }
 
 impl<'a> Model<'a> {
@@ -111,6 +112,7 @@ impl<'a> Model<'a> {
             holds: vec![Hold::default(); HOLDS as usize].leak(),
             vitals: vec![Vitals::default(); VITALS].leak(),
             choices: vec![0; CHOICE_ENTRIES as usize].leak(),
+            silence: Box::leak(Box::new(0)),
         }
     }
 
@@ -120,6 +122,14 @@ impl<'a> Model<'a> {
         model.settings.binding_capacity = capacity;
         model.settings.binding_buckets = binding_buckets(capacity);
         model.bindings = vec![BindingBucket::default(); binding_buckets(capacity) as usize].leak();
+        model
+    }
+
+    /// So many holds besides the CPUs'.
+    pub(super) fn with_holds(count: u32) -> Self {
+        let mut model = Self::new(0, 0);
+        model.settings.holds = CPUS + count;
+        model.holds = vec![Hold::default(); (CPUS + count) as usize].leak();
         model
     }
 
@@ -330,6 +340,9 @@ unsafe impl Env for Model<'_> {
     }
     fn hand(&self, hand: u32) -> Option<*mut u64> {
         (hand < hand::COUNT).then(|| self.hands.cast::<u64>().wrapping_add(hand as usize))
+    }
+    fn silence(&self) -> Option<*mut u64> {
+        Some(self.silence)
     }
     fn flow_ref(&self, key: &FlowKey) -> Option<*mut u64> {
         self.index.borrow().get(key).copied()

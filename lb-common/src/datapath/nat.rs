@@ -21,7 +21,7 @@ use crate::abi::{
     Backend, Be16, BindingKey, FlowKey, FlowRef, FlowState, FlowWord, Outcome, Settings, SettingsFlags,
     Status, program,
 };
-use crate::packet::{Tcp, flag, protocol};
+use crate::packet::{Sum, Tcp, flag, protocol};
 
 /// How far behind the SYN-ACK the first acknowledgement may be: a backend may send data before it (RFC 7413).
 const MAX_AHEAD: u32 = 0xffff;
@@ -408,12 +408,13 @@ pub(crate) fn to_backend<E: Env>(
     opens: bool,
 ) -> Verdict {
     let flow = live.flow();
-    if forward::age(env, packet).is_none() {
-        return count::end(env, Outcome::Malformed);
-    }
     clamp(env, settings, packet, live);
-    if live.word.has(FlowWord::SPLICED) && packet.part != part::LATER {
-        splice::translate::outbound(env, packet, live);
+    let mut change = Sum::ZERO;
+    if live.word.has(FlowWord::SPLICED)
+        && packet.part != part::LATER
+        && let Some(numbers) = splice::translate::outbound(env, packet, live)
+    {
+        change = numbers;
     }
     if packet.part == part::FIRST {
         fragment::keep(env, packet, live.reference, (slot, backend));
@@ -422,6 +423,7 @@ pub(crate) fn to_backend<E: Env>(
     let done = translate::run(
         env,
         packet,
+        change,
         (&server.destination, server.destination_port),
         (&server.source, server.source_port),
     );
@@ -450,12 +452,13 @@ pub(crate) fn to_backend<E: Env>(
 #[inline(always)]
 pub(crate) fn to_client<E: Env>(env: &E, settings: &Settings, packet: &Packet, live: &Live) -> Verdict {
     let flow = live.flow();
-    if forward::age(env, packet).is_none() {
-        return count::end(env, Outcome::Malformed);
-    }
     clamp(env, settings, packet, live);
-    if live.word.has(FlowWord::SPLICED) && packet.part != part::LATER {
-        splice::translate::inbound(env, packet, live);
+    let mut change = Sum::ZERO;
+    if live.word.has(FlowWord::SPLICED)
+        && packet.part != part::LATER
+        && let Some(numbers) = splice::translate::inbound(env, packet, live)
+    {
+        change = numbers;
     }
     if packet.part == part::FIRST
         && let Some(backend) = env.backend(flow.backend)
@@ -466,6 +469,7 @@ pub(crate) fn to_client<E: Env>(env: &E, settings: &Settings, packet: &Packet, l
     let done = translate::run(
         env,
         packet,
+        change,
         (&client.destination, client.destination_port),
         (&client.source, client.source_port),
     );

@@ -1,16 +1,23 @@
-//! Packets of flows that another node of the cluster has.
+//! Packets of flows and sessions that another node of the cluster has.
 //!
 //! ```text
 //! ask     a packet of a flow that nobody here knows: in a tunnel to the next node of the ring
 //! visit   what came out of a tunnel: known here, it goes on as if it had come in where its flow's packets do;
 //!         else to the next node, or back to the one that asked, which does what it does with such packets
+//! inquire a request of a session that nobody here knows: the packet becomes a question to the next node of the ring
+//! reply   such a question: answered, or on to the next node; or its answer, with which the request goes on
 //! ```
-//! The packet carries with it all that has to be remembered: who asked, how many nodes are left, and the way to its sender.
+//! The packet carries with it all that has to be remembered: who asked, how many nodes are left, and the way to its sender, or
+//! the flow that waits.
 
 mod ask;
+mod inquire;
+mod reply;
 mod visit;
 
 pub(crate) use ask::run as ask;
+pub(crate) use inquire::run as inquire;
+pub(crate) use reply::{Asked, run as reply};
 pub(crate) use visit::run as visit;
 
 use super::count;

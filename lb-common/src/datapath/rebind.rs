@@ -4,9 +4,10 @@
 //! matter who comes first.
 
 use super::binding::{self, table};
-use super::{Env, Verdict, choice, frame};
+use super::choice::{self, Want};
+use super::{Env, Verdict, frame};
 use crate::abi::{
-    BindingWord, REBIND_MAX, RebindReport, RebindRequest, RebindWhom, Service, SlotState, Status,
+    BindingWord, REBIND_MAX, RebindReport, RebindRequest, RebindWhom, Service, SlotState, Status, place,
 };
 use crate::packet::{get, put};
 
@@ -87,15 +88,52 @@ fn one<E: Env>(env: &E, number: u32, request: &Request, service: &Service, now: 
         return Rebound::Stays;
     }
     let Some(found) = binding::at(env, &key, number) else { return Rebound::Left };
-    let Some((to, backend)) = choice::choose(env, service, key.session) else { return Rebound::Left };
+    let to = target(env, service, key.session, request.whom, binding::home(&found));
+    // Who wants to go back and cannot, or is there, is not missing anything.
+    let may_stay = request.whom == RebindWhom::Idle as u32 || request.whom == RebindWhom::Homeless as u32;
+    let stays = if may_stay { Rebound::Stays } else { Rebound::Left };
+    if to == choice::NONE {
+        return stays;
+    }
+    let to = to as u16;
+    let Some(backend) = env.backend(to) else { return stays };
     if to == word.backend() && backend.generation == word.slot_generation() {
-        // Nobody else takes it; who is with the first already is where he should be.
-        return if request.whom == RebindWhom::Idle as u32 { Rebound::Stays } else { Rebound::Left };
+        return stays;
     }
     let generation = word.generation().wrapping_add(1);
     let moved = BindingWord::new(to, backend.generation, generation).with(BindingWord::UNSYNCED);
     // The expiry stays: nobody has been heard of.
-    if found.word == word && binding::change(env, &found, moved) { Rebound::Moved } else { Rebound::Left }
+    if found.word != word || !binding::change(env, &found, moved) {
+        return Rebound::Left;
+    }
+    binding::leave_home(&found);
+    Rebound::Moved
+}
+
+/// The backend slot that a session is to move to, or [`choice::NONE`].
+#[inline(never)]
+fn target<E: Env>(env: &E, service: &Service, session: u64, whom: u32, home: u16) -> u32 {
+    if whom == RebindWhom::Homeless as u32 {
+        return at_home(env, service, home);
+    }
+    let found = choice::walk(env, service, session, Want::Accepts);
+    if found == choice::NONE { choice::walk(env, service, session, Want::Serves) } else { found }
+}
+
+/// The slot of the backend that a session had to leave, if it is in the pool and takes sessions again.
+#[inline(always)]
+fn at_home<E: Env>(env: &E, service: &Service, home: u16) -> u32 {
+    let mut found = choice::NONE;
+    let members = service.members;
+    env.repeat(if home == 0 { 0 } else { service.member_count }, |i| {
+        let Some(slot) = env.arena(members.wrapping_add(i)) else { return true };
+        let is_it = env.backend(slot).is_some_and(|backend| place(slot, backend.generation) == home);
+        if is_it && choice::takes(env, slot, Want::Accepts) {
+            found = slot as u32;
+        }
+        is_it
+    });
+    found
 }
 
 /// Whether a binding is one of those that move.
@@ -104,6 +142,9 @@ fn moves<E: Env>(env: &E, word: BindingWord, lasts: u64, request: &Request) -> b
     let Some(backend) = binding::backend(env, word) else { return true };
     if request.whom == RebindWhom::Stranded as u32 || word.has(BindingWord::PINNED) {
         return false;
+    }
+    if request.whom == RebindWhom::Homeless as u32 {
+        return lasts <= request.idle;
     }
     if request.whom == RebindWhom::Idle as u32 {
         // Who never moved is where he was put, whatever the order says: a backend may have set his cookie.

@@ -39,6 +39,8 @@ pub(crate) mod part {
     pub(crate) const WHOLE: u8 = 0;
     pub(crate) const FIRST: u8 = 1;
     pub(crate) const LATER: u8 = 2;
+    /// None of it: the frame is an answer of another node, about the flow that this is a packet of.
+    pub(crate) const NONE: u8 = 3;
 }
 
 const _: () = assert!(size_of::<Packet>() == 64);
@@ -101,7 +103,7 @@ pub struct Scratch {
     pub(crate) hold: u32,
     /// For `establish`, the programs of delayed binding, and `nat` when it is left one: the flow; zero = none.
     pub(crate) flow: FlowRef,
-    /// For `bind`, `open` and `pick`: the session key of a service whose affinity reads more than headers.
+    /// For `bind`, `open`, `pick` and `inquire`: the session key of a service whose affinity reads more than headers.
     pub(crate) session: u64,
     /// For `nat`, `open` and `connect`: the backend slot, plus 1, that the packet itself or its session names, or that was
     /// picked; 0 = none.
@@ -112,6 +114,10 @@ pub struct Scratch {
     pub(crate) again: u32,
     /// For `pick`: the path rule whose pool it is, plus 2; 1 = the service's own pool; 0 = a flow is to be opened.
     pub(crate) path: u32,
+    /// Where this CPU looks for a hold next, among those that it takes in turn; stays from packet to packet.
+    pub(crate) next_hold: u32,
+    /// For `inquire`: the id of the pool whose session is asked about.
+    pub(crate) pool: u32,
     /// For `pick`: the session's key under the other secret, where a binding under it is to be carried over.
     pub(crate) other: u64,
     /// For `pick`: the id of the pool that it is of.
@@ -154,6 +160,8 @@ pub(crate) mod again {
     pub(crate) const REFUSED: u32 = 2;
     /// The request has just been read, and a backend was picked by load.
     pub(crate) const PICKED: u32 = 3;
+    /// The request was read before, and the other nodes have answered whether they know its session.
+    pub(crate) const TOLD: u32 = 4;
 }
 
 /// What comes after a session's binding was carried over to its key.

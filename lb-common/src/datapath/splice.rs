@@ -23,6 +23,7 @@ mod proxy;
 mod read;
 mod release;
 mod segment;
+mod told;
 pub(crate) mod translate;
 mod turn;
 
@@ -34,6 +35,8 @@ pub(crate) use inspect::run as inspect;
 pub(crate) use learn::run as learn;
 pub(crate) use narrow::run as narrow;
 pub(crate) use read::run as read;
+pub(crate) use segment::make_room;
+pub(crate) use told::run as told;
 pub(crate) use turn::run as turn;
 
 use super::flow::{self, Live};

@@ -61,10 +61,17 @@ impl Ipv4 {
     /// Replaces the TTL and mends the checksum.
     #[inline(always)]
     pub(crate) fn set_ttl(self, ttl: u8) {
-        let old: u16 = self.read(8);
-        self.write(8, ttl);
-        let new: u16 = self.read(8);
+        let (old, new) = self.put_ttl(ttl);
         self.write(10, Sum::of_field(self.read(10)).replace16(old, new).field());
+    }
+    /// Writes the TTL; answers its word before and after, which is not read back: that would wait for the byte to be written.
+    #[inline(always)]
+    fn put_ttl(self, ttl: u8) -> (u16, u16) {
+        let old: u16 = self.read(8);
+        let [_, protocol] = old.to_ne_bytes();
+        let new = u16::from_ne_bytes([ttl, protocol]);
+        self.write(8, new);
+        (old, new)
     }
     /// Takes one from the TTL and mends the checksum.
     #[inline(always)]
@@ -78,6 +85,16 @@ impl Ipv4 {
         self.write(12, source);
         self.write(16, destination);
         self.write(10, Sum::of_field(self.read(10)).plus(change).field());
+        change
+    }
+    /// Does both, takes one from the TTL and replaces the addresses, and mends the checksum once.
+    #[inline(always)]
+    pub(crate) fn pass_on(self, source: u32, destination: u32) -> Sum {
+        let change = Sum::ZERO.replace32(self.source(), source).replace32(self.destination(), destination);
+        let (old, new) = self.put_ttl(self.ttl().wrapping_sub(1));
+        self.write(12, source);
+        self.write(16, destination);
+        self.write(10, Sum::of_field(self.read(10)).replace16(old, new).plus(change).field());
         change
     }
     #[inline(always)]

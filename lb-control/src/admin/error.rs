@@ -261,13 +261,6 @@ impl From<ChangeError> for ApiError {
                 "a state directory that lbd may write to",
                 "nothing was changed; see --state-dir of lbd",
             ),
-            ChangeError::NoFailBack { ref service, .. } => Self::new(
-                StatusCode::CONFLICT,
-                error.to_string(),
-                format!("service {service}"),
-                "a service whose backends set no cookies that are learnt (`learn`)",
-                "new sessions use the backend already; `lbctl sessions delete` forgets single ones",
-            ),
             ChangeError::NotReplicated => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "the other nodes cannot be told",

@@ -24,7 +24,7 @@ pub use backend::{
 pub use change::{ChangeRow, DiffBody, DiffRow, ReloadRow};
 pub use cluster::{
     ClusterCounts, ClusterNodeRow, ClusterRow, ClusterState, ConnectionRow, ConvergenceBucket,
-    ConvergenceRow, InitBody, JoinBody, JoinedRow, PeerRow, StreamRow, TokenBody, TokenRow,
+    ConvergenceRow, InitBody, JoinBody, JoinedRow, MirrorRow, PeerRow, StreamRow, TokenBody, TokenRow,
 };
 pub use config::{ConfigRow, ConfiguredBackend, ConfiguredService, NodeRow, TimeoutsRow};
 pub use event::{EventRow, HealthEventRow};

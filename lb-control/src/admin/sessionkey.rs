@@ -117,6 +117,7 @@ mod tests {
             proxy_protocol: false,
             method: lb_common::abi::Method::Order,
             slow_start: core::time::Duration::ZERO,
+            mirror: None,
             health: None,
             paths: Vec::new(),
             backends: vec![],

@@ -67,11 +67,11 @@ pub enum Command {
 
 Holds over reloads and restarts until undrain.")]
     Drain(DrainArgs),
-    /// Let sessions that moved go back to the first backend of their order, at most `drain-rate` of [node.limits] a second.
+    /// Let sessions that moved go back to where they were, at most `drain-rate` of [node.limits] a second.
     #[command(after_help = "Example:
   lbctl failback web                after be2 has come back, and nobody minds
 
-Not in a cluster, and not with sessions by cookie.")]
+In a cluster those of all nodes.")]
     Failback {
         /// Name of the service.
         service: String,

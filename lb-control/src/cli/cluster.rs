@@ -176,6 +176,13 @@ fn node_sheet(state: ClusterState, node: &ClusterNodeRow, look: Look) -> String 
     let counts = &node.counts;
     let events = format!("{} own, {} of others", grouped(counts.own), grouped(counts.applied));
     fact("events", events, Tone::Plain);
+    let mirror = &node.mirror;
+    if mirror.on || mirror.held > 0 || mirror.adopted > 0 {
+        let (told, held, adopted) =
+            (grouped(mirror.mirrored as u64), grouped(mirror.held as u64), grouped(mirror.adopted));
+        let text = format!("{told} mirrored, {held} held for others, {adopted} taken over");
+        fact("connections", text, Tone::Plain);
+    }
     if let Some(time) = median(node) {
         fact("convergence", format!("half of the events within {time} ms"), Tone::Plain);
     }
@@ -202,6 +209,7 @@ fn peer_sheet(peers: &[PeerRow], look: Look) -> String {
         Column("CONNECTED", Left),
         Column("RTT", Right),
         Column("ASKED", Left),
+        Column("HELD", Right),
         Column("LAST HEARD", Right),
         Column("LACKS", Right),
         Column("FOR", Right),
@@ -237,6 +245,7 @@ fn peer_sheet(peers: &[PeerRow], look: Look) -> String {
             connected,
             plain(round_trip.unwrap_or_else(|| "-".to_owned())),
             plain(if peer.asked { "yes" } else { "no" }),
+            number(peer.held_connections as u64),
             heard,
             (grouped(peer.behind_events), lacks),
             (format!("{:.1} s", peer.behind_seconds), lacks),
@@ -266,9 +275,25 @@ mod tests {
                     "failovers": 0, "snapshots_begun": 0, "snapshots_done": 0, "refused": 0,
                 },
                 "convergence": {"sum_milliseconds": 0, "buckets": []},
+                "mirror": {
+                    "on": true, "mirrored": 12, "held": 3_400, "sent": 0, "received": 0, "dropped": 0, "missed": 0,
+                    "refused": 0, "adopted": 7, "lost": 0,
+                },
             },
         });
         serde_json::from_value(row).expect("a row")
+    }
+
+    #[test]
+    fn mirrored_connections_are_shown_where_there_are_any() {
+        let look = Look { colour: false, width: None };
+        let mut row = member(unix_now() + 86_400, false);
+        let shown = status(&row, look);
+        assert!(shown.contains("12 mirrored, 3,400 held for others, 7 taken over"), "{shown}");
+        if let Some(node) = &mut row.node {
+            node.mirror = crate::admin::row::MirrorRow::default();
+        }
+        assert!(!status(&row, look).contains("mirrored"));
     }
 
     #[test]

@@ -38,15 +38,22 @@ pub(super) async fn wait(
         bar.set_style(style.progress_chars("=> "));
     }
     let (mut most, mut pace) = (0, Pace::default());
-    let (mut least, mut fewer) = (u64::MAX, begun);
+    let (mut least, mut fewer, mut was_moving) = (u64::MAX, begun, false);
     loop {
         let left: LoadRow = client.get(&path).await?;
         let sum = left.sessions + left.flows;
         most = most.max(sum);
+        if left.moving_per_second.is_some() != was_moving {
+            // From here on it goes at another pace.
+            (pace, was_moving) = (Pace::default(), left.moving_per_second.is_some());
+        }
         pace.note(begun.elapsed(), sum);
         bar.set_length(most);
         bar.set_position(most - sum);
-        bar.set_message(message(left, pace.estimate()));
+        // A part of a second says nothing of the pace.
+        let is_young = left.moving_per_second.is_some() && pace.0.len() < 4;
+        let estimate = if is_young { at_most(left) } else { pace.estimate() };
+        bar.set_message(message(left, estimate));
         let is_late = deadline.is_some_and(|deadline| begun.elapsed() >= Duration::from_secs(deadline));
         if sum == 0 && !is_late {
             bar.finish_with_message("nothing is left");
@@ -58,7 +65,10 @@ pub(super) async fn wait(
         // Connections end by themselves or not; sessions that are being moved are waited for.
         let is_moving = left.moving_per_second.is_some() && left.sessions > 0 && fewer.elapsed() < STUCK;
         if is_late && !is_moving {
-            bar.abandon_with_message("the deadline has come: what is left is cut off");
+            bar.abandon_with_message(match sum {
+                0 => "the deadline has come, and nothing is left",
+                _ => "the deadline has come: what is left is cut off",
+            });
             return Ok(End::Late);
         }
         tokio::time::sleep(LOOK).await;
@@ -75,6 +85,12 @@ fn message(left: LoadRow, estimate: Option<Duration>) -> String {
         None => String::new(),
     };
     format!("{} sessions and {} connections left, {rest}{moving}", left.sessions, left.flows)
+}
+
+/// How long sessions take that are moved as fast as they may.
+fn at_most(left: LoadRow) -> Option<Duration> {
+    let rate = left.moving_per_second.filter(|rate| *rate > 0)?;
+    Duration::try_from_secs_f64(left.sessions as f64 / f64::from(rate)).ok()
 }
 
 /// What was left when, for the latest looks.

@@ -12,6 +12,7 @@ use super::identity::{NodeId, Role};
 use super::join::join;
 use super::journal::Opening;
 use super::keyring::{Keyring, Rotation, SignedKeyring};
+use super::mirror::{self, Mirrors};
 use super::replica::{Ended, Replica, ReplicaError, Standing};
 use super::roster::Member;
 use super::token::Token;
@@ -56,6 +57,7 @@ struct Inner {
 struct Running {
     replica: Replica,
     bindings: Bindings,
+    mirrors: Mirrors,
     tasks: JoinSet<()>,
 }
 
@@ -87,6 +89,8 @@ pub struct Status {
     pub roster: u64,
     /// Its replica.
     pub standing: Standing,
+    /// Connections that it mirrors, and those that it holds.
+    pub mirror: mirror::Standing,
 }
 
 /// Why something about the membership was not done.
@@ -186,6 +190,12 @@ impl Membership {
         self.with(|replica| replica.rotate(rotation)).await
     }
 
+    /// Says what administrators said as far as this node knows, and takes what others have said of that since the last time.
+    pub async fn exchange_orders(&self, own: &str) -> Vec<String> {
+        let running = self.0.running.read().await;
+        running.as_ref().map_or_else(Vec::new, |running| running.replica.exchange_orders(own))
+    }
+
     /// The member whose id or name this is.
     pub async fn member(&self, text: &str) -> Result<NodeId, MembershipError> {
         let named = |member: &&Member| member.name == text || member.id.to_string() == text;
@@ -208,7 +218,7 @@ impl Membership {
     /// How this node stands; `None` = it is in no cluster.
     pub async fn status(&self) -> Result<Option<Status>, MembershipError> {
         let running = self.0.running.read().await;
-        let Some(Running { replica, .. }) = &*running else { return Ok(None) };
+        let Some(Running { replica, mirrors, .. }) = &*running else { return Ok(None) };
         let standing = replica.standing().await?;
         let rosters = replica.roster();
         let roster = rosters.borrow();
@@ -220,12 +230,18 @@ impl Membership {
             is_authority: replica.is_authority(),
             roster: roster.roster().serial,
             standing,
+            mirror: mirrors.standing(),
         }))
     }
 
     /// The bindings of the cluster; `None` = the node is in none.
     pub async fn bindings(&self) -> Option<Bindings> {
         self.0.running.read().await.as_ref().map(|running| running.bindings.clone())
+    }
+
+    /// The mirroring of connections; `None` = the node is in no cluster.
+    pub async fn mirrors(&self) -> Option<Mirrors> {
+        self.0.running.read().await.as_ref().map(|running| running.mirrors.clone())
     }
 
     /// Ends it: what was told before is durable when this returns.
@@ -256,7 +272,7 @@ impl Inner {
     /// Starts what a member needs.
     async fn start(&self) -> Result<Running, ReplicaError> {
         let Settings { listen, discover, .. } = &self.settings;
-        let (replica, updates, opening) = Replica::start(&self.home, *listen, discover.clone())?;
+        let (mut replica, updates, opening) = Replica::start(&self.home, *listen, discover.clone())?;
         match opening {
             Opening::Fresh | Opening::Continued => {}
             Opening::SetAside { path, reason } => tracing::error!(
@@ -269,12 +285,14 @@ impl Inner {
         let mut tasks = JoinSet::new();
         let bindings = bindings::start(&self.reconciler, &replica, updates, &mut tasks);
         tasks.spawn(follow(bindings.complete(), self.ready.clone(), |ready| *ready));
+        let (transport, mirrored) = replica.mirrored().expect("nobody has listened before");
+        let mirrors = Mirrors::start(&self.reconciler, transport, mirrored, &mut tasks);
         let secrets = |keyring: &Option<Arc<SignedKeyring>>| {
             keyring.as_ref().map(|keyring| Arc::new(keyring.content().secrets()))
         };
         self.secrets.send_replace(secrets(&replica.keyring().borrow()));
         tasks.spawn(follow(replica.keyring(), self.secrets.clone(), secrets));
-        Ok(Running { replica, bindings, tasks })
+        Ok(Running { replica, bindings, mirrors, tasks })
     }
 }
 

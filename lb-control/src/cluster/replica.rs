@@ -33,6 +33,9 @@ const REQUESTS: usize = 256;
 /// Batches of updates that wait for the data plane.
 const UPDATES: usize = 16;
 
+/// What peers say of connections that they mirror.
+type Mirrored = mpsc::Receiver<(NodeId, Vec<u8>)>;
+
 /// What the data plane must hold, and how far what it told has come.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Update {
@@ -177,6 +180,8 @@ pub struct Replica {
     teller: Teller,
     ready: watch::Receiver<bool>,
     transport: Arc<Transport>,
+    /// What peers say of connections, for whoever listens first.
+    mirrored: Option<Mirrored>,
     actor: JoinHandle<()>,
 }
 
@@ -207,9 +212,12 @@ impl Replica {
         let (requests, inbox) = mpsc::channel(REQUESTS);
         let (updates, updated) = mpsc::channel(UPDATES);
         let (told, ready) = watch::channel(false);
-        let actor = actor::Actor::new(config, &recovered, journal, Arc::clone(&transport), told, updates)?;
+        let (mirror, mirrored) = mpsc::channel(super::mirror::MESSAGES);
+        let sinks = actor::Sinks { ready: told, updates, mirror };
+        let actor = actor::Actor::new(config, &recovered, journal, Arc::clone(&transport), sinks)?;
         let actor = tokio::spawn(actor.run(inbox, events));
-        Ok((Self { teller: Teller(requests), ready, transport, actor }, updated, opening))
+        let replica = Self { teller: Teller(requests), ready, transport, mirrored: Some(mirrored), actor };
+        Ok((replica, updated, opening))
     }
 
     /// Tells what happened on this node; waits while the replica is behind.
@@ -217,6 +225,11 @@ impl Replica {
         let (reply, answer) = oneshot::channel();
         self.teller.send(Request::Local(local, Receipt::Reply(reply))).await?;
         Ok(Told(answer))
+    }
+
+    /// The connections to the peers, and what they say of connections that they mirror; the first time only.
+    pub(super) fn mirrored(&mut self) -> Option<(Arc<Transport>, Mirrored)> {
+        Some((Arc::clone(&self.transport), self.mirrored.take()?))
     }
 
     /// A way to tell it that its data plane can keep.
@@ -264,6 +277,11 @@ impl Replica {
     /// Makes one of the shared secrets new.
     pub fn rotate(&self, rotation: Rotation) -> Result<(), ClusterError> {
         self.transport.rotate(rotation)
+    }
+
+    /// Says what administrators said as far as this node knows, and takes what others have said of that since the last time.
+    pub fn exchange_orders(&self, own: &str) -> Vec<String> {
+        self.transport.exchange_orders(own)
     }
 
     /// Whether this node makes tokens, removes members and changes secrets.

@@ -81,6 +81,9 @@ pub enum SendError {
     Large(usize),
 }
 
+/// What administrators said of backends, as those who read it write it; empty = nothing yet.
+pub type Orders = String;
+
 /// How a member stands.
 #[derive(Clone, Debug)]
 pub struct PeerState {
@@ -139,6 +142,10 @@ struct Shared {
     discover: Option<String>,
     /// What the authority said and the disk did not take.
     unkept: Mutex<Unkept>,
+    /// What administrators said, as far as this node knows.
+    orders: watch::Sender<Orders>,
+    /// What others know of that, the latest of each, until it is taken.
+    heard: Mutex<BTreeMap<NodeId, Orders>>,
     links: Links,
     failures: Mutex<BTreeMap<NodeId, String>>,
     /// Whether a member said that this node is none.
@@ -178,6 +185,8 @@ impl Transport {
             keyring: watch::Sender::new(keyring),
             discover,
             unkept: Mutex::default(),
+            orders: watch::Sender::default(),
+            heard: Mutex::default(),
             links: Links::default(),
             failures: Mutex::default(),
             shut_out: AtomicBool::new(false),
@@ -220,6 +229,12 @@ impl Transport {
         self.shared.links.look(|links| links.get(&peer).is_some_and(|link| link.outbox.capacity() > 0))
     }
 
+    /// The same for what can wait: whether half of the room is left for others.
+    pub fn has_spare_room(&self, peer: NodeId) -> bool {
+        let is_spare = |link: &links::Link| link.outbox.capacity() > link.outbox.max_capacity() / 2;
+        self.shared.links.look(|links| links.get(&peer).is_some_and(is_spare))
+    }
+
     /// Whether a peer is connected, with room or without.
     pub fn is_connected(&self, peer: NodeId) -> bool {
         self.shared.links.has(peer)
@@ -233,6 +248,21 @@ impl Transport {
     /// The shared secrets, and whenever they change.
     pub fn keyring(&self) -> watch::Receiver<Option<Arc<SignedKeyring>>> {
         self.shared.keyring.subscribe()
+    }
+
+    /// Says what administrators said as far as this node knows, and takes what others have said of that since the last time.
+    pub fn exchange_orders(&self, own: &str) -> Vec<Orders> {
+        // Nobody reads a frame that is larger.
+        if own.len() < frame::CONTROL / 4 {
+            self.shared.orders.send_if_modified(|known| {
+                let is_new = known != own;
+                own.clone_into(known);
+                is_new
+            });
+        } else {
+            tracing::error!(bytes = own.len(), "too much was said of backends to tell the other nodes");
+        }
+        std::mem::take(&mut *self.shared.heard()).into_values().collect()
     }
 
     /// Whether this node holds the key of the authority.
@@ -375,6 +405,12 @@ impl Shared {
             self.keep_later(&error, |unkept| unkept.keyring = Some(keyring));
         }
         Ok(())
+    }
+
+    /// What other nodes said of administrators' changes.
+    fn heard(&self) -> MutexGuard<'_, BTreeMap<NodeId, Orders>> {
+        // Whole whatever the thread did that panicked.
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes what the disk did not take: it does not hold before it would still hold after a restart.

@@ -35,6 +35,8 @@ pub(super) const PREFIX_V6: u8 = 64;
 pub(super) const LIFETIME: Duration = Duration::from_secs(30 * 60);
 /// New bindings of a service a second.
 pub(super) const BINDING_RATE: u32 = 100_000;
+/// Age from which on connections are mirrored, where they are.
+pub(super) const MIRROR_AGE: Duration = Duration::from_secs(2);
 /// Bytes of a request head that are looked at.
 pub(super) const HEAD_LIMIT: u16 = 4_096;
 /// Share of a backend.

@@ -8,6 +8,7 @@ use super::value::spell;
 use super::{BlockSpec, ClusterSpec, DaemonSpec, PlaneSpec};
 use crate::dataplane::p4::{Route, SwitchSpec};
 use core::fmt;
+use core::time::Duration;
 use lb_common::abi::{Method, Mode, OnMismatch, Reading};
 use lb_core::pool::{
     Admin, AffinitySpec, BackendSpec, CookieSpec, Desired, Fallback, NodeSpec, PathSpec, PayloadSpec,
@@ -261,6 +262,7 @@ fn compare_service(old: &ServiceSpec, new: &ServiceSpec, differences: &mut Vec<D
     changes.add("proxy-protocol", old.proxy_protocol, new.proxy_protocol, Effect::Live);
     changes.add("method", method_word(old.method), method_word(new.method), Effect::Live);
     changes.add("slow-start", spell(old.slow_start), spell(new.slow_start), Effect::Live);
+    changes.add("mirror", mirror_words(old.mirror), mirror_words(new.mirror), Effect::Live);
     changes.add(
         "health",
         health_words(old.health.as_deref()),
@@ -340,6 +342,10 @@ pub(crate) const fn method_word(method: Method) -> &'static str {
         Method::LeastConnections => "least-connections",
         Method::LeastTime => "least-time",
     }
+}
+
+fn mirror_words(age: Option<Duration>) -> String {
+    age.map_or_else(|| "false".to_owned(), |age| format!("from {} on", spell(age)))
 }
 
 /// Keys whose value changed.

@@ -328,6 +328,12 @@ pub(super) struct Service {
     pub(super) method: Field<Method>,
     /// How long a backend that was down takes to get its whole share of new sessions again; no time when absent.
     pub(super) slow_start: Field<Lifetime>,
+    /// Whether other nodes of the cluster hold copies of connections, so that these outlive their node (TCP and `nat` only).
+    #[schemars(extend("default" = false))]
+    pub(super) mirror: Field<bool>,
+    /// How old a connection is before it is mirrored.
+    #[schemars(extend("default" = spell(defaults::MIRROR_AGE)))]
+    pub(super) mirror_age: Field<Lifetime>,
     /// How backends are checked; TCP services: by a connection to their port, others: not at all, when absent.
     pub(super) health: Field<HealthChoice>,
     /// Lifetime of a binding without traffic.

@@ -3,7 +3,9 @@
 //! Backends of a dead node's connections then get an answer, if only a reset. A node counts as dead when it is not connected and
 //! nobody answers at its addresses: while two nodes merely do not hear each other, both keep theirs.
 
+use super::inherit::Inheritance;
 use super::peers::answers;
+use crate::cluster::heir::heir;
 use crate::cluster::identity::Role;
 use crate::cluster::membership::Status;
 use crate::config::BlockSpec;
@@ -19,14 +21,19 @@ pub(super) struct Heirs {
     patience: Duration,
     /// Since when which node has been gone.
     gone: BTreeMap<u64, Instant>,
-    /// Whose addresses this node has.
-    held: BTreeSet<u64>,
+    /// Whose addresses this node has, and for how many looks more once their node is back.
+    held: BTreeMap<u64, u32>,
     /// Others that are connected.
     connected: usize,
     /// Looks after which hosts of the network need not be told whose the addresses are.
     loud: u32,
+    /// Looks for which this node's own addresses may wait for what others have of its connections.
+    shy: u32,
+    inheritance: Inheritance,
 }
 
+/// Looks for which who has another's addresses waits until that one knows of its connections, and the other way round.
+const SHY: u32 = 10;
 /// Looks at which the hosts of the network are told.
 const LOUD: u32 = 5;
 
@@ -41,8 +48,17 @@ pub(super) struct Found {
 
 impl Heirs {
     /// Nobody is dead yet.
-    pub(super) const fn new(blocks: Vec<BlockSpec>, patience: Duration) -> Self {
-        Self { blocks, patience, gone: BTreeMap::new(), held: BTreeSet::new(), connected: 0, loud: LOUD }
+    pub(super) const fn new(blocks: Vec<BlockSpec>, patience: Duration, inheritance: Inheritance) -> Self {
+        Self {
+            blocks,
+            patience,
+            inheritance,
+            gone: BTreeMap::new(),
+            held: BTreeMap::new(),
+            connected: 0,
+            loud: LOUD,
+            shy: SHY,
+        }
     }
 
     /// Whose addresses are whose now.
@@ -50,20 +66,29 @@ impl Heirs {
         let mut found = Found::default();
         let (now, own) = (Instant::now(), status.standing.id.number());
         let nodes: Vec<_> = status.standing.peers.iter().filter(|peer| peer.role == Role::Node).collect();
-        let connected = nodes.iter().filter(|peer| peer.connection.contact.is_some());
-        let live: Vec<u64> = connected.map(|peer| peer.id.number()).chain([own]).collect();
+        let live = live(status);
         // Who is connected anew may have had addresses of this node, or the other way round.
         let others = live.len() - 1;
         if others > self.connected {
-            self.loud = LOUD;
+            (self.loud, self.shy) = (LOUD, SHY);
         }
         self.connected = others;
         for peer in nodes {
             let id = peer.id.number();
             let block = self.blocks.iter().find(|block| block.node == peer.name);
-            let Some(block) = block.filter(|_| !live.contains(&id) && heir(id, &live) == Some(own)) else {
+            let is_heir = !live.contains(&id) && heir(id, &live) == Some(own);
+            let Some(block) = block.filter(|_| is_heir) else {
                 self.gone.remove(&id);
-                if self.held.remove(&id) {
+                if let Some(patience) = self.held.get_mut(&id)
+                    && let Some(block) = block.filter(|_| live.contains(&id) && *patience > 0)
+                    && !self.inheritance.has_told_all(peer.id).await
+                {
+                    *patience -= 1;
+                    found.inherited.extend(&block.addresses);
+                    continue;
+                }
+                if self.held.remove(&id).is_some() {
+                    self.inheritance.give_back(peer.id).await;
                     tracing::info!(
                         node = peer.name,
                         "its source addresses are its own again, or another node's"
@@ -72,18 +97,24 @@ impl Heirs {
                 continue;
             };
             // Once they are here, they answer for themselves.
-            if !self.held.contains(&id) {
+            if !self.held.contains_key(&id) {
                 let since = *self.gone.entry(id).or_insert(now);
                 if now.duration_since(since) < self.patience || is_anybody_there(block).await {
                     continue;
                 }
+                // Before anybody answers to them: what nobody knows is reset.
+                self.inheritance.take_over(peer.id, true).await;
                 tracing::warn!(node = peer.name, "dead: this node announces its source addresses");
-                self.held.insert(id);
+                self.held.insert(id, SHY);
                 self.loud = LOUD;
             }
             found.inherited.extend(&block.addresses);
         }
-        if self.loud > 0 {
+        if self.shy > 0 && self.loud == LOUD && !self.inheritance.has_heard_all().await {
+            // Its own addresses are another node's for as long as its connections are.
+            self.shy -= 1;
+            found.claimed.extend(&found.inherited);
+        } else if self.loud > 0 {
             self.loud -= 1;
             let own = status.member.as_ref().map(|member| member.name.as_str());
             let own = self.blocks.iter().filter(|block| Some(block.node.as_str()) == own);
@@ -94,6 +125,13 @@ impl Heirs {
     }
 }
 
+/// The nodes that are connected, and this one.
+pub(super) fn live(status: &Status) -> Vec<u64> {
+    let nodes = status.standing.peers.iter().filter(|peer| peer.role == Role::Node);
+    let connected = nodes.filter(|peer| peer.connection.contact.is_some());
+    connected.map(|peer| peer.id.number()).chain([status.standing.id.number()]).collect()
+}
+
 async fn is_anybody_there(block: &BlockSpec) -> bool {
     for address in &block.addresses {
         if answers(*address).await {
@@ -101,43 +139,4 @@ async fn is_anybody_there(block: &BlockSpec) -> bool {
         }
     }
     false
-}
-
-/// Which of those that live inherits from a dead node: each of them finds the same one, and several dead nodes' blocks go
-/// to several heirs.
-fn heir(dead: u64, live: &[u64]) -> Option<u64> {
-    live.iter().copied().max_by_key(|id| (weight(dead, *id), *id))
-}
-
-/// A mixture of two ids (the finalizer of SplitMix64).
-const fn weight(dead: u64, id: u64) -> u64 {
-    let z = dead.rotate_left(32) ^ id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ z >> 31
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn there_is_one_heir_and_all_agree() {
-        let nodes: Vec<u64> = (1..=8).map(|n| n * 0x1234_5678_9abc).collect();
-        let mut heirs = BTreeSet::new();
-        for dead in &nodes {
-            let mut live: Vec<u64> = nodes.iter().copied().filter(|id| id != dead).collect();
-            let first = heir(*dead, &live);
-            live.reverse();
-            assert_eq!(heir(*dead, &live), first, "the order does not matter");
-            heirs.extend(first);
-            // Another node's death moves the block only when that node had it.
-            for also in live.clone() {
-                let rest: Vec<u64> = live.iter().copied().filter(|id| *id != also).collect();
-                assert_eq!(heir(*dead, &rest) == first, Some(also) != first);
-            }
-        }
-        assert!(heirs.len() > 2, "not all blocks go to the same node: {heirs:?}");
-        assert_eq!(heir(1, &[]), None);
-    }
 }

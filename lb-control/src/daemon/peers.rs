@@ -2,7 +2,10 @@
 //!
 //! A node whose daemon is away still has its flows, so it counts for as long as it answers pings.
 
+use super::heirs::live;
+use super::inherit::Inheritance;
 use crate::admin::error::chain;
+use crate::cluster::heir::heir;
 use crate::cluster::identity::Role;
 use crate::cluster::membership::{Membership, Status};
 use crate::cluster::replica::Peer;
@@ -20,17 +23,24 @@ const LOOK: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Pings in a row that may be lost.
 const MISSES: u32 = 2;
+/// Further ones of a node whose connections another one may be taking over.
+const LINGERS: u32 = 3;
 
 /// Starts to tell the reconciler who can be asked; ends with the reconciler.
-pub(super) fn start(reconciler: &Handle, cluster: &Membership, tasks: &mut JoinSet<()>) {
-    let (reconciler, cluster) = (reconciler.clone(), cluster.clone());
+pub(super) fn start(
+    reconciler: &Handle,
+    cluster: &Membership,
+    inheritance: &Inheritance,
+    tasks: &mut JoinSet<()>,
+) {
+    let (reconciler, cluster, inheritance) = (reconciler.clone(), cluster.clone(), inheritance.clone());
     tasks.spawn(async move {
         let (mut known, mut misses) = (None, BTreeMap::new());
         loop {
             match cluster.status().await {
                 Ok(status) => {
                     let ring = match &status {
-                        Some(status) => ring(status, &mut misses).await,
+                        Some(status) => ring(status, &mut misses, &inheritance).await,
                         None => PeerRing::default(),
                     };
                     if known.as_ref() != Some(&ring) {
@@ -55,20 +65,27 @@ pub(super) fn start(reconciler: &Handle, cluster: &Membership, tasks: &mut JoinS
 }
 
 /// The ring of those that are there.
-async fn ring(status: &Status, misses: &mut BTreeMap<u64, u32>) -> PeerRing {
+async fn ring(status: &Status, misses: &mut BTreeMap<u64, u32>, inheritance: &Inheritance) -> PeerRing {
     let own = status.standing.id.number();
     let Some(member) = status.member.as_ref().filter(|_| !status.is_removed) else {
         return PeerRing { own, nodes: Vec::new() };
     };
     let sources = addresses(&member.addresses).await;
     let mut nodes = Vec::new();
+    let (live, is_mirrored) = (live(status), inheritance.is_on().await);
     for peer in status.standing.peers.iter().filter(|peer| peer.role == Role::Node) {
         let Some((address, source)) = pair(&addresses(&peer.addresses).await, &sources) else { continue };
         let id = peer.id.number();
-        let missed = misses.entry(id).or_insert(MISSES);
+        // Nobody waits for the heir of one that has not been there.
+        let missed = misses.entry(id).or_insert(MISSES + LINGERS);
         *missed = if is_there(peer, address).await { 0 } else { missed.saturating_add(1) };
-        if *missed <= MISSES {
-            nodes.push(PeerNode { id, address, source });
+        let is_heir = heir(id, &live) == Some(own);
+        if *missed > MISSES {
+            inheritance.take_over(peer.id, is_heir).await;
+        }
+        let most = if is_mirrored && !is_heir { MISSES + LINGERS } else { MISSES };
+        if *missed <= most {
+            nodes.push(PeerNode { id, address, source, is_awaited: is_mirrored && *missed > 0 });
         }
     }
     PeerRing::new(own, nodes)

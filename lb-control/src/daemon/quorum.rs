@@ -30,10 +30,16 @@ async fn views(cluster: &Membership) -> OtherViews {
     let mut views = OtherViews::default();
     // A node that hears nobody goes by its own word.
     let Ok(Some(status)) = cluster.status().await else { return views };
-    let heard = status.standing.peers.into_iter().filter(|peer| peer.connection.contact.is_some());
-    for failed in heard.filter_map(|peer| peer.replication?.failed) {
+    let (own, is_ready) = (status.standing.id, status.is_ready && !status.is_removed);
+    let nodes: Vec<_> = status.standing.peers.into_iter().filter(|peer| peer.replication.is_some()).collect();
+    let all = 1 + nodes.len();
+    views.is_first = is_ready;
+    for peer in nodes.into_iter().filter(|peer| peer.connection.contact.is_some()) {
+        let Some(failed) = peer.replication.and_then(|replication| replication.failed) else { continue };
         views.nodes += 1;
+        views.is_first &= own < peer.id;
         failed.into_iter().for_each(|server| *views.failed.entry(server).or_default() += 1);
     }
+    views.is_majority = (1 + views.nodes) * 2 > all;
     views
 }

@@ -3,10 +3,11 @@
 use super::args::{Lbd, Mode};
 use super::configuration::{Applied, Loaded, Source, note_loaded};
 use super::health::{Checks, Herald};
+use super::inherit::Inheritance;
 use super::servers::Servers;
 use super::supervisor::{Signals, Supervisor};
 use super::vips::Vips;
-use super::{member, notify, peers, privilege, quorum, target, way};
+use super::{member, notify, orders, peers, privilege, quorum, target, way};
 use crate::admin::error::{ErrorBody, chain};
 use crate::admin::row::ReloadState;
 use crate::admin::{self, Context, EventLog, Facts, Listener, now};
@@ -107,11 +108,16 @@ pub(super) async fn run(args: Lbd) -> anyhow::Result<()> {
     checks.watch().await?;
     let cluster = member::open(&daemon, &reconciler).await?;
     quorum::start(&reconciler, &cluster, &mut tasks);
+    orders::start(&reconciler, &cluster, &mut tasks);
+    let inheritance = Inheritance::start(&reconciler, &cluster, &mut tasks);
     let vips = match &daemon.cluster.announce {
         None => None,
-        Some(spec) => Some(Vips::start(spec, &daemon.cluster.blocks, &reconciler, &cluster).await?),
+        Some(spec) => {
+            let blocks = &daemon.cluster.blocks;
+            Some(Vips::start(spec, blocks, &reconciler, &cluster, &inheritance).await?)
+        }
     };
-    peers::start(&reconciler, &cluster, &mut tasks);
+    peers::start(&reconciler, &cluster, &inheritance, &mut tasks);
     let (facts, told) = watch::channel(facts(&args));
     note_loaded(&facts);
     target::start(&reconciler, facts.clone(), &mut tasks);
@@ -127,6 +133,7 @@ pub(super) async fn run(args: Lbd) -> anyhow::Result<()> {
         facts,
         reconciler,
         cluster,
+        inheritance,
         vips: Mutex::new(vips),
         checks: Some(checks),
     };

@@ -3,6 +3,7 @@
 use super::complaint::Complaint;
 use super::configuration::Source;
 use super::health::Checks;
+use super::inherit::Inheritance;
 use super::notify;
 use super::vips::Vips;
 use crate::admin::error::{ApiError, ErrorBody, chain};
@@ -60,6 +61,7 @@ pub(super) struct Supervisor {
     pub(super) facts: watch::Sender<Facts>,
     pub(super) reconciler: Handle,
     pub(super) cluster: Membership,
+    pub(super) inheritance: Inheritance,
     pub(super) vips: Mutex<Option<Vips>>,
     /// `None` = nobody is probed.
     pub(super) checks: Option<Checks>,
@@ -146,7 +148,8 @@ impl Supervisor {
     /// Announces again what was taken back, since forwarding goes on.
     async fn announce_again(&self) {
         let Some(spec) = &self.daemon.cluster.announce else { return };
-        match Vips::start(spec, &self.daemon.cluster.blocks, &self.reconciler, &self.cluster).await {
+        let blocks = &self.daemon.cluster.blocks;
+        match Vips::start(spec, blocks, &self.reconciler, &self.cluster, &self.inheritance).await {
             Ok(vips) => *self.vips.lock().await = Some(vips),
             Err(error) => {
                 error!(%error, "service addresses are not announced any more, although forwarding goes on")

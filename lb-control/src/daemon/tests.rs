@@ -1,8 +1,9 @@
 //! The API, the command line and the reconciler together, over a real socket; only the packets are missing.
 
 use super::configuration::{Applied, Loaded, Source, note_loaded};
+use super::inherit::Inheritance;
 use super::supervisor::{Signals, Supervisor};
-use super::{member, quorum};
+use super::{member, orders, quorum};
 use crate::admin::client::{Client, ClientError};
 use crate::admin::row::{BackendRow, ReloadState, StatusRow};
 use crate::admin::{self, Context, EventLog, Facts, Listener, Order, openapi, row};
@@ -27,6 +28,7 @@ use tokio::task::JoinSet;
 
 mod cluster;
 mod drain;
+mod steering;
 
 const CONFIG: &str = r#"
 [node]
@@ -112,6 +114,7 @@ impl Rig {
         let cluster = member::open(&daemon, &reconciler).await.unwrap();
         let mut tasks = JoinSet::new();
         quorum::start(&reconciler, &cluster, &mut tasks);
+        orders::start(&reconciler, &cluster, &mut tasks);
 
         let (facts, told) = watch::channel(Facts {
             started: Instant::now(),
@@ -135,8 +138,17 @@ impl Rig {
         let socket = dir.path().join("lbd.sock");
         let listener = Listener::bind(&socket, None).unwrap();
         let vips = Mutex::new(None);
-        let supervisor =
-            Supervisor { source, daemon, facts, reconciler: reconciler.clone(), cluster, vips, checks: None };
+        let inheritance = Inheritance::start(&reconciler, &cluster, &mut tasks);
+        let supervisor = Supervisor {
+            source,
+            daemon,
+            facts,
+            reconciler: reconciler.clone(),
+            cluster,
+            inheritance,
+            vips,
+            checks: None,
+        };
         tokio::spawn(async move {
             let mut signals = Signals::listen().unwrap();
             supervisor.supervise(&mut signals, &mut ordered).await

@@ -2,6 +2,7 @@
 
 use super::complaint::Complaint;
 use super::heirs::Heirs;
+use super::inherit::Inheritance;
 use crate::admin::error::chain;
 use crate::cluster::announce::{self, AnnounceError, Announcer};
 use crate::cluster::identity::Role;
@@ -32,9 +33,10 @@ impl Vips {
         blocks: &[BlockSpec],
         reconciler: &Handle,
         cluster: &Membership,
+        inheritance: &Inheritance,
     ) -> Result<Self, AnnounceError> {
         let announcer = Announcer::open(&spec.interface, spec.lifetime).await?;
-        let mut heirs = Heirs::new(blocks.to_vec(), spec.lifetime);
+        let mut heirs = Heirs::new(blocks.to_vec(), spec.lifetime, inheritance.clone());
         let (told, wanted) = watch::channel(BTreeSet::new());
         let (reconciler, ready, cluster) = (reconciler.clone(), cluster.ready(), cluster.clone());
         let looking = tokio::spawn(async move {

@@ -19,7 +19,7 @@ pub(super) fn start(reconciler: &Handle, tasks: &mut JoinSet<()>) {
     });
 }
 
-fn translate(change: hops::HopChange) -> HopChange {
+pub(super) fn translate(change: hops::HopChange) -> HopChange {
     HopChange {
         address: change.address,
         hop: change.way.map(|way| ResolvedHop {

@@ -253,6 +253,10 @@ impl<D: DataPlane> DataPlane for Chaos<D> {
         self.call(Operation::Read, |inner| inner.flows(cursor, limit))
     }
 
+    fn adopt(&mut self, flows: &[Flow]) -> Result<Vec<RecordResult>> {
+        self.call(Operation::Adopt, |inner| inner.adopt(flows))
+    }
+
     fn counters(&mut self, services: &[u16], backends: &[u16]) -> Result<Traffic> {
         self.call(Operation::Read, |inner| inner.counters(services, backends))
     }

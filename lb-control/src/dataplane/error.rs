@@ -289,6 +289,8 @@ operations! {
     Detach = "detach";
     /// Changing bindings.
     ApplyBindings = "apply bindings";
+    /// Taking over flows.
+    Adopt = "take over flows";
     /// Writing flows.
     PutFlow = "write flow";
     /// Clearing counters.

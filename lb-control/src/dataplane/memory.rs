@@ -11,9 +11,9 @@ use lb_common::abi::{
     BindingRecord, BindingWord, Counters, Flow, FlowKey, MAX_BACKENDS, MAX_PEERS, MAX_SERVICES, Outcome,
     PATH_ENTRIES, PathRule, Peer, QUIC_ENTRIES, QuicConfig, RebindReport, RebindRequest, RebindWhom,
     RecordResult, SCHEMA_VERSION, SERVER_ENTRIES, STATUS_PER_WORD, Secrets, Server, Service, ServiceKey,
-    Settings, SettingsFlags, Status, SweepReport, SweepRequest, SweepTarget, Vitals, map,
+    Settings, SettingsFlags, Status, SweepReport, SweepRequest, SweepTarget, Vitals, map, place,
 };
-use lb_common::select;
+use lb_common::select::{self, Table as _};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     io,
@@ -69,7 +69,7 @@ impl Memory {
     /// Makes a binding as a packet would, with its event.
     pub fn bind(&mut self, key: BindingKey, word: BindingWord, expires: u64) {
         let word = word.with(BindingWord::UNSYNCED).0;
-        let binding = Binding { word, expires };
+        let binding = Binding { word, expires, ..Binding::default() };
         self.bindings.insert((key.service, key.session), binding);
         let kind = BindingEventKind::Made as u32;
         self.events.push(BindingEvent { session: key.session, service: key.service, kind, word, expires });
@@ -122,8 +122,12 @@ impl Memory {
                 if old.is_none() && self.bindings.len() >= self.sizes.bindings as usize {
                     return RecordResult::Full;
                 }
-                let binding = Binding { word: record.word, expires: now.saturating_add(record.lifetime) };
-                self.bindings.insert(place, binding);
+                let expires = now.saturating_add(record.lifetime);
+                let home = match record.op {
+                    op if op == BindingOp::Copy as u8 => record.home,
+                    _ => home(found, new),
+                };
+                self.bindings.insert(place, Binding { word: record.word, expires, home, pad: [0; 6] });
                 RecordResult::Applied
             }
             (Some(BindingOp::Settle | BindingOp::Clear), Some(old)) if old.has(BindingWord::UNSYNCED) => {
@@ -136,7 +140,8 @@ impl Memory {
                 let expires = now.saturating_add(record.lifetime);
                 let expires = found.map_or(expires, |found| found.expires.max(expires));
                 let word = new.without(BindingWord::UNSYNCED).0;
-                self.bindings.insert(place, Binding { word, expires });
+                let home = home(found, new);
+                self.bindings.insert(place, Binding { word, expires, home, pad: [0; 6] });
                 RecordResult::Applied
             }
             (Some(BindingOp::Clear), Some(_)) => {
@@ -164,6 +169,15 @@ impl Memory {
                 RecordResult::Applied
             }
         }
+    }
+}
+
+/// Where a session was before it had to move, with a new word.
+fn home(found: Option<Binding>, new: BindingWord) -> u16 {
+    let Some(old) = found.filter(|_| !new.has(BindingWord::PINNED)) else { return 0 };
+    match (old.home, BindingWord(old.word).place()) {
+        (0, place) if place != new.place() => place,
+        (home, _) => home,
     }
 }
 
@@ -447,6 +461,10 @@ impl DataPlane for Memory {
         Ok(Page { rows: Vec::new(), next: None })
     }
 
+    fn adopt(&mut self, flows: &[Flow]) -> Result<Vec<RecordResult>> {
+        Ok(vec![RecordResult::Full; flows.len()])
+    }
+
     fn counters(&mut self, services: &[u16], backends: &[u16]) -> Result<Traffic> {
         Ok(Traffic {
             services: vec![Counters::default(); services.len()],
@@ -482,7 +500,9 @@ impl DataPlane for Memory {
         for (&(service, session), binding) in all {
             let word = BindingWord(binding.word);
             let is_stranded = !serves(word.backend());
+            let is_return = request.whom == RebindWhom::Homeless as u32;
             let is_wanted = match request.whom {
+                _ if is_return => !is_stranded && binding.expires <= now.saturating_add(request.idle),
                 whom if whom == RebindWhom::Stranded as u32 => is_stranded,
                 whom if whom == RebindWhom::Drained as u32 => {
                     let is_meant = request.backend == 0 || request.backend == u32::from(word.backend()) + 1;
@@ -501,12 +521,18 @@ impl DataPlane for Memory {
                 report.looked_at = 0;
                 continue;
             }
-            let heir =
-                select::choose(&pool, session, accepts).or_else(|| select::choose(&pool, session, serves));
+            let generation = |slot: u16| self.backends.get(&slot).map_or(0, |backend| backend.generation);
+            let is_home = |slot: &u16| place(*slot, generation(*slot)) == binding.home && accepts(*slot);
+            let heir = match is_return {
+                true => (0..pool.member_count()).filter_map(|place| pool.member(place)).find(is_home),
+                false => {
+                    select::choose(&pool, session, accepts).or_else(|| select::choose(&pool, session, serves))
+                }
+            };
             match heir.filter(|&heir| heir != word.backend()) {
                 Some(heir) => {
-                    let generation = self.backends.get(&heir).map_or(0, |backend| backend.generation);
-                    let moved = BindingWord::new(heir, generation, word.generation().wrapping_add(1));
+                    let moved = BindingWord::new(heir, generation(heir), word.generation().wrapping_add(1));
+                    binding.home = home(Some(*binding), moved);
                     binding.word = moved.with(BindingWord::UNSYNCED).0;
                     report.moved += 1;
                 }

@@ -445,6 +445,10 @@ impl DataPlane for P4 {
         self.image.flows(cursor, limit)
     }
 
+    fn adopt(&mut self, flows: &[Flow]) -> Result<Vec<RecordResult>> {
+        self.image.adopt(flows)
+    }
+
     fn counters(&mut self, services: &[u16], backends: &[u16]) -> Result<Traffic> {
         Ok(Traffic { services: self.traffic(true, services), backends: self.traffic(false, backends) })
     }

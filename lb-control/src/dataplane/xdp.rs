@@ -429,6 +429,10 @@ impl DataPlane for Xdp {
         Ok(Page { rows: used.collect(), next: batch.next.map(Cursor) })
     }
 
+    fn adopt(&mut self, flows: &[Flow]) -> Result<Vec<RecordResult>> {
+        self.running.adopt(flows)
+    }
+
     fn counters(&mut self, services: &[u16], backends: &[u16]) -> Result<Traffic> {
         let tables = &self.running.tables;
         let read = |counters: &aya::maps::PerCpuArray<_, Counters>, table, slots: &[u16]| {

@@ -192,13 +192,19 @@ impl Actor {
                 _ = stretch.tick() => self.sweep(),
                 _ = audit.tick() => {
                     self.audit();
-                    self.rebinder.look_for_overdue(&self.node, now());
+                    if is_alone || self.node.world.health.is_first() {
+                        self.rebinder.look_for_overdue(&self.node, now());
+                    }
                 }
                 _ = ramp.tick(), if self.node.world.ramps.is_busy() => drop(self.node.ramp(SystemTime::now())),
-                _ = failback.tick() => match is_alone {
-                    true => self.rebinder.look_for_idle(&self.node),
-                    false => self.rebinder.look_again(),
-                },
+                _ = failback.tick() => {
+                    if !is_alone {
+                        self.rebinder.look_again();
+                    }
+                    if is_alone || self.node.world.health.may_decide() {
+                        self.rebinder.look_for_idle(&self.node, is_alone);
+                    }
+                }
                 () = ready(()), if self.rebinder.is_busy() && pause.is_none() => self.rebinder.step(&mut self.node),
                 () = sleep_until(walk_at), if pause.is_some() => self.rebinder.step(&mut self.node),
                 () = sleep_until(world_at), if self.world.due.is_some() => self.follow_world(),
@@ -287,6 +293,7 @@ impl Actor {
                 drop(reply.send(self.node.applied().map(|applied| applied.desired.clone())));
             }
             Request::Overrides(reply) => drop(reply.send(self.node.overrides.clone())),
+            Request::MergeOverrides(others, reply) => drop(reply.send(self.merge(&others))),
             Request::Vitals(reply) => drop(reply.send(self.node.vitals())),
             Request::Outcomes(reply) => drop(reply.send(self.node.outcomes())),
             Request::Tables(reply) => drop(reply.send(self.node.tables(self.sweeper.flows_live()))),
@@ -305,6 +312,9 @@ impl Actor {
             Request::Flows { filter, cursor, limit, reply } => {
                 drop(reply.send(self.node.flows(&filter, cursor, limit)));
             }
+            Request::Mirroring(reply) => drop(reply.send(self.node.mirroring())),
+            Request::Mirrored { cursor, reply } => drop(reply.send(self.node.mirrored(cursor))),
+            Request::Adopt(all, reply) => drop(reply.send(self.node.adopt(&all))),
             Request::Explain { service, reply } => drop(reply.send(self.node.explain(&service))),
             Request::Replicate(feed) => {
                 let feed = self.feed.insert(*feed);
@@ -351,7 +361,23 @@ impl Actor {
             Some(applied) => applied.desired.clone(),
             None => return Err(ApplyError::Gone(Gone).into()),
         };
-        let changed = self.node.overrides.with(service, backend, change);
+        let changed = self.node.overrides.with(service, backend, wall(), change);
+        self.override_with(changed, desired)
+    }
+
+    /// Takes over what administrators said elsewhere and is newer; whether anything is.
+    fn merge(&mut self, others: &Overrides) -> Result<bool, ChangeError> {
+        let mut merged = self.node.overrides.clone();
+        if !merged.merge(others) {
+            return Ok(false);
+        }
+        let Some(applied) = self.node.applied() else { return Err(ApplyError::Gone(Gone).into()) };
+        let desired = applied.desired.clone();
+        self.override_with(merged, desired).map(|()| true)
+    }
+
+    /// Has these overrides in the file and in the tables, or in neither.
+    fn override_with(&mut self, changed: Overrides, desired: Desired) -> Result<(), ChangeError> {
         let before = std::mem::replace(&mut self.node.overrides, changed);
         let result = match self.save() {
             Ok(()) => self.node.apply(desired).map(drop).map_err(ChangeError::from),
@@ -475,6 +501,12 @@ impl Actor {
     }
 }
 
+/// Milliseconds since 1970.
+fn wall() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
 /// Largest weight of a backend.
 const MAX_WEIGHT: u32 = 1_000;
 
@@ -501,7 +533,8 @@ fn acknowledgement(event: &BindingEvent) -> BindingRecord {
         lifetime: 0,
         service: event.service,
         op: BindingOp::Acknowledge as u8,
-        pad: [0; 3],
+        pad: 0,
+        home: 0,
     }
 }
 

@@ -83,14 +83,6 @@ pub enum ChangeError {
         /// The session key.
         session: u64,
     },
-    /// Its sessions cannot go back.
-    #[error("sessions of service \"{service}\" cannot go back: {reason}")]
-    NoFailBack {
-        /// The service.
-        service: String,
-        /// Why.
-        reason: &'static str,
-    },
     /// There is no room for a session more.
     #[error("the table of bindings is full; raise `bindings` in the configuration")]
     SessionsFull,

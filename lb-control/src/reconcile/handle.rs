@@ -3,6 +3,7 @@
 use super::{
     ApplyError, ApplyReport, ChangeError, ExplainInputs, FlowFilter, FlowRow, Gone, HealthChange, OtherViews,
     OutcomeRow, Overrides, PeerRing, QueryError, SessionFilter, SessionRow, TableRow, View, VitalsRow,
+    mirror::{self, Heirloom, Mirroring, Taken},
     replication::{Change, Feed},
 };
 use crate::dataplane::{self, Cursor};
@@ -73,6 +74,8 @@ pub(super) enum Request {
     View(Reply<Result<View, dataplane::Error>>),
     Desired(Reply<Option<Desired>>),
     Overrides(Reply<Overrides>),
+    /// What administrators said on other nodes.
+    MergeOverrides(Overrides, Reply<Result<bool, ChangeError>>),
     Outcomes(Reply<Result<Vec<OutcomeRow>, dataplane::Error>>),
     Vitals(Reply<Result<Vec<VitalsRow>, dataplane::Error>>),
     Tables(Reply<Result<Vec<TableRow>, dataplane::Error>>),
@@ -105,6 +108,14 @@ pub(super) enum Request {
         limit: usize,
         reply: Reply<Result<Part<FlowRow>, QueryError>>,
     },
+    Mirroring(Reply<Option<Mirroring>>),
+    /// Connections that are mirrored, of one page of the table.
+    Mirrored {
+        cursor: Option<Cursor>,
+        reply: Reply<Result<mirror::Page, dataplane::Error>>,
+    },
+    /// Connections of a node that died.
+    Adopt(Vec<Heirloom>, Reply<Result<Taken, dataplane::Error>>),
     Explain {
         service: String,
         reply: Reply<Result<ExplainInputs, ChangeError>>,
@@ -223,6 +234,11 @@ impl Handle {
         Ok(self.ask(Request::View).await??)
     }
 
+    /// Takes over what administrators said on other nodes, where it was said later; whether anything was.
+    pub async fn merge_overrides(&self, others: Overrides) -> Result<bool, ChangeError> {
+        self.ask(|reply| Request::MergeOverrides(others, reply)).await?
+    }
+
     /// The desired state that was applied last, without overrides; `None` before the first one.
     pub async fn desired(&self) -> Result<Option<Desired>, Gone> {
         self.ask(Request::Desired).await
@@ -338,7 +354,7 @@ impl Handle {
         self.requests.send(request).await.map_err(|_| Gone)
     }
 
-    async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Gone> {
+    pub(super) async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Gone> {
         let (reply, answer) = oneshot::channel();
         self.requests.send(request(reply)).await.map_err(|_| Gone)?;
         answer.await.map_err(|_| Gone)

@@ -37,6 +37,10 @@ pub struct OtherViews {
     pub nodes: usize,
     /// At how many of them a server serves nobody, by service and number; those that are not here serve everywhere.
     pub failed: HashMap<(u32, u64), usize>,
+    /// Whether this node's id is the lowest of all that are heard: what one node does for all is for it to do.
+    pub is_first: bool,
+    /// Whether those that are heard, this one among them, are more than half of all members.
+    pub is_majority: bool,
 }
 
 /// What is known of all backends that are checked.
@@ -77,6 +81,21 @@ impl Healths {
     /// Takes note of what other nodes say.
     pub(super) fn hear(&mut self, others: OtherViews) {
         self.others = others;
+    }
+
+    /// Whether this node does what one does for all.
+    pub(super) const fn is_first(&self) -> bool {
+        self.others.is_first
+    }
+
+    /// Whether it may do what not even two parts of a cut cluster may both do.
+    pub(super) const fn may_decide(&self) -> bool {
+        self.others.is_first && self.others.is_majority
+    }
+
+    /// Whether some other node says that a server serves nobody there.
+    pub(super) fn is_failed_elsewhere(&self, service: u32, number: u64) -> bool {
+        self.others.failed.contains_key(&(service, number))
     }
 
     /// Rises with each change of what this node knows itself.

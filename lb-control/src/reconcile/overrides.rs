@@ -15,7 +15,7 @@ pub struct Overrides {
     pub backends: BTreeMap<(String, String), Override>,
 }
 
-/// What an administrator changed of a backend.
+/// What an administrator changed of a backend; nothing, where it was taken back.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Override {
     /// In place of the configured admin state.
@@ -24,6 +24,8 @@ pub struct Override {
     pub weight: Option<u32>,
     /// Of a backend that is drained: when its sessions are moved, in seconds since 1970 UTC; `None` = never.
     pub deadline: Option<u64>,
+    /// When it was said, in milliseconds since 1970, and later than all that was known of the backend then.
+    pub said: u64,
 }
 
 /// The file's content.
@@ -42,6 +44,8 @@ struct Row {
     weight: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     deadline: Option<u64>,
+    #[serde(default)]
+    said: u64,
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
@@ -74,16 +78,34 @@ impl Overrides {
         effective
     }
 
-    /// The overrides with one backend's changed; one without any is forgotten.
-    pub(super) fn with(&self, service: &str, backend: &str, change: impl FnOnce(&mut Override)) -> Self {
+    /// The overrides with one backend's changed at that time. One that is taken back is kept: other nodes may know the former one.
+    pub(super) fn with(
+        &self,
+        service: &str,
+        backend: &str,
+        now: u64,
+        change: impl FnOnce(&mut Override),
+    ) -> Self {
         let mut changed = self.clone();
-        let key = (service.to_owned(), backend.to_owned());
-        let entry = changed.backends.entry(key.clone()).or_default();
+        let entry = changed.backends.entry((service.to_owned(), backend.to_owned())).or_default();
         change(entry);
-        if *entry == Override::default() {
-            changed.backends.remove(&key);
-        }
+        entry.said = now.max(entry.said + 1);
         changed
+    }
+
+    /// Takes over what was said later of each backend; whether anything was.
+    ///
+    /// All nodes come to the same, in whatever order they hear of each other.
+    pub(super) fn merge(&mut self, others: &Self) -> bool {
+        let mut is_changed = false;
+        for (names, theirs) in &others.backends {
+            let own = self.backends.get(names);
+            if own.is_none_or(|own| own.rank() < theirs.rank()) {
+                self.backends.insert(names.clone(), *theirs);
+                is_changed = true;
+            }
+        }
+        is_changed
     }
 
     /// Reads the file; one that is not there holds none.
@@ -92,31 +114,53 @@ impl Overrides {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
             other => other?,
         };
-        let file: File = serde_json::from_slice(&text)?;
+        Ok(Self::parse(&text)?)
+    }
+
+    /// Reads what [`Self::text`] has written, here or elsewhere.
+    pub fn parse(text: &[u8]) -> Result<Self, serde_json::Error> {
+        let file: File = serde_json::from_slice(text)?;
         let rows = file.backends.into_iter().map(|row| {
-            let admin = row.admin.map(Admin::from);
-            let change = Override { admin, weight: row.weight, deadline: row.deadline };
-            ((row.service, row.backend), change)
+            let Row { service, backend, admin, weight, deadline, said } = row;
+            ((service, backend), Override { admin: admin.map(Admin::from), weight, deadline, said })
         });
         Ok(Self { backends: rows.collect() })
     }
 
-    /// Writes the file, at once or not at all.
-    pub(super) fn save(&self, path: &Path) -> io::Result<()> {
+    /// As they are kept and sent.
+    pub fn text(&self) -> Result<Vec<u8>, serde_json::Error> {
         let rows = self.backends.iter().map(|((service, backend), change)| Row {
             service: service.clone(),
             backend: backend.clone(),
             admin: change.admin.map(AdminName::from),
             weight: change.weight,
             deadline: change.deadline,
+            said: change.said,
         });
-        let text = serde_json::to_vec_pretty(&File { backends: rows.collect() })?;
+        serde_json::to_vec_pretty(&File { backends: rows.collect() })
+    }
+
+    /// Writes the file, at once or not at all.
+    pub(super) fn save(&self, path: &Path) -> io::Result<()> {
+        let text = self.text()?;
         let mut fresh = path.as_os_str().to_owned();
         fresh.push(".new");
         let fresh = PathBuf::from(fresh);
         fs::write(&fresh, text)?;
         fs::File::open(&fresh)?.sync_all()?;
         fs::rename(&fresh, path)
+    }
+}
+
+impl Override {
+    /// Its place among those of a backend; the highest holds. Of two at the same time either may, but everywhere the same.
+    fn rank(&self) -> (u64, Option<u8>, Option<u32>, Option<u64>) {
+        let admin = self.admin.map(|admin| match admin {
+            Admin::Enabled => 0,
+            Admin::Draining => 1,
+            Admin::Disabled => 2,
+        });
+        (self.said, admin, self.weight, self.deadline)
     }
 }
 
@@ -145,15 +189,48 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_file_keeps_what_was_changed_and_nothing_is_left_of_what_was_cleared() {
+    fn the_file_keeps_what_was_changed_and_taken_back() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("overrides.json");
         assert_eq!(Overrides::load(&path).expect("no file is fine"), Overrides::default());
-        let drained = Overrides::default().with("web", "a", |change| change.admin = Some(Admin::Draining));
-        let drained = drained.with("web", "a", |change| change.deadline = Some(7));
-        let both = drained.with("web", "b", |change| change.weight = Some(0));
+        let drained = Overrides::default().with("web", "a", 5, |change| change.admin = Some(Admin::Draining));
+        let drained = drained.with("web", "a", 5, |change| change.deadline = Some(7));
+        let both = drained.with("web", "b", 5, |change| change.weight = Some(0));
         both.save(&path).expect("saved");
         assert_eq!(Overrides::load(&path).expect("loaded"), both);
-        assert_eq!(both.with("web", "b", |change| change.weight = None), drained);
+        let cleared = both.with("web", "b", 4, |change| change.weight = None);
+        let left = cleared.backends[&("web".to_owned(), "b".to_owned())];
+        assert_eq!(left, Override { said: 6, ..Override::default() }, "later than what it takes back");
+        let old = br#"{"backends": [{"service": "web", "backend": "a", "admin": "draining"}]}"#;
+        std::fs::write(&path, old).expect("written");
+        assert_eq!(Overrides::load(&path).expect("loaded").backends.len(), 1, "of a version without times");
+    }
+
+    #[test]
+    fn nodes_come_to_the_same_whatever_they_hear_first() {
+        let said = |now, admin| Overrides::default().with("web", "a", now, |change| change.admin = admin);
+        let all = [
+            said(3, Some(Admin::Draining)),
+            said(9, None),
+            said(9, Some(Admin::Disabled)),
+            said(8, Some(Admin::Enabled)),
+            Overrides::default().with("web", "b", 1, |change| change.weight = Some(3)),
+        ];
+        let merged = |order: &[usize]| {
+            let mut merged = Overrides::default();
+            for &place in order {
+                merged.merge(&all[place]);
+            }
+            merged
+        };
+        let first = merged(&[0, 1, 2, 3, 4]);
+        assert_eq!(first.backends[&("web".to_owned(), "a".to_owned())].admin, Some(Admin::Disabled));
+        for order in [[4, 3, 2, 1, 0], [2, 0, 4, 1, 3], [1, 2, 3, 4, 0]] {
+            assert_eq!(merged(&order), first);
+        }
+        assert!(!first.clone().merge(&merged(&[2, 4])), "nothing new");
+        let text = first.text().expect("written");
+        assert_eq!(Overrides::parse(&text).expect("read"), first);
+        assert!(Overrides::parse(&text[1..]).is_err());
     }
 }

@@ -189,7 +189,8 @@ impl Node {
             lifetime: 0,
             service: key.service,
             op: BindingOp::Delete as u8,
-            pad: [0; 3],
+            pad: 0,
+            home: 0,
         };
         match self.plane.apply_bindings(&[record])?.first() {
             Some(RecordResult::Applied) => Ok(()),
@@ -223,7 +224,8 @@ impl Node {
             lifetime: row::nanoseconds(lifetime),
             service: key.service,
             op: BindingOp::Put as u8,
-            pad: [0; 3],
+            pad: 0,
+            home: 0,
         };
         match self.plane.apply_bindings(&[record])?.first() {
             Some(RecordResult::Applied) => Ok(()),

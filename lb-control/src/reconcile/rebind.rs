@@ -8,14 +8,14 @@
 //! backend failed, its sessions move by one event, which comes here as changes of bindings.
 //!
 //! What an administrator says moves sessions in a cluster, too: the node that was told moves those of all nodes at the limited
-//! rate, each by an event as if its packet had come, and the others follow. Where several nodes are told the same, the first who moves
-//! a session has moved it for all of them.
+//! rate, each by an event as if its packet had come, and the others follow. What all nodes know (whose time to drain is over, who has
+//! been idle for long enough to go back) the first of those that hear each other does.
 
 use super::ChangeError;
 use super::node::Node;
-use lb_common::abi::{RebindRequest, RebindWhom, Service, Status, SweepRequest, SweepTarget};
+use lb_common::abi::{Method, RebindRequest, RebindWhom, Service, Status, SweepRequest, SweepTarget};
 use lb_core::health::Failback;
-use lb_core::pool::{Admin, row};
+use lb_core::pool::{Admin, ServiceSpec, row};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -158,32 +158,48 @@ impl Rebinder {
         self.overdue.values_mut().for_each(|is_left| *is_left = true);
     }
 
-    /// Lets all sessions of a service that moved go back to the first of their order.
+    /// Lets all sessions of a service that moved go back: to where they were if that need not be the first of their order.
     pub(super) fn fail_back(&mut self, node: &Node, name: &str) -> Result<(), ChangeError> {
-        let refused = |reason| Err(ChangeError::NoFailBack { service: name.to_owned(), reason });
         let mut pools = node.applied().into_iter().flat_map(|applied| &applied.pools);
         let Some(pool) = pools.find(|pool| pool.service.name == name) else {
             return Err(node.unknown_service(name));
         };
-        if pool.service.affinity.cookie().is_some_and(|cookie| cookie.learn) {
-            return refused("the first of their order need not be who set the cookie");
-        }
-        self.add(name, pool.service.id, RebindWhom::Idle, u64::MAX, None);
-        if let Some(walk) = self.walks.back_mut().filter(|walk| walk.whom == RebindWhom::Idle) {
+        let whom = who_returns(&pool.service);
+        self.add(name, pool.service.id, whom, u64::MAX, None);
+        if let Some(walk) = self.walks.back_mut().filter(|walk| walk.whom == whom) {
             walk.is_limited = true;
         }
         Ok(())
     }
 
     /// Lets sessions of services that want it go home.
-    pub(super) fn look_for_idle(&mut self, node: &Node) {
-        for pool in node.applied().iter().flat_map(|applied| &applied.pools) {
+    ///
+    /// In a cluster one node does, and only where all see alike what it sees serving: who is sent where another node cannot
+    /// reach the backend would come back, and so on for ever. What other nodes see of a session's packets is known late.
+    pub(super) fn look_for_idle(&mut self, node: &Node, is_alone: bool) {
+        for (pool, place) in
+            node.applied().iter().flat_map(|applied| applied.pools.iter().zip(&applied.places))
+        {
             let service = &pool.service;
+            let is_split = place.backends.iter().any(|place| {
+                let word = node.actual_status(Status::word(place.slot));
+                Status::serves(word, place.slot)
+                    && node.world.health.is_failed_elsewhere(service.id, place.number)
+            });
+            if !is_alone && is_split {
+                continue;
+            }
             let Some(Failback::WhenIdle(idle)) = service.health.as_ref().map(|health| health.failback) else {
                 continue;
             };
-            let rest = service.lifetime.saturating_sub(idle);
-            self.add(&service.name, service.id, RebindWhom::Idle, row::nanoseconds(rest), None);
+            let late = if is_alone { Duration::ZERO } else { lateness(service.lifetime) };
+            let rest = service.lifetime.saturating_sub(idle).saturating_sub(late);
+            let whom = who_returns(service);
+            self.add(&service.name, service.id, whom, row::nanoseconds(rest), None);
+            if let Some(walk) = self.walks.back_mut().filter(|walk| !is_alone && walk.whom == whom) {
+                // The others are to hear of each at once.
+                walk.is_limited = true;
+            }
         }
     }
 
@@ -210,7 +226,7 @@ impl Rebinder {
         match whom {
             // Whoever waits for a backend that is dead comes first.
             RebindWhom::Stranded => self.walks.push_front(walk),
-            RebindWhom::Drained | RebindWhom::Idle => self.walks.push_back(walk),
+            RebindWhom::Drained | RebindWhom::Idle | RebindWhom::Homeless => self.walks.push_back(walk),
         }
     }
 
@@ -295,10 +311,28 @@ impl Walk {
                 let backend = self.backend.as_ref().map(|backend| backend.name.as_str());
                 tracing::info!(service = name, backend, moved, left, ?took, "drained sessions moved");
             }
-            RebindWhom::Idle if *moved > 0 => {
-                tracing::info!(service = name, moved, ?took, "idle sessions went back");
+            RebindWhom::Idle | RebindWhom::Homeless if *moved > 0 => {
+                tracing::info!(service = name, moved, ?took, "sessions went back");
             }
-            RebindWhom::Idle => {}
+            RebindWhom::Idle | RebindWhom::Homeless => {}
+        }
+    }
+}
+
+/// By how much a session may have been used later than a node knows that does not see its packets: a sixteenth of its lifetime until
+/// its end is written, an eighth until that is read, a quarter until it is told, and a while on its way.
+fn lateness(lifetime: Duration) -> Duration {
+    lifetime * 7 / 16 + Duration::from_secs(2)
+}
+
+/// Who goes back, and where to: whoever may have been bound to another one than the first of his order goes where he was.
+fn who_returns(service: &ServiceSpec) -> RebindWhom {
+    let is_learnt = service.affinity.cookie().is_some_and(|cookie| cookie.learn);
+    let has_limit = service.backends.iter().any(|backend| backend.limit != 0);
+    match service.method {
+        Method::Order if !is_learnt && !has_limit => RebindWhom::Idle,
+        Method::Order | Method::LeastConnections | Method::LeastTime | Method::TwoChoices => {
+            RebindWhom::Homeless
         }
     }
 }

@@ -375,7 +375,8 @@ impl Node {
             lifetime: u64::try_from(left.as_nanos()).unwrap_or(u64::MAX >> 1),
             service: key.service,
             op: op as u8,
-            pad: [0; 3],
+            pad: 0,
+            home: 0,
         })
     }
 

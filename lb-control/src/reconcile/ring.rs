@@ -28,6 +28,8 @@ pub struct PeerNode {
     pub address: IpAddr,
     /// This node's address as the others know it, of the same family.
     pub source: IpAddr,
+    /// Whether it is silent, and its connections may go on elsewhere in a moment: until then nobody else can be asked for them.
+    pub is_awaited: bool,
 }
 
 impl PeerRing {
@@ -42,6 +44,10 @@ impl PeerRing {
 
     /// The rows of those that a way is known to.
     pub(super) fn rows(&self, ways: &HashMap<IpAddr, ResolvedHop>) -> Vec<Peer> {
+        // Packets that nobody is asked about are dropped, and come again; what all that are left do not know is reset.
+        if self.nodes.iter().any(|node| node.is_awaited && !ways.contains_key(&node.address)) {
+            return Vec::new();
+        }
         let known = self.nodes.iter().filter_map(|node| Some((node, ways.get(&node.address)?)));
         let mut rows: Vec<Peer> = known
             .map(|(node, way)| Peer {
@@ -70,7 +76,7 @@ mod tests {
 
     fn node(id: u64) -> PeerNode {
         let address = |last: u64| IpAddr::from([10, 0, 0, last as u8]);
-        PeerNode { id, address: address(id), source: address(200) }
+        PeerNode { id, address: address(id), source: address(200), is_awaited: false }
     }
 
     #[test]
@@ -96,6 +102,11 @@ mod tests {
         );
         assert_eq!((rows[0].vlan, rows[0].hop.ifindex), (9, 7));
         assert!(ring.rows(&HashMap::new()).is_empty());
+        let mut awaited = ring.clone();
+        awaited.nodes[0].is_awaited = true;
+        assert_eq!(awaited.rows(&ways).len(), 2, "it is asked for as long as there is a way");
+        awaited.nodes[1].is_awaited = true;
+        assert!(awaited.rows(&ways).is_empty());
     }
 
     #[test]

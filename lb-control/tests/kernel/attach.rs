@@ -24,7 +24,8 @@ fn attachments_and_tables_outlive_the_process() {
         word: BindingWord::new(1, 1, 0).0,
         lifetime: 60_000_000_000,
         op: BindingOp::Put as u8,
-        pad: [0; 3],
+        pad: 0,
+        home: 0,
     };
     assert_eq!(plane.apply_bindings(&[record]).expect("runs"), [RecordResult::Applied]);
     drop(plane);

@@ -24,7 +24,7 @@ const LONG: u64 = 3_600_000_000_000;
 
 pub(crate) fn record(session: u64, op: BindingOp) -> BindingRecord {
     let word = BindingWord::new(session as u16, 1, 3).0;
-    BindingRecord { session, word, lifetime: LONG, service: 9, op: op as u8, pad: [0; 3] }
+    BindingRecord { session, word, lifetime: LONG, service: 9, op: op as u8, pad: 0, home: 0 }
 }
 
 pub(crate) fn bind(plane: &mut dyn DataPlane, sessions: impl Iterator<Item = u64>) {

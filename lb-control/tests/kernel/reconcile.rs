@@ -71,6 +71,7 @@ pub(crate) fn desired() -> Desired {
             proxy_protocol: false,
             method: lb_common::abi::Method::Order,
             slow_start: core::time::Duration::ZERO,
+            mirror: None,
             health: None,
             paths: Vec::new(),
             backends: backends.collect(),
@@ -257,7 +258,8 @@ async fn a_binding_whose_event_was_lost_is_found_by_the_sweep() {
         lifetime: 60_000_000_000,
         service: 77,
         op: BindingOp::Put as u8,
-        pad: [0; 3],
+        pad: 0,
+        home: 0,
     };
     plane.apply_bindings(&[record]).expect("runs");
     let second = sandbox.options();

@@ -44,7 +44,7 @@ fn record(session: u64, act: Act, now: BindingWord) -> BindingRecord {
         Act::Clear => (BindingOp::Clear, BindingWord::default()),
     };
     let lifetime = 3_600_000_000_000;
-    BindingRecord { session, word: word.0, lifetime, service: SERVICE, op: op as u8, pad: [0; 3] }
+    BindingRecord { session, word: word.0, lifetime, service: SERVICE, op: op as u8, pad: 0, home: 0 }
 }
 
 fn word(plane: &mut dyn DataPlane, session: u64) -> Option<BindingWord> {

@@ -111,6 +111,8 @@ pub struct ServiceSpec {
     pub method: Method,
     /// How long a backend that was down takes to get its whole share of new sessions again; zero = no time.
     pub slow_start: Duration,
+    /// Connections that are older than this are mirrored to other nodes (TCP, `nat` only); `None` = none are.
+    pub mirror: Option<Duration>,
     /// How its backends are checked; `None` = they are not.
     pub health: Option<Arc<HealthSpec>>,
     /// Requests that go to pools of their own, by their path (`http-cookie` only).

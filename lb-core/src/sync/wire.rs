@@ -12,7 +12,7 @@ pub use event::{MAX_EVENT, event, put_event};
 pub use message::{Hello, Kind, Lives, Message, Range, SnapshotCursor, Standing, Statement, examine};
 
 pub(super) use event::Told;
-pub(super) use field::Writer;
+pub(crate) use field::{Reader, Writer};
 pub(super) use message::{ANSWER, ANSWERING, STARTING, begin};
 
 /// Version that this program speaks.

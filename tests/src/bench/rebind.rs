@@ -116,7 +116,8 @@ fn fill(plane: &mut Xdp, service: u32, (slot, generation): (u16, u16), sessions:
         lifetime: 3_600_000_000_000,
         service,
         op: BindingOp::Put as u8,
-        pad: [0; 3],
+        pad: 0,
+        home: 0,
     };
     let records: Vec<BindingRecord> = (0..sessions).map(record).collect();
     let mut applied = 0;

@@ -189,7 +189,8 @@ fn kernel(entries: u64) -> Result<ReplicationResult> {
             lifetime: 3_600_000_000_000,
             service: 7,
             op: BindingOp::Settle as u8,
-            pad: [0; 3],
+            pad: 0,
+            home: 0,
         })
         .collect();
     let before = Use::of(std::process::id())?;

@@ -312,6 +312,9 @@ unsafe impl Env for Running<'_> {
     fn hand(&self, hand: u32) -> Option<*mut u64> {
         self.memory.hands.get(hand)
     }
+    fn silence(&self) -> Option<*mut u64> {
+        self.memory.silence.get(0)
+    }
 
     fn flow_ref(&self, key: &FlowKey) -> Option<*mut u64> {
         self.memory.flow_index.get(key)

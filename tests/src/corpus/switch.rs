@@ -188,7 +188,8 @@ impl Switch {
                 lifetime,
                 service: key.service,
                 op,
-                pad: [0; 3],
+                pad: 0,
+                home: 0,
             }
         });
         let records: Vec<BindingRecord> = records.collect();

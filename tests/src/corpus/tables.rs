@@ -158,6 +158,7 @@ impl Tables {
                 expires: now.saturating_add_signed(*left),
                 service: key.service,
                 passed: slot.passed,
+                home: 0,
             };
         }
         Ok(table)

@@ -59,7 +59,8 @@ fn write(plane: &mut P4) -> Result<()> {
             lifetime: LIFETIME,
             service: SERVICE,
             op: op as u8,
-            pad: [0; 3],
+            pad: 0,
+            home: 0,
         };
         let records: Vec<BindingRecord> = (0..SESSIONS).map(record).collect();
         let begun = Instant::now();

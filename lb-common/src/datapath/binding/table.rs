@@ -82,6 +82,20 @@ fn was_passed(bucket: *mut BindingBucket) -> bool {
     unsafe { (&raw const (*slot_of(bucket, 0)).passed).read_volatile() != 0 }
 }
 
+/// Where the session in a slot was before it had to move.
+#[inline(always)]
+pub(crate) fn home_of(slot: *mut BindingSlot) -> u16 {
+    // SAFETY: from the environment.
+    unsafe { (&raw const (*slot).home).read_volatile() }
+}
+
+/// Notes that.
+#[inline(always)]
+pub(crate) fn set_home(slot: *mut BindingSlot, home: u16) {
+    // SAFETY: from the environment.
+    unsafe { (&raw mut (*slot).home).write_volatile(home) }
+}
+
 /// Finds the slot of a key, whether its binding has expired or not.
 ///
 /// Nearly always it is in its first bucket or nowhere.
@@ -217,6 +231,7 @@ fn fill<E: Env>(env: &E, key: &BindingKey, content: BindingWord, expires: u64, p
         (&raw mut (*slot).service).write_volatile(key.service);
         (&raw mut (*slot).expires).write_volatile(expires);
     }
+    set_home(slot, 0);
     pass(env, key, number / BINDING_SLOTS, PASSED);
     let pending = claimed.pending();
     // SAFETY: from the environment. The first exchange orders what was written before what others' slots say.

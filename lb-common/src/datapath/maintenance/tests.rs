@@ -85,6 +85,33 @@ fn what_the_cluster_says_holds_whatever_the_generation() {
 }
 
 #[test]
+fn where_a_session_was_is_known_to_whoever_saw_it_move_and_comes_along() {
+    let model = Model::new(0, 0);
+    let home = |model: &Model<'_>| table::home_of(cell(model));
+    let at = |backend, generation| BindingWord::new(backend, 1, generation);
+    settled(&model, at(3, 1), FAR);
+    assert_eq!(home(&model), 0, "it may have moved before");
+    settled(&model, at(3, 2), FAR);
+    assert_eq!(home(&model), 0);
+    settled(&model, at(4, 3), FAR);
+    settled(&model, at(5, 4), FAR);
+    assert_eq!(home(&model), at(3, 0).place(), "the first of all");
+    let word = at(6, 5);
+    let copied = (model.now() + FAR, home(&model));
+    let other = Model::new(0, 0);
+    assert_eq!(copy(&other, &KEY, table::ABSENT, word, copied, other.now()), RecordResult::Applied);
+    assert_eq!(home(&other), home(&model));
+    settled(&model, at(7, 5).with(BindingWord::PINNED), FAR);
+    assert_eq!(home(&model), 0, "an administrator wants it there");
+    settled(&model, at(3, 6), FAR);
+    assert_eq!(home(&model), at(7, 0).place());
+    model.now.set(model.now() + 2 * FAR);
+    settled(&model, at(3, 0), FAR);
+    assert_eq!(home(&model), 0, "a new session");
+    assert_eq!(cleared(&model), RecordResult::Applied);
+}
+
+#[test]
 fn the_later_of_two_ends_holds() {
     let model = Model::new(0, 0);
     let end = model.now() + FAR;

@@ -62,7 +62,7 @@ fn bind<E: Env>(env: &E, settings: &Settings, live: &Live, now: u64) -> bool {
             binding::touch(&found, now, service.lifetime);
         }
         _ => {
-            let client = Client { address: &client.source, proved: true };
+            let client = Client { address: &client.source, proved: true, learnt: false };
             binding::bind(env, service, &key, (flow.backend, backend), client, now);
         }
     }

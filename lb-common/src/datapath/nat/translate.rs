@@ -1,15 +1,18 @@
-//! Rewriting addresses and ports of a packet.
+//! Rewriting addresses and ports of a packet that goes on.
 
 use super::super::scratch::{Packet, part};
 use super::super::{Env, frame};
 use crate::abi::{Addr, Be16};
-use crate::packet::{Ipv4, Ipv6, Tcp, Udp, protocol};
+use crate::packet::{Ipv4, Ipv6, Sum, Tcp, Udp, protocol};
 
-/// Replaces source and destination; later fragments have no ports.
+/// Replaces source and destination, and takes one from the TTL or hop limit, which is at least 2; later fragments have no ports.
+///
+/// `change` is what else has changed of a TCP segment, so that its checksum is mended once.
 #[inline(always)]
 pub(super) fn run<E: Env>(
     env: &E,
     packet: &Packet,
+    change: Sum,
     (source, source_port): (&Addr, Be16),
     (destination, destination_port): (&Addr, Be16),
 ) -> Option<()> {
@@ -17,11 +20,13 @@ pub(super) fn run<E: Env>(
     let addresses = if packet.is_v4() {
         let p = frame::at(env, l3, Ipv4::LEN)?;
         // SAFETY: checked for the fixed header.
-        unsafe { Ipv4::new(p) }.set_addresses(source.v4_word(), destination.v4_word())
+        unsafe { Ipv4::new(p) }.pass_on(source.v4_word(), destination.v4_word())
     } else {
         let p = frame::at(env, l3, Ipv6::LEN)?;
         // SAFETY: checked for the fixed header.
-        unsafe { Ipv6::new(p) }.set_addresses(source, destination)
+        let ip = unsafe { Ipv6::new(p) };
+        ip.set_hop_limit(packet.hop_limit.wrapping_sub(1));
+        ip.set_addresses(source, destination)
     };
     if packet.part == part::LATER {
         return Some(());
@@ -29,7 +34,7 @@ pub(super) fn run<E: Env>(
     if packet.protocol == protocol::TCP {
         let p = frame::at(env, packet.l4 as usize, Tcp::LEN)?;
         // SAFETY: checked for the fixed header.
-        unsafe { Tcp::new(p) }.set_ports(source_port, destination_port, addresses);
+        unsafe { Tcp::new(p) }.set_ports(source_port, destination_port, addresses.plus(change));
     } else {
         let p = frame::at(env, packet.l4 as usize, Udp::LEN)?;
         // SAFETY: checked for the header.
@@ -40,7 +45,6 @@ pub(super) fn run<E: Env>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::forward;
     use super::super::super::model::{Dice, Model, ones_sum};
     use super::*;
     use core::net::{Ipv4Addr, Ipv6Addr};
@@ -103,12 +107,10 @@ mod tests {
             model.set_frame(&before);
             let (source, destination) = (address(&mut dice, v4), address(&mut dice, v4));
             let ports = (Be16(dice.roll() as u16), Be16(dice.roll() as u16));
-            run(&model, &packet, (&source, ports.0), (&destination, ports.1)).unwrap();
-            forward::age(&model, &packet).unwrap();
+            run(&model, &packet, Sum::ZERO, (&source, ports.0), (&destination, ports.1)).unwrap();
             let back = Packet { source, destination, hop_limit: packet.hop_limit - 1, ..packet };
             let to = (&packet.destination, packet.destination_port);
-            run(&model, &back, (&packet.source, packet.source_port), to).unwrap();
-            forward::age(&model, &back).unwrap();
+            run(&model, &back, Sum::ZERO, (&packet.source, packet.source_port), to).unwrap();
             let mut after = model.frame();
             let (ttl, l4) = (14 + if v4 { 8 } else { 7 }, packet.l4 as usize);
             assert_eq!(after[ttl], before[ttl] - 2);

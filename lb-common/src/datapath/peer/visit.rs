@@ -1,7 +1,7 @@
 //! The program that takes what another node asks about.
 
 use super::send;
-use crate::abi::{Be16, FlowRef, MAX_PEERS, Mac, Outcome, Peer, Visit, VlanTags};
+use crate::abi::{Be16, FlowRef, MAX_PEERS, Mac, Outcome, Peer, Question, Visit, VlanTags, program};
 use crate::datapath::scratch::{Packet, Scratch, part, to_service};
 use crate::datapath::{Env, Verdict, choice, count, entry, flow, frame, link, parse};
 use crate::packet::{Ethernet, Icmp, Ipv4, Ipv6, Udp, get, protocol, put};
@@ -33,6 +33,12 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
         return count::end(env, Outcome::Malformed);
     }
     let Some(read) = read(env, at) else { return count::end(env, Outcome::Malformed) };
+    if read.kind == Question::ASKS || read.kind == Question::ANSWERS {
+        if packet.l4_len() < Udp::LEN + Question::LEN {
+            return count::end(env, Outcome::Malformed);
+        }
+        return env.tail(program::REPLY);
+    }
     let (inner, end) = (at + Visit::LEN, packet.l3 as usize + packet.length as usize);
     if read.kind == Visit::RETURNS && read.origin == sender.own {
         let Some(door) = returned(env, at) else { return count::end(env, Outcome::Malformed) };
@@ -160,7 +166,6 @@ fn enter<E: Env>(env: &E, scratch: &mut Scratch, inner: usize, door: &Door) -> V
 /// Sends what is not known here to the next node, or back to the one that asked when all have seen it.
 #[inline(always)]
 fn pass_on<E: Env>(env: &E, packet: &Packet, at: usize, read: &Read) -> Verdict {
-    let Some(settings) = env.settings() else { return Verdict::Drop };
     let next = env.peer(0).filter(|next| read.left != 0 && next.id != read.origin);
     let (peer, kind, left) = match next {
         Some(next) => (next, Visit::ASKS, read.left - 1),
@@ -169,17 +174,24 @@ fn pass_on<E: Env>(env: &E, packet: &Packet, at: usize, read: &Read) -> Verdict 
             None => return count::end(env, Outcome::NoHop),
         },
     };
-    if !link::is_resolved(&peer.hop) || peer.address.is_v4() != packet.is_v4() {
-        return count::end(env, Outcome::NoHop);
-    }
-    if packet.length > peer.hop.mtu {
-        return count::end(env, Outcome::NoRoom);
-    }
     let Some(p) = frame::at(env, at, 3) else { return count::end(env, Outcome::Malformed) };
     // SAFETY: checked for three bytes.
     unsafe {
         put(p.add(1), kind);
         put(p.add(2), left);
+    }
+    carry_on(env, packet, peer, Outcome::VisitPassed)
+}
+
+/// Sends what came from a node in UDP to another one.
+#[inline(always)]
+pub(super) fn carry_on<E: Env>(env: &E, packet: &Packet, peer: &Peer, outcome: Outcome) -> Verdict {
+    let Some(settings) = env.settings() else { return Verdict::Drop };
+    if !link::is_resolved(&peer.hop) || peer.address.is_v4() != packet.is_v4() {
+        return count::end(env, Outcome::NoHop);
+    }
+    if packet.length > peer.hop.mtu {
+        return count::end(env, Outcome::NoRoom);
     }
     let tags = link::tags(packet, peer.vlan);
     // An outer header with options or extensions does not come from a node.
@@ -192,12 +204,12 @@ fn pass_on<E: Env>(env: &E, packet: &Packet, at: usize, read: &Read) -> Verdict 
     }
     let length = packet.l4_len() as u16;
     let about = (packet.source_port, packet.traffic_class, length);
-    send(env, settings, peer, (&tags.0, tags.1), about, Outcome::VisitPassed)
+    send(env, settings, peer, (&tags.0, tags.1), about, outcome)
 }
 
 /// The row of a node.
 #[inline(always)]
-fn origin<E: Env>(env: &E, id: u64) -> Option<&Peer> {
+pub(super) fn origin<E: Env>(env: &E, id: u64) -> Option<&Peer> {
     let mut row = 0;
     while row < MAX_PEERS {
         let peer = env.peer(row)?;

@@ -1,7 +1,7 @@
 use super::super::Insert;
 use super::super::model::{Dice, Model};
 use super::*;
-use crate::abi::BindingKey;
+use crate::abi::{Addr, Backend, BindingKey};
 use crate::select::{self, Table};
 
 const SERVICE: u32 = 7;
@@ -189,4 +189,57 @@ fn expired_sessions_and_short_requests_are_nobodys_business() {
     assert_eq!((report.moved, report.left), (0, 0));
     model.set_frame(&[0; 47]);
     assert_eq!(rebind(&model), Verdict::Drop);
+}
+
+#[test]
+fn whoever_had_to_move_goes_where_he_was_and_nobody_else() {
+    let all = sessions(500);
+    let mut model = model(&all);
+    let home = |model: &mut Model<'_>, idle| run(model, RebindWhom::Homeless, u32::MAX, idle);
+    assert_eq!(home(&mut model, u64::MAX).moved, 0, "nobody had to move");
+    for slot in [2, 5] {
+        // Some have to move twice: where they were first counts.
+        set(&mut model, slot, Status::Down);
+        run(&mut model, RebindWhom::Stranded, u32::MAX, 0);
+    }
+    set(&mut model, 5, Status::Up);
+    let report = home(&mut model, LIFETIME - 1);
+    assert_eq!((report.moved, report.left), (0, 0), "none has been idle");
+    let of = |slot| all.iter().filter(move |session| session.2 == slot);
+    let report = home(&mut model, u64::MAX);
+    assert_eq!((report.moved, report.left), (of(5).count() as u32, 0), "those of the other one cannot");
+    set(&mut model, 2, Status::Draining);
+    assert_eq!(home(&mut model, u64::MAX).moved, 0, "it takes no sessions");
+    set(&mut model, 2, Status::Up);
+    assert_eq!(home(&mut model, u64::MAX).moved, of(2).count() as u32);
+    for &(service, session, slot) in &all {
+        assert_eq!(bound(&model, service, session).0.backend(), slot);
+    }
+    assert_eq!(home(&mut model, u64::MAX).moved, 0, "all are where they were");
+    set(&mut model, 2, Status::Down);
+    run(&mut model, RebindWhom::Stranded, u32::MAX, 0);
+    set(&mut model, 2, Status::Up);
+    model.set_backend(2, |backend| backend.generation += 1);
+    assert_eq!(home(&mut model, u64::MAX).moved, 0, "the slot is another backend's");
+}
+
+#[test]
+fn packets_leave_word_of_where_a_session_was_and_backends_of_where_it_belongs() {
+    let mut model = model(&[(SERVICE, 1, 2)]);
+    let key = BindingKey::new(SERVICE, 1);
+    let service = Service { lifetime: LIFETIME, ..Service::default() };
+    let address = Addr::default();
+    let bind = |model: &Model<'_>, slot: u16, learnt| {
+        let client = binding::Client { address: &address, proved: true, learnt };
+        let backend = Backend::default();
+        binding::bind(model, &service, &key, (slot, &backend), client, model.now());
+    };
+    bind(&model, 3, false);
+    assert_eq!(run(&mut model, RebindWhom::Homeless, u32::MAX, u64::MAX).moved, 1);
+    assert_eq!(bound(&model, SERVICE, 1).0.backend(), 2);
+    bind(&model, 4, true);
+    assert_eq!(run(&mut model, RebindWhom::Homeless, u32::MAX, u64::MAX).moved, 0, "its backend said so");
+    bind(&model, 5, false);
+    assert_eq!(run(&mut model, RebindWhom::Homeless, u32::MAX, u64::MAX).moved, 1);
+    assert_eq!(bound(&model, SERVICE, 1).0.backend(), 4);
 }

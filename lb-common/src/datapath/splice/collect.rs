@@ -86,6 +86,7 @@ fn collecting<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived, live: &Live) ->
         None => {}
     }
     let place = Place::of(held.get(), segment);
+    let follows = segment.sequence == held.get().start.wrapping_add(held.get().len);
     if place == Place::Next {
         if !append::run(env, way.settings, way.packet, segment, &mut held) {
             held.unlock(env);
@@ -108,6 +109,11 @@ fn collecting<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived, live: &Live) ->
         return acknowledge(env, way, live.flow(), owned, outcome);
     }
     note(&mut held, segment);
+    if follows && held.get().flags & HoldFlags::ASKED != 0 {
+        // More of the request while the other nodes are asked about its session; what comes again waits no longer.
+        held.unlock(env);
+        return count::end(env, Outcome::Held);
+    }
     go_on(env, live, held, again::FIRST, program::READ)
 }
 

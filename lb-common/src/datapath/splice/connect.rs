@@ -3,17 +3,17 @@
 use super::hold::{self, Held};
 use super::segment::{self, Segment, SynOptions};
 use crate::abi::{
-    Affinity, AffinityRules, Backend, BindingKey, Flow, FlowKey, FlowRef, FlowState, Hold, MAX_TRIED,
-    Outcome, Said, Service, ServiceFlags, Settings, SpliceFlags, Status, program,
+    Affinity, AffinityRules, Backend, BindingKey, Flow, FlowKey, FlowRef, FlowState, Hold, HoldFlags,
+    MAX_TRIED, Outcome, Said, Service, ServiceFlags, Settings, SpliceFlags, Status, program,
 };
 use crate::datapath::binding::Chosen;
 use crate::datapath::choice::Tried;
 use crate::datapath::count::Way;
 use crate::datapath::flow::{self, Live};
-use crate::datapath::scratch::{Packet, after, again};
+use crate::datapath::scratch::{Packet, after, again, part};
 use crate::datapath::vitals::Sign;
-use crate::datapath::{Env, Verdict, answer, binding, choice, count, fresh, limits, link, nat, vitals};
-use crate::packet::flag;
+use crate::datapath::{Env, Verdict, answer, binding, choice, count, fresh, limits, link, nat, peer, vitals};
+use crate::packet::{flag, unknown_zero};
 use crate::splice::{Attempt, SynCookie};
 
 /// No backend.
@@ -45,8 +45,23 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     }
     // A CPU's own hold keeps no other CPU from the flow.
     let alone = number <= settings.cpu_holds;
+    let pool = pool(env, service, rules, held.get());
+    // The verifier need not follow why.
+    if is_unknown(env, pool, &live, held.get(), why) as usize | unknown_zero(number as u8) != 0 {
+        let hold = held.get_mut();
+        hold.flags |= HoldFlags::ASKED;
+        // SAFETY: this CPU's own scratch.
+        unsafe {
+            (*scratch).session = hold.session;
+            (*scratch).pool = pool.id;
+        }
+        held.unlock(env);
+        return env.tail(program::INQUIRE);
+    }
     let begun = match why {
-        again::FIRST => super::step(env, &live, FlowState::Collecting, FlowState::Connecting, 0),
+        again::FIRST | again::TOLD => {
+            super::step(env, &live, FlowState::Collecting, FlowState::Connecting, 0)
+        }
         _ if alone => super::seize(env, &live),
         _ => super::step(env, &live, FlowState::Connecting, FlowState::Connecting, 0),
     };
@@ -54,7 +69,6 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
         held.unlock(env);
         return count::end(env, Outcome::Raced);
     }
-    let pool = pool(env, service, rules, held.get());
     let chosen = choose(env, pool, &live, &mut held, why, now);
     if chosen == BY_LOAD {
         let hold = held.get();
@@ -70,7 +84,8 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     if chosen == NONE {
         held.free(env);
         // What is told comes from the record, so that is given back last.
-        let told = if why == again::REFUSED { refused(env, settings, &live) } else { Verdict::Tail };
+        let is_here = why != again::REFUSED && packet.part == part::WHOLE;
+        let told = if is_here { Verdict::Tail } else { refused(env, settings, &live) };
         super::leave(env, &live);
         super::end(env, &live);
         return if told == Verdict::Tail { answer::no_backend(env, packet) } else { told };
@@ -129,14 +144,19 @@ fn finish<E: Env>(
     }
     let flow = live.flow();
     let places = (flow.service_slot, flow.backend);
-    let opens = why == again::FIRST || why == again::PICKED;
+    let opens = matches!(why, again::FIRST | again::PICKED | again::TOLD);
     count::forwarded(env, verdict, places, packet.length, opens, Way::Forward);
     verdict
 }
 
 /// The pool that a request belongs to: its path rule's, else the service's own.
 #[inline(always)]
-fn pool<'a, E: Env>(env: &'a E, service: &'a Service, rules: &AffinityRules, hold: &Hold) -> &'a Service {
+pub(super) fn pool<'a, E: Env>(
+    env: &'a E,
+    service: &'a Service,
+    rules: &AffinityRules,
+    hold: &Hold,
+) -> &'a Service {
     let path = hold.path;
     if path == 0 || path > rules.path_count {
         return service;
@@ -145,6 +165,24 @@ fn pool<'a, E: Env>(env: &'a E, service: &'a Service, rules: &AffinityRules, hol
         Some(rule) => &rule.service,
         None => service,
     }
+}
+
+/// Whether the request names a session that has no binding here, and the other nodes are to be asked for it. Out of line for the
+/// sake of the stack.
+#[inline(never)]
+fn is_unknown<E: Env>(env: &E, pool: &Service, live: &Live, hold: &Hold, why: u32) -> bool {
+    let (Some(scratch), Some(settings)) = (env.scratch(), env.settings()) else { return false };
+    // SAFETY: this CPU's own scratch.
+    let packet = unsafe { &(*scratch).packet };
+    peer::may_know(settings, packet)
+        && why == again::FIRST
+        && hold.said == Said::Key as u32
+        && hold.flags & HoldFlags::ASKED == 0
+        && pool.member_count > 1
+        // Not this CPU's own hold, which keeps the request no longer than the program runs.
+        && live.flow().hold != 0
+        && live.word.state() == FlowState::Collecting
+        && binding::find_again(env, &BindingKey::new(pool.id, hold.session), env.now()).is_none()
 }
 
 /// The backend that is due, [`NONE`] or [`BY_LOAD`].
@@ -215,10 +253,10 @@ fn first<E: Env>(env: &E, pool: &Service, hold: &Hold, now: u64) -> u32 {
     slot_of(bound.or_else(|| choice::choose(env, pool, hold.session)))
 }
 
-/// The first of the backends that the request names which serves and fits, or [`NONE`].
+/// The first of the backends that the request names, or another node, which serves and fits, or [`NONE`].
 #[inline(always)]
 fn named<E: Env>(env: &E, hold: &Hold, fits: impl Fn(u16) -> bool) -> u32 {
-    if hold.said != Said::Servers as u32 {
+    if hold.said != Said::Servers as u32 && hold.flags & HoldFlags::TOLD == 0 {
         return NONE;
     }
     let mut i = 0;

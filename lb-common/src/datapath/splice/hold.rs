@@ -7,6 +7,10 @@ use core::mem::offset_of;
 
 /// Holds looked at for one to use, and as many again for one whose client is slow.
 const PROBES: u32 = 32;
+/// Holds that a CPU takes in turn while they are free when it comes round: they are few, so that their memory is at hand. A power of two.
+const NEAR: u32 = 16;
+/// By how many a CPU goes on to others when they are not free.
+const FURTHER: u32 = 7 * NEAR;
 /// A request that is not complete after this time (ns) gives way where there is no other hold.
 const SLOW: u64 = 1 << 30;
 /// Attempts to lock: together ten times as long as anybody's work in a hold takes, which may be a full segment to copy and to sum up
@@ -91,7 +95,10 @@ pub(crate) fn own<E: Env>(env: &E, settings: &Settings, flow: FlowRef) -> Option
 #[inline(always)]
 pub(crate) fn claim<E: Env>(env: &E, flow: FlowRef, until: u64, now: u64) -> Option<Held> {
     let word = HoldWord::taken(flow.nonce());
-    let number = take_any(env, word, now);
+    let mut number = take_near(env, word, now);
+    if number == 0 {
+        number = take_any(env, word, now);
+    }
     let mut held = Held { number, hold: env.hold(number.wrapping_sub(1))?, word };
     empty(held.get_mut(), flow, until);
     Some(held)
@@ -120,6 +127,34 @@ fn take_any<E: Env>(env: &E, word: HoldWord, now: u64) -> u32 {
         false
     });
     number
+}
+
+/// The same, of those that this CPU takes in turn.
+///
+/// Two of them are looked at; where both are in use, it goes on to others the next time.
+#[inline(never)]
+fn take_near<E: Env>(env: &E, word: HoldWord, now: u64) -> u32 {
+    let (Some(settings), Some(scratch)) = (env.settings(), env.scratch()) else { return 0 };
+    let (base, count) = (settings.cpu_holds, settings.holds.saturating_sub(settings.cpu_holds));
+    if count < NEAR {
+        return 0;
+    }
+    // SAFETY: this CPU's own scratch.
+    let next = unsafe { &mut (*scratch).next_hold };
+    let first = env.cpu().wrapping_mul(NEAR);
+    let mut tries = 0;
+    while tries < 2 {
+        let place = *next;
+        *next = place & !(NEAR - 1) | place.wrapping_add(1) & (NEAR - 1);
+        let index = base.wrapping_add(place.wrapping_add(first) % count);
+        let Some(hold) = env.hold(index) else { return 0 };
+        if take(env, hold, word, now, 0) {
+            return index.wrapping_add(1);
+        }
+        tries += 1;
+    }
+    *next = next.wrapping_add(FURTHER);
+    0
 }
 
 /// Locks a hold that is free or whose time is over, under its new owner; also one whose request is not complete and has
@@ -244,4 +279,42 @@ fn word_of(hold: *mut Hold) -> HoldWord {
 fn until(hold: *mut Hold) -> u64 {
     // SAFETY: from the environment.
     unsafe { (&raw const (*hold).until).read_volatile() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::datapath::model::Model;
+    use std::collections::BTreeSet;
+
+    fn taken(model: &Model<'_>, nonce: u32) -> Option<Held> {
+        claim(model, FlowRef::new(0, nonce, false), u64::MAX, 0)
+    }
+
+    #[test]
+    fn few_holds_are_in_use_in_turn_while_requests_come_one_by_one() {
+        let model = Model::with_holds(10 * NEAR);
+        let mut used = BTreeSet::new();
+        for nonce in 1..100 {
+            let held = taken(&model, nonce).unwrap();
+            used.insert(held.number);
+            held.free(&model);
+        }
+        assert_eq!(used.len(), NEAR as usize);
+    }
+
+    #[test]
+    fn all_holds_can_be_had_and_a_cpu_whose_own_are_taken_goes_on_to_others() {
+        let model = Model::with_holds(10 * NEAR);
+        let mut used = BTreeSet::new();
+        let mut nonce = 1;
+        while let Some(held) = taken(&model, nonce) {
+            assert!(used.insert(held.number), "{} twice", held.number);
+            held.unlock(&model);
+            nonce += 1;
+            assert!(used.len() < 2 * 10 * NEAR as usize);
+        }
+        // The ring looks at some of them only before it gives up.
+        assert!(used.len() as u32 > 9 * NEAR, "{} of {}", used.len(), 10 * NEAR);
+    }
 }

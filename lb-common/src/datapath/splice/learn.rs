@@ -237,7 +237,7 @@ fn learn<E: Env>(env: &E, settings: &Settings, live: &Live, session: u64) {
     }
     let Some(backend) = nat::owner(env, live) else { return };
     let now = env.now();
-    let client = Client { address: &client.source, proved: true };
+    let client = Client { address: &client.source, proved: true, learnt: true };
     binding::bind(env, service, &key, (flow.backend, backend), client, now);
     env.count(Outcome::Learnt);
 }

@@ -188,7 +188,7 @@ fn write<E: Env>(env: &E, ends: &Ends<'_>, segment: &Segment, payload: u16, sum:
 
 /// Makes the frame so long, at its end or else at its beginning: all that was in it is written over.
 #[inline(always)]
-fn make_room<E: Env>(env: &E, len: usize) -> bool {
+pub(crate) fn make_room<E: Env>(env: &E, len: usize) -> bool {
     let growth = len as i32 - frame::len(env) as i32;
     growth == 0 || env.adjust_tail(growth) || growth > 0 && env.adjust_head(-growth)
 }

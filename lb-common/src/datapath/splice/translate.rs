@@ -19,9 +19,9 @@ const MAX_OPTIONS: u32 = 40;
 /// Edges of blocks in one option at most.
 const MAX_EDGES: u32 = 8;
 
-/// A client's segment, for its backend.
+/// A client's segment, for its backend. Answers the change for the checksum, which is left to the caller; options mend it themselves.
 #[inline(always)]
-pub(crate) fn outbound<E: Env>(env: &E, packet: &Packet, live: &Live) -> Option<()> {
+pub(crate) fn outbound<E: Env>(env: &E, packet: &Packet, live: &Live) -> Option<Sum> {
     let flow = live.flow();
     let offset = offset(flow);
     let p = frame::at(env, packet.l4 as usize, Tcp::LEN)?;
@@ -36,16 +36,15 @@ pub(crate) fn outbound<E: Env>(env: &E, packet: &Packet, live: &Live) -> Option<
         change = change.plus(tcp.set_window(window));
     }
     let options = tcp.header_len();
-    tcp.changed(change);
     if options > Tcp::LEN {
         selective(env, packet, options, offset, flow.splice & SpliceFlags::SACK != 0);
     }
-    Some(())
+    Some(change)
 }
 
-/// A backend's segment, for its client.
+/// A backend's segment, for its client. Answers the change for the checksum, which is left to the caller.
 #[inline(always)]
-pub(crate) fn inbound<E: Env>(env: &E, packet: &Packet, live: &Live) -> Option<()> {
+pub(crate) fn inbound<E: Env>(env: &E, packet: &Packet, live: &Live) -> Option<Sum> {
     let flow = live.flow();
     let p = frame::at(env, packet.l4 as usize, Tcp::LEN)?;
     // SAFETY: checked for the fixed header.
@@ -55,8 +54,7 @@ pub(crate) fn inbound<E: Env>(env: &E, packet: &Packet, live: &Live) -> Option<(
         let window = window_to_client(tcp.window(), flow.client_scale, flow.server_scale);
         change = change.plus(tcp.set_window(window));
     }
-    tcp.changed(change);
-    Some(())
+    Some(change)
 }
 
 /// What the backend's numbers are ahead of those that its client counts in.

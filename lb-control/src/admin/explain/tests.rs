@@ -41,6 +41,7 @@ pub(super) fn service(port: u16, protocol: Protocol) -> ServiceSpec {
         proxy_protocol: false,
         method: lb_common::abi::Method::Order,
         slow_start: core::time::Duration::ZERO,
+        mirror: None,
         health: None,
         paths: Vec::new(),
         backends: vec![],

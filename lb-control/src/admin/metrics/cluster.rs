@@ -1,7 +1,7 @@
 //! The cluster's part of the metrics.
 
 use super::{counters, gauges, signed, single_gauge};
-use crate::admin::row::{ClusterNodeRow, ClusterRow, ClusterState, PeerRow};
+use crate::admin::row::{ClusterNodeRow, ClusterRow, ClusterState, MirrorRow, PeerRow};
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -52,6 +52,29 @@ pub(super) fn encode(row: &ClusterRow, e: &mut DescriptorEncoder<'_>) -> fmt::Re
     Ok(())
 }
 
+fn mirror(row: &MirrorRow, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let rows = [("told", row.mirrored), ("held", row.held)];
+    let rows = rows.map(|(side, flows)| ([("side", side)], signed(flows as u64)));
+    let help = "Connections of this node that others hold (told), and of others that this node holds";
+    gauges(e, "cluster_mirror_flows", help, rows)?;
+    let rows = [
+        ("sent", row.sent),
+        ("received", row.received),
+        ("dropped", row.dropped),
+        ("missed", row.missed),
+        ("refused", row.refused),
+        ("adopted", row.adopted),
+        ("lost", row.lost),
+    ];
+    let rows = rows.map(|(kind, count)| ([("kind", kind)], count));
+    counters(
+        e,
+        "cluster_mirror_events",
+        "What happened to mirrored connections since the daemon started",
+        rows,
+    )
+}
+
 fn own(node: &ClusterNodeRow, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
     single_gauge(
         e,
@@ -87,6 +110,7 @@ fn own(node: &ClusterNodeRow, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let help = "What happened between the members since the daemon started";
         counters(e, &format!("cluster_{name}"), help, [(NO_LABELS, count)])?;
     }
+    mirror(&node.mirror, e)?;
     let ends = node.convergence.buckets.iter();
     let ends = ends.map(|bucket| match bucket.milliseconds {
         Some(milliseconds) => (milliseconds as f64 / 1_000.0, bucket.events),

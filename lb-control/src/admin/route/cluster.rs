@@ -6,11 +6,12 @@ use crate::admin::context::Context;
 use crate::admin::error::{ApiError, ErrorBody};
 use crate::admin::row::{
     ClusterCounts, ClusterNodeRow, ClusterRow, ClusterState, ConnectionRow, ConvergenceBucket,
-    ConvergenceRow, InitBody, JoinBody, JoinedRow, PeerRow, StreamRow, TokenBody, TokenRow,
+    ConvergenceRow, InitBody, JoinBody, JoinedRow, MirrorRow, PeerRow, StreamRow, TokenBody, TokenRow,
 };
 use crate::cluster::identity::Role;
 use crate::cluster::keyring::Rotation;
 use crate::cluster::membership::{self, Status};
+use crate::cluster::mirror;
 use crate::cluster::replica::{BUCKETS, Peer, Standing};
 use crate::config::SharedSecrets;
 use axum::Json;
@@ -151,7 +152,7 @@ fn lifetime(seconds: u64) -> Result<Duration, ApiError> {
 }
 
 fn show(status: &Status, asked: &[u64]) -> ClusterRow {
-    let Status { member, is_ready, is_removed, listen, is_authority, roster, standing } = status;
+    let Status { member, is_ready, is_removed, listen, is_authority, roster, standing, mirror } = status;
     let state = match (is_removed, is_ready) {
         (true, _) => ClusterState::Removed,
         (false, false) => ClusterState::Joining,
@@ -169,15 +170,17 @@ fn show(status: &Status, asked: &[u64]) -> ClusterRow {
         vector: vector(&standing.vector),
         counts: counts(standing),
         convergence: convergence(standing),
+        mirror: mirror_row(mirror),
         journal_trouble: standing.journal_trouble.clone(),
         certificate_until: standing.certificate_until,
         certificate_overdue: standing.is_certificate_overdue,
     };
-    let peers = standing.peers.iter().map(|peer| show_peer(peer, standing, asked)).collect();
+    let peers = standing.peers.iter().map(|peer| show_peer(peer, status, asked)).collect();
     ClusterRow { state, node: Some(node), peers }
 }
 
-fn show_peer(peer: &Peer, standing: &Standing, asked: &[u64]) -> PeerRow {
+fn show_peer(peer: &Peer, status: &Status, asked: &[u64]) -> PeerRow {
+    let standing = &status.standing;
     let told = peer.replication.as_ref();
     let fetching = standing.snapshot.filter(|(from, _)| *from == peer.id);
     PeerRow {
@@ -194,6 +197,7 @@ fn show_peer(peer: &Peer, standing: &Standing, asked: &[u64]) -> PeerRow {
         }),
         failure: peer.connection.failure.clone(),
         asked: asked.contains(&peer.id.number()),
+        held_connections: status.mirror.held.get(&peer.id.number()).copied().unwrap_or(0),
         last_contact_seconds: told.and_then(|told| told.silent).map(|silent| silent.as_secs_f64()),
         behind_events: told.map_or(0, |told| told.behind),
         behind_seconds: peer.behind.map_or(0.0, |behind| behind.as_secs_f64()),
@@ -202,6 +206,21 @@ fn show_peer(peer: &Peer, standing: &Standing, asked: &[u64]) -> PeerRow {
         sent_bytes: told.map_or(0, |told| told.sent),
         received_bytes: told.map_or(0, |told| told.received),
         snapshot_records: fetching.map(|(_, records)| records),
+    }
+}
+
+fn mirror_row(mirror: &mirror::Standing) -> MirrorRow {
+    MirrorRow {
+        on: mirror.is_on,
+        mirrored: mirror.mirrored,
+        held: mirror.held.values().sum(),
+        sent: mirror.sent,
+        received: mirror.received,
+        dropped: mirror.dropped,
+        missed: mirror.gaps,
+        refused: mirror.refused,
+        adopted: mirror.adopted,
+        lost: mirror.lost,
     }
 }
 

@@ -124,10 +124,10 @@ pub(in crate::admin) async fn load(
     Ok(Json(LoadRow { sessions, flows, deadline_unix_seconds: deadline, moving_per_second: rate }))
 }
 
-/// Let sessions that moved go back to the first backend of their order that takes sessions, at most `drain-rate` of them a second.
+/// Let sessions that moved go back to where they were, if that backend takes sessions, at most `drain-rate` of them a second.
 #[utoipa::path(post, path = "/v1/services/{service}/failback", tag = "pool",
     params(("service" = String, Path)),
-    responses((status = 200, body = ServiceRow), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
+    responses((status = 200, body = ServiceRow), (status = 404, body = ErrorBody)))]
 pub(in crate::admin) async fn fail_back(
     State(context): State<Context>,
     Path(name): Path<String>,

@@ -54,6 +54,8 @@ pub struct ClusterNodeRow {
     pub counts: ClusterCounts,
     /// How long it took until others had what happened here, since the daemon started.
     pub convergence: ConvergenceRow,
+    /// Connections that are mirrored.
+    pub mirror: MirrorRow,
     /// What keeps its journal from being written.
     pub journal_trouble: Option<String>,
     /// When its certificate ends, in seconds since 1970.
@@ -100,6 +102,31 @@ pub struct ClusterCounts {
     pub refused: u64,
 }
 
+/// Connections that other nodes go on with when theirs dies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MirrorRow {
+    /// Whether connections of some service of this node are mirrored.
+    pub on: bool,
+    /// Connections of this node that others hold.
+    pub mirrored: usize,
+    /// Connections of others that this node holds.
+    pub held: usize,
+    /// Records sent since the daemon started.
+    pub sent: u64,
+    /// Records received.
+    pub received: u64,
+    /// Messages that a peer had no room for: it got everything anew.
+    pub dropped: u64,
+    /// Messages of peers that were missed: everything was asked for anew.
+    pub missed: u64,
+    /// Records that this node had no room for.
+    pub refused: u64,
+    /// Connections that go on here since their node died.
+    pub adopted: u64,
+    /// Connections of dead nodes that could not be taken over.
+    pub lost: u64,
+}
+
 /// Times until another node said that it had an event, as far as they were measured.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ConvergenceRow {
@@ -135,6 +162,8 @@ pub struct PeerRow {
     pub failure: Option<String>,
     /// Whether packets of flows that this node does not know visit it.
     pub asked: bool,
+    /// Its connections that this node holds, to go on with them when it dies.
+    pub held_connections: usize,
     /// Seconds since it was heard of bindings; absent: never.
     pub last_contact_seconds: Option<f64>,
     /// Events that this node has and it has not.

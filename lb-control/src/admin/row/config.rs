@@ -108,6 +108,8 @@ pub struct ConfiguredService {
     pub method: String,
     /// How long a backend that was down takes to get its whole share again, in milliseconds; 0 = no time.
     pub slow_start_ms: u64,
+    /// Age from which on connections are mirrored, in milliseconds; `null` = they are not.
+    pub mirror_age_ms: Option<u64>,
     /// Pools of requests by their path.
     pub paths: Vec<ConfiguredPath>,
     /// Backends.
@@ -215,6 +217,7 @@ impl From<&ServiceSpec> for ConfiguredService {
             proxy_protocol: spec.proxy_protocol,
             method: method_word(spec.method).to_owned(),
             slow_start_ms: u64::try_from(spec.slow_start.as_millis()).unwrap_or(u64::MAX),
+            mirror_age_ms: spec.mirror.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
             paths: spec.paths.iter().map(ConfiguredPath::from).collect(),
             backends: spec.backends.iter().map(ConfiguredBackend::from).collect(),
         }

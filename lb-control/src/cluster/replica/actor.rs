@@ -46,9 +46,20 @@ pub(super) struct Actor {
     is_completing: bool,
     ready: watch::Sender<bool>,
     updates: mpsc::Sender<Vec<Update>>,
+    mirror: mpsc::Sender<(NodeId, Vec<u8>)>,
     /// Written and sent when there is room.
     batch: Vec<Update>,
     buffer: Vec<u8>,
+}
+
+/// Who hears of what happens.
+pub(super) struct Sinks {
+    /// Whether the node has the database.
+    pub(super) ready: watch::Sender<bool>,
+    /// What the data plane must hold.
+    pub(super) updates: mpsc::Sender<Vec<Update>>,
+    /// What peers say of connections.
+    pub(super) mirror: mpsc::Sender<(NodeId, Vec<u8>)>,
 }
 
 /// The members whose bindings are the same as this node's.
@@ -63,8 +74,7 @@ impl Actor {
         recovered: &Recovered,
         journal: Journal,
         transport: Arc<Transport>,
-        ready: watch::Sender<bool>,
-        updates: mpsc::Sender<Vec<Update>>,
+        Sinks { ready, updates, mirror }: Sinks,
     ) -> Result<Self, ClusterError> {
         let start = Instant::now();
         let now = Time(0);
@@ -89,6 +99,7 @@ impl Actor {
             is_completing: false,
             ready,
             updates,
+            mirror,
             batch: Vec::new(),
             buffer: Vec::new(),
         })
@@ -242,6 +253,13 @@ impl Actor {
         match event {
             Event::Message { peer, bytes } => {
                 let from = binding::NodeId(peer.number());
+                if lb_core::mirror::wire::is_about(&bytes) {
+                    // Who listens sees when one is missing.
+                    if self.members.contains(&from) {
+                        let _ = self.mirror.try_send((peer, bytes));
+                    }
+                    return;
+                }
                 if let Err(refused) = self.node.handle_message(now, from, &bytes) {
                     tracing::debug!(%refused, "a message was not taken");
                 }

@@ -4,7 +4,7 @@
 //! newer lists and secrets. Each side opens one more stream for its messages, so that a removal does not wait behind data.
 
 use super::links::{Close, Entry, Link};
-use super::{Event, Shared, frame};
+use super::{Event, Orders, Shared, frame};
 use crate::cluster::error::ClusterError;
 use crate::cluster::identity::{NodeId, Role, Subject};
 use crate::cluster::keyring::SignedKeyring;
@@ -35,6 +35,9 @@ struct Hello {
     /// Whether it makes certificates new.
     #[serde(default)]
     authority: bool,
+    /// Whether it takes what administrators say.
+    #[serde(default)]
+    orders: bool,
 }
 
 /// What the control stream carries after that.
@@ -49,6 +52,8 @@ enum News {
     Renew(String),
     /// The new certificate, in hexadecimal.
     Certificate(String),
+    /// All that administrators have said of backends; between load balancers only.
+    Orders(Orders),
 }
 
 /// Serials of what the peer has.
@@ -57,6 +62,8 @@ struct Known {
     keyring: u64,
     /// Whether it makes certificates new.
     is_authority: bool,
+    /// Whether it takes what administrators say.
+    takes_orders: bool,
 }
 
 /// Why a connection ended.
@@ -132,7 +139,8 @@ async fn talk(shared: &Arc<Shared>, connection: &Connection) -> Result<(), Failu
     let (mut control, heard, peer) = greeting.await.map_err(|_| lost("no greeting in time"))??;
     let instance = u64::from_str_radix(&peer.instance, 16).map_err(lost)?;
     let (keyring, is_authority) = (peer.keyring, peer.authority);
-    let known = Known { roster: shared.adopt(peer.roster)?, keyring, is_authority };
+    let takes_orders = peer.orders && subject.role == Role::Node && own_role(shared) == Role::Node;
+    let known = Known { roster: shared.adopt(peer.roster)?, keyring, is_authority, takes_orders };
     if !shared.roster.borrow().roster().admits(subject) {
         return Err(Failure::Close(Close::NoMember));
     }
@@ -207,6 +215,8 @@ async fn news_out(
 ) -> Result<(), Failure> {
     let (mut rosters, mut keyrings) = (shared.roster.subscribe(), shared.keyring.subscribe());
     let mut renewals = shared.renewal_due.subscribe();
+    let mut orders = shared.orders.subscribe();
+    orders.mark_changed();
     loop {
         let roster = rosters.borrow_and_update().clone();
         if !roster.roster().admits(subject) {
@@ -223,6 +233,12 @@ async fn news_out(
             known.keyring = keyring.content().serial();
             frame::write_json(&mut control, &News::Keyring(SignedKeyring::clone(&keyring))).await?;
         }
+        if known.takes_orders && orders.has_changed().unwrap_or(false) {
+            let all = orders.borrow_and_update().clone();
+            if !all.is_empty() {
+                frame::write_json(&mut control, &News::Orders(all)).await?;
+            }
+        }
         if known.is_authority && *renewals.borrow_and_update() {
             frame::write_json(&mut control, &News::Renew(shared.renewal_request()?)).await?;
         }
@@ -230,6 +246,10 @@ async fn news_out(
             changed = rosters.changed() => changed.is_ok(),
             changed = keyrings.changed() => changed.is_ok(),
             changed = renewals.changed() => changed.is_ok(),
+            changed = orders.changed(), if known.takes_orders => {
+                orders.mark_changed();
+                changed.is_ok()
+            }
             Some(certificate) = renewed.recv() => {
                 frame::write_json(&mut control, &News::Certificate(certificate)).await?;
                 true
@@ -251,6 +271,11 @@ async fn news_in(
         match serde_json::from_slice(&text).map_err(lost)? {
             News::Roster(roster) => drop(shared.adopt(roster)?),
             News::Keyring(keyring) => shared.adopt_keyring(keyring)?,
+            News::Orders(orders) => {
+                if subject.role == Role::Node {
+                    shared.heard().insert(subject.id, orders);
+                }
+            }
             News::Renew(request) => {
                 if let Some(certificate) = shared.renew(subject, &request)? {
                     // One that asks again before it was answered gets one answer.
@@ -289,7 +314,12 @@ fn hello(shared: &Shared) -> Hello {
         roster: SignedRoster::clone(&shared.roster.borrow()),
         keyring: super::serial(shared.keyring.borrow().as_deref()),
         authority: shared.authority.is_some(),
+        orders: true,
     }
+}
+
+fn own_role(shared: &Shared) -> Role {
+    shared.identity().subject.role
 }
 
 /// Whose certificate the other side showed.

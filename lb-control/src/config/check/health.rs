@@ -5,8 +5,7 @@ use crate::config::field::{Field, Owner};
 use crate::config::file::{Mode, Service};
 use crate::config::problem::Finding;
 use crate::config::value::{
-    AffinityChoice, AffinityKind, FailbackWord, HealthChoice, HealthKind, HealthTable, Lifetime, MethodWord,
-    PortChoice, ReadingWord, WayWord, spell,
+    FailbackWord, HealthChoice, HealthKind, HealthTable, Lifetime, MethodWord, PortChoice, WayWord, spell,
 };
 use core::num::NonZero;
 use core::ops::{Range, RangeInclusive};
@@ -199,15 +198,8 @@ fn command(table: &HealthTable, owner: &Owner<'_>) -> Option<Check> {
 fn failback(table: &HealthTable, service: &Service, owner: &Owner<'_>) -> Failback {
     let idle = within("idle", &table.idle, defaults::FAILBACK_IDLE, &IDLE, owner);
     match table.failback.located() {
-        Some((FailbackWord::WhenIdle, span)) => {
-            if learns(service) {
-                owner.report(
-                    Finding::error(span, "sessions by learnt cookies cannot go back: the first of their order need not be who set the cookie")
-                        .suggest("write `failback = \"never\"`, or `learn = false` in `affinity` if requests alone bind"),
-                );
-            } else {
-                check_idle(idle, table, service, owner);
-            }
+        Some((FailbackWord::WhenIdle, _)) => {
+            check_idle(idle, table, service, owner);
             Failback::WhenIdle(idle)
         }
         Some((FailbackWord::Never, _)) | None => {
@@ -220,13 +212,6 @@ fn failback(table: &HealthTable, service: &Service, owner: &Owner<'_>) -> Failba
             Failback::Never
         }
     }
-}
-
-/// Whether a session may be bound by what its backend says, wherever the order would have it.
-fn learns(service: &Service) -> bool {
-    let Some(AffinityChoice::Table(table)) = service.affinity.get() else { return false };
-    let binds = matches!(table.read.get(), None | Some(ReadingWord::Bind));
-    table.kind.get() == Some(&AffinityKind::HttpCookie) && table.learn.get().copied().unwrap_or(binds)
 }
 
 /// Bindings are written when their expiry moves by a sixteenth of their lifetime: less than twice that is no idleness.

@@ -26,6 +26,8 @@ use std::sync::Arc;
 const MSS_MIN_V6: u64 = 1_220;
 /// How long a backend may take to get its whole share again.
 const SLOW_START: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3_600);
+/// How old a connection may be before it is mirrored.
+const MIRROR_AGE: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3_600);
 /// Source NAT takes ports from here up.
 const SOURCE_PORTS_FROM: u16 = 1_024;
 
@@ -102,6 +104,7 @@ pub(super) fn check(service: &Service, pools: &Pools<'_>, owner: &Owner<'_>) -> 
             Some(file::Method::LeastTime) => Method::LeastTime,
         },
         slow_start: slow_start(service, &health, owner),
+        mirror: mirror(service, owner),
         health,
         paths: paths.iter().map(|path| path.spec.clone()).collect(),
         backends: backends.iter().map(|backend| backend.spec.clone()).collect(),
@@ -116,6 +119,7 @@ pub(super) fn check(service: &Service, pools: &Pools<'_>, owner: &Owner<'_>) -> 
     );
     check_proxy_protocol(service, &spec, owner);
     check_method(service, &spec, owner);
+    check_mirror(service, &spec, owner);
     let located = LocatedService {
         spec,
         object: owner.object.to_owned(),
@@ -246,6 +250,35 @@ fn slow_start(service: &Service, health: &Option<Arc<HealthSpec>>, owner: &Owner
         );
     }
     lifetime.0
+}
+
+/// The age from which on connections are mirrored.
+fn mirror(service: &Service, owner: &Owner<'_>) -> Option<Duration> {
+    let is_mirrored = service.mirror.get().copied().unwrap_or_default();
+    let Some((age, span)) = service.mirror_age.located() else {
+        return is_mirrored.then_some(defaults::MIRROR_AGE);
+    };
+    if !MIRROR_AGE.contains(&age.0) {
+        owner.report(
+            Finding::error(span, format!("`mirror-age` cannot be {}", spell(age.0)))
+                .expected("a time from 100ms to 1h"),
+        );
+    } else if !is_mirrored {
+        owner.report(
+            Finding::error(span, "`mirror-age` says nothing while connections are not mirrored")
+                .suggest("write `mirror = true`, or remove it"),
+        );
+    }
+    is_mirrored.then_some(age.0)
+}
+
+fn check_mirror(service: &Service, spec: &ServiceSpec, owner: &Owner<'_>) {
+    let Some((_, span)) = service.mirror.located().filter(|_| spec.mirror.is_some()) else { return };
+    if spec.mode != Mode::Nat || spec.protocol != Protocol::Tcp {
+        owner.report(Finding::error(span, "`mirror` works only with `mode = \"nat\"` and TCP").suggest(
+            "remove it: in the other modes, and for UDP, any node goes on with what it has not seen before",
+        ));
+    }
 }
 
 impl LocatedService {

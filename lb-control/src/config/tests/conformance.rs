@@ -121,6 +121,7 @@ fn the_sample_shows_the_defaults() {
         "body = ",
         "port = 9080",
         "slow-start",
+        "mirror",
         "max-connections",
     ];
     let text: String = full_sample()

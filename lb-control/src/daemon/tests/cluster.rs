@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 const SOON: Duration = Duration::from_secs(20);
 
 /// A daemon that makes its own secrets and meets others on a port of its own.
-async fn node(name: &str) -> Rig {
+pub(super) async fn node(name: &str) -> Rig {
     node_with(name, "").await
 }
 
@@ -22,7 +22,7 @@ async fn node_with(name: &str, lines: &str) -> Rig {
 }
 
 /// The same with lines for the node, over these sessions of `web`.
-async fn node_over(name: &str, lines: &str, node: &str, sessions: &[(u32, u16, u16)]) -> Rig {
+pub(super) async fn node_over(name: &str, lines: &str, node: &str, sessions: &[(u32, u16, u16)]) -> Rig {
     let listen = UdpSocket::bind(loopback::any_port()).unwrap().local_addr().unwrap();
     let secret = "session-secret = \"000102030405060708090a0b0c0d0e0f\"\n";
     let cluster = format!("[cluster]\nname = \"{name}\"\nlisten = \"{listen}\"\n");
@@ -34,7 +34,7 @@ async fn node_over(name: &str, lines: &str, node: &str, sessions: &[(u32, u16, u
 }
 
 /// The second command, as the first one printed it.
-fn invitation(printed: &str) -> String {
+pub(super) fn invitation(printed: &str) -> String {
     let line = printed.lines().find_map(|line| line.trim().strip_prefix("lbctl "));
     line.unwrap_or_else(|| panic!("no command in {printed}")).to_owned()
 }
@@ -44,7 +44,7 @@ async fn pair() -> (Rig, Rig) {
     join(node("lb1").await, node("lb2").await).await
 }
 
-async fn join(a: Rig, b: Rig) -> (Rig, Rig) {
+pub(super) async fn join(a: Rig, b: Rig) -> (Rig, Rig) {
     let command = invitation(&a.lbctl("cluster init").await.unwrap());
     b.lbctl(&command).await.unwrap();
     (a, b)
@@ -52,7 +52,7 @@ async fn join(a: Rig, b: Rig) -> (Rig, Rig) {
 
 impl Rig {
     /// Waits until `lbctl backends` shows so of `be2` of `web`.
-    async fn sees(&self, what: impl Fn(&Value) -> bool) {
+    pub(super) async fn sees(&self, what: impl Fn(&Value) -> bool) {
         let mut row = Value::Null;
         let waiting = async {
             loop {
@@ -323,7 +323,7 @@ async fn one_node_moves_the_sessions_of_all_when_it_is_told_to() {
     drain::wait_until(&a, on("be1", 1)).await;
 
     b.lbctl("undrain web be2").await.unwrap();
-    sleep(Duration::from_millis(500)).await;
+    a.sees(|row| row["admin"] == "enabled").await;
     assert!(on("be1", 1)(&drain::sessions(&a).await), "nobody goes back by itself");
     let begun = Instant::now();
     a.lbctl("failback web").await.unwrap();

@@ -12,8 +12,8 @@ use aya::{
     programs::{Program, ProgramError, Xdp as XdpProgram},
 };
 use lb_common::abi::{
-    BindingRecord, RECORDS_PER_RUN, RebindReport, RebindRequest, RecordResult, SCHEMA_VERSION, Settings,
-    SettingsFlags, SweepReport, SweepRequest, map, program,
+    BindingRecord, Flow, RECORDS_PER_RUN, RebindReport, RebindRequest, RecordResult, SCHEMA_VERSION,
+    Settings, SettingsFlags, SweepReport, SweepRequest, map, program,
 };
 use std::{
     cell::Cell,
@@ -174,6 +174,15 @@ impl Generation {
         Ok(results)
     }
 
+    /// Takes over flows, one result each.
+    pub(super) fn adopt(&self, flows: &[Flow]) -> Result<Vec<RecordResult>> {
+        let adopt = |flow| {
+            let output = self.run(program::ADOPT, syscall::bytes_of(std::slice::from_ref(flow)))?;
+            Ok(result_of(*output.first().ok_or_else(|| short(program::ADOPT))?))
+        };
+        flows.iter().map(adopt).collect()
+    }
+
     fn run(&self, name: &'static str, input: &[u8]) -> Result<Vec<u8>> {
         let program: &XdpProgram = self
             .object
@@ -196,7 +205,7 @@ impl Generation {
 
 fn program_names() -> impl Iterator<Item = &'static str> {
     let tail_calls = program::TAIL_CALLS.into_iter().map(|(_, name)| name);
-    tail_calls.chain([program::SWEEP, program::APPLY, program::REBIND, program::ENTRY])
+    tail_calls.chain([program::SWEEP, program::APPLY, program::REBIND, program::ADOPT, program::ENTRY])
 }
 
 /// Loads every program, several at once: the kernel takes seconds to check them all.

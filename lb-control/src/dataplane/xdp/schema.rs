@@ -80,10 +80,7 @@ impl Schema {
     pub const V2: Self = Self {
         version: 2,
         settings: |bytes| with_buckets(bytes, 168),
-        bindings: |key, value| {
-            let binding = value.get(..size_of::<Binding>()).and_then(decode);
-            decode(key).zip(binding).into_iter().collect()
-        },
+        bindings: |key, value| decode(key).zip(longer(value, 16)).into_iter().collect(),
         flow: |bytes| longer(bytes, 160),
         ..Self::CURRENT
     };

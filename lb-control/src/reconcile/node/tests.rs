@@ -90,6 +90,7 @@ forward! {
     binding(key: &BindingKey) -> Option<Binding>;
     apply_bindings(records: &[BindingRecord]) -> Vec<RecordResult>;
     flows(cursor: Option<Cursor>, limit: usize) -> Page<Flow>;
+    adopt(flows: &[Flow]) -> Vec<RecordResult>;
     counters(services: &[u16], backends: &[u16]) -> Traffic;
     vitals(backends: &[u16]) -> Vec<Vitals>;
     clear_counters(slot: CounterSlot) -> ();
@@ -157,6 +158,7 @@ fn service(id: u32, mode: Mode, backends: Vec<BackendSpec>) -> ServiceSpec {
         proxy_protocol: false,
         method: lb_common::abi::Method::Order,
         slow_start: core::time::Duration::ZERO,
+        mirror: None,
         health: None,
         paths: Vec::new(),
         backends,
@@ -375,7 +377,7 @@ fn overrides_come_before_the_configuration() {
     let plane = Shared::new();
     let mut node = node(&plane);
     node.apply(two_services()).expect("applied");
-    node.overrides = node.overrides.with("s1", "b1", |change| change.admin = Some(Admin::Disabled));
+    node.overrides = node.overrides.with("s1", "b1", 1, |change| change.admin = Some(Admin::Disabled));
     node.apply(two_services()).expect("applied");
     let status =
         |plane: &Shared| meaning(plane).services.values().find(|s| s.row.id == 1).map(|s| s.members[0].1);

@@ -42,6 +42,7 @@ pub(super) struct Memory {
     pub(super) holds: Cells<Hold>,
     pub(super) vitals: Cells<Vitals>,
     pub(super) choices: Cells<u64>,
+    pub(super) silence: Cells<u64>,
 }
 
 impl Memory {
@@ -77,6 +78,7 @@ impl Memory {
             holds: Cells::of(settings.holds),
             vitals: Cells::of(abi::MAX_BACKENDS),
             choices: Cells::of(abi::CHOICE_ENTRIES),
+            silence: Cells::one(),
         };
         for (number, bucket) in (0..).zip(tables.binding_table(now)?) {
             memory.bindings.set(number, bucket);

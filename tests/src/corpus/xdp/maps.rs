@@ -164,7 +164,7 @@ impl Maps {
             self.arena.map.set(place, ArenaChunk(chunk), 0)?;
         }
         self.bindings.fill(&tables.binding_table(now)?)?;
-        let live = Hand { value: tables.bindings.len() as u64, pad: [0; 7] };
+        let live = Hand { value: tables.bindings.len() as u64, ..Hand::default() };
         self.hands.map.set(hand::BINDINGS_LIVE, live, 0)?;
         self.change(&Change::Services(tables.service_entries()))
     }

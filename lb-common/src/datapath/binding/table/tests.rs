@@ -30,7 +30,7 @@ fn live_count(model: &Model<'_>) -> u64 {
 
 /// What the buckets say about who passed them is what the bindings in the table would have them say.
 fn check_passed(model: &Model<'_>) {
-    let mut passed = HashMap::new();
+    let mut passed: HashMap<u32, u16> = HashMap::new();
     for (number, key) in listed(model) {
         let path = path(&model.settings, &key);
         let way = (0..BINDING_PROBES).map(|n| path.bucket(n));

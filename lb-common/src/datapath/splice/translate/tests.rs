@@ -38,8 +38,10 @@ fn translated(flow: &Flow, segment: &[u8], to_backend: bool) -> Vec<u8> {
         word: FlowWord::new(1, FlowState::Established).with(FlowWord::SPLICED),
     };
     let packet = Packet { l4: L4 as u16, tcp_flags: segment[13], ..Packet::default() };
-    let done = if to_backend { outbound(&model, &packet, &live) } else { inbound(&model, &packet, &live) };
-    assert!(done.is_some());
+    let change = if to_backend { outbound(&model, &packet, &live) } else { inbound(&model, &packet, &live) };
+    let tcp = frame::at(&model, L4, Tcp::LEN).unwrap();
+    // SAFETY: checked for the fixed header.
+    unsafe { Tcp::new(tcp) }.changed(change.unwrap());
     let out = model.frame().split_off(L4);
     assert_eq!(ones_sum(&out), ones_sum(segment), "the checksum follows: {segment:x?} to {out:x?}");
     out

@@ -28,6 +28,7 @@ fn service(protocol: Protocol, affinity: AffinitySpec) -> ServiceSpec {
         proxy_protocol: false,
         method: lb_common::abi::Method::Order,
         slow_start: core::time::Duration::ZERO,
+        mirror: None,
         health: None,
         paths: vec![path("/", "all"), path("/static/", "files")],
         backends: vec![],

@@ -47,7 +47,8 @@ fn record((key, binding): (BindingKey, Binding), op: BindingOp, now: u64) -> Opt
         lifetime,
         service: key.service,
         op: op as u8,
-        pad: [0; 3],
+        pad: 0,
+        home: binding.home,
     })
 }
 
@@ -59,10 +60,10 @@ mod tests {
     fn only_living_bindings_are_copied_with_what_is_left_of_them() {
         let key = BindingKey::new(7, 0x0a00_0001);
         let word = BindingWord::new(3, 1, 5).with(BindingWord::UNSYNCED);
-        let binding = Binding { word: word.0, expires: 1_500 };
+        let binding = Binding { word: word.0, expires: 1_500, home: 9, pad: [0; 6] };
         let copied = record((key, binding), BindingOp::Copy, 1_000).expect("it lives");
         assert_eq!((copied.service, copied.session, copied.word), (7, 0x0a00_0001, word.0));
-        assert_eq!((copied.lifetime, copied.op), (500, BindingOp::Copy as u8));
+        assert_eq!((copied.lifetime, copied.op, copied.home), (500, BindingOp::Copy as u8, 9));
         assert_eq!(record((key, binding), BindingOp::Copy, 1_500), None);
         let dead = Binding { word: word.with(BindingWord::DEAD).0, ..binding };
         assert_eq!(record((key, dead), BindingOp::Copy, 1_000), None);

@@ -9,7 +9,12 @@ fn address(host: u8) -> IpAddr {
 }
 
 fn ring(hosts: &[u8]) -> PeerRing {
-    let node = |&host: &u8| PeerNode { id: host.into(), address: address(host), source: address(254) };
+    let node = |&host: &u8| PeerNode {
+        id: host.into(),
+        address: address(host),
+        source: address(254),
+        is_awaited: false,
+    };
     PeerRing::new(1, hosts.iter().map(node).collect())
 }
 
