@@ -117,35 +117,35 @@ pub(crate) fn bind<E: Env>(
     }
 }
 
-/// Gives a session that has no binding under its key the one that it has under the key which the other secret makes.
+/// Gives a session that has no binding under its key the one that it has under the key which the other secret makes; answers the
+/// key to go by.
 ///
-/// The same backend, for as long. The binding under the other key stays, for nodes and connections that go by it. There are as many
-/// of those as were made before, so neither rate nor quota is asked, nor whether the client is real; where the table is full, they
-/// go on being found here.
+/// The same backend, for as long, with the same home. The binding under the other key stays, for nodes and connections that go by
+/// it. There are as many of those as were made before, so neither rate nor quota is asked, nor whether the client is real. Where no
+/// copy can be made, because the table is full or another CPU is at the slot, the other key is the one to go by.
 #[inline(never)]
-pub(crate) fn carry<E: Env>(env: &E, service: u32, session: u64, other: u64) {
+pub(crate) fn carry<E: Env>(env: &E, service: u32, session: u64, other: u64) -> u64 {
     if session == other {
-        return;
+        return session;
     }
     let now = env.now();
     let key = BindingKey::new(service, session);
     let number = table::seek(env, &key);
-    if number == table::BUSY {
-        return;
+    if is_live(env, &key, number, now) {
+        return session;
     }
-    if number != table::ABSENT && is_live(env, &key, number, now) {
-        return;
-    }
-    let Some(found) = find_again(env, &BindingKey::new(service, other), now) else { return };
+    let Some(found) = find_again(env, &BindingKey::new(service, other), now) else { return session };
     let word = found.word.content().with(BindingWord::UNSYNCED);
-    if number == table::ABSENT {
-        if insert(env, &key, word, found.expires, now) != Insert::Done {
-            return;
-        }
-    } else if is_live(env, &key, number, now) || !give(env, &key, number, word, found.expires) {
-        return;
+    let is_done = match number {
+        table::BUSY => false,
+        table::ABSENT => add(env, &key, word, &found, now),
+        _ => give(env, &key, number, word, &found),
+    };
+    if !is_done {
+        return other;
     }
     tell(env, &key, BindingEventKind::Made, word, found.expires);
+    session
 }
 
 /// The key under which a session is bound, for packets that bind nothing: its own, unless there is only a binding under the other one.
@@ -165,13 +165,28 @@ fn is_live<E: Env>(env: &E, key: &BindingKey, number: u32, now: u64) -> bool {
     }
 }
 
-/// Gives the binding in a key's slot another word and expiry; whether nobody else changed it meanwhile.
+/// Puts a copy of a binding in under a key that is absent; whether it is in.
 #[inline(always)]
-fn give<E: Env>(env: &E, key: &BindingKey, number: u32, word: BindingWord, expires: u64) -> bool {
-    match at(env, key, number) {
-        Some(old) => replace(env, &old, word, expires),
-        None => false,
+fn add<E: Env>(env: &E, key: &BindingKey, word: BindingWord, like: &Found, now: u64) -> bool {
+    if insert(env, key, word, like.expires, now) != Insert::Done {
+        return false;
     }
+    let home = home(like);
+    if home != 0 {
+        set_home(env, key, home);
+    }
+    true
+}
+
+/// Makes what is in a key's slot, where it is over, a copy of another binding; whether nobody else changed it meanwhile.
+#[inline(always)]
+fn give<E: Env>(env: &E, key: &BindingKey, number: u32, word: BindingWord, like: &Found) -> bool {
+    let Some(old) = at(env, key, number) else { return false };
+    if !replace(env, &old, word, like.expires) {
+        return false;
+    }
+    table::set_home(old.slot, home(like));
+    true
 }
 
 /// How long a new binding lives without another packet.

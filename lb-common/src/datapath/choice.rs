@@ -107,12 +107,19 @@ pub(crate) fn has_other_session(service: &Service, settings: &Settings, packet: 
     has_two_secrets(settings) && is_hashed(service, packet) && !reads_payload(service, packet)
 }
 
-/// Carries the binding of a session that addresses and ports name over to its key, see [`binding::carry`].
+/// Carries the binding of a session that addresses and ports name over to its key, see [`binding::carry`]; the key to go by.
 #[inline(always)]
-pub(crate) fn carry<E: Env>(env: &E, service: &Service, settings: &Settings, packet: &Packet, session: u64) {
-    if has_other_session(service, settings, packet) {
-        binding::carry(env, service.id, session, other_session(service.affinity, service, settings, packet));
+pub(crate) fn carry<E: Env>(
+    env: &E,
+    service: &Service,
+    settings: &Settings,
+    packet: &Packet,
+    session: u64,
+) -> u64 {
+    if !has_other_session(service, settings, packet) {
+        return session;
     }
+    binding::carry(env, service.id, session, other_session(service.affinity, service, settings, packet))
 }
 
 /// The key that the other secret makes, by a given affinity; out of line for the sake of the stack.

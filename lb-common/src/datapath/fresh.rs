@@ -5,10 +5,12 @@
 //! two backends: where the first one went is remembered until it can be bound.
 
 use super::choice::{self, NONE, Want};
-use super::scratch::{Scratch, after, again};
+use super::scratch::{Packet, Scratch, after, again};
 use super::vitals::{self, Sign};
-use super::{Env, Verdict, answer, binding, count};
-use crate::abi::{BindingKey, CHOICE_ENTRIES, Method, Outcome, Service, ServiceFlags, program};
+use super::{Env, Verdict, answer, binding, count, splice};
+use crate::abi::{
+    Affinity, BindingKey, CHOICE_ENTRIES, Method, Outcome, Service, ServiceFlags, Settings, program,
+};
 use crate::select::{PROBES, Probes};
 
 /// Members that are compared: all of a smaller pool; of a larger one so many in a row, from a place that the session says.
@@ -44,8 +46,8 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     }
     let session = choice::session_left(service, settings, scratch);
     let mut found = NONE;
-    if choice::has_other_session(service, settings, &scratch.packet) {
-        choice::carry(env, service, settings, &scratch.packet, session);
+    if has_other_session(service, settings, &scratch.packet) {
+        let session = choice::carry(env, service, settings, &scratch.packet, session);
         found = bound(env, service.id, session);
     }
     if found == NONE {
@@ -58,14 +60,24 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     env.tail(program::OPEN)
 }
 
+/// Whether the session of a new flow may be bound under another key: without affinity flows themselves are the sessions.
+#[inline(always)]
+pub(crate) fn has_other_session(service: &Service, settings: &Settings, packet: &Packet) -> bool {
+    service.affinity == Affinity::SourceIp as u8 && choice::has_other_session(service, settings, packet)
+}
+
 /// Carries a session's binding over to its key for programs that have no room for that on their stacks, and goes on.
 #[inline(always)]
 fn carry<E: Env>(env: &E, service: &Service, scratch: &mut Scratch) -> Verdict {
-    let (session, after) = (scratch.session, scratch.after);
-    binding::carry(env, scratch.carried, session, scratch.other);
+    let after = scratch.after;
+    let session = binding::carry(env, scratch.carried, scratch.session, scratch.other);
     if after == after::CONNECT {
+        if session != scratch.session {
+            splice::goes_by(env, scratch, session);
+        }
         return env.tail(program::CONNECT);
     }
+    scratch.session = session;
     if after == after::BIND {
         return env.tail(program::BIND);
     }

@@ -120,14 +120,16 @@ impl Supervisor {
 
     /// Uses the cluster's newest secrets; when to do so again, because that failed or another one is to be used then.
     async fn renew_secrets(&self, complaint: &mut Complaint) -> Option<Instant> {
+        // Before they are applied: what comes due while they are must not be missed.
+        let (begun, now) = (Instant::now(), since_1970());
         match self.source.renew_secrets(&self.reconciler, &self.daemon.state_dir).await {
             Ok(()) => {
                 info!("the cluster's secrets are in use");
                 complaint.settle();
                 let secrets = self.cluster.secrets();
-                let change = secrets.borrow().as_ref().and_then(|secrets| secrets.change(since_1970()));
+                let change = secrets.borrow().as_ref().and_then(|secrets| secrets.change(now));
                 // Clocks may be set meanwhile.
-                change.map(|left| Instant::now() + left.min(RENEWED))
+                change.map(|left| begun + left.min(RENEWED))
             }
             Err(refused) => {
                 if complaint.is_news(refused.to_string()) {

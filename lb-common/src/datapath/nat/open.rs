@@ -33,7 +33,7 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     let session = choice::session_left(service, settings, scratch);
     let now = env.now();
     if scratch.wanted == 0
-        && (fresh::hangs_on_load(service) || choice::has_other_session(service, settings, packet))
+        && (fresh::hangs_on_load(service) || fresh::has_other_session(service, settings, packet))
         && binding::find_again(env, &BindingKey::new(service.id, session), now).is_none()
     {
         scratch.path = 0;

@@ -96,11 +96,9 @@ fn scan<E: Env>(env: &E, rules: &AffinityRules, held: &mut Held, flow: &Flow) ->
     held.get_mut().session = session;
     if choice::has_two_secrets(settings) && session != flow.session {
         let other = key(&bytes, part, &settings.other_secret);
-        binding::carry(env, flow.service, session, other);
-        if other == flow.session {
-            // The flow is older than the secret.
-            held.get_mut().session = other;
-        }
+        let bound = binding::carry(env, flow.service, session, other);
+        // Where it is the flow's own, the flow is older than the secret.
+        held.get_mut().session = if other == flow.session { other } else { bound };
     }
     true
 }

@@ -60,11 +60,11 @@ fn read<E: Env>(env: &E, settings: &Settings, rules: &AffinityRules, segment: &A
     match scan(env, rules, held.as_ptr()) {
         Head::Complete => {
             let sets = session(env, rules, held.get_mut());
-            let (session, other) = (held.get().session, held.get().progress[OTHER]);
+            let (mut session, other) = (held.get().session, held.get().progress[OTHER]);
             let_go(env, live, held);
             over(live, env);
             if sets && choice::has_two_secrets(settings) {
-                binding::carry(env, live.flow().service, session, other);
+                session = binding::carry(env, live.flow().service, session, other);
             }
             if sets {
                 learn(env, settings, live, session);

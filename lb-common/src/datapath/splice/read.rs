@@ -3,14 +3,14 @@
 use super::collect::{self, Way};
 use super::hold::{self, Held};
 use crate::abi::{
-    Affinity, AffinityRules, FlowState, HOLD_LEN, Hold, HoldFlags, MAX_PATH_RULES, Named, Outcome, Reading,
-    Said, Service, program,
+    Affinity, AffinityRules, BindingKey, FlowState, HOLD_LEN, Hold, HoldFlags, MAX_PATH_RULES, Named,
+    Outcome, Reading, Said, Service, program,
 };
 use crate::affinity::head::{Head, Progress};
 use crate::affinity::ticket::{self, Check, Kind, Ticket};
 use crate::affinity::{self, Bytes, Span, pair, path, payload, request, route, segment, text};
 use crate::datapath::scratch::{after, again};
-use crate::datapath::{Env, Verdict, choice, count, flow, limits};
+use crate::datapath::{Env, Verdict, binding, choice, count, flow, limits};
 
 #[inline(always)]
 pub(crate) fn run<E: Env>(env: &E) -> Verdict {
@@ -128,19 +128,22 @@ fn fallback(way: &Way<'_>, service: &Service, secret: &[u64; 2]) -> u64 {
     }
 }
 
-/// Leaves the session, its pool and its key under the other secret in the scratch; whether there is one. Out of line for the sake of
-/// the stack.
+/// Leaves the session, its pool and its key under the other secret in the scratch, unless it is bound under its own; whether it did.
+/// Out of line for the sake of the stack.
 #[inline(never)]
 fn other<E: Env>(env: &E, way: &Way<'_>, service: &Service, hold: &Hold) -> bool {
     let Some(scratch) = env.scratch() else { return false };
+    let pool = match env.path_rule(way.rules.paths.wrapping_add(hold.path).wrapping_sub(1)) {
+        Some(rule) if hold.path != 0 => rule.service.id,
+        Some(_) | None => service.id,
+    };
+    if binding::find_again(env, &BindingKey::new(pool, hold.session), way.now).is_some() {
+        return false;
+    }
     let key = if hold.said == Said::Key as u32 {
         other_key(env, service, way.rules, hold)
     } else {
         fallback(way, service, &way.settings.other_secret)
-    };
-    let pool = match env.path_rule(way.rules.paths.wrapping_add(hold.path).wrapping_sub(1)) {
-        Some(rule) if hold.path != 0 => rule.service.id,
-        Some(_) | None => service.id,
     };
     // SAFETY: this CPU's own scratch.
     unsafe {
