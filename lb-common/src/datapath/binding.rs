@@ -320,3 +320,6 @@ pub(crate) fn tell<E: Env>(
         env.count(Outcome::EventLost);
     }
 }
+
+#[cfg(test)]
+mod tests;
