@@ -3,13 +3,17 @@
 use lb_control::cluster::journal::{Journal, Write};
 use lb_control::cluster::{journal, replica};
 use lb_core::binding::{NodeId, Time};
+use lb_core::mirror::{self, Copies, Lifetimes};
 use lb_core::sync::{Config, Node, Recovery, wire};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 /// The node that hears, and the one that speaks.
 const NODES: (u64, u64) = (1, 2);
+/// Connections that it holds at most.
+const ROOM: usize = 3;
 /// Messages that a node may send before it waits for time or another message.
 const MOST: usize = 1_000;
 
@@ -40,6 +44,21 @@ fn quiesce(node: &mut Node, now: Time) {
         sent += 1;
         assert!(sent < MOST, "a node never stops sending");
     }
+}
+
+/// What a member tells of its connections: read, and taken in by a node that holds some of them.
+pub fn connections(data: &[u8]) {
+    mirror::wire::examine(data);
+    let lifetimes = Lifetimes { established: Duration::from_secs(3_600), closing: Duration::from_secs(60) };
+    let mut copies = Copies::new(lifetimes, ROOM);
+    for time in [0, 1_000, 3_600_000] {
+        // What is refused has changed nothing.
+        let _ = copies.hear(Time(time), NodeId(NODES.1), data);
+        assert!(copies.len() <= ROOM, "more is held than there is room for");
+        copies.expire(Time(time));
+    }
+    copies.take(NodeId(NODES.1), Time(0), |_| true);
+    assert!(copies.is_empty(), "what is taken is not held any more");
 }
 
 /// Values of a journal: a node begins with whatever can be read of them.

@@ -82,11 +82,10 @@ fn plainly(
     said.extend(ports.to_ne_bytes());
     said.extend(((cookie >> 22) as u16).to_le_bytes());
     let hash = siphash(secrets.syn[epoch as usize % SYN_KEYS], &said);
-    let unseen = u128::from(hash & ((1 << 53) - 1));
-    let numbers = (u128::from(isn) * 2 + 1) * unseen % (1 << 53);
-    if u64::from(cookie >> 11 & 0x7ff) != hash >> 53 {
+    let expected = (u64::from(isn) * (hash >> 13 & 0xffff_ffff | 1) + hash % 8_192) % 8_192;
+    if u64::from(cookie >> 13 & 0x1ff) != hash >> 55 {
         Proof::Wrong
-    } else if u128::from(cookie & 0x7ff) != numbers >> 42 {
+    } else if u64::from(cookie & 0x1fff) != expected {
         Proof::Early
     } else {
         Proof::First

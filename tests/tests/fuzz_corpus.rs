@@ -74,6 +74,11 @@ fn messages_of_nodes() -> Result<()> {
 }
 
 #[test]
+fn connections_of_nodes() -> Result<()> {
+    replay("connections", &[0, 1, 0xff], replication::connections)
+}
+
+#[test]
 fn values_of_journals() -> Result<()> {
     replay("journal_values", &[0, 1, 0xff], replication::journal_values)
 }

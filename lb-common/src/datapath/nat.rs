@@ -22,6 +22,7 @@ use crate::abi::{
     Status, program,
 };
 use crate::packet::{Sum, Tcp, flag, protocol};
+use crate::splice::Attempt;
 
 /// How far behind the SYN-ACK the first acknowledgement may be: a backend may send data before it (RFC 7413).
 const MAX_AHEAD: u32 = 0xffff;
@@ -191,6 +192,14 @@ fn spliced<E: Env>(env: &E, packet: &Packet, live: &Live) -> Option<Verdict> {
         // The client reset the connection before its backend had answered.
         FlowState::Closed if reply && packet.tcp_flags & flag::SYN != 0 => {
             Some(answer::reset(env, packet, Outcome::Swallowed))
+        }
+        // It was over before any backend had answered, so there is nothing to translate by.
+        FlowState::Closed if !reply && Attempt(live.flow().answer) == Attempt::NONE => {
+            Some(if packet.tcp_flags & flag::RST != 0 {
+                count::end(env, Outcome::GivenUp)
+            } else {
+                answer::reset(env, packet, Outcome::GivenUp)
+            })
         }
         FlowState::Established | FlowState::Closing => splice::readers(env, packet, live),
         FlowState::Closed

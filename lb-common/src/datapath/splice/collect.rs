@@ -26,7 +26,7 @@ use crate::datapath::flow::{self, Live};
 use crate::datapath::scratch::{Packet, again, part, to_service};
 use crate::datapath::{Env, Verdict, answer, choice, count, entry};
 use crate::packet::flag;
-use crate::splice::wanted;
+use crate::splice::{Attempt, wanted};
 
 #[inline(always)]
 pub(crate) fn run<E: Env>(env: &E) -> Verdict {
@@ -219,14 +219,22 @@ impl Way<'_> {
 #[inline(always)]
 pub(super) fn give_up<E: Env>(env: &E, live: &Live, held: Held) -> Verdict {
     held.free(env);
-    end(env, live);
+    end_unanswered(env, live);
     count::end(env, Outcome::GivenUp)
 }
 
-/// The connection is over; it stays known for a while, so that what comes late is answered with a reset.
+/// The connection is over; it stays known for a while, for what comes late.
 #[inline(always)]
 pub(super) fn end<E: Env>(env: &E, live: &Live) {
     step(env, live, live.word.state(), FlowState::Closed, FlowWord::RESET);
+}
+
+/// The same where no backend has answered: what comes late from the client has nowhere to go, and is answered with a reset.
+#[inline(always)]
+pub(super) fn end_unanswered<E: Env>(env: &E, live: &Live) {
+    // SAFETY: from the environment; before the step, which lets other CPUs go by it.
+    unsafe { (&raw mut (*live.record).answer).write_volatile(Attempt::NONE.0) };
+    end(env, live);
 }
 
 /// The flow is found anew: another CPU has brought it to another state.
@@ -245,6 +253,10 @@ pub(super) fn missing<E: Env>(env: &E, way: &Way<'_>, live: &Live) -> Verdict {
     if !hold::is_lost(env, live.flow().hold, live.reference) {
         return count::end(env, Outcome::NotHeld);
     }
-    end(env, live);
+    if live.word.state() == FlowState::Releasing {
+        end(env, live);
+    } else {
+        end_unanswered(env, live);
+    }
     answer::reset(env, way.packet, Outcome::GivenUp)
 }

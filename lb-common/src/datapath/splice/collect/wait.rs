@@ -4,7 +4,8 @@ use super::super::hold::{self, Held};
 use super::super::segment::{self, Segment};
 use super::super::{has_moved, release, step, translate};
 use super::{
-    Arrived, Place, Unfit, Way, acknowledge, append, end, give_up, go_on, look_again, missing, note, unfit,
+    Arrived, Place, Unfit, Way, acknowledge, append, end, end_unanswered, give_up, go_on, look_again,
+    missing, note, unfit,
 };
 use crate::abi::{FlowState, FlowWord, HOLD_SLACK, Hold, HoldFlags, Outcome, program};
 use crate::datapath::flow::{self, Live};
@@ -122,7 +123,7 @@ fn without<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived, live: &Live) -> Ve
     let next = if far <= HOLD_SLACK as u32 { segment.sequence } else { flow.start };
     match unfit(flow, segment, next) {
         Some(Unfit::Ends) => {
-            end(env, live);
+            end_unanswered(env, live);
             return count::end(env, Outcome::GivenUp);
         }
         Some(Unfit::Lost(outcome)) => return count::end(env, outcome),
