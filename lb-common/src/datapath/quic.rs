@@ -43,7 +43,7 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     };
     scratch.session = session;
     let mut slot = bound(env, service, session);
-    if slot == 0 && choice::has_two_secrets(settings) {
+    if slot == 0 && rules.length as usize > size_of::<u64>() && choice::has_two_secrets(settings) {
         scratch.other = segment::other_session(settings, rules, scratch);
         let is_nat = service.mode == Mode::Nat as u8;
         return carry(env, service, scratch, if is_nat { after::NAT_OF_SESSION } else { after::BIND });
@@ -110,7 +110,9 @@ fn fallback<E: Env>(
     let is_nat = service.mode == Mode::Nat as u8;
     if choice::has_two_secrets(settings) {
         scratch.other = choice::other_session(rules.fallback, service, settings, &scratch.packet);
-        return carry(env, service, scratch, if is_nat { after::NAT } else { after::BIND });
+        if scratch.other != scratch.session {
+            return carry(env, service, scratch, if is_nat { after::NAT } else { after::BIND });
+        }
     }
     scratch.wanted = 0;
     scratch.aside = 0;
