@@ -2,6 +2,8 @@
 //!
 //! Tests compare what the reconciler wrote with what it should have written, and [`super::p4`] keeps in it what a switch should do.
 
+mod pool;
+
 use super::{
     AttachMode, Attachment, Capabilities, CounterSlot, Cursor, DataPlane, Error, Migration, Operation, Page,
     Result, Sizes, Traffic, Usage, clock::monotonic_ns,
@@ -14,6 +16,7 @@ use lb_common::abi::{
     Settings, SettingsFlags, Status, SweepReport, SweepRequest, SweepTarget, Vitals, map, place,
 };
 use lb_common::select::{self, Table as _};
+use pool::Pool;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     io,
@@ -570,33 +573,5 @@ impl DataPlane for Memory {
 
     fn event_fd(&self) -> Option<BorrowedFd<'_>> {
         None
-    }
-}
-
-/// The table and members of the pool that a request names.
-struct Pool<'a> {
-    arena: &'a [ArenaChunk],
-    request: &'a RebindRequest,
-}
-
-impl Pool<'_> {
-    fn slot(&self, place: u32) -> Option<u16> {
-        let chunk = self.arena.get(place as usize / lb_common::abi::ARENA_CHUNK)?;
-        Some(chunk.0[place as usize % lb_common::abi::ARENA_CHUNK])
-    }
-}
-
-impl select::Table for Pool<'_> {
-    fn owner(&self, slot: u32) -> Option<u16> {
-        self.slot(self.request.table + slot)
-    }
-    fn member(&self, place: u32) -> Option<u16> {
-        self.slot(self.request.members + place)
-    }
-    fn mask(&self) -> u32 {
-        self.request.table_mask
-    }
-    fn member_count(&self) -> u32 {
-        self.request.member_count
     }
 }

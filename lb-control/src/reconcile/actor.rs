@@ -248,11 +248,9 @@ impl Actor {
                 drop(reply.send(result));
             }
             Request::SetAdmin { service, backend, admin, deadline, reply } => {
-                let change = |change: &mut super::Override| {
-                    change.admin = admin;
-                    change.deadline = deadline;
-                };
-                drop(reply.send(self.change(&service, &backend, change)));
+                let names = (service.as_str(), backend.as_str());
+                let change = |known: &Overrides| known.with_admin(names, wall(), admin, deadline);
+                drop(reply.send(self.change(names, change)));
             }
             Request::FailBack { service, reply } => {
                 // It is said of backends as they are, also of one that has come back a moment ago.
@@ -262,9 +260,10 @@ impl Actor {
                 drop(reply.send(self.rebinder.fail_back(&self.node, &service)));
             }
             Request::SetWeight { service, backend, weight, reply } => {
+                let names = (service.as_str(), backend.as_str());
                 let result = match weight {
                     Some(weight) if weight > MAX_WEIGHT => Err(ChangeError::Weight { weight }),
-                    _ => self.change(&service, &backend, |change| change.weight = weight),
+                    _ => self.change(names, |known| known.with_weight(names, wall(), weight)),
                 };
                 drop(reply.send(result));
             }
@@ -352,17 +351,15 @@ impl Actor {
     /// Makes an override, in the file and in the tables, or in neither.
     fn change(
         &mut self,
-        service: &str,
-        backend: &str,
-        change: impl FnOnce(&mut super::Override),
+        (service, backend): (&str, &str),
+        change: impl FnOnce(&Overrides) -> Overrides,
     ) -> Result<(), ChangeError> {
         self.node.backend(service, backend)?;
         let desired: Desired = match self.node.applied() {
             Some(applied) => applied.desired.clone(),
             None => return Err(ApplyError::Gone(Gone).into()),
         };
-        let changed = self.node.overrides.with(service, backend, wall(), change);
-        self.override_with(changed, desired)
+        self.override_with(change(&self.node.overrides), desired)
     }
 
     /// Takes over what administrators said elsewhere and is newer; whether anything is.

@@ -15,17 +15,22 @@ pub struct Overrides {
     pub backends: BTreeMap<(String, String), Override>,
 }
 
-/// What an administrator changed of a backend; nothing, where it was taken back.
+/// What administrators changed of a backend; nothing, where it was taken back.
+///
+/// State and weight each have their own time, in milliseconds since 1970 and later than all that was known of them then:
+/// who says one of them on a node has not heard yet what was said of the other one elsewhere.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Override {
     /// In place of the configured admin state.
     pub admin: Option<Admin>,
-    /// In place of the configured weight.
-    pub weight: Option<u32>,
     /// Of a backend that is drained: when its sessions are moved, in seconds since 1970 UTC; `None` = never.
     pub deadline: Option<u64>,
-    /// When it was said, in milliseconds since 1970, and later than all that was known of the backend then.
-    pub said: u64,
+    /// When these two were said.
+    pub admin_said: u64,
+    /// In place of the configured weight.
+    pub weight: Option<u32>,
+    /// When this was said.
+    pub weight_said: u64,
 }
 
 /// The file's content.
@@ -41,11 +46,13 @@ struct Row {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     admin: Option<AdminName>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    weight: Option<u32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     deadline: Option<u64>,
     #[serde(default)]
-    said: u64,
+    admin_said: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    weight: Option<u32>,
+    #[serde(default)]
+    weight_said: u64,
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
@@ -78,32 +85,46 @@ impl Overrides {
         effective
     }
 
-    /// The overrides with one backend's changed at that time. One that is taken back is kept: other nodes may know the former one.
-    pub(super) fn with(
+    /// The overrides with one backend's admin state changed at that time. One that is taken back is kept: other nodes may know
+    /// the former one.
+    pub(super) fn with_admin(
         &self,
-        service: &str,
-        backend: &str,
+        (service, backend): (&str, &str),
         now: u64,
-        change: impl FnOnce(&mut Override),
+        admin: Option<Admin>,
+        deadline: Option<u64>,
     ) -> Self {
         let mut changed = self.clone();
         let entry = changed.backends.entry((service.to_owned(), backend.to_owned())).or_default();
-        change(entry);
-        entry.said = now.max(entry.said + 1);
+        let admin_said = now.max(entry.admin_said + 1);
+        *entry = Override { admin, deadline, admin_said, ..*entry };
         changed
     }
 
-    /// Takes over what was said later of each backend; whether anything was.
+    /// The same with its weight.
+    pub(super) fn with_weight(
+        &self,
+        (service, backend): (&str, &str),
+        now: u64,
+        weight: Option<u32>,
+    ) -> Self {
+        let mut changed = self.clone();
+        let entry = changed.backends.entry((service.to_owned(), backend.to_owned())).or_default();
+        let weight_said = now.max(entry.weight_said + 1);
+        *entry = Override { weight, weight_said, ..*entry };
+        changed
+    }
+
+    /// Takes over what was said later of each backend's state and weight; whether anything was.
     ///
     /// All nodes come to the same, in whatever order they hear of each other.
     pub(super) fn merge(&mut self, others: &Self) -> bool {
         let mut is_changed = false;
         for (names, theirs) in &others.backends {
-            let own = self.backends.get(names);
-            if own.is_none_or(|own| own.rank() < theirs.rank()) {
-                self.backends.insert(names.clone(), *theirs);
-                is_changed = true;
-            }
+            let own = self.backends.entry(names.clone()).or_default();
+            let later = own.later(theirs);
+            is_changed |= later != *own;
+            *own = later;
         }
         is_changed
     }
@@ -121,8 +142,9 @@ impl Overrides {
     pub fn parse(text: &[u8]) -> Result<Self, serde_json::Error> {
         let file: File = serde_json::from_slice(text)?;
         let rows = file.backends.into_iter().map(|row| {
-            let Row { service, backend, admin, weight, deadline, said } = row;
-            ((service, backend), Override { admin: admin.map(Admin::from), weight, deadline, said })
+            let Row { service, backend, admin, deadline, admin_said, weight, weight_said } = row;
+            let admin = admin.map(Admin::from);
+            ((service, backend), Override { admin, deadline, admin_said, weight, weight_said })
         });
         Ok(Self { backends: rows.collect() })
     }
@@ -133,9 +155,10 @@ impl Overrides {
             service: service.clone(),
             backend: backend.clone(),
             admin: change.admin.map(AdminName::from),
-            weight: change.weight,
             deadline: change.deadline,
-            said: change.said,
+            admin_said: change.admin_said,
+            weight: change.weight,
+            weight_said: change.weight_said,
         });
         serde_json::to_vec_pretty(&File { backends: rows.collect() })
     }
@@ -153,14 +176,24 @@ impl Overrides {
 }
 
 impl Override {
-    /// Its place among those of a backend; the highest holds. Of two at the same time either may, but everywhere the same.
-    fn rank(&self) -> (u64, Option<u8>, Option<u32>, Option<u64>) {
+    /// What was said later of each. Of two at the same time either may hold, but everywhere the same.
+    fn later(&self, theirs: &Self) -> Self {
+        let admin = if self.admin_rank() < theirs.admin_rank() { theirs } else { self };
+        let weight = if self.weight_rank() < theirs.weight_rank() { theirs } else { self };
+        Self { weight: weight.weight, weight_said: weight.weight_said, ..*admin }
+    }
+
+    fn admin_rank(&self) -> (u64, Option<u8>, Option<u64>) {
         let admin = self.admin.map(|admin| match admin {
             Admin::Enabled => 0,
             Admin::Draining => 1,
             Admin::Disabled => 2,
         });
-        (self.said, admin, self.weight, self.deadline)
+        (self.admin_said, admin, self.deadline)
+    }
+
+    fn weight_rank(&self) -> (u64, Option<u32>) {
+        (self.weight_said, self.weight)
     }
 }
 
@@ -193,14 +226,13 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("overrides.json");
         assert_eq!(Overrides::load(&path).expect("no file is fine"), Overrides::default());
-        let drained = Overrides::default().with("web", "a", 5, |change| change.admin = Some(Admin::Draining));
-        let drained = drained.with("web", "a", 5, |change| change.deadline = Some(7));
-        let both = drained.with("web", "b", 5, |change| change.weight = Some(0));
+        let drained = Overrides::default().with_admin(("web", "a"), 5, Some(Admin::Draining), Some(7));
+        let both = drained.with_weight(("web", "b"), 5, Some(0));
         both.save(&path).expect("saved");
         assert_eq!(Overrides::load(&path).expect("loaded"), both);
-        let cleared = both.with("web", "b", 4, |change| change.weight = None);
+        let cleared = both.with_weight(("web", "b"), 4, None);
         let left = cleared.backends[&("web".to_owned(), "b".to_owned())];
-        assert_eq!(left, Override { said: 6, ..Override::default() }, "later than what it takes back");
+        assert_eq!(left, Override { weight_said: 6, ..Override::default() }, "later than what it takes back");
         let old = br#"{"backends": [{"service": "web", "backend": "a", "admin": "draining"}]}"#;
         std::fs::write(&path, old).expect("written");
         assert_eq!(Overrides::load(&path).expect("loaded").backends.len(), 1, "of a version without times");
@@ -208,13 +240,14 @@ mod tests {
 
     #[test]
     fn nodes_come_to_the_same_whatever_they_hear_first() {
-        let said = |now, admin| Overrides::default().with("web", "a", now, |change| change.admin = admin);
+        let said = |now, admin| Overrides::default().with_admin(("web", "a"), now, admin, None);
         let all = [
             said(3, Some(Admin::Draining)),
             said(9, None),
             said(9, Some(Admin::Disabled)),
             said(8, Some(Admin::Enabled)),
-            Overrides::default().with("web", "b", 1, |change| change.weight = Some(3)),
+            Overrides::default().with_weight(("web", "b"), 1, Some(3)),
+            Overrides::default().with_weight(("web", "a"), 1, Some(4)),
         ];
         let merged = |order: &[usize]| {
             let mut merged = Overrides::default();
@@ -223,9 +256,11 @@ mod tests {
             }
             merged
         };
-        let first = merged(&[0, 1, 2, 3, 4]);
-        assert_eq!(first.backends[&("web".to_owned(), "a".to_owned())].admin, Some(Admin::Disabled));
-        for order in [[4, 3, 2, 1, 0], [2, 0, 4, 1, 3], [1, 2, 3, 4, 0]] {
+        let first = merged(&[0, 1, 2, 3, 4, 5]);
+        let both = first.backends[&("web".to_owned(), "a".to_owned())];
+        assert_eq!(both.admin, Some(Admin::Disabled));
+        assert_eq!(both.weight, Some(4), "what is said of one takes nothing back of the other");
+        for order in [[5, 4, 3, 2, 1, 0], [2, 0, 4, 1, 3, 5], [1, 5, 2, 3, 4, 0]] {
             assert_eq!(merged(&order), first);
         }
         assert!(!first.clone().merge(&merged(&[2, 4])), "nothing new");

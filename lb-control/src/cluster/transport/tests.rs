@@ -1,3 +1,4 @@
+use super::door::NAME;
 use super::*;
 use crate::cluster::join::join;
 use crate::cluster::keyring::Keyring;

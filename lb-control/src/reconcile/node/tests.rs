@@ -377,7 +377,7 @@ fn overrides_come_before_the_configuration() {
     let plane = Shared::new();
     let mut node = node(&plane);
     node.apply(two_services()).expect("applied");
-    node.overrides = node.overrides.with("s1", "b1", 1, |change| change.admin = Some(Admin::Disabled));
+    node.overrides = node.overrides.with_admin(("s1", "b1"), 1, Some(Admin::Disabled), None);
     node.apply(two_services()).expect("applied");
     let status =
         |plane: &Shared| meaning(plane).services.values().find(|s| s.row.id == 1).map(|s| s.members[0].1);
