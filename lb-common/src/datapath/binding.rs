@@ -129,12 +129,15 @@ pub(crate) fn carry<E: Env>(env: &E, service: u32, session: u64, other: u64) -> 
         return session;
     }
     let now = env.now();
-    let key = BindingKey::new(service, session);
+    // One key for both look-ups, for the sake of the stack.
+    let mut key = BindingKey::new(service, session);
     let number = table::seek(env, &key);
     if is_live(env, &key, number, now) {
         return session;
     }
-    let Some(found) = find_again(env, &BindingKey::new(service, other), now) else { return session };
+    key.session = other;
+    let Some(found) = find_again(env, &key, now) else { return session };
+    key.session = session;
     let word = found.word.content().with(BindingWord::UNSYNCED);
     let is_done = match number {
         table::BUSY => false,

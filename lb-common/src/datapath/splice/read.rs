@@ -129,15 +129,10 @@ fn fallback(way: &Way<'_>, service: &Service, secret: &[u64; 2]) -> u64 {
 }
 
 /// Leaves the session, its pool and its key under the other secret in the scratch, unless it is bound under its own; whether it did.
-/// Out of line for the sake of the stack.
-#[inline(never)]
+/// Each step is out of line for the sake of the stack.
+#[inline(always)]
 fn other<E: Env>(env: &E, way: &Way<'_>, service: &Service, hold: &Hold) -> bool {
-    let Some(scratch) = env.scratch() else { return false };
-    let pool = match env.path_rule(way.rules.paths.wrapping_add(hold.path).wrapping_sub(1)) {
-        Some(rule) if hold.path != 0 => rule.service.id,
-        Some(_) | None => service.id,
-    };
-    if binding::find_again(env, &BindingKey::new(pool, hold.session), way.now).is_some() {
+    if !is_unbound(env, way, service, hold) {
         return false;
     }
     let key = if hold.said == Said::Key as u32 {
@@ -145,13 +140,27 @@ fn other<E: Env>(env: &E, way: &Way<'_>, service: &Service, hold: &Hold) -> bool
     } else {
         fallback(way, service, &way.settings.other_secret)
     };
+    if let Some(scratch) = env.scratch() {
+        // SAFETY: this CPU's own scratch.
+        unsafe { (*scratch).other = key }
+    }
+    key != hold.session
+}
+
+/// Whether the session has no binding under its key; it and its pool are in the scratch then.
+#[inline(never)]
+fn is_unbound<E: Env>(env: &E, way: &Way<'_>, service: &Service, hold: &Hold) -> bool {
+    let Some(scratch) = env.scratch() else { return false };
+    let pool = match env.path_rule(way.rules.paths.wrapping_add(hold.path).wrapping_sub(1)) {
+        Some(rule) if hold.path != 0 => rule.service.id,
+        Some(_) | None => service.id,
+    };
     // SAFETY: this CPU's own scratch.
     unsafe {
         (*scratch).session = hold.session;
-        (*scratch).other = key;
         (*scratch).carried = pool;
     }
-    key != hold.session
+    binding::find_again(env, &BindingKey::new(pool, hold.session), way.now).is_none()
 }
 
 /// The key that the other secret makes of what the hold's key was made of.
