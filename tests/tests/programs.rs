@@ -18,7 +18,7 @@ const BUDGET: [(&str, u32); 27] = [
     ("open", 30_000),
     ("establish", 200_000),
     ("icmp", 60_000),
-    ("fragment", 60_000),
+    ("fragment", 140_000),
     ("answer", 10_000),
     ("greet", 200_000),
     ("collect", 350_000),

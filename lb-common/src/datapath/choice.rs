@@ -76,7 +76,7 @@ pub(crate) fn session_left(service: &Service, settings: &Settings, scratch: &Scr
 /// The session key of a packet from a client, as far as addresses and ports say.
 #[inline(always)]
 pub(crate) fn session(service: &Service, settings: &Settings, packet: &Packet) -> u64 {
-    session_by(service.affinity, service, &settings.session_secret, packet)
+    session_by(service.affinity, service, settings.session_secret(), packet)
 }
 
 /// The same by a given affinity, one that knows addresses and ports only, and under a given secret.
@@ -125,7 +125,7 @@ pub(crate) fn carry<E: Env>(
 /// The key that the other secret makes, by a given affinity; out of line for the sake of the stack.
 #[inline(never)]
 pub(crate) fn other_session(affinity: u8, service: &Service, settings: &Settings, packet: &Packet) -> u64 {
-    session_by(affinity, service, &settings.other_secret, packet)
+    session_by(affinity, service, settings.other_secret(), packet)
 }
 
 /// The same, of the client's direction of a flow.
@@ -139,7 +139,7 @@ pub(crate) fn session_of_client(affinity: u8, service: &Service, secret: &[u64; 
 }
 
 /// The session key that a packet of the other direction belongs to, as far as addresses and ports say.
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn session_of_reply<E: Env>(
     env: &E,
     service: &Service,

@@ -130,10 +130,10 @@ fn to_direct<E: Env>(
     packet: &Packet,
     reply: &FlowKey,
 ) -> Verdict {
-    let session = choice::session_of_reply(env, service, &settings.session_secret, reply);
+    let session = choice::session_of_reply(env, service, settings.session_secret(), reply);
     let mut key = BindingKey::new(service.id, session);
     if choice::has_two_secrets(settings) {
-        let other = choice::session_of_reply(env, service, &settings.other_secret, reply);
+        let other = choice::session_of_reply(env, service, settings.other_secret(), reply);
         key.session = binding::bound_as(env, service.id, session, other);
     }
     let bound = binding::find(env, &key, env.now()).and_then(|found| binding::backend(env, found.word));

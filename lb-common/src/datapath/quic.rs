@@ -106,7 +106,7 @@ fn fallback<E: Env>(
     rules: &AffinityRules,
     scratch: &mut Scratch,
 ) -> Verdict {
-    scratch.session = choice::session_by(rules.fallback, service, &settings.session_secret, &scratch.packet);
+    scratch.session = choice::session_by(rules.fallback, service, settings.session_secret(), &scratch.packet);
     let is_nat = service.mode == Mode::Nat as u8;
     if choice::has_two_secrets(settings) {
         scratch.other = choice::other_session(rules.fallback, service, settings, &scratch.packet);

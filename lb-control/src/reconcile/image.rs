@@ -219,8 +219,8 @@ fn settings(desired: &Desired, world: &World) -> Settings {
             | flag(SettingsFlags::ANY_PORT, services.iter().any(|service| service.port == 0))
             | flag(SettingsFlags::PEERS, world.has_peers())
             | flag(SettingsFlags::TWO_SECRETS, other_secret.is_some()),
-        session_secret: secret::words(session_secret),
-        other_secret: other_secret.as_ref().map(secret::words).unwrap_or_default(),
+        first_secret: secret::words(session_secret),
+        second_secret: other_secret.as_ref().map(secret::words).unwrap_or_default(),
         tunnel_v4: world.tunnel_source(desired, true),
         tunnel_v6: world.tunnel_source(desired, false),
         gue_port: (*gue_port).into(),

@@ -280,8 +280,9 @@ impl Node {
             servers,
             secrets,
             view,
-            session_secret: settings.session_secret,
-            other_secret: (settings.flags & SettingsFlags::TWO_SECRETS != 0).then_some(settings.other_secret),
+            session_secret: *settings.session_secret(),
+            other_secret: (settings.flags & SettingsFlags::TWO_SECRETS != 0)
+                .then_some(*settings.other_secret()),
         })
     }
 

@@ -225,9 +225,7 @@ impl Tables {
     /// Changes the secret of the session-key hash.
     pub fn set_secrets(&mut self, in_use: &HexBytes, other: &HexBytes) -> Result<Change> {
         let (in_use, other) = (words(&in_use.0)?, words(&other.0)?);
-        let settings = &mut self.settings;
-        (settings.session_secret, settings.other_secret) = (in_use, other);
-        settings.flags |= SettingsFlags::TWO_SECRETS;
+        self.settings = with_secrets(self.settings, in_use, other);
         Ok(Change::SessionSecrets(in_use, other))
     }
 
@@ -357,10 +355,10 @@ fn settings(data: &SettingsData) -> Result<Settings> {
             other => bail!("no flag of the settings: {other}"),
         };
     }
-    let mut other_secret = [0; 2];
+    let mut second_secret = [0; 2];
     if !data.other_secret.is_empty() {
         flags |= SettingsFlags::TWO_SECRETS;
-        other_secret = words(&data.other_secret)?;
+        second_secret = words(&data.other_secret)?;
     }
     Ok(Settings {
         schema: SCHEMA_VERSION,
@@ -370,7 +368,7 @@ fn settings(data: &SettingsData) -> Result<Settings> {
         seed: SEED,
         half_open: data.half_open,
         flows: data.flows,
-        session_secret: words(&data.secret)?,
+        first_secret: words(&data.secret)?,
         tunnel_v4: data.tunnel_v4.into(),
         tunnel_v6: data.tunnel_v6.into(),
         gue_port: data.gue_port.into(),
@@ -390,8 +388,14 @@ fn settings(data: &SettingsData) -> Result<Settings> {
         connect_timeout: data.connect_timeout * SECOND,
         holds: CPU_HOLDS + data.holds,
         cpu_holds: CPU_HOLDS,
-        other_secret,
+        second_secret,
     })
+}
+
+/// The settings after a change of the secret of the session-key hash.
+pub fn with_secrets(settings: Settings, in_use: [u64; 2], other: [u64; 2]) -> Settings {
+    let flags = (settings.flags | SettingsFlags::TWO_SECRETS) & !SettingsFlags::SECOND_IN_USE;
+    Settings { flags, first_secret: in_use, second_secret: other, ..settings }.placed_like(&settings)
 }
 
 fn backend(data: &BackendData) -> Result<Backend> {

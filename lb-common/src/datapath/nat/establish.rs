@@ -80,8 +80,9 @@ fn is_session<E: Env>(env: &E, settings: &Settings, service: &Service, flow: &Fl
     let Some(rules) = env.affinity_rules(service.slot) else { return false };
     let by_source = rules.fallback == Affinity::SourceIp as u8;
     // The flow may have been opened while the other secret was in use.
-    let is_fallback = is_key(service, rules.fallback, &settings.session_secret, flow)
-        || choice::has_two_secrets(settings) && is_key(service, rules.fallback, &settings.other_secret, flow);
+    let is_fallback = is_key(service, rules.fallback, settings.session_secret(), flow)
+        || choice::has_two_secrets(settings)
+            && is_key(service, rules.fallback, settings.other_secret(), flow);
     if service.affinity == Affinity::QuicCid as u8 {
         by_source && is_fallback
     } else {

@@ -197,7 +197,7 @@ pub(crate) fn take_port<E: Env>(
 ) -> bool {
     // SAFETY: this CPU's to change, and filled in.
     let client = unsafe { &(*record).client };
-    let hash = affinity::connection(client, &settings.session_secret) as u32;
+    let hash = affinity::connection(client, settings.session_secret()) as u32;
     let own = client.source_port;
     let keeps_own = service.flags & ServiceFlags::SNAT == 0 || own.host() as u32 >= FIRST_PORT;
     let now = env.now();

@@ -59,7 +59,7 @@ pub(super) fn session<E: Env>(
         return None;
     }
     let loaded = Loaded { words: &scratch.segment, offset: offset as u32 };
-    affinity::payload::key(&loaded, len as u32, rules, &settings.session_secret)
+    affinity::payload::key(&loaded, len as u32, rules, settings.session_secret())
 }
 
 /// The key that the other secret makes of the segment which [`session`] has read. Out of line, for size counts more than a call.
@@ -69,5 +69,5 @@ pub(super) fn other_session(settings: &Settings, rules: &AffinityRules, scratch:
     let loaded = Loaded { words: &scratch.segment, offset };
     let len = offset + rules.length as u32;
     // The segment was all there.
-    affinity::payload::key(&loaded, len, rules, &settings.other_secret).unwrap_or_default()
+    affinity::payload::key(&loaded, len, rules, settings.other_secret()).unwrap_or_default()
 }

@@ -92,10 +92,10 @@ fn scan<E: Env>(env: &E, rules: &AffinityRules, held: &mut Held, flow: &Flow) ->
     if part.len == 0 {
         return false;
     }
-    let session = key(&bytes, part, &settings.session_secret);
+    let session = key(&bytes, part, settings.session_secret());
     held.get_mut().session = session;
     if choice::has_two_secrets(settings) && session != flow.session {
-        let other = key(&bytes, part, &settings.other_secret);
+        let other = key(&bytes, part, settings.other_secret());
         let bound = binding::carry(env, flow.service, session, other);
         // Where it is the flow's own, the flow is older than the secret.
         held.get_mut().session = if other == flow.session { other } else { bound };

@@ -215,9 +215,9 @@ fn session<E: Env>(env: &E, rules: &AffinityRules, hold: &mut Hold) -> bool {
     }
     let part = segment::part(&bytes, value, rules.delimiter, rules.index);
     if part.len != 0 {
-        hold.session = text::key(&bytes, part, &settings.session_secret);
+        hold.session = text::key(&bytes, part, settings.session_secret());
         if choice::has_two_secrets(settings) {
-            hold.progress[OTHER] = text::key(&bytes, part, &settings.other_secret);
+            hold.progress[OTHER] = text::key(&bytes, part, settings.other_secret());
         }
     }
     part.len != 0

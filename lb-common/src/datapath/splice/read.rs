@@ -70,7 +70,7 @@ fn scan<E: Env>(env: &E, way: &Way<'_>, service: &Service, held: &mut Held) -> b
         if len < needed && needed <= HOLD_LEN as u32 {
             return false;
         }
-        let key = payload::key(&bytes, len, way.rules, &way.settings.session_secret);
+        let key = payload::key(&bytes, len, way.rules, way.settings.session_secret());
         let hold = held.get_mut();
         match key {
             Some(key) => {
@@ -114,7 +114,7 @@ fn fall_back<E: Env>(env: &E, way: &Way<'_>, service: &Service, hold: &mut Hold,
 #[inline(always)]
 fn follow_fallback(way: &Way<'_>, service: &Service, hold: &mut Hold) {
     hold.said = Said::Nothing as u32;
-    hold.session = fallback(way, service, &way.settings.session_secret);
+    hold.session = fallback(way, service, way.settings.session_secret());
 }
 
 /// The session key of what cannot be read, under a secret.
@@ -138,7 +138,7 @@ fn other<E: Env>(env: &E, way: &Way<'_>, service: &Service, hold: &Hold) -> bool
     let key = if hold.said == Said::Key as u32 {
         other_key(env, service, way.rules, hold)
     } else {
-        fallback(way, service, &way.settings.other_secret)
+        fallback(way, service, way.settings.other_secret())
     };
     if let Some(scratch) = env.scratch() {
         // SAFETY: this CPU's own scratch.
@@ -169,12 +169,12 @@ fn other_key<E: Env>(env: &E, service: &Service, rules: &AffinityRules, hold: &H
     let Some(settings) = env.settings() else { return hold.session };
     let bytes = bytes(env, hold);
     if service.affinity == Affinity::Payload as u8 {
-        return payload::key(&bytes, hold.len, rules, &settings.other_secret).unwrap_or(hold.session);
+        return payload::key(&bytes, hold.len, rules, settings.other_secret()).unwrap_or(hold.session);
     }
     // SAFETY: the hold keeps the scanner's words.
     let progress = unsafe { &*(&raw const hold.progress).cast::<Progress>() };
     let part = segment::part(&bytes, progress.value(), rules.delimiter, rules.index);
-    text::key(&bytes, part, &settings.other_secret)
+    text::key(&bytes, part, settings.other_secret())
 }
 
 /// A whole head.
@@ -207,11 +207,11 @@ fn complete<E: Env, B: Bytes>(
         return fall_back(env, way, service, hold, Outcome::NoCookie);
     }
     if rules.reading == Reading::Bind as u8 {
-        hold.session = text::key(bytes, part, &way.settings.session_secret);
+        hold.session = text::key(bytes, part, way.settings.session_secret());
         hold.said = Said::Key as u32;
         return;
     }
-    hold.session = fallback(way, service, &way.settings.session_secret);
+    hold.session = fallback(way, service, way.settings.session_secret());
     named(env, service, rules, hold, &part);
 }
 
@@ -316,7 +316,7 @@ fn sealed<E: Env>(env: &E, service: &Service, hold: &mut Hold, part: &Span, kind
 #[inline(never)]
 fn mark<E: Env>(env: &E, hold: &mut Hold, part: &Span) {
     let Some(settings) = env.settings() else { return };
-    hold.progress[NUMBER] = route::mark(&bytes(env, hold), *part, &settings.session_secret);
+    hold.progress[NUMBER] = route::mark(&bytes(env, hold), *part, settings.session_secret());
 }
 
 /// Place of the server with the mark noted, or [`NONE`].

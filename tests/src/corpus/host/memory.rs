@@ -1,11 +1,10 @@
 //! Collections that behave like the kernel's maps.
 
-use super::super::tables::{Change, Tables};
+use super::super::tables::{Change, Tables, with_secrets};
 use anyhow::Result;
 use lb_common::abi::{
     self, AffinityRules, Backend, BindingBucket, Counters, Flow, FlowKey, FragmentKey, FragmentRef, Hold,
-    Outcome, PathRule, Peer, QuicConfig, Secrets, Server, Service, ServiceKey, Settings, SettingsFlags,
-    Vitals, hand,
+    Outcome, PathRule, Peer, QuicConfig, Secrets, Server, Service, ServiceKey, Settings, Vitals, hand,
 };
 use lb_common::datapath::{Insert, Scratch};
 use std::cell::{Cell, RefCell, UnsafeCell};
@@ -103,8 +102,7 @@ impl Memory {
                 self.backends.insert(*slot, *backend);
             }
             Change::SessionSecrets(in_use, other) => {
-                (self.settings.session_secret, self.settings.other_secret) = (*in_use, *other);
-                self.settings.flags |= SettingsFlags::TWO_SECRETS;
+                self.settings = with_secrets(self.settings, *in_use, *other);
             }
             Change::Services(entries) => self.services = entries.iter().copied().collect(),
         }

@@ -1,6 +1,6 @@
 //! The maps of the loaded programs: filling, emptying, ageing, reading.
 
-use super::super::tables::{Change, DEVICES, Tables};
+use super::super::tables::{Change, DEVICES, Tables, with_secrets};
 use anyhow::{Context, Result, ensure};
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues, ProgramArray, RingBuf, xdp::DevMapHash};
 use aya::programs::Xdp;
@@ -8,7 +8,7 @@ use aya::{Ebpf, Pod};
 use lb_common::abi::{
     ARENA_CHUNK, AffinityRules, ArenaChunk, Backend, Binding, BindingBucket, BindingKey, BindingSlot,
     Counters, Flow, FlowKey, FragmentKey, FragmentRef, Hand, Hold, Outcome, PathRule, Peer, QuicConfig,
-    Secrets, Server, Service, ServiceKey, Settings, SettingsFlags, Vitals, hand, map, program,
+    Secrets, Server, Service, ServiceKey, Settings, Vitals, hand, map, program,
 };
 use std::borrow::BorrowMut;
 use std::os::fd::{AsFd, AsRawFd};
@@ -217,8 +217,7 @@ impl Maps {
             Change::Status(word, value) => self.status.map.set(*word, value, 0)?,
             Change::Backend(slot, backend) => self.backends.set(u32::from(*slot), backend, 0)?,
             Change::SessionSecrets(in_use, other) => {
-                (self.current.session_secret, self.current.other_secret) = (*in_use, *other);
-                self.current.flags |= SettingsFlags::TWO_SECRETS;
+                self.current = with_secrets(self.current, *in_use, *other);
                 self.settings.set(0, self.current, 0)?;
             }
             Change::Services(entries) => {
