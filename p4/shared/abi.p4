@@ -61,7 +61,7 @@
 #define VLAN_NONE 0
 #define WINDOW 24
 #define NO_CPU_PORT 511
-#define SCHEMA 4
+#define SCHEMA 5
 
 // What becomes of packets that are not forwarded.
 #define OUTCOME_NOT_OURS 0

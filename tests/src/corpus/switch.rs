@@ -116,7 +116,7 @@ impl Switch {
                 Step::Bindings(expected) => found.extend(self.bindings(expected)?.map(at)),
                 // A switch has no flows, no holds, and notes nothing of backends.
                 Step::Flows(_) | Step::Holds(_) | Step::Vitals(_) => {}
-                Step::Advance(_) | Step::Expiry(_) => unreachable!("left out"),
+                Step::Advance(_) | Step::Expiry(_) | Step::SessionSecrets(..) => unreachable!("left out"),
             }
         }
         Ok(Compared::Ran(found))
@@ -209,6 +209,8 @@ impl Switch {
         match change {
             Change::Status(word, bits) => plane.put_status(*word, *bits)?,
             Change::Backend(slot, backend) => plane.put_backend(*slot, backend)?,
+            // Keys on a switch are not hashed.
+            Change::SessionSecrets(..) => {}
             Change::Services(_) => {
                 let kept = tables.service_entries();
                 for (key, _) in plane.services()? {

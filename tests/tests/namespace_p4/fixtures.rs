@@ -6,7 +6,8 @@ use stickleback_tests::corpus::{AREAS, Area, Case, Compared, Switch};
 use stickleback_tests::topology::Topology;
 
 /// Areas that are about what the switch leaves to XDP nodes.
-const OTHER_AREAS: [(&str, &[&str]); 4] = [
+const OTHER_AREAS: [(&str, &[&str]); 5] = [
+    ("keys that are hashed", &["secrets"]),
     ("delayed binding", &["greet", "collect", "scan", "reading", "connect", "splice", "around", "learn"]),
     ("GUE and source NAT", &["gue", "snat"]),
     ("time, limits and load", &["natlife", "limits", "method"]),
