@@ -393,7 +393,7 @@ fn settings(data: &SettingsData) -> Result<Settings> {
 }
 
 /// The settings after a change of the secret of the session-key hash.
-pub fn with_secrets(settings: Settings, in_use: [u64; 2], other: [u64; 2]) -> Settings {
+pub(super) fn with_secrets(settings: Settings, in_use: [u64; 2], other: [u64; 2]) -> Settings {
     let flags = (settings.flags | SettingsFlags::TWO_SECRETS) & !SettingsFlags::SECOND_IN_USE;
     Settings { flags, first_secret: in_use, second_secret: other, ..settings }.placed_like(&settings)
 }
