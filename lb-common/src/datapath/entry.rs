@@ -1,6 +1,6 @@
 //! The entry program: parse, find the service, and send bound sessions of the direct modes on their way.
 
-use super::scratch::{Packet, part, to_service};
+use super::scratch::{Scratch, part, to_service};
 use super::{Env, Verdict, bind, binding, choice, count, flow, forward, parse};
 use crate::abi::{BindingKey, FlowWord, Mode, Outcome, ServiceFlags, ServiceKey, SettingsFlags, program};
 use crate::packet::protocol;
@@ -9,12 +9,13 @@ use crate::packet::protocol;
 pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     let Some(scratch) = env.scratch() else { return Verdict::Drop };
     // SAFETY: this CPU's own scratch.
-    let packet = unsafe { &mut (*scratch).packet };
+    let scratch = unsafe { &mut *scratch };
+    let packet = &mut scratch.packet;
     if let Err(outcome) = parse::parse(env, packet) {
         return count::end(env, outcome);
     }
     match packet.protocol {
-        protocol::TCP | protocol::UDP if packet.part == part::WHOLE => transport(env, packet),
+        protocol::TCP | protocol::UDP if packet.part == part::WHOLE => transport(env, scratch),
         protocol::TCP | protocol::UDP => env.tail(program::FRAGMENT),
         protocol::ICMP if packet.is_v4() => env.tail(program::ICMP),
         protocol::ICMPV6 if !packet.is_v4() => env.tail(program::ICMP),
@@ -25,27 +26,20 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
 }
 
 #[inline(always)]
-fn transport<E: Env>(env: &E, packet: &mut Packet) -> Verdict {
+fn transport<E: Env>(env: &E, scratch: &mut Scratch) -> Verdict {
     let Some(settings) = env.settings() else { return count::end(env, Outcome::NotOurs) };
+    let packet = &mut scratch.packet;
     let key = ServiceKey::service(packet.destination.by_words(), packet.destination_port, packet.protocol);
-    if settings.flags & SettingsFlags::NAT != 0
-        && env.service_at_hand(&key).is_none()
-        && is_spliced_reply(env, packet)
-    {
-        return to_nat(env, to_service::REPLY);
-    }
-    let Some(service) = choice::service(
-        env,
-        settings,
-        packet.destination.by_words(),
-        packet.destination_port,
-        packet.protocol,
-    ) else {
-        if settings.flags & SettingsFlags::NAT == 0 {
-            return count::end(env, Outcome::NotOurs);
-        }
-        return to_nat(env, to_service::NONE);
+    let nat = settings.flags & SettingsFlags::NAT != 0;
+    let service = match env.service_at_hand(&key) {
+        Some(service) => Some(service),
+        None if nat && is_spliced_reply(env, scratch) => return leave(env, scratch, to_service::REPLY),
+        None => choice::service_by(env, settings, &key),
     };
+    let Some(service) = service else {
+        return if nat { leave(env, scratch, to_service::NONE) } else { count::end(env, Outcome::NotOurs) };
+    };
+    let packet = &mut scratch.packet;
     if let Err(outcome) = parse::transport(env, packet) {
         return count::end(env, outcome);
     }
@@ -55,9 +49,10 @@ fn transport<E: Env>(env: &E, packet: &mut Packet) -> Verdict {
     if service.mode == Mode::Nat as u8 {
         let spliced = service.flags & ServiceFlags::SPLICE != 0;
         if spliced && packet.protocol == protocol::TCP && bind::opens_tcp(packet.tcp_flags) {
+            scratch.service_slot = service.slot;
             return env.tail(program::GREET);
         }
-        return to_nat(env, to_service::of(service));
+        return leave(env, scratch, to_service::of(service));
     }
     let session = choice::session(service, settings, packet);
     let now = env.now();
@@ -71,7 +66,10 @@ fn transport<E: Env>(env: &E, packet: &mut Packet) -> Verdict {
             chosen
         }
         // A SYN binds nothing, so it need not go through `bind`.
-        None if packet.protocol == protocol::TCP && !bind::may_bind_tcp(packet.tcp_flags) => {
+        None if packet.protocol == protocol::TCP
+            && !bind::may_bind_tcp(packet.tcp_flags)
+            && !(choice::has_two_secrets(settings) && choice::is_hashed(service, packet)) =>
+        {
             choice::first(env, service, session)
         }
         None => None,
@@ -88,33 +86,33 @@ fn transport<E: Env>(env: &E, packet: &mut Packet) -> Verdict {
 /// Whether the packet is for the client of a spliced flow at home, which is left in the scratch: there is no need to look for a
 /// service then. Nobody with the address of one gets a SYN-ACK.
 #[inline(always)]
-fn is_spliced_reply<E: Env>(env: &E, packet: &Packet) -> bool {
+fn is_spliced_reply<E: Env>(env: &E, scratch: &mut Scratch) -> bool {
+    let packet = &scratch.packet;
     if packet.protocol != protocol::TCP {
         return false;
     }
-    let (Some(scratch), Some(live)) = (env.scratch(), flow::find_at_home(env, packet, true, env.now()))
-    else {
-        return false;
-    };
+    let Some(live) = flow::find_at_home(env, packet, true, env.now()) else { return false };
     let (client, to) = (&live.flow().client.source.0, &packet.destination.0);
     // With source NAT the reply is to an address of the balancer's, which may be a service's too.
     let is_to_client =
         (client[0] ^ to[0]) | (client[1] ^ to[1]) | (client[2] ^ to[2]) | (client[3] ^ to[3]) == 0;
-    // SAFETY: this CPU's own scratch.
-    unsafe { (*scratch).flow = live.reference };
+    scratch.flow = live.reference;
     is_to_client && live.word.has(FlowWord::SPLICED)
 }
 
 /// Leaves the packet to the program that knows flows.
 #[inline(always)]
 pub(crate) fn to_nat<E: Env>(env: &E, to_service: u32) -> Verdict {
-    if let Some(scratch) = env.scratch() {
-        // SAFETY: this CPU's own scratch.
-        unsafe {
-            (*scratch).to_service = to_service;
-            (*scratch).wanted = 0;
-            (*scratch).aside = 0;
-        }
-    }
+    let Some(scratch) = env.scratch() else { return Verdict::Drop };
+    // SAFETY: this CPU's own scratch.
+    leave(env, unsafe { &mut *scratch }, to_service)
+}
+
+/// The same for who has the scratch at hand.
+#[inline(always)]
+fn leave<E: Env>(env: &E, scratch: &mut Scratch, to_service: u32) -> Verdict {
+    scratch.to_service = to_service;
+    scratch.wanted = 0;
+    scratch.aside = 0;
     env.tail(program::NAT)
 }

@@ -33,16 +33,24 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     // SAFETY: this CPU's own scratch.
     let (scratch, to_service) = unsafe { (&mut *scratch, (*scratch).to_service) };
     let now = env.now();
-    let is_left = to_service == to_service::REPLY;
-    let to_service = if is_left { to_service::NONE } else { to_service };
+    let (is_left, is_sought) = (to_service == to_service::REPLY, to_service == to_service::TAKEN);
+    let to_service = match to_service {
+        to_service::REPLY => to_service::NONE,
+        to_service::TAKEN => to_service::SPLICED,
+        other => other,
+    };
     let reply = to_service == to_service::NONE || to_service == to_service::SETTLED;
     let mut found = if is_left {
         flow::by_ref(env, scratch.flow, now)
     } else {
         flow::find_at_home(env, &scratch.packet, reply, now)
     };
-    if found.is_none() && to_service == to_service::SPLICED && splice::ends_handshake(env, &scratch.packet) {
-        return count::end(env, Outcome::HandshakeDone);
+    if found.is_none()
+        && to_service == to_service::SPLICED
+        && !is_sought
+        && let Some(verdict) = splice::begins(env, &scratch.packet, now)
+    {
+        return verdict;
     }
     if found.is_none() {
         found = flow::find(env, &scratch.packet.flow_key(), now);
@@ -122,7 +130,7 @@ fn unknown<E: Env>(env: &E, settings: &Settings, packet: &Packet, to_service: u3
     }
     if to_service == to_service::SPLICED && packet.protocol == protocol::TCP {
         if bind::opens_tcp(packet.tcp_flags) {
-            return env.tail(program::GREET);
+            return splice::meet(env, settings, packet);
         }
         return splice::unsettled(env, packet, program::COLLECT, FlowRef::default());
     }

@@ -40,7 +40,7 @@ pub(crate) use told::run as told;
 pub(crate) use turn::run as turn;
 
 use super::flow::{self, Live};
-use super::scratch::{Packet, part};
+use super::scratch::{Packet, Scratch, part};
 use super::{Env, Verdict, choice, count, frame, vitals};
 use crate::abi::{AffinityRules, FlowRef, FlowState, FlowWord, Outcome, Settings, SpliceFlags, program};
 use crate::packet::{Tcp, flag};
@@ -48,9 +48,9 @@ use crate::splice::{Proof, SynCookie};
 
 /// What a segment's acknowledgement proves of its sender, if `cookie` is what our SYN-ACK's number was and `isn` its SYN's.
 #[inline(never)]
-pub(crate) fn judge<E: Env>(env: &E, packet: &Packet, cookie: u32, isn: u32) -> Proof {
+pub(crate) fn judge<E: Env>(env: &E, packet: &Packet, cookie: u32, isn: u32, now: u64) -> Proof {
     let Some(secrets) = env.secrets() else { return Proof::Wrong };
-    SynCookie(cookie).judge(secrets, env.now(), tuple(packet), isn)
+    SynCookie(cookie).judge(secrets, now, tuple(packet), isn)
 }
 
 /// Addresses and ports as the cookie covers them.
@@ -73,6 +73,29 @@ pub(crate) fn go_on<E: Env>(env: &E, number: u32, flow: FlowRef) -> Verdict {
     env.tail(number)
 }
 
+/// Hands the SYN of a client to the program that answers it, where the entry program has not.
+#[inline(always)]
+pub(crate) fn meet<E: Env>(env: &E, settings: &Settings, packet: &Packet) -> Verdict {
+    let (Some(scratch), Some(service)) = (env.scratch(), choice::service_of(env, settings, packet)) else {
+        return count::end(env, Outcome::NotOurs);
+    };
+    // SAFETY: this CPU's own scratch.
+    unsafe { (*scratch).service_slot = service.slot };
+    env.tail(program::GREET)
+}
+
+/// Lets a request that was read go by another key of its session. Out of line for the sake of the stack.
+#[inline(never)]
+pub(crate) fn goes_by<E: Env>(env: &E, scratch: &Scratch, session: u64) {
+    if let Some(mut held) = hold::lock(env, scratch.hold, scratch.flow) {
+        let hold = held.get_mut();
+        if hold.session == scratch.session {
+            hold.session = session;
+        }
+        held.unlock(env);
+    }
+}
+
 /// A segment of a flow that is not established, or of none; what is not whole is of no use there.
 #[inline(always)]
 pub(crate) fn unsettled<E: Env>(env: &E, packet: &Packet, number: u32, flow: FlowRef) -> Verdict {
@@ -82,19 +105,34 @@ pub(crate) fn unsettled<E: Env>(env: &E, packet: &Packet, number: u32, flow: Flo
     go_on(env, number, flow)
 }
 
-/// Whether a segment without a flow is nothing but the proof of a handshake: the most frequent one, so that no other
-/// program need see it.
+/// What becomes of a segment without a flow at home, if it is the first that follows its SYN: nothing but the proof of a
+/// handshake is dropped, and no other program need see it; data begins a connection.
+///
+/// The index is not asked whether there is a flow elsewhere: nearly never is there one, and if so, its key is found taken when the new
+/// flow is to be made.
 #[inline(always)]
-pub(crate) fn ends_handshake<E: Env>(env: &E, packet: &Packet) -> bool {
-    if packet.tcp_flags != flag::ACK || packet.part != part::WHOLE {
-        return false;
+pub(crate) fn begins<E: Env>(env: &E, packet: &Packet, now: u64) -> Option<Verdict> {
+    if packet.tcp_flags & (flag::SYN | flag::ACK | flag::RST) != flag::ACK || packet.part != part::WHOLE {
+        return None;
     }
-    let Some(p) = frame::at(env, packet.l4 as usize, Tcp::LEN) else { return false };
+    let p = frame::at(env, packet.l4 as usize, Tcp::LEN)?;
     // SAFETY: checked for the fixed header.
     let tcp = unsafe { Tcp::new(p) };
     let (cookie, isn) = (tcp.acknowledgement().wrapping_sub(1), tcp.sequence().wrapping_sub(1));
-    packet.l4_len() == tcp.header_len() && judge(env, packet, cookie, isn) == Proof::First
+    let is_bare = packet.l4_len() == tcp.header_len();
+    if is_bare && packet.tcp_flags != flag::ACK || judge(env, packet, cookie, isn, now) != Proof::First {
+        return None;
+    }
+    if is_bare {
+        return Some(count::end(env, Outcome::HandshakeDone));
+    }
+    Some(go_on(env, program::COLLECT, UNSOUGHT))
 }
+
+/// For `collect`, of a segment that begins a connection: whether the index has its flow has yet to be seen.
+///
+/// The reply's bit makes it a reference that no client's segment has.
+const UNSOUGHT: FlowRef = FlowRef::new(0, 0, true);
 
 /// What a client's segment on a flow means for which a SYN came.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -128,11 +166,12 @@ pub(crate) fn is_replaced<E: Env>(env: &E, packet: &Packet, live: &Live) -> Anew
     if isn != flow.syn || isn.wrapping_add(1) == flow.start {
         return Anew::No;
     }
-    let tick = (env.now() >> GUESS_SHIFT) as u16;
+    let now = env.now();
+    let tick = (now >> GUESS_SHIFT) as u16;
     if flow.guessed == tick {
         return Anew::Wait;
     }
-    if judge(env, packet, cookie, isn) != Proof::First {
+    if judge(env, packet, cookie, isn, now) != Proof::First {
         // SAFETY: from the environment. In a recycled record it costs a stranger half a second at most.
         unsafe { (&raw mut (*live.record).guessed).write_volatile(tick) };
         return Anew::No;

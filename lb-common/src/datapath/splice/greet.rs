@@ -2,7 +2,7 @@
 
 use super::super::answer::{ip_len, is_answerable, resize, send_back, turn_round, write_ip_at};
 use super::super::scratch::{Packet, part};
-use super::super::{Env, Verdict, choice, count, flow, frame};
+use super::super::{Env, Verdict, count, flow, frame};
 use super::options;
 use crate::abi::{AffinityRules, FlowState, FlowWord, Outcome};
 use crate::packet::{Sum, Tcp, TcpHeader, flag, protocol, put};
@@ -15,11 +15,8 @@ const MAX_WORDS: usize = 10;
 pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     let (Some(scratch), Some(settings)) = (env.scratch(), env.settings()) else { return Verdict::Drop };
     // SAFETY: this CPU's own scratch.
-    let packet = unsafe { &(*scratch).packet };
-    let Some(service) = choice::service_of(env, settings, packet) else {
-        return count::end(env, Outcome::NotOurs);
-    };
-    let Some(rules) = env.affinity_rules(service.slot) else { return count::end(env, Outcome::NoBackend) };
+    let (packet, service_slot) = unsafe { (&(*scratch).packet, (*scratch).service_slot) };
+    let Some(rules) = env.affinity_rules(service_slot) else { return count::end(env, Outcome::NoBackend) };
     if packet.part != part::WHOLE {
         return count::end(env, Outcome::Fragment);
     }
@@ -36,8 +33,8 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
 ///
 /// Anybody can send a SYN, so nothing else changes: a segment that follows it and proves the new handshake does that.
 #[inline(always)]
-fn reopen<E: Env>(env: &E, packet: &Packet, isn: u32) {
-    if let Some(live) = flow::find(env, &packet.flow_key(), env.now())
+fn reopen<E: Env>(env: &E, packet: &Packet, isn: u32, now: u64) {
+    if let Some(live) = flow::find(env, &packet.flow_key(), now)
         && live.word.state() != FlowState::Claimed
         && !live.reference.is_reply()
     {
@@ -63,9 +60,10 @@ fn answer<E: Env>(env: &E, packet: &Packet, rules: &AffinityRules) -> Option<()>
     // SAFETY: checked for the fixed header.
     let tcp = unsafe { Tcp::new(p) };
     let (isn, header) = (tcp.sequence(), tcp.header_len());
-    reopen(env, packet, isn);
+    let now = env.now();
+    reopen(env, packet, isn, now);
     let offer = Offer::new(v4, says.mss(), says.scale(), says.sack());
-    let cookie = SynCookie::new(secrets, epoch(secrets, env.now()), super::tuple(packet), offer, isn);
+    let cookie = SynCookie::new(secrets, epoch(secrets, now), super::tuple(packet), offer, isn);
     let mss = announced(rules, v4);
     // Each option that the client sent took enough room for the word of ours.
     let mut words = [option::PADDING.to_be(); 3];

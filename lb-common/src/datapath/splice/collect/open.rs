@@ -9,17 +9,31 @@ use crate::abi::{
 };
 use crate::datapath::flow::{self, Live, Room};
 use crate::datapath::scratch::again;
-use crate::datapath::{Env, Insert, Verdict, answer, count, frame, nat};
+use crate::datapath::{Env, Insert, Verdict, frame, nat};
 use crate::packet::Ethernet;
 use crate::splice::SynCookie;
 
+/// Why no flow was made of a segment.
+pub(super) enum Unmade {
+    /// There is no record for it, and there will be none for a while.
+    Full,
+    /// The segment is of no use; the client sends it again.
+    Lost(Outcome),
+}
+
+/// Makes the flow and hands it on, or says why not.
 #[inline(always)]
-pub(super) fn run<E: Env>(env: &E, way: &Way<'_>, service: &Service, segment: &Arrived) -> Verdict {
-    let Some(live) = allocate(env, way) else { return answer::refuse(env) };
+pub(super) fn run<E: Env>(
+    env: &E,
+    way: &Way<'_>,
+    service: &Service,
+    segment: &Arrived,
+) -> Result<Verdict, Unmade> {
+    let Some(live) = allocate(env, way) else { return Err(Unmade::Full) };
     live_service(&live, service);
     let Some(mut held) = hold(env, way, &live) else {
         flow::vacate(&live);
-        return count::end(env, Outcome::NotHeld);
+        return Err(Unmade::Lost(Outcome::NotHeld));
     };
     let hold = held.get_mut();
     hold.start = segment.sequence;
@@ -28,17 +42,17 @@ pub(super) fn run<E: Env>(env: &E, way: &Way<'_>, service: &Service, segment: &A
     {
         held.free(env);
         flow::vacate(&live);
-        return count::end(env, Outcome::NotHeld);
+        return Err(Unmade::Lost(Outcome::NotHeld));
     }
     note(&mut held, segment);
     if way.rules.flags & AffinityFlags::PROXY != 0 {
         proxy::write(way.packet, held.get_mut());
     }
     match publish(env, way, &live, held.number <= way.settings.cpu_holds) {
-        Ok(live) => go_on(env, &live, held, again::FIRST, program::READ),
+        Ok(live) => Ok(go_on(env, &live, held, again::FIRST, program::READ)),
         Err(outcome) => {
             held.free(env);
-            count::end(env, outcome)
+            Err(Unmade::Lost(outcome))
         }
     }
 }

@@ -1,9 +1,11 @@
 //! Segments without a flow: all that is known of their connection is the cookie that they acknowledge.
 
-use super::{Arrived, Way, back, open};
+use super::super::UNSOUGHT;
+use super::open::{self, Unmade};
+use super::{Arrived, Way, back};
 use crate::abi::{Affinity, FlowRef, FlowState, Outcome, Service, SettingsFlags, program};
-use crate::datapath::scratch::Packet;
-use crate::datapath::{Env, Verdict, answer, count, flow, frame, peer};
+use crate::datapath::scratch::{Packet, to_service};
+use crate::datapath::{Env, Verdict, answer, count, entry, flow, frame, peer};
 use crate::packet::{flag, get};
 use crate::splice::{Proof, SynCookie, wanted};
 
@@ -15,9 +17,21 @@ pub(super) fn run<E: Env>(env: &E, way: &Way<'_>, service: &Service, segment: &A
     if segment.flags & (flag::SYN | flag::ACK) != flag::ACK {
         return answer::reset(env, way.packet, Outcome::GivenUp);
     }
-    match judge(env, way, segment, 0, 0) {
-        Proof::First if may_be_another(env, way, service, segment) => env.tail(program::ASK),
-        Proof::First if segment.len != 0 => open::run(env, way, service, segment),
+    match if is_unsought(env) { Proof::First } else { judge(env, way, segment, 0, 0) } {
+        Proof::First if may_be_another(env, way, service, segment) => {
+            if is_unsought(env) {
+                entry::to_nat(env, to_service::TAKEN)
+            } else {
+                env.tail(program::ASK)
+            }
+        }
+        Proof::First if segment.len != 0 => match open::run(env, way, service, segment) {
+            Ok(verdict) => verdict,
+            // There may be a flow after all; if not, the segment comes back here.
+            Err(_) if is_unsought(env) => entry::to_nat(env, to_service::TAKEN),
+            Err(Unmade::Full) => answer::refuse(env),
+            Err(Unmade::Lost(outcome)) => count::end(env, outcome),
+        },
         Proof::First if segment.has(flag::FIN) => {
             let numbers = (segment.acknowledgement, segment.sequence.wrapping_add(1));
             back(env, way, numbers, window(way, segment), flag::FIN | flag::ACK, Outcome::IdleAnswered)
@@ -27,6 +41,14 @@ pub(super) fn run<E: Env>(env: &E, way: &Way<'_>, service: &Service, segment: &A
         Proof::Early => early(env, way, segment),
         Proof::Wrong => wrong(env, way),
     }
+}
+
+/// Whether the segment has data and has been found to begin a connection, but its flow has not been looked for in the index. Read
+/// each time for the sake of the stack.
+#[inline(always)]
+fn is_unsought<E: Env>(env: &E) -> bool {
+    // SAFETY: this CPU's own scratch.
+    env.scratch().is_some_and(|scratch| unsafe { (*scratch).flow } == UNSOUGHT)
 }
 
 /// Whether a segment with a right cookie may all the same belong to a connection of another node.
@@ -110,7 +132,7 @@ fn wrong<E: Env>(env: &E, way: &Way<'_>) -> Verdict {
 fn judge<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived, sequence: u32, acknowledgement: u32) -> Proof {
     let isn = segment.sequence.wrapping_add(sequence).wrapping_sub(1);
     let cookie = segment.acknowledgement.wrapping_add(acknowledgement).wrapping_sub(1);
-    super::super::judge(env, way.packet, cookie, isn)
+    super::super::judge(env, way.packet, cookie, isn, way.now)
 }
 
 /// Whether the connection's head was being collected, until its time was over.
