@@ -88,10 +88,8 @@ impl Node {
             }
             Local::Deleted { key } => {
                 let Look::Bound(body) = self.store.look(key, now) else { return None };
-                // A data plane may hold it for longer than anybody was told: it was used, and its node is away.
-                let left = self.store.find(key, now)?.left;
-                let left = self.longest_lifetime(key.service).unwrap_or_default().max(left);
-                let expires = self.store.record(key)?.1.max(Tick::of(now.after(left)));
+                let expires =
+                    self.store.record(key)?.1.max(Tick::of(now.after(self.store.find(key, now)?.left)));
                 let body = Body { flags: Flags::TOMBSTONE, ..body }.sane();
                 let event = self.tell(now, &body, expires, false);
                 if self.breaks(Sabotage::TombstoneForgotten) {

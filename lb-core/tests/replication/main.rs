@@ -461,26 +461,6 @@ fn a_deleted_session_stays_deleted_although_a_cut_off_node_used_it() {
 }
 
 #[test]
-fn a_deleted_session_stays_deleted_although_a_data_plane_holds_it_for_longer_than_was_told() {
-    let mut cluster = Cluster::new(&[1, 2]);
-    for id in 1..=2 {
-        cluster.does(id, pool(&[]));
-    }
-    // Its client has sent one packet; the second one gives it ten minutes, and nobody hears of that.
-    cluster.binds(1, key(1), 100, MINUTE / 2);
-    cluster.pass(1_000);
-    cluster.cut = vec![(1, 2), (2, 1)];
-    cluster.does(2, Local::Deleted { key: key(1) });
-    cluster.pass(60_000);
-    cluster.cut.clear();
-    cluster.does(1, Local::Held { key: key(1), server: 100, generation: 0, left: MINUTE * 9 });
-    cluster.pass(5_000);
-    assert_eq!((cluster.find(1, key(1)), cluster.find(2, key(1))), (None, None));
-    cluster.pass(600_000);
-    assert_eq!(cluster.node(1).store().len(), 0, "the tombstone ended when the session could have");
-}
-
-#[test]
 fn what_a_data_plane_has_had_for_a_while_is_told_unless_it_was_deleted() {
     let mut cluster = Cluster::new(&[1, 2]);
     let held = |session, generation, left| Local::Held { key: key(session), server: 100, generation, left };
