@@ -391,14 +391,11 @@ impl Node {
         let now = monotonic_ns();
         let is_news = |(key, row): &&(BindingKey, Binding)| match since {
             None => true,
-            // What was not acknowledged comes as an event.
-            Some(since) => {
-                !BindingWord(row.word).has(BindingWord::UNSYNCED)
-                    && feed
-                        .lifetimes
-                        .get(&key.service)
-                        .is_some_and(|lifetime| row.expires > since.saturating_add(*lifetime))
-            }
+            // Also of what is not acknowledged yet: the event said how long it lived when it was made.
+            Some(since) => feed
+                .lifetimes
+                .get(&key.service)
+                .is_some_and(|lifetime| row.expires > since.saturating_add(*lifetime)),
         };
         let rows = page.rows.iter().filter(is_news);
         let rows = rows.filter_map(|(key, row)| self.held(*key, BindingWord(row.word), row.expires, now));

@@ -169,7 +169,7 @@ impl Task {
             Report::Made(made) => {
                 let mut boarding = Boarding::default();
                 for held in made {
-                    self.board(&held, &mut boarding);
+                    self.board(&held, false, &mut boarding);
                 }
                 if boarding.local.is_empty() {
                     self.plane.done();
@@ -181,7 +181,7 @@ impl Task {
             Report::Page(Ok(Part { rows, next })) => {
                 let mut boarding = Boarding::default();
                 for held in rows {
-                    self.board(&held, &mut boarding);
+                    self.board(&held, true, &mut boarding);
                 }
                 if boarding.local.is_empty() {
                     self.walk.came(next);
@@ -216,7 +216,9 @@ impl Task {
     }
 
     /// Takes a binding of the data plane into a batch for the replica.
-    fn board(&mut self, held: &Held, boarding: &mut Boarding) {
+    ///
+    /// `is_walk`: it lives longer than the replica was told before, and no later walk finds that.
+    fn board(&mut self, held: &Held, is_walk: bool, boarding: &mut Boarding) {
         let Held { key, word, server, left } = *held;
         let is_news = word.has(BindingWord::UNSYNCED);
         let Some(server) = server else {
@@ -228,9 +230,7 @@ impl Task {
             return;
         };
         let (key, generation, name) = (key, word.generation(), named(&key));
-        if !is_news {
-            boarding.local.push(Local::Held { key: name, server, generation, left });
-        } else if self.flights.take_off(key, word) {
+        if is_news && self.flights.take_off(key, word) {
             boarding.keys.push(key);
             boarding.local.push(if word.has(BindingWord::PINNED) {
                 // It was carried over from the session's other key.
@@ -238,6 +238,8 @@ impl Task {
             } else {
                 Local::Bound { key: name, server, generation, left }
             });
+        } else if !is_news || is_walk {
+            boarding.local.push(Local::Held { key: name, server, generation, left });
         }
     }
 
@@ -393,7 +395,7 @@ impl Task {
         // The replica must know of it before it hears what becomes of it.
         let mut boarding = Boarding::default();
         if let Some(held) = &binding {
-            self.board(held, &mut boarding);
+            self.board(held, false, &mut boarding);
         }
         boarding.local.push(local);
         Ok(Ok((boarding, deletes)))
