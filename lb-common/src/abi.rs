@@ -60,7 +60,7 @@ pub use settings::{Settings, SettingsFlags};
 pub use vitals::{CHOICE_ENTRIES, Vitals};
 
 /// Version of every layout in this module; pinned maps of another version are migrated, never reused.
-pub const SCHEMA_VERSION: u32 = 4;
+pub const SCHEMA_VERSION: u32 = 5;
 
 /// Most services one node can hold.
 pub const MAX_SERVICES: u32 = 4_096;

@@ -148,10 +148,10 @@ impl Configuration {
         Ok(desired)
     }
 
-    /// What the node should do, with a cluster's secrets where the file says nothing of them.
-    pub fn resolve_shared(&self, shared: &SharedSecrets) -> Result<Desired, SecretError> {
+    /// What the node should do, with a cluster's secrets at a time since 1970 where the file says nothing of them.
+    pub fn resolve_shared(&self, shared: &SharedSecrets, now: Duration) -> Result<Desired, SecretError> {
         let mut desired = self.unsealed.clone();
-        self.secrets.resolve_shared(&mut desired, shared)?;
+        self.secrets.resolve_shared(&mut desired, shared, now)?;
         Ok(desired)
     }
 

@@ -6,6 +6,7 @@
 #define NAME_SETTINGS ".SETTINGS"
 #define NAME_SERVICES ".SERVICES"
 #define NAME_ANY_PORT ".ANY_PORT"
+#define NAME_ALONE ".ALONE"
 #define NAME_VIPS ".VIPS"
 #define NAME_REPLIES ".REPLIES"
 #define NAME_RETURNS ".RETURNS"
@@ -26,10 +27,12 @@
 #define NAME_OUTCOMES ".OUTCOMES"
 #define NAME_RATES ".RATES"
 #define NAME_DOORKEEPER ".DOORKEEPER"
+#define NAME_FRAGMENTS ".FRAGMENTS"
 
 // Sizes.
 #define SIZE_SERVICES 4096
 #define SIZE_ANY_PORT 512
+#define SIZE_ALONE 4096
 #define SIZE_VIPS 4096
 #define SIZE_REPLIES 65536
 #define SIZE_RETURNS 4096
@@ -43,6 +46,7 @@
 #define SIZE_SERVICE_COUNTERS 4097
 #define SIZE_OUTCOMES 64
 #define SIZE_DOORKEEPER 65536
+#define SIZE_FRAGMENTS 16384
 
 // How packets get to backends; what names a session.
 #define MODE_NAT 0
@@ -57,7 +61,7 @@
 #define VLAN_NONE 0
 #define WINDOW 24
 #define NO_CPU_PORT 511
-#define SCHEMA 4
+#define SCHEMA 5
 
 // What becomes of packets that are not forwarded.
 #define OUTCOME_NOT_OURS 0

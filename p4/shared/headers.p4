@@ -20,6 +20,12 @@ const bit<8> PROTOCOL_UDP = 17;
 const bit<8> PROTOCOL_IPV6 = 41;
 const bit<8> PROTOCOL_ICMPV6 = 58;
 
+// What follows an IPv6 header and may be followed by more of the kind.
+const bit<8> EXTENSION_HOP_BY_HOP = 0;
+const bit<8> EXTENSION_ROUTING = 43;
+const bit<8> EXTENSION_FRAGMENT = 44;
+const bit<8> EXTENSION_DESTINATION = 60;
+
 const bit<16> ICMP_HEADER = 8;
 
 const address_t MAPPED = 128w0xffff_0000_0000;
@@ -71,6 +77,13 @@ header ipv6_h {
     bit<8> hop_limit;
     bit<128> source;
     bit<128> destination;
+}
+
+header extension_h {
+    bit<8> next;
+    // Behind the first eight bytes, in units of eight; a fragment header has none.
+    bit<8> words;
+    varbit<16368> content;
 }
 
 header tcp_h {
@@ -125,14 +138,18 @@ header byte_h {
     bit<8> value;
 }
 
+#define MAX_EXTENSIONS 6
+
 struct headers_t {
     ethernet_h ethernet;
     vlan_h vlan;
+    vlan_h inner_vlan;
     ipv4_h outer_ipv4;
     ipv6_h outer_ipv6;
     ipv4_h ipv4;
     ipv4_options_h ipv4_options;
     ipv6_h ipv6;
+    extension_h[MAX_EXTENSIONS] extensions;
     tcp_h tcp;
     udp_h udp;
     icmp_h icmp;
@@ -167,10 +184,21 @@ struct meta_t {
     bit<16> frame_ip_length;
     bit<1> is_ip;
     bit<1> has_ports;
-    bit<1> is_fragment;
+    // The first of a train of fragments has ports, a later one has none.
+    bit<1> is_first;
+    bit<1> is_later;
+    // What the fragments of a packet have in common beside its addresses.
+    bit<32> identification;
+    bit<8> train;
+    // A later fragment whose first one was seen.
+    bit<1> is_guided;
+    // Bytes of the IP header, with options or extension headers.
+    bit<16> before;
+    bit<8> extensions;
     bit<1> is_malformed;
     // What is behind the IP header is cut short or contradicts itself.
     bit<1> is_cut;
+    // Of tags or extension headers.
     bit<1> is_too_deep;
     bit<8> bytes_left;
     bit<8> bytes;

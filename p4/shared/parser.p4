@@ -1,4 +1,4 @@
-// From a frame to headers: Ethernet, one VLAN tag, IPv4, IPv6, TCP, UDP, ICMP, and what begins a UDP payload or is
+// From a frame to headers: Ethernet, two VLAN tags, IPv4, IPv6 with extension headers, TCP, UDP, ICMP, and what begins a UDP payload or is
 // quoted by an ICMP error.
 #ifndef STICKLEBACK_PARSER
 #define STICKLEBACK_PARSER
@@ -29,6 +29,17 @@ parser Frame(packet_in packet, out headers_t headers, inout meta_t meta) {
     }
 
     state second_tag {
+        packet.extract(headers.inner_vlan);
+        transition select(headers.inner_vlan.kind) {
+            ETHERTYPE_VLAN: too_deep;
+            ETHERTYPE_QINQ: too_deep;
+            ETHERTYPE_IPV4: ipv4;
+            ETHERTYPE_IPV6: ipv6;
+            default: accept;
+        }
+    }
+
+    state too_deep {
         meta.is_too_deep = 1;
         transition accept;
     }
@@ -41,6 +52,9 @@ parser Frame(packet_in packet, out headers_t headers, inout meta_t meta) {
         meta.protocol = headers.ipv4.protocol;
         meta.ttl = headers.ipv4.ttl;
         meta.ip_length = headers.ipv4.length;
+        meta.before = (bit<16>)headers.ipv4.words << 2;
+        meta.identification = (bit<32>)headers.ipv4.identification;
+        meta.train = headers.ipv4.protocol;
         transition select(headers.ipv4.version, headers.ipv4.words) {
             (4, 5): ipv4_payload;
             (4, 6 .. 15): ipv4_with_options;
@@ -59,7 +73,17 @@ parser Frame(packet_in packet, out headers_t headers, inout meta_t meta) {
             (0, 0, PROTOCOL_UDP): udp;
             (0, 0, PROTOCOL_ICMP): icmp_v4;
             (0, 0, _): accept;
-            (_, _, _): fragment;
+            (1, 0, _): first_fragment;
+            (_, _, _): later_fragment;
+        }
+    }
+
+    state first_fragment {
+        meta.is_first = 1;
+        transition select(headers.ipv4.protocol) {
+            PROTOCOL_TCP: tcp;
+            PROTOCOL_UDP: udp;
+            default: accept;
         }
     }
 
@@ -71,18 +95,61 @@ parser Frame(packet_in packet, out headers_t headers, inout meta_t meta) {
         meta.protocol = headers.ipv6.next;
         meta.ttl = headers.ipv6.hop_limit;
         meta.ip_length = headers.ipv6.length + 40;
-        transition select(headers.ipv6.version, headers.ipv6.next) {
-            (6, PROTOCOL_TCP): tcp;
-            (6, PROTOCOL_UDP): udp;
-            (6, PROTOCOL_ICMPV6): icmp_v6;
-            (6, 44): fragment;
-            (6, _): accept;
+        meta.before = 40;
+        transition select(headers.ipv6.version) {
+            6: ipv6_payload;
             default: malformed;
         }
     }
 
+    state ipv6_payload {
+        transition select(meta.is_first, meta.protocol) {
+            (_, EXTENSION_HOP_BY_HOP): another;
+            (_, EXTENSION_ROUTING): another;
+            (_, EXTENSION_DESTINATION): another;
+            (_, EXTENSION_FRAGMENT): another;
+            (_, PROTOCOL_TCP): tcp;
+            (_, PROTOCOL_UDP): udp;
+            (0, PROTOCOL_ICMPV6): icmp_v6;
+            (_, _): accept;
+        }
+    }
+
+    state another {
+        transition select(meta.extensions, meta.protocol) {
+            (MAX_EXTENSIONS, _): too_deep;
+            (_, EXTENSION_FRAGMENT): fragment;
+            (_, _): extension;
+        }
+    }
+
+    state extension {
+        bit<16> begun = packet.lookahead<bit<16>>();
+        packet.extract(headers.extensions.next, ((bit<32>)begun[7:0] << 6) + 48);
+        meta.protocol = begun[15:8];
+        meta.before = meta.before + (((bit<16>)begun[7:0] + 1) << 3);
+        meta.extensions = meta.extensions + 1;
+        transition ipv6_payload;
+    }
+
     state fragment {
-        meta.is_fragment = 1;
+        bit<64> whole = packet.lookahead<bit<64>>();
+        packet.extract(headers.extensions.next, 48);
+        meta.protocol = whole[63:56];
+        meta.train = whole[63:56];
+        meta.identification = whole[31:0];
+        meta.before = meta.before + 8;
+        meta.extensions = meta.extensions + 1;
+        meta.is_first = whole[32:32];
+        transition select(whole[47:35]) {
+            0: ipv6_payload;
+            default: later_fragment;
+        }
+    }
+
+    state later_fragment {
+        meta.is_first = 0;
+        meta.is_later = 1;
         transition accept;
     }
 
@@ -152,7 +219,7 @@ parser Frame(packet_in packet, out headers_t headers, inout meta_t meta) {
     state error_v4 {
         packet.extract(headers.icmp_word);
         packet.extract(headers.quoted_ipv4);
-        meta.quoted_left = meta.ip_length - ((bit<16>)headers.ipv4.words << 2) - ICMP_HEADER - ((bit<16>)headers.quoted_ipv4.words << 2);
+        meta.quoted_left = meta.ip_length - meta.before - ICMP_HEADER - ((bit<16>)headers.quoted_ipv4.words << 2);
         transition select(headers.quoted_ipv4.version, headers.quoted_ipv4.words) {
             (4, 5): quoted_v4;
             (4, 6 .. 15): quoted_v4_with_options;
@@ -184,7 +251,7 @@ parser Frame(packet_in packet, out headers_t headers, inout meta_t meta) {
     state error_v6 {
         packet.extract(headers.icmp_word);
         packet.extract(headers.quoted_ipv6);
-        meta.quoted_left = headers.ipv6.length - ICMP_HEADER - 40;
+        meta.quoted_left = meta.ip_length - meta.before - ICMP_HEADER - 40;
         transition select(headers.quoted_ipv6.version, headers.quoted_ipv6.next) {
             (6, PROTOCOL_TCP): quoted_tcp;
             (6, PROTOCOL_UDP): quoted_udp;

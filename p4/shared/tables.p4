@@ -117,6 +117,17 @@ control Whose(in headers_t headers, inout meta_t meta) {
         size = SIZE_ANY_PORT;
     }
 
+    @name(NAME_ALONE)
+    table alone {
+        key = {
+            meta.destination : exact @name("address");
+            meta.protocol : exact @name("protocol");
+        }
+        actions = { service; NoAction; }
+        default_action = NoAction();
+        size = SIZE_ALONE;
+    }
+
     @name(NAME_VIPS)
     table vips {
         key = {
@@ -181,11 +192,22 @@ control Whose(in headers_t headers, inout meta_t meta) {
                 is_found = 1;
             }
         }
+        if (is_vip == 1 && meta.is_later == 1) {
+            // Came before the first one: whose it is, its addresses must say, and whose session.
+            if (alone.apply().hit && meta.affinity == AFFINITY_SOURCE_IP && meta.mode != MODE_NAT) {
+                is_found = 1;
+            }
+        }
         if (is_found == 1) {
             meta.is_error = meta.quotes;
+        } else if (meta.is_guided == 1) {
+            END(OUTCOME_FRAGMENT);
         } else if (is_vip == 0) {
             END(OUTCOME_NOT_OURS);
-        } else if (meta.is_fragment == 1) {
+        } else if (meta.is_later == 1
+                || (meta.is_first == 1
+                    && ((headers.ipv4.isValid() && meta.protocol == PROTOCOL_ICMP)
+                        || (headers.ipv6.isValid() && meta.protocol == PROTOCOL_ICMPV6)))) {
             END(OUTCOME_FRAGMENT);
         } else if (meta.is_cut == 1) {
             END(OUTCOME_MALFORMED);
@@ -360,7 +382,7 @@ control Bound(inout meta_t meta) {
     }
 
     apply {
-        if (meta.is_named == 0 && meta.has_session == 1) {
+        if (meta.is_named == 0 && meta.is_guided == 0 && meta.has_session == 1) {
             bit<16> backend = meta.backend;
             bit<16> generation = meta.generation;
             bindings.apply();
@@ -370,8 +392,12 @@ control Bound(inout meta_t meta) {
                 meta.generation = generation;
             }
         }
-        if (meta.is_reply == 0 && (meta.is_named == 1 || meta.is_bound == 1)) {
+        if (meta.is_reply == 0 && (meta.is_named == 1 || meta.is_bound == 1 || meta.is_guided == 1)) {
             status.apply();
+            if (meta.is_guided == 1 && meta.serves == 0) {
+                END(OUTCOME_FRAGMENT);
+                meta.is_lost = 1;
+            }
             if (meta.is_named == 1 && meta.serves == 0) {
                 meta.note = OUTCOME_SERVER_DOWN;
                 meta.has_note = 1;

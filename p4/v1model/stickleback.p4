@@ -9,6 +9,7 @@
 #include "../shared/parser.p4"
 #include "../shared/tables.p4"
 #include "checksum.p4"
+#include "memory.p4"
 
 parser Reading(packet_in packet, out headers_t headers, inout meta_t meta, inout standard_metadata_t standard) {
     Frame() frame;
@@ -103,7 +104,7 @@ control Translate(inout headers_t headers, inout meta_t meta) {
                 headers.tcp.destination = meta.target_port;
             }
             adjust_tcp.apply(headers.tcp.checksum, ports);
-        } else {
+        } else if (headers.udp.isValid()) {
             if (meta.is_reply == 1) {
                 headers.udp.source = meta.target_port;
             } else {
@@ -231,32 +232,12 @@ control Encapsulate(inout headers_t headers, inout meta_t meta) {
             headers.outer_ipv6.source = meta.tunnel_v6;
             headers.outer_ipv6.destination = meta.target;
         }
-        if (headers.vlan.isValid()) {
+        if (headers.inner_vlan.isValid()) {
+            headers.inner_vlan.kind = kind;
+        } else if (headers.vlan.isValid()) {
             headers.vlan.kind = kind;
         } else {
             headers.ethernet.kind = kind;
-        }
-    }
-}
-
-// Which flows were seen lately, by a hash of them.
-control Doorkeeper(in address_t client, in address_t server, in bit<16> client_port, in bit<16> server_port, in bit<8> protocol,
-                   in bit<48> microseconds, in bit<1> meets, out bit<1> is_known) {
-    // When, in units of 2^20 microseconds from 1 on.
-    @name(NAME_DOORKEEPER) register<bit<32>>(SIZE_DOORKEEPER) seen;
-
-    apply {
-        bit<32> place;
-        bit<32> before;
-        bit<32> now = (bit<32>)(microseconds >> 20) + 1;
-        hash(place, HashAlgorithm.crc32, 32w0, { client, server, client_port, server_port, protocol }, (bit<64>)SIZE_DOORKEEPER);
-        seen.read(before, place);
-        is_known = 0;
-        if (before != 0 && now - before < 64) {
-            is_known = 1;
-        }
-        if (meets == 1) {
-            seen.write(place, now);
         }
     }
 }
@@ -270,6 +251,7 @@ control Forwarding(inout headers_t headers, inout meta_t meta, inout standard_me
     Way() way;
     Echo() echo;
     Doorkeeper() doorkeeper;
+    Trains() trains;
     Translate() translate;
     TranslateQuoted() translate_quoted;
     Encapsulate() encapsulate;
@@ -288,13 +270,14 @@ control Forwarding(inout headers_t headers, inout meta_t meta, inout standard_me
         bit<1> opens = 0;
         bit<1> is_known = 0;
         node.apply(meta);
-        if (meta.is_too_deep == 1) {
+        if (headers.ethernet.destination[40:40] == 1) {
+            END(OUTCOME_NOT_OURS);
+        } else if (meta.is_ip == 0 && meta.is_too_deep == 1) {
             END(OUTCOME_TOO_DEEP);
             meta.is_lost = 1;
-        } else if (headers.ethernet.destination[40:40] == 1) {
-            END(OUTCOME_NOT_OURS);
         } else if (meta.is_ip == 0 && standard.parser_error != error.NoError
-                && ((headers.vlan.isValid() && (headers.vlan.kind == ETHERTYPE_IPV4 || headers.vlan.kind == ETHERTYPE_IPV6))
+                && ((headers.inner_vlan.isValid() && (headers.inner_vlan.kind == ETHERTYPE_IPV4 || headers.inner_vlan.kind == ETHERTYPE_IPV6))
+                    || (headers.vlan.isValid() && (headers.vlan.kind == ETHERTYPE_IPV4 || headers.vlan.kind == ETHERTYPE_IPV6))
                     || headers.ethernet.kind == ETHERTYPE_IPV4 || headers.ethernet.kind == ETHERTYPE_IPV6)) {
             END(OUTCOME_MALFORMED);
             meta.is_lost = 1;
@@ -305,11 +288,10 @@ control Forwarding(inout headers_t headers, inout meta_t meta, inout standard_me
             if (headers.vlan.isValid()) {
                 around = 18;
             }
-            bit<16> before = 40;
-            if (headers.ipv4.isValid()) {
-                before = (bit<16>)headers.ipv4.words << 2;
+            if (headers.inner_vlan.isValid()) {
+                around = 22;
             }
-            bit<16> rest = meta.ip_length - before;
+            bit<16> rest = meta.ip_length - meta.before;
             if (headers.icmp.isValid()) {
                 if (rest < ICMP_HEADER) {
                     meta.is_cut = 1;
@@ -331,21 +313,34 @@ control Forwarding(inout headers_t headers, inout meta_t meta, inout standard_me
                     meta.is_cut = 1;
                 }
             } else if (headers.udp.isValid()) {
-                if (rest < 8 || headers.udp.length < 8 || headers.udp.length > rest) {
+                if (rest < 8 || headers.udp.length < 8 || (headers.udp.length > rest && meta.is_first == 0)) {
                     meta.is_cut = 1;
+                } else if ((bit<16>)meta.bytes > rest - 8) {
+                    // Of a first fragment: what is behind it pads the frame.
+                    meta.bytes = (bit<8>)(rest - 8);
                 }
             } else if (standard.parser_error != error.NoError) {
                 meta.is_cut = 1;
             }
             if (meta.is_malformed == 1
-                    || ((meta.protocol == PROTOCOL_TCP || meta.protocol == PROTOCOL_UDP) && meta.is_fragment == 0 && (meta.has_ports == 0 || rest < 4))
+                    || ((meta.protocol == PROTOCOL_TCP || meta.protocol == PROTOCOL_UDP) && meta.is_later == 0 && (meta.has_ports == 0 || rest < 4))
+                    || (headers.ipv6.isValid() && (meta.before > meta.ip_length
+                        || (standard.parser_error != error.NoError
+                            && (meta.protocol == EXTENSION_HOP_BY_HOP || meta.protocol == EXTENSION_ROUTING
+                                || meta.protocol == EXTENSION_FRAGMENT || meta.protocol == EXTENSION_DESTINATION))))
                     || (headers.ipv4.isValid() && headers.ipv4.words > 5 && !headers.ipv4_options.isValid())
                     || (headers.ipv6.isValid() && (meta.source[127:32] == MAPPED[127:32] || meta.destination[127:32] == MAPPED[127:32]))
                     || (bit<32>)meta.ip_length + around > standard.packet_length
-                    || (headers.ipv4.isValid() && headers.ipv4.length < ((bit<16>)headers.ipv4.words << 2))) {
+                    || (headers.ipv4.isValid() && headers.ipv4.length < meta.before)) {
                 END(OUTCOME_MALFORMED);
                 meta.is_lost = 1;
+            } else if (meta.is_too_deep == 1) {
+                END(OUTCOME_TOO_DEEP);
+                meta.is_lost = 1;
             }
+        }
+        if (meta.is_decided == 0 && meta.is_later == 1) {
+            trains.apply(meta);
         }
 
         if (meta.is_decided == 0) {
@@ -378,12 +373,14 @@ control Forwarding(inout headers_t headers, inout meta_t meta, inout standard_me
         }
 
         if (meta.is_decided == 0) {
-            session.apply(headers, meta);
+            if (meta.is_guided == 0) {
+                session.apply(headers, meta);
+            }
             bound.apply(meta);
             if (meta.has_note == 1) {
                 outcomes.count((bit<32>)meta.note);
             }
-            if (meta.is_reply == 0 && meta.serves == 0) {
+            if (meta.is_decided == 0 && meta.is_reply == 0 && meta.serves == 0) {
                 if (meta.is_bound == 0) {
                     meta.binds = meta.has_session;
                 }
@@ -400,6 +397,9 @@ control Forwarding(inout headers_t headers, inout meta_t meta, inout standard_me
             }
         }
 
+        if (meta.is_decided == 0 && meta.is_first == 1) {
+            trains.apply(meta);
+        }
         if (meta.is_decided == 0 && meta.ttl <= 1) {
             END(OUTCOME_HOP_LIMIT);
             meta.is_lost = 1;
@@ -423,7 +423,7 @@ control Forwarding(inout headers_t headers, inout meta_t meta, inout standard_me
 
         if (meta.is_decided == 0) {
             // A session is bound when its client is known to be there: by what the backend answers in `nat`, else by going on.
-            if (meta.is_error == 1) {
+            if (meta.is_error == 1 || meta.is_later == 1) {
                 meta.binds = 0;
             } else if (meta.protocol == PROTOCOL_TCP) {
                 if ((meta.flags & (TCP_SYN | TCP_RST)) != 0 || (meta.mode == MODE_NAT && meta.is_reply == 0)) {
@@ -484,6 +484,10 @@ control Forwarding(inout headers_t headers, inout meta_t meta, inout standard_me
             }
             headers.ethernet.destination = meta.hop_destination;
             headers.ethernet.source = meta.hop_source;
+            if (meta.hop_vlan != VLAN_KEEP && headers.inner_vlan.isValid()) {
+                headers.vlan.kind = headers.inner_vlan.kind;
+                headers.inner_vlan.setInvalid();
+            }
             if (meta.hop_vlan == VLAN_NONE && headers.vlan.isValid()) {
                 headers.ethernet.kind = headers.vlan.kind;
                 headers.vlan.setInvalid();
@@ -536,6 +540,9 @@ control Cutting(inout headers_t headers, inout meta_t meta, inout standard_metad
             if (headers.vlan.isValid()) {
                 length = length + 4;
             }
+            if (headers.inner_vlan.isValid()) {
+                length = length + 4;
+            }
             if (headers.outer_ipv4.isValid()) {
                 length = length + 20;
             } else {
@@ -562,11 +569,13 @@ control Writing(packet_out packet, in headers_t headers) {
     apply {
         packet.emit(headers.ethernet);
         packet.emit(headers.vlan);
+        packet.emit(headers.inner_vlan);
         packet.emit(headers.outer_ipv4);
         packet.emit(headers.outer_ipv6);
         packet.emit(headers.ipv4);
         packet.emit(headers.ipv4_options);
         packet.emit(headers.ipv6);
+        packet.emit(headers.extensions);
         packet.emit(headers.tcp);
         packet.emit(headers.udp);
         packet.emit(headers.icmp);

@@ -30,7 +30,7 @@ pub use tables::{Change, Tables};
 pub use xdp::Kernel;
 
 /// The areas of the corpus, one file each.
-pub const AREAS: [&str; 30] = [
+pub const AREAS: [&str; 31] = [
     "parse",
     "vlan",
     "service",
@@ -59,6 +59,7 @@ pub const AREAS: [&str; 30] = [
     "splice",
     "around",
     "learn",
+    "secrets",
     "peers",
     "method",
 ];

@@ -21,7 +21,7 @@ macro_rules! areas {
 areas! {
     parse vlan service affinity choice bindings limits l2 ipip gue nat snat natlife icmp icmpnat fragments answers
     quic quicnat payload greet collect scan reading
-    connect splice around learn peers method
+    connect splice around learn secrets peers method
 }
 
 /// On veth interfaces frames cannot grow: what is appended behind XDP makes the same frames.

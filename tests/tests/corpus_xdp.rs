@@ -37,7 +37,7 @@ areas! {
     icmp_icmpnat_fragments_answers: icmp icmpnat fragments answers;
     quic_quicnat_payload: quic quicnat payload;
     greet_collect_scan_reading: greet collect scan reading;
-    connect_splice_around_learn: connect splice around learn;
+    connect_splice_around_learn_secrets: connect splice around learn secrets;
     peers: peers;
     method: method;
 }

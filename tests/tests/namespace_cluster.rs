@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
-use stickleback_tests::topology::crossing::{NODES, agrees, bindings, unite};
+use stickleback_tests::topology::crossing::{NODES, agrees, bindings, join, unite};
 use stickleback_tests::topology::process::eventually;
 use stickleback_tests::topology::{
     Balancer, Crossing, Load, LoadPlan, LoadReport, SOON, ServiceConfig, load,
@@ -14,6 +14,10 @@ use stickleback_tests::topology::{
 const COOKIE: &str = r#"affinity = { kind = "http-cookie", cookie = "SESS" }"#;
 /// How long the nodes are without each other.
 const CUT: Duration = Duration::from_secs(30);
+/// The same where it is only looked at whether they come together again.
+const SHORT_CUT: Duration = Duration::from_secs(8);
+/// A new secret of session keys is used 15 s after the order.
+const CHANGED: Duration = Duration::from_secs(60);
 /// Sessions.
 const CLIENTS: u16 = 60;
 
@@ -186,6 +190,63 @@ fn namespace_cluster_sessions_are_the_same_on_any_node() -> Result<()> {
     Ok(())
 }
 
+/// The secret of the session-key hash changes under load: every session stays, whichever node it comes to, and whether it is used
+/// meanwhile or not.
+#[test]
+fn namespace_cluster_changes_the_secret_of_session_keys() -> Result<()> {
+    let crossing = Crossing::new(3)?;
+    crossing.spread(&[0, 1])?;
+    let nodes = pair(&crossing, "")?;
+    let [_, before] = bound_elsewhere(&crossing, &nodes)?;
+    let all = crossing.clients(CLIENTS);
+    let busy = all[..all.len() / 2].to_vec();
+    let plan = |clients| LoadPlan { threads: 2, ..LoadPlan::new(cookies(), clients).with_cookie("SESS") };
+    let held = nodes.iter().map(bindings).collect::<Result<Vec<_>>>()?;
+    let new_connections = Load::start(&crossing.client, &plan(busy.clone()))?;
+    let kept = Load::start(&crossing.client, &plan(busy.clone()).kept_alive())?;
+    let running = [new_connections, kept];
+    running.iter().try_for_each(|load| load.reach(100))?;
+    nodes[0].ctl(&["cluster", "rotate", "session-key"])?;
+    // Both nodes bind the sessions that are used under their new keys.
+    for (node, held) in nodes.iter().zip(&held) {
+        eventually(CHANGED, || {
+            let now = bindings(node)?;
+            ensure!(now >= held + busy.len() as u64, "{now} bindings, {held} before");
+            Ok(())
+        })?;
+    }
+    // Those that were idle come to one node, and then to the other.
+    let mut reports = Vec::new();
+    for node in [0, 1] {
+        crossing.spread(&[node])?;
+        let load = Load::start(&crossing.client, &plan(all.clone()))?;
+        load.reach(u64::from(CLIENTS) * 3)?;
+        reports.push(load.finish()?);
+    }
+    running.iter().try_for_each(|load| load.go_on(200))?;
+    for load in running {
+        reports.push(load.finish()?);
+    }
+    for report in reports {
+        report.flawless(100)?;
+        let moved = moved(&before, &report);
+        ensure!(moved.is_empty(), "sessions moved: {}", moved.join("; "));
+    }
+    // A session that is deleted is gone under both its keys.
+    let session = format!("cookie=s{}", all[0]);
+    for node in &nodes {
+        node.ask(&["sessions", "show", "shop", &session])?;
+    }
+    nodes[1].ctl(&["sessions", "delete", "shop", &session])?;
+    for node in &nodes {
+        eventually(SOON, || {
+            ensure!(node.ask(&["sessions", "show", "shop", &session]).is_err(), "it is still there");
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
 /// The way between the nodes is cut and heals; meanwhile both go on, and bind.
 #[test]
 fn namespace_cluster_heals_after_a_cut() -> Result<()> {
@@ -196,7 +257,7 @@ fn namespace_cluster_heals_after_a_cut() -> Result<()> {
     let plans = plans(&crossing);
     let running = plans.iter().map(|plan| Load::start(&crossing.client, plan)).collect::<Result<Vec<_>>>()?;
     running.iter().try_for_each(|load| load.reach(100))?;
-    crossing.cut()?;
+    crossing.cut(0)?;
     let is_cut = |node: &Balancer| {
         let status = node.ask(&["cluster", "status"])?;
         ensure!(status["peers"][0]["connected"].is_null(), "{status:#}");
@@ -212,7 +273,7 @@ fn namespace_cluster_heals_after_a_cut() -> Result<()> {
     }
     std::thread::sleep(CUT);
     running.iter().try_for_each(|load| load.go_on(200))?;
-    crossing.heal()?;
+    crossing.heal(0)?;
     nodes.iter().try_for_each(agrees)?;
     running.iter().try_for_each(|load| load.go_on(200))?;
     for (load, before) in running.into_iter().zip(&before) {
@@ -225,6 +286,60 @@ fn namespace_cluster_heals_after_a_cut() -> Result<()> {
         let shown = |node: &Balancer| node.ask(&["sessions", "show", "direct", &client.to_string()]);
         let (a, b) = (eventually(SOON, || shown(&nodes[0]))?, eventually(SOON, || shown(&nodes[1]))?);
         ensure!(a["backend"] == b["backend"], "{a:#} {b:#}");
+    }
+    Ok(())
+}
+
+/// Of three nodes one is cut off from the others, and comes back; meanwhile the router goes on sending connections to all of them.
+#[test]
+fn namespace_cluster_of_three_heals_after_one_was_cut_off() -> Result<()> {
+    let crossing = Crossing::of(3, 3)?;
+    crossing.spread(&[0, 1, 2])?;
+    let start = |node| crossing.balance(node, &crossing.config(node, "", &services(&crossing, node)));
+    let nodes = (0..3).map(start).collect::<Result<Vec<_>>>()?;
+    unite(&nodes[0], &nodes[1])?;
+    join(&nodes[0], &nodes[2])?;
+    nodes.iter().try_for_each(agrees)?;
+    let before = bound_elsewhere(&crossing, &nodes)?;
+    let plans = plans(&crossing);
+    let running = plans.iter().map(|plan| Load::start(&crossing.client, plan)).collect::<Result<Vec<_>>>()?;
+    running.iter().try_for_each(|load| load.reach(100))?;
+    crossing.cut(2)?;
+    let alone = |node: &Balancer, others: usize| {
+        let status = node.ask(&["cluster", "status"])?;
+        let peers = status["peers"].as_array().context("no peers")?;
+        let connected = peers.iter().filter(|peer| peer["connected"].is_object()).count();
+        ensure!(connected == others && status["state"] == "ready", "{status:#}");
+        Ok(())
+    };
+    for (node, others) in nodes.iter().zip([1, 1, 0]) {
+        eventually(SOON, || alone(node, others))?;
+    }
+    // Sessions that are new on either side.
+    let fresh = crossing.clients_from(CLIENTS + 1, 20);
+    for client in &fresh {
+        load::once(&crossing.client, direct(), *client)?;
+        load::once(&crossing.client, direct(), *client)?;
+    }
+    let is_long = std::env::var_os("STICKLEBACK_LONG").is_some();
+    std::thread::sleep(if is_long { CUT } else { SHORT_CUT });
+    running.iter().try_for_each(|load| load.go_on(200))?;
+    crossing.heal(2)?;
+    nodes.iter().try_for_each(agrees)?;
+    running.iter().try_for_each(|load| load.go_on(200))?;
+    for (load, before) in running.into_iter().zip(&before) {
+        let report = load.finish()?;
+        report.flawless(500)?;
+        let moved = moved(before, &report);
+        ensure!(moved.is_empty(), "sessions moved: {}", moved.join("; "));
+    }
+    // The sides agree upon those that were new.
+    for client in fresh {
+        let shown = |node: &Balancer| {
+            eventually(SOON, || node.ask(&["sessions", "show", "direct", &client.to_string()]))
+        };
+        let shown = nodes.iter().map(shown).collect::<Result<Vec<_>>>()?;
+        ensure!(shown.iter().all(|one| one["backend"] == shown[0]["backend"]), "{shown:#?}");
     }
     Ok(())
 }

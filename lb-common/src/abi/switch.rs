@@ -2,6 +2,8 @@
 
 /// Services that take any port, by address and protocol.
 pub const ANY_PORT: &str = "ANY_PORT";
+/// Services that are the only ones of an address and protocol, for fragments without ports.
+pub const ALONE: &str = "ALONE";
 /// Addresses that have any service.
 pub const VIPS: &str = "VIPS";
 /// Backends of `nat` services, by what their replies come from.

@@ -3,8 +3,8 @@
 use super::bytes::{Bytes, Span, forgotten};
 use super::text;
 
-/// Most servers of a service.
-pub const SERVERS: u32 = 4_096;
+/// Most marks that are searched: those of 4,096 servers, under each of two secrets.
+pub const SERVERS: u32 = 8_192;
 
 /// The mark of a route's text, by which [`crate::abi::Server`]s are sorted and found: the same hash as [`text::key`].
 ///

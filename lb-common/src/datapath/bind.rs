@@ -16,7 +16,7 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
         return count::end(env, Outcome::NotOurs);
     };
     let session = choice::session_left(service, settings, scratch);
-    let key = BindingKey::new(service.id, session);
+    let key = BindingKey::new(service.id, choice::carry(env, service, settings, packet, session));
     let now = env.now();
     let (may_bind, opens) = standing(env, packet);
     let found = binding::find_again(env, &key, now);

@@ -117,6 +117,81 @@ pub(crate) fn bind<E: Env>(
     }
 }
 
+/// Gives a session that has no binding under its key the one that it has under the key which the other secret makes; answers the
+/// key to go by.
+///
+/// The same backend, for as long, with the same home. The binding under the other key stays, for nodes and connections that go by
+/// it. There are as many of those as were made before, so neither rate nor quota is asked, nor whether the client is real. Where no
+/// copy can be made, because the table is full or another CPU is at the slot, the other key is the one to go by.
+#[inline(never)]
+pub(crate) fn carry<E: Env>(env: &E, service: u32, session: u64, other: u64) -> u64 {
+    if session == other {
+        return session;
+    }
+    let now = env.now();
+    // One key for both look-ups, for the sake of the stack.
+    let mut key = BindingKey::new(service, session);
+    let number = table::seek(env, &key);
+    if is_live(env, &key, number, now) {
+        return session;
+    }
+    key.session = other;
+    let Some(found) = find_again(env, &key, now) else { return session };
+    key.session = session;
+    let word = found.word.content().with(BindingWord::UNSYNCED);
+    let is_done = match number {
+        table::BUSY => false,
+        table::ABSENT => add(env, &key, word, &found, now),
+        _ => give(env, &key, number, word, &found),
+    };
+    if !is_done {
+        return other;
+    }
+    tell(env, &key, BindingEventKind::Made, word, found.expires);
+    session
+}
+
+/// The key under which a session is bound, for packets that bind nothing: its own, unless there is only a binding under the other one.
+#[inline(never)]
+pub(crate) fn bound_as<E: Env>(env: &E, service: u32, session: u64, other: u64) -> u64 {
+    let now = env.now();
+    let is_bound = |session: u64| find_again(env, &BindingKey::new(service, session), now).is_some();
+    if !is_bound(session) && is_bound(other) { other } else { session }
+}
+
+/// Whether the binding in a key's slot has not ended.
+#[inline(always)]
+fn is_live<E: Env>(env: &E, key: &BindingKey, number: u32, now: u64) -> bool {
+    match at(env, key, number) {
+        Some(found) => found.expires > now,
+        None => false,
+    }
+}
+
+/// Puts a copy of a binding in under a key that is absent; whether it is in.
+#[inline(always)]
+fn add<E: Env>(env: &E, key: &BindingKey, word: BindingWord, like: &Found, now: u64) -> bool {
+    if insert(env, key, word, like.expires, now) != Insert::Done {
+        return false;
+    }
+    let home = home(like);
+    if home != 0 {
+        set_home(env, key, home);
+    }
+    true
+}
+
+/// Makes what is in a key's slot, where it is over, a copy of another binding; whether nobody else changed it meanwhile.
+#[inline(always)]
+fn give<E: Env>(env: &E, key: &BindingKey, number: u32, word: BindingWord, like: &Found) -> bool {
+    let Some(old) = at(env, key, number) else { return false };
+    if !replace(env, &old, word, like.expires) {
+        return false;
+    }
+    table::set_home(old.slot, home(like));
+    true
+}
+
 /// How long a new binding lives without another packet.
 #[inline(always)]
 fn first_lifetime(service: &Service, client: Client<'_>) -> u64 {
@@ -248,3 +323,6 @@ pub(crate) fn tell<E: Env>(
         env.count(Outcome::EventLost);
     }
 }
+
+#[cfg(test)]
+mod tests;

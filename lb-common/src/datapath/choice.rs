@@ -1,7 +1,7 @@
 //! Which service, which session, which backend.
 
 use super::Env;
-use super::binding::Chosen;
+use super::binding::{self, Chosen};
 use super::scratch::{Packet, Scratch};
 use crate::abi::{Addr, Affinity, Be16, FlowKey, Service, ServiceKey, Settings, SettingsFlags, Status};
 use crate::affinity;
@@ -86,40 +86,74 @@ pub(crate) fn session_left(service: &Service, settings: &Settings, scratch: &Scr
 /// The session key of a packet from a client, as far as addresses and ports say.
 #[inline(always)]
 pub(crate) fn session(service: &Service, settings: &Settings, packet: &Packet) -> u64 {
-    session_by(service.affinity, service, settings, packet)
+    session_by(service.affinity, service, settings.session_secret(), packet)
 }
 
-/// The same by a given affinity, one that knows addresses and ports only.
+/// The same by a given affinity, one that knows addresses and ports only, and under a given secret.
 #[inline(always)]
-pub(crate) fn session_by(affinity: u8, service: &Service, settings: &Settings, packet: &Packet) -> u64 {
+pub(crate) fn session_by(affinity: u8, service: &Service, secret: &[u64; 2], packet: &Packet) -> u64 {
     if affinity == Affinity::SourceIp as u8 {
-        affinity::source(&packet.source, service.prefix_v4, service.prefix_v6, &settings.session_secret)
+        affinity::source(&packet.source, service.prefix_v4, service.prefix_v6, secret)
     } else {
-        affinity::connection(&packet.flow_key(), &settings.session_secret)
+        affinity::connection(&packet.flow_key(), secret)
     }
+}
+
+/// Whether a session may be bound under another key than the one that the secret in use makes.
+#[inline(always)]
+pub(crate) const fn has_two_secrets(settings: &Settings) -> bool {
+    settings.flags & SettingsFlags::TWO_SECRETS != 0
+}
+
+/// Whether a packet's session key hangs on the secret, where the affinity knows addresses and ports only.
+#[inline(always)]
+pub(crate) const fn is_hashed(service: &Service, packet: &Packet) -> bool {
+    service.affinity != Affinity::SourceIp as u8 || (!packet.is_v4() && service.prefix_v6 > 64)
+}
+
+/// Whether a session that addresses and ports name may be bound under another key.
+#[inline(always)]
+pub(crate) fn has_other_session(service: &Service, settings: &Settings, packet: &Packet) -> bool {
+    has_two_secrets(settings) && is_hashed(service, packet) && !reads_payload(service, packet)
+}
+
+/// Carries the binding of a session that addresses and ports name over to its key, see [`binding::carry`]; the key to go by.
+#[inline(always)]
+pub(crate) fn carry<E: Env>(
+    env: &E,
+    service: &Service,
+    settings: &Settings,
+    packet: &Packet,
+    session: u64,
+) -> u64 {
+    if !has_other_session(service, settings, packet) {
+        return session;
+    }
+    binding::carry(env, service.id, session, other_session(service.affinity, service, settings, packet))
+}
+
+/// The key that the other secret makes, by a given affinity; out of line for the sake of the stack.
+#[inline(never)]
+pub(crate) fn other_session(affinity: u8, service: &Service, settings: &Settings, packet: &Packet) -> u64 {
+    session_by(affinity, service, settings.other_secret(), packet)
 }
 
 /// The same, of the client's direction of a flow.
 #[inline(always)]
-pub(crate) fn session_of_client(
-    affinity: u8,
-    service: &Service,
-    settings: &Settings,
-    client: &FlowKey,
-) -> u64 {
+pub(crate) fn session_of_client(affinity: u8, service: &Service, secret: &[u64; 2], client: &FlowKey) -> u64 {
     if affinity == Affinity::SourceIp as u8 {
-        affinity::source(&client.source, service.prefix_v4, service.prefix_v6, &settings.session_secret)
+        affinity::source(&client.source, service.prefix_v4, service.prefix_v6, secret)
     } else {
-        affinity::connection(client, &settings.session_secret)
+        affinity::connection(client, secret)
     }
 }
 
 /// The session key that a packet of the other direction belongs to, as far as addresses and ports say.
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn session_of_reply<E: Env>(
     env: &E,
     service: &Service,
-    settings: &Settings,
+    secret: &[u64; 2],
     reply: &FlowKey,
 ) -> u64 {
     let mut kind = service.affinity;
@@ -127,9 +161,9 @@ pub(crate) fn session_of_reply<E: Env>(
         kind = env.affinity_rules(service.slot).map_or(Affinity::None as u8, |rules| rules.fallback);
     }
     if kind == Affinity::SourceIp as u8 {
-        affinity::source(&reply.destination, service.prefix_v4, service.prefix_v6, &settings.session_secret)
+        affinity::source(&reply.destination, service.prefix_v4, service.prefix_v6, secret)
     } else {
-        affinity::connection(&reply.reversed(), &settings.session_secret)
+        affinity::connection(&reply.reversed(), secret)
     }
 }
 

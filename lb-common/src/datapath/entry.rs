@@ -66,7 +66,10 @@ fn transport<E: Env>(env: &E, scratch: &mut Scratch) -> Verdict {
             chosen
         }
         // A SYN binds nothing, so it need not go through `bind`.
-        None if packet.protocol == protocol::TCP && !bind::may_bind_tcp(packet.tcp_flags) => {
+        None if packet.protocol == protocol::TCP
+            && !bind::may_bind_tcp(packet.tcp_flags)
+            && !(choice::has_two_secrets(settings) && choice::is_hashed(service, packet)) =>
+        {
             choice::first(env, service, session)
         }
         None => None,

@@ -101,8 +101,12 @@ fn unguided<E: Env>(env: &E, settings: &Settings, packet: &Packet) -> Verdict {
         return count::end(env, Outcome::Fragment);
     }
     let session = choice::session(service, settings, packet);
-    let bound = binding::find(env, &BindingKey::new(service.id, session), env.now())
-        .and_then(|found| binding::backend(env, found.word));
+    let mut key = BindingKey::new(service.id, session);
+    if choice::has_other_session(service, settings, packet) {
+        let other = choice::other_session(service.affinity, service, settings, packet);
+        key.session = binding::bound_as(env, service.id, session, other);
+    }
+    let bound = binding::find(env, &key, env.now()).and_then(|found| binding::backend(env, found.word));
     match bound.or_else(|| choice::choose(env, service, session)) {
         Some(chosen) => send(env, settings, service, packet, chosen),
         None => count::end(env, Outcome::NoBackend),

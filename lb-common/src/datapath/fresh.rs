@@ -5,10 +5,12 @@
 //! two backends: where the first one went is remembered until it can be bound.
 
 use super::choice::{self, NONE, Want};
-use super::scratch::again;
+use super::scratch::{Packet, Scratch, after, again};
 use super::vitals::{self, Sign};
-use super::{Env, Verdict, answer, count};
-use crate::abi::{CHOICE_ENTRIES, Method, Outcome, Service, ServiceFlags, program};
+use super::{Env, Verdict, answer, binding, count, splice};
+use crate::abi::{
+    Affinity, BindingKey, CHOICE_ENTRIES, Method, Outcome, Service, ServiceFlags, Settings, program,
+};
 use crate::select::{PROBES, Probes};
 
 /// Members that are compared: all of a smaller pool; of a larger one so many in a row, from a place that the session says.
@@ -31,6 +33,9 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     let Some(service) = choice::service_of(env, settings, &scratch.packet) else {
         return count::end(env, Outcome::NotOurs);
     };
+    if scratch.after != after::PICK {
+        return carry(env, service, scratch);
+    }
     if scratch.path != 0 {
         let Some(pool) = pool(env, service, scratch.path) else { return count::end(env, Outcome::NotOurs) };
         let found = pick(env, pool, scratch.session, env.now());
@@ -40,12 +45,65 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
         return env.tail(program::CONNECT);
     }
     let session = choice::session_left(service, settings, scratch);
-    let found = pick(env, service, session, env.now());
+    let mut found = NONE;
+    if has_other_session(service, settings, &scratch.packet) {
+        let session = choice::carry(env, service, settings, &scratch.packet, session);
+        found = bound(env, service.id, session);
+    }
+    if found == NONE {
+        found = pick(env, service, session, env.now());
+    }
     if found == NONE {
         return answer::no_backend(env, &scratch.packet);
     }
     scratch.wanted = found.wrapping_add(1);
     env.tail(program::OPEN)
+}
+
+/// Whether the session of a new flow may be bound under another key: without affinity flows themselves are the sessions.
+#[inline(always)]
+pub(crate) fn has_other_session(service: &Service, settings: &Settings, packet: &Packet) -> bool {
+    service.affinity == Affinity::SourceIp as u8 && choice::has_other_session(service, settings, packet)
+}
+
+/// Carries a session's binding over to its key for programs that have no room for that on their stacks, and goes on.
+#[inline(always)]
+fn carry<E: Env>(env: &E, service: &Service, scratch: &mut Scratch) -> Verdict {
+    let after = scratch.after;
+    let session = binding::carry(env, scratch.carried, scratch.session, scratch.other);
+    if after == after::CONNECT {
+        if session != scratch.session {
+            splice::goes_by(env, scratch, session);
+        }
+        return env.tail(program::CONNECT);
+    }
+    scratch.session = session;
+    if after == after::BIND {
+        return env.tail(program::BIND);
+    }
+    if after == after::NAT_OF_SESSION {
+        let mut found = bound(env, service.id, session);
+        if found == NONE {
+            found = choice::walk(env, service, session, Want::Accepts);
+        }
+        if found == NONE {
+            found = choice::walk(env, service, session, Want::Serves);
+        }
+        scratch.wanted = found.wrapping_add(1);
+    }
+    env.tail(program::NAT)
+}
+
+/// The backend that a session is bound to and that serves it, or [`NONE`].
+#[inline(never)]
+fn bound<E: Env>(env: &E, service: u32, session: u64) -> u32 {
+    let Some(found) = binding::find_again(env, &BindingKey::new(service, session), env.now()) else {
+        return NONE;
+    };
+    if binding::backend(env, found.word).is_none() {
+        return NONE;
+    }
+    found.word.backend() as u32
 }
 
 /// The pool of a path rule, or the service's own, as [`Scratch::path`](super::Scratch::path) says it.

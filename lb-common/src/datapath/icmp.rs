@@ -130,9 +130,13 @@ fn to_direct<E: Env>(
     packet: &Packet,
     reply: &FlowKey,
 ) -> Verdict {
-    let session = choice::session_of_reply(env, service, settings, reply);
-    let bound = binding::find(env, &BindingKey::new(service.id, session), env.now())
-        .and_then(|found| binding::backend(env, found.word));
+    let session = choice::session_of_reply(env, service, settings.session_secret(), reply);
+    let mut key = BindingKey::new(service.id, session);
+    if choice::has_two_secrets(settings) {
+        let other = choice::session_of_reply(env, service, settings.other_secret(), reply);
+        key.session = binding::bound_as(env, service.id, session, other);
+    }
+    let bound = binding::find(env, &key, env.now()).and_then(|found| binding::backend(env, found.word));
     match bound.or_else(|| choice::choose(env, service, session)) {
         Some(chosen) => forward::direct(env, settings, service, packet, session, chosen, false),
         None => count::end(env, Outcome::NoBackend),

@@ -10,7 +10,7 @@ mod connection;
 mod segment;
 
 use super::binding::{self, Chosen};
-use super::scratch::{Packet, Scratch, part};
+use super::scratch::{Packet, Scratch, after, part};
 use super::{Env, Verdict, answer, choice, count, forward, fragment};
 use crate::abi::{
     Affinity, AffinityRules, BindingKey, FlowRef, Mode, Outcome, Service, Settings, Status, program,
@@ -43,6 +43,11 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     };
     scratch.session = session;
     let mut slot = bound(env, service, session);
+    if slot == 0 && rules.length as usize > size_of::<u64>() && choice::has_two_secrets(settings) {
+        scratch.other = segment::other_session(settings, rules, scratch);
+        let is_nat = service.mode == Mode::Nat as u8;
+        return carry(env, service, scratch, if is_nat { after::NAT_OF_SESSION } else { after::BIND });
+    }
     if slot == 0 && service.mode == Mode::Nat as u8 {
         slot = wanted(choice::choose(env, service, session));
     }
@@ -81,7 +86,7 @@ fn serving<'a, E: Env>(env: &'a E, service: &Service, session: u64, slot: u16) -
 }
 
 /// The backend that a session is bound to, as [`wanted`] has it.
-#[inline(always)]
+#[inline(never)]
 fn bound<E: Env>(env: &E, service: &Service, session: u64) -> u32 {
     let now = env.now();
     let Some(found) = binding::find_again(env, &BindingKey::new(service.id, session), now) else { return 0 };
@@ -101,11 +106,29 @@ fn fallback<E: Env>(
     rules: &AffinityRules,
     scratch: &mut Scratch,
 ) -> Verdict {
-    scratch.session = choice::session_by(rules.fallback, service, settings, &scratch.packet);
+    scratch.session = choice::session_by(rules.fallback, service, settings.session_secret(), &scratch.packet);
+    let is_nat = service.mode == Mode::Nat as u8;
+    if choice::has_two_secrets(settings) {
+        scratch.other = choice::other_session(rules.fallback, service, settings, &scratch.packet);
+        if scratch.other != scratch.session {
+            return carry(env, service, scratch, if is_nat { after::NAT } else { after::BIND });
+        }
+    }
     scratch.wanted = 0;
     scratch.aside = 0;
     scratch.to_service = 1;
-    env.tail(if service.mode == Mode::Nat as u8 { program::NAT } else { program::BIND })
+    env.tail(if is_nat { program::NAT } else { program::BIND })
+}
+
+/// Leaves it to another program, which has room for that, to carry the session's binding over to its key.
+#[inline(always)]
+fn carry<E: Env>(env: &E, service: &Service, scratch: &mut Scratch, after: u32) -> Verdict {
+    scratch.wanted = 0;
+    scratch.aside = 0;
+    scratch.to_service = 1;
+    scratch.carried = service.id;
+    scratch.after = after;
+    env.tail(program::PICK)
 }
 
 /// Sends a datagram to its backend; without one it is for the program that binds.

@@ -118,6 +118,12 @@ pub struct Scratch {
     pub(crate) next_hold: u32,
     /// For `inquire`: the id of the pool whose session is asked about.
     pub(crate) pool: u32,
+    /// For `pick`: the session's key under the other secret, where a binding under it is to be carried over.
+    pub(crate) other: u64,
+    /// For `pick`: the id of the pool that it is of.
+    pub(crate) carried: u32,
+    /// For `pick`: one of [`after`].
+    pub(crate) after: u32,
     /// For `greet`: place of the service's affinity rules.
     pub(crate) service_slot: u16,
     /// For `quic`: bytes of the payload.
@@ -160,4 +166,18 @@ pub(crate) mod again {
     pub(crate) const PICKED: u32 = 3;
     /// The request was read before, and the other nodes have answered whether they know its session.
     pub(crate) const TOLD: u32 = 4;
+}
+
+/// What comes after a session's binding was carried over to its key.
+pub(crate) mod after {
+    /// Nothing is to be carried over; a backend is to be picked.
+    pub(crate) const PICK: u32 = 0;
+    /// The backend of a request is looked for.
+    pub(crate) const CONNECT: u32 = 1;
+    /// The datagram goes on as what is not translated.
+    pub(crate) const BIND: u32 = 2;
+    /// The datagram's connection is looked for.
+    pub(crate) const NAT: u32 = 3;
+    /// The same, and it says itself which backend it is for: its session's.
+    pub(crate) const NAT_OF_SESSION: u32 = 4;
 }

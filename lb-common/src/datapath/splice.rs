@@ -40,7 +40,7 @@ pub(crate) use told::run as told;
 pub(crate) use turn::run as turn;
 
 use super::flow::{self, Live};
-use super::scratch::{Packet, part};
+use super::scratch::{Packet, Scratch, part};
 use super::{Env, Verdict, choice, count, frame, vitals};
 use crate::abi::{AffinityRules, FlowRef, FlowState, FlowWord, Outcome, Settings, SpliceFlags, program};
 use crate::packet::{Tcp, flag};
@@ -82,6 +82,18 @@ pub(crate) fn meet<E: Env>(env: &E, settings: &Settings, packet: &Packet) -> Ver
     // SAFETY: this CPU's own scratch.
     unsafe { (*scratch).service_slot = service.slot };
     env.tail(program::GREET)
+}
+
+/// Lets a request that was read go by another key of its session. Out of line for the sake of the stack.
+#[inline(never)]
+pub(crate) fn goes_by<E: Env>(env: &E, scratch: &Scratch, session: u64) {
+    if let Some(mut held) = hold::lock(env, scratch.hold, scratch.flow) {
+        let hold = held.get_mut();
+        if hold.session == scratch.session {
+            hold.session = session;
+        }
+        held.unlock(env);
+    }
 }
 
 /// A segment of a flow that is not established, or of none; what is not whole is of no use there.

@@ -122,7 +122,7 @@ impl From<MembershipError> for ApiError {
     fn from(error: MembershipError) -> Self {
         use ClusterError::{
             Already, Certificate, Itself, NoAuthority, NoCluster, NoMember, NoMemberNamed, NodeId, Refused,
-            SeveralMembers, TokenText, Unreachable,
+            SeveralMembers, TokenText, TooSoon, Unreachable,
         };
         let (status, object, expected, hint) = match &error {
             MembershipError::Ended(_) => (
@@ -152,6 +152,12 @@ impl From<MembershipError> for ApiError {
                     "cluster",
                     "the node that holds the authority's key",
                     "`lbctl cluster status` on a node says whether it does",
+                ),
+                TooSoon { .. } => (
+                    StatusCode::CONFLICT,
+                    "secret session-key",
+                    "one change in the longest lifetime of a session",
+                    "with `--force` sessions that were not used since the last change may move",
                 ),
                 Itself { .. } | SeveralMembers { .. } => {
                     (StatusCode::CONFLICT, "member", "one other member", "`lbctl cluster status` lists them")

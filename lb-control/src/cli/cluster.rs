@@ -57,7 +57,8 @@ pub(super) async fn run(
         }
         Cluster::Rotate(args) => {
             let name = args.secret.name();
-            client.act(Method::POST, &format!("/v1/cluster/secrets/{name}/rotate")).await?;
+            let force = if args.force { "?force=true" } else { "" };
+            client.act(Method::POST, &format!("/v1/cluster/secrets/{name}/rotate{force}")).await?;
             let done = serde_json::json!({"rotated": true, "secret": name});
             answer(out, form, &done, |_| format!("There is a new {name} secret; every node is told.\n"))
         }

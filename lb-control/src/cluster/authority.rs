@@ -6,7 +6,6 @@ use super::identity::{Identity, NodeId, Role, Subject};
 use super::keyring::{Keyring, Rotation, SignedKeyring};
 use super::roster::{Member, Roster, SignedRoster};
 use super::token::{OpenTokens, Token};
-use lb_common::abi::EPOCH_SHIFT;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
@@ -109,9 +108,7 @@ impl Authority {
     /// Makes one of the shared secrets new.
     pub fn rotate(&mut self, rotation: Rotation) -> Result<(), ClusterError> {
         let mut keyring = self.keyring.content().clone();
-        // Seconds have fewer than 34 bits, and epochs are as many nanoseconds long that the number has fewer than 32.
-        let epoch = (u128::from(unix_now()) * 1_000_000_000) >> EPOCH_SHIFT;
-        keyring.rotate(rotation, u32::try_from(epoch).unwrap_or(u32::MAX))?;
+        keyring.rotate(rotation, Duration::from_secs(unix_now()))?;
         let signed = SignedKeyring::sign(keyring, &self.key)?;
         self.home.keep_keyring(&signed)?;
         self.keyring = signed;

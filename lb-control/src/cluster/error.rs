@@ -34,6 +34,15 @@ pub enum ClusterError {
     /// The node has no cluster.
     #[error("this node is in no cluster; expected `lbctl cluster init` or `lbctl cluster join` first")]
     NoCluster,
+    /// A secret was changed a short while ago.
+    #[error(
+        "sessions from before the last change of the session-key secret may live for {seconds} s more and would be lost; \
+         expected to wait for so long, or `--force`"
+    )]
+    TooSoon {
+        /// Seconds to wait.
+        seconds: u64,
+    },
     /// The authority's key is on another node.
     #[error("this node cannot sign; do it on the node where `lbctl cluster init` ran")]
     NoAuthority,

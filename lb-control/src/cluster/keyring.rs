@@ -7,12 +7,16 @@ use super::error::ClusterError;
 use super::identity::{hex, random, unhex};
 use super::signed::{Document, Signed};
 use crate::config::SharedSecrets;
-use lb_core::pool::secret::{PAST_EPOCHS, SegmentSecret, SynCookieSecret};
+use lb_common::abi::EPOCH_SHIFT;
+use lb_core::pool::secret::{PAST_EPOCHS, SegmentSecret, SessionSecret, SynCookieSecret};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::time::Duration;
 
 /// Epochs between the order to change SYN cookies and the first cookie under the new secret, so that every node has heard of it.
 const NOTICE: u32 = 2;
+/// Time between the order to change the session-key hash and the first key under the new secret, for the same reason.
+pub const SESSION_NOTICE: Duration = Duration::from_secs(15);
 /// Secrets of SYN cookies at a time.
 const SYN_COOKIES: usize = 8;
 /// Keys of sealed segments: the one in use and one that is still accepted.
@@ -35,6 +39,14 @@ struct SynCookie {
     secret: Secret,
 }
 
+/// A secret of the session-key hash, and the time from which it is in use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct Session {
+    /// Seconds since 1970.
+    from: u64,
+    secret: Secret,
+}
+
 /// A key of sealed segments.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 struct Segment {
@@ -47,6 +59,9 @@ struct Segment {
 pub struct Keyring {
     serial: u64,
     session: Secret,
+    /// What follows it; from then on it is the other one, whose sessions are found, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    session_next: Option<Session>,
     /// By epoch, the first one from the beginning of time.
     syn_cookie: Vec<SynCookie>,
     /// The one in use first.
@@ -60,6 +75,11 @@ pub enum Rotation {
     Segment,
     /// The secret of SYN cookies.
     SynCookie,
+    /// The secret of the session-key hash.
+    Session {
+        /// How long sessions live that nobody uses: for so long the former secret is needed after a change.
+        lifetime: Duration,
+    },
 }
 
 impl Keyring {
@@ -72,6 +92,9 @@ impl Keyring {
         Self {
             serial: 1,
             session: Secret(secrets.session),
+            session_next: secrets
+                .session_next
+                .map(|next| Session { from: next.from, secret: Secret(next.secret) }),
             syn_cookie: std::iter::once(base).chain(later).collect(),
             segment: segment.collect(),
         }
@@ -82,22 +105,37 @@ impl Keyring {
         let later = |one: &SynCookie| SynCookieSecret { from: one.from, secret: one.secret.0 };
         SharedSecrets {
             session: self.session.0,
+            session_next: self
+                .session_next
+                .map(|next| SessionSecret { from: next.from, secret: next.secret.0 }),
             syn_cookie: self.syn_cookie.first().map_or([0; 16], |one| one.secret.0),
             syn_cookie_later: self.syn_cookie.iter().skip(1).map(later).collect(),
             segment: self.segment.iter().map(|one| SegmentSecret { id: one.id, key: one.key.0 }).collect(),
         }
     }
 
-    /// Makes one secret new, in the present epoch of SYN cookies.
-    pub(super) fn rotate(&mut self, rotation: Rotation, epoch: u32) -> Result<(), ClusterError> {
+    /// Makes one secret new, at a time since 1970.
+    pub(super) fn rotate(&mut self, rotation: Rotation, now: Duration) -> Result<(), ClusterError> {
         let fresh = Secret(random()?);
         match rotation {
+            Rotation::Session { lifetime } => {
+                if let Some(next) = self.session_next {
+                    let over = next.from.saturating_add(lifetime.as_secs());
+                    if let Some(seconds) = over.checked_sub(now.as_secs()).filter(|seconds| *seconds > 0) {
+                        return Err(ClusterError::TooSoon { seconds });
+                    }
+                    self.session = next.secret;
+                }
+                let from = now.saturating_add(SESSION_NOTICE).as_secs();
+                self.session_next = Some(Session { from, secret: fresh });
+            }
             Rotation::Segment => {
                 let newest = self.segment.first().copied();
                 let id = newest.map_or(0, |one| (one.id + 1) % SEGMENT_IDS);
                 self.segment = std::iter::once(Segment { id, key: fresh }).chain(newest).collect();
             }
             Rotation::SynCookie => {
+                let epoch = u32::try_from(now.as_nanos() >> EPOCH_SHIFT).unwrap_or(u32::MAX);
                 let from = epoch.saturating_add(NOTICE);
                 self.syn_cookie.retain(|one| one.from < from);
                 self.syn_cookie.push(SynCookie { from, secret: fresh });
@@ -141,6 +179,7 @@ impl Rotation {
         match self {
             Self::Segment => "segment-mac",
             Self::SynCookie => "syn-cookie",
+            Self::Session { .. } => "session-key",
         }
     }
 }
@@ -169,10 +208,18 @@ impl From<Secret> for String {
 mod tests {
     use super::*;
 
+    const NOW: Duration = Duration::from_secs(1_800_000_000);
+
+    /// The first second of an epoch of SYN cookies.
+    fn epoch_begins(epoch: u32) -> Duration {
+        Duration::from_secs((u64::from(epoch) << EPOCH_SHIFT).div_ceil(1_000_000_000))
+    }
+
     fn keyring() -> Keyring {
         let segment = vec![SegmentSecret { id: 127, key: [3; 16] }];
         Keyring::of(&SharedSecrets {
             session: [1; 16],
+            session_next: None,
             syn_cookie: [2; 16],
             syn_cookie_later: Vec::new(),
             segment,
@@ -182,11 +229,11 @@ mod tests {
     #[test]
     fn a_segment_key_stays_accepted_until_the_next_but_one() {
         let mut keys = keyring();
-        keys.rotate(Rotation::Segment, 9).unwrap();
+        keys.rotate(Rotation::Segment, NOW).unwrap();
         let segment = keys.secrets().segment;
         assert_eq!(segment.iter().map(|one| one.id).collect::<Vec<_>>(), [0, 127], "ids go round");
         assert_eq!(segment[1].key, [3; 16]);
-        keys.rotate(Rotation::Segment, 9).unwrap();
+        keys.rotate(Rotation::Segment, NOW).unwrap();
         assert_eq!(keys.secrets().segment[1], segment[0]);
         assert_eq!((keys.check(), keys.serial()), (Ok(()), 3));
         assert_eq!(keys.secrets().session, [1; 16], "the others stay");
@@ -195,18 +242,49 @@ mod tests {
     #[test]
     fn syn_cookies_change_with_an_epoch_that_every_node_hears_of_in_time() {
         let mut keys = keyring();
-        keys.rotate(Rotation::SynCookie, 1_000).unwrap();
+        keys.rotate(Rotation::SynCookie, epoch_begins(1_000)).unwrap();
         let once = keys.secrets();
         assert_eq!(once.syn_cookie, [2; 16]);
         assert_eq!(once.syn_cookie_later.iter().map(|later| later.from).collect::<Vec<_>>(), [1_002]);
-        keys.rotate(Rotation::SynCookie, 1_000).unwrap();
+        keys.rotate(Rotation::SynCookie, epoch_begins(1_000)).unwrap();
         assert_eq!(keys.secrets().syn_cookie_later.len(), 1, "one that is not in use yet is replaced");
         assert_ne!(keys.secrets().syn_cookie_later, once.syn_cookie_later);
         for epoch in 1_003..1_030 {
-            keys.rotate(Rotation::SynCookie, epoch).unwrap();
+            keys.rotate(Rotation::SynCookie, epoch_begins(epoch)).unwrap();
             assert_eq!(keys.check(), Ok(()), "at {epoch}");
         }
         assert_ne!(keys.secrets().syn_cookie, [2; 16], "what no cookie can be made with any more is gone");
+    }
+
+    #[test]
+    fn session_keys_change_in_a_while_and_the_former_secret_is_kept_for_as_long_as_sessions_live() {
+        const HOUR: Duration = Duration::from_secs(3_600);
+        let rotation = Rotation::Session { lifetime: HOUR };
+        let mut keys = keyring();
+        assert_eq!(keys.secrets().session_at(NOW), ([1; 16], None));
+        keys.rotate(rotation, NOW).unwrap();
+        let once = keys.secrets();
+        let (in_use, next) = once.session_at(NOW);
+        let next = next.expect("known before it is used");
+        assert_eq!((in_use, once.change(NOW)), ([1; 16], Some(SESSION_NOTICE)));
+        let begins = NOW + SESSION_NOTICE;
+        assert_eq!(once.session_at(begins), (next, Some([1; 16])));
+        assert_eq!((once.change(begins), once.syn_cookie), (None, [2; 16]));
+        for soon in [NOW, begins, begins + HOUR - Duration::from_secs(1)] {
+            let refused = keys.rotate(rotation, soon).unwrap_err();
+            assert!(matches!(refused, ClusterError::TooSoon { seconds: 1.. }), "{refused}");
+            assert_eq!((&keys.secrets(), keys.serial()), (&once, 2), "nothing happened");
+        }
+        assert!(keys.rotate(Rotation::Session { lifetime: Duration::ZERO }, begins).is_ok(), "forced");
+        let mut keys = Keyring::of(&once);
+        keys.rotate(rotation, begins + HOUR).unwrap();
+        let (in_use, third) = keys.secrets().session_at(begins + HOUR);
+        assert_eq!(in_use, next, "the first one is gone");
+        assert!(third.is_some_and(|third| third != next && third != [1; 16]));
+        let text = serde_json::to_string(&keys).unwrap();
+        assert_eq!(serde_json::from_str::<Keyring>(&text).unwrap(), keys);
+        let older = serde_json::to_string(&keyring()).unwrap();
+        assert!(!older.contains("session_next"), "as older programs write it: {older}");
     }
 
     #[test]

@@ -203,7 +203,10 @@ fn node(old: &NodeSpec, new: &NodeSpec) -> Vec<Change> {
     changes.add("flows", old.flows, new.flows, Effect::MigratesTables);
     changes.add("held", old.held, new.held, Effect::MigratesTables);
     if old.session_secret != new.session_secret {
-        changes.add("session-secret", "(secret)", "(another secret)", Effect::RebindsSessions);
+        // Sessions that are bound under the one are found under the other.
+        let is_found = new.other_secret == Some(old.session_secret);
+        let effect = if is_found { Effect::Live } else { Effect::RebindsSessions };
+        changes.add("session-secret", "(secret)", "(another secret)", effect);
     }
     let mut secret = |field, is_other| {
         if is_other {

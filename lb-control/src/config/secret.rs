@@ -2,12 +2,13 @@
 
 use super::value::{Secret, Text};
 use core::fmt;
-use lb_core::pool::secret::{NodeSecrets, SegmentSecret, SynCookieSecret};
+use lb_core::pool::secret::{NodeSecrets, SegmentSecret, SessionSecret, SynCookieSecret};
 use lb_core::pool::{AffinitySpec, Desired};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Id of a segment key that `lbd` made.
 const GENERATED_ID: u8 = 0;
@@ -41,7 +42,9 @@ pub struct Secrets {
 pub struct SharedSecrets {
     /// Key of the session-key hash.
     pub session: [u8; 16],
-    /// What the keys of SYN cookies are made of, and from later epochs on.
+    /// The one that follows it; sessions are found under both.
+    pub session_next: Option<SessionSecret>,
+    /// What the keys of SYN cookies are made of.
     pub syn_cookie: [u8; 16],
     /// The same from later epochs on.
     pub syn_cookie_later: Vec<SynCookieSecret>,
@@ -161,7 +164,36 @@ impl SharedSecrets {
     /// Those that a node has.
     pub fn of(desired: &Desired) -> Self {
         let NodeSecrets { syn_cookie, syn_cookie_later, segment } = desired.node.secrets.clone();
-        Self { session: desired.node.session_secret, syn_cookie, syn_cookie_later, segment }
+        let session = desired.node.session_secret;
+        // Sessions may be bound under it still, and nothing follows the one in use.
+        let session_next = desired.node.other_secret.map(|_| SessionSecret { from: 0, secret: session });
+        let session = desired.node.other_secret.unwrap_or(session);
+        Self { session, session_next, syn_cookie, syn_cookie_later, segment }
+    }
+
+    /// The secret of the session-key hash in use at a time since 1970, and the other one.
+    pub fn session_at(&self, now: Duration) -> ([u8; 16], Option<[u8; 16]>) {
+        match self.session_next {
+            None => (self.session, None),
+            Some(next) if next.from <= now.as_secs() => (next.secret, Some(self.session)),
+            Some(next) => (self.session, Some(next.secret)),
+        }
+    }
+
+    /// Whether these are what a node has at a time since 1970.
+    pub fn are_of(&self, desired: &Desired, now: Duration) -> bool {
+        let SharedSecrets { session: _, session_next: _, syn_cookie, syn_cookie_later, segment } = self;
+        let node = &desired.node;
+        self.session_at(now) == (node.session_secret, node.other_secret)
+            && *syn_cookie == node.secrets.syn_cookie
+            && *syn_cookie_later == node.secrets.syn_cookie_later
+            && *segment == node.secrets.segment
+    }
+
+    /// How long it is until another secret of the session-key hash is in use; `None` = the one in use stays.
+    pub fn change(&self, now: Duration) -> Option<Duration> {
+        let from = Duration::from_secs(self.session_next?.from);
+        from.checked_sub(now).filter(|left| !left.is_zero())
     }
 }
 
@@ -171,10 +203,16 @@ impl Secrets {
         self.resolve_with(desired, |source, purpose| source.resolve(purpose, state_dir))
     }
 
-    /// The same, but for those that nothing is said of: those are the shared ones.
-    pub fn resolve_shared(&self, desired: &mut Desired, shared: &SharedSecrets) -> Result<(), SecretError> {
+    /// The same, but for those that nothing is said of: those are the shared ones, at a time since 1970.
+    pub fn resolve_shared(
+        &self,
+        desired: &mut Desired,
+        shared: &SharedSecrets,
+        now: Duration,
+    ) -> Result<(), SecretError> {
+        let (in_use, other) = shared.session_at(now);
         self.resolve_with(desired, |source, purpose| match (source, purpose) {
-            (SecretSource::Generated, Purpose::Session) => Ok(shared.session),
+            (SecretSource::Generated, Purpose::Session) => Ok(in_use),
             (SecretSource::Generated, Purpose::SynCookie) => Ok(shared.syn_cookie),
             (SecretSource::Generated, Purpose::Segment | Purpose::Quic) => Ok([0; 16]),
             // Nothing is looked for elsewhere than where the file says.
@@ -182,6 +220,9 @@ impl Secrets {
                 source.resolve(purpose, Path::new("/"))
             }
         })?;
+        if self.session == SecretSource::Generated {
+            desired.node.other_secret = other;
+        }
         if self.syn_cookie == SecretSource::Generated {
             desired.node.secrets.syn_cookie_later.clone_from(&shared.syn_cookie_later);
         }
@@ -205,6 +246,9 @@ impl Secrets {
             (SecretSource::Generated, Purpose::Segment | Purpose::Quic) => Ok([0; 16]),
             (SecretSource::Given(_) | SecretSource::File(_), purpose) => source.resolve(purpose, state_dir),
         })?;
+        if self.session == SecretSource::Generated {
+            desired.node.other_secret = running.node.other_secret;
+        }
         if self.segment.is_empty() && running.node.secrets.segment.iter().all(made) {
             desired.node.secrets.segment.clone_from(&running.node.secrets.segment);
         }
@@ -217,6 +261,7 @@ impl Secrets {
         resolve: impl Fn(&SecretSource, Purpose) -> Result<[u8; 16], SecretError>,
     ) -> Result<(), SecretError> {
         desired.node.session_secret = resolve(&self.session, Purpose::Session)?;
+        desired.node.other_secret = None;
         let syn_cookie = resolve(&self.syn_cookie, Purpose::SynCookie)?;
         let generated = [(GENERATED_ID, SecretSource::Generated)];
         let segment = if self.segment.is_empty() { &generated[..] } else { &self.segment };

@@ -7,7 +7,8 @@ use crate::admin::error::{ApiError, ErrorBody, chain};
 use crate::admin::row::{ReloadRow, ReloadState};
 use crate::admin::{Facts, configuration_changes, configuration_refused, now};
 use crate::cluster::home::Home;
-use crate::config::{self, Configuration, DaemonSpec, SharedSecrets};
+use crate::config::{self, Configuration, DaemonSpec};
+use crate::dataplane::clock::since_1970;
 use crate::net::{hints, interface};
 use crate::reconcile::Handle;
 use axum::http::StatusCode;
@@ -71,13 +72,14 @@ impl Source {
             refusal(&file, chain(&error), "the secrets of the cluster", hint)
         })?;
         let shared = keyring.map(|keyring| keyring.content().secrets());
+        let now = since_1970();
         let resolved = match &shared {
-            Some(shared) => read.resolve_shared(shared),
+            Some(shared) => read.resolve_shared(shared, now),
             None => read.resolve(state_dir),
         };
         let mut desired =
             resolved.map_err(|error| refusal(&file, chain(&error), "a secret", &error.hint()))?;
-        if shared.is_some_and(|shared| shared != SharedSecrets::of(&desired)) {
+        if shared.is_some_and(|shared| !shared.are_of(&desired, now)) {
             warn!(
                 "{file} has secrets of its own, which hold in place of the cluster's: every node must have the same, \
                  and `lbctl cluster rotate` does not change them"

@@ -10,6 +10,7 @@ use crate::admin::error::{ApiError, ErrorBody, chain};
 use crate::admin::{self, Facts, Order};
 use crate::cluster::membership::Membership;
 use crate::config::DaemonSpec;
+use crate::dataplane::clock::since_1970;
 use crate::reconcile::Handle;
 use anyhow::{anyhow, bail};
 use std::future::pending;
@@ -24,6 +25,8 @@ use tracing::{error, info};
 
 /// When secrets that could not be used are tried again.
 const RETRY: Duration = Duration::from_secs(5);
+/// When it is looked again, at the latest, whether it is time for another secret.
+const RENEWED: Duration = Duration::from_secs(60);
 
 /// The signals that mean something.
 pub(super) struct Signals {
@@ -115,13 +118,18 @@ impl Supervisor {
         Ok(done)
     }
 
-    /// Uses the cluster's newest secrets; when to try again if that fails.
+    /// Uses the cluster's newest secrets; when to do so again, because that failed or another one is to be used then.
     async fn renew_secrets(&self, complaint: &mut Complaint) -> Option<Instant> {
+        // Before they are applied: what comes due while they are must not be missed.
+        let (begun, now) = (Instant::now(), since_1970());
         match self.source.renew_secrets(&self.reconciler, &self.daemon.state_dir).await {
             Ok(()) => {
                 info!("the cluster's secrets are in use");
                 complaint.settle();
-                None
+                let secrets = self.cluster.secrets();
+                let change = secrets.borrow().as_ref().and_then(|secrets| secrets.change(now));
+                // Clocks may be set meanwhile.
+                change.map(|left| begun + left.min(RENEWED))
             }
             Err(refused) => {
                 if complaint.is_news(refused.to_string()) {

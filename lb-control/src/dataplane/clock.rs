@@ -1,7 +1,7 @@
 //! The clock that expiries in the tables are written in.
 
 use lb_core::pool::secret::Clocks;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Nanoseconds of a tick of the kernel's coarse clock; 0 when it does not say.
 pub(crate) fn tick_ns() -> u32 {
@@ -13,8 +13,12 @@ pub(crate) fn tick_ns() -> u32 {
 
 /// What both clocks say now.
 pub(crate) fn clocks() -> Clocks {
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Clocks::new(monotonic_ns(), u64::try_from(since_1970.as_nanos()).unwrap_or(u64::MAX))
+    Clocks::new(monotonic_ns(), u64::try_from(since_1970().as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// The wall clock.
+pub(crate) fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// Nanoseconds of the monotonic clock, as `bpf_ktime_get_ns` gives them.

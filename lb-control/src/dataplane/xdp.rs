@@ -159,15 +159,18 @@ impl DataPlane for Xdp {
     }
 
     fn settings(&mut self) -> Result<Settings> {
-        let fail = at(Operation::Read, map::SETTINGS, 0);
-        self.running.tables.settings.get(&0, 0).map_err(|error| fail(io_error(error)))
+        self.running.settings().map(Settings::in_order)
     }
 
     fn put_settings(&mut self, settings: &Settings) -> Result<()> {
         let flags = if self.redirecting { SettingsFlags::TX_BY_REDIRECT } else { 0 };
-        let settings = self.running.fit(settings, flags);
+        let present = self.running.settings()?;
+        let settings = self.running.fit(settings, flags).placed_like(&present);
         let fail = at(Operation::PutSettings, map::SETTINGS, 0);
-        self.running.tables.settings.set(0, settings, 0).map_err(|error| fail(io_error(error)))?;
+        let before = Some(present.before(&settings)).filter(|before| *before != present);
+        for settings in before.into_iter().chain([settings]) {
+            self.running.tables.settings.set(0, settings, 0).map_err(|error| fail(io_error(error)))?;
+        }
         // Any sweep sets the programs' clock; this one sweeps nothing.
         self.running.sweep(&SweepRequest::default()).map(|_| ())
     }

@@ -211,14 +211,16 @@ pub(super) fn key(service: &ServiceSpec) -> ServiceKey {
 }
 
 fn settings(desired: &Desired, world: &World) -> Settings {
-    let NodeSpec { session_secret, gue_port, timeouts, limits, .. } = &desired.node;
+    let NodeSpec { session_secret, other_secret, gue_port, timeouts, limits, .. } = &desired.node;
     let flag = |flag: u32, is_set: bool| if is_set { flag } else { 0 };
     let services = &desired.services;
     own(&Settings {
         flags: flag(SettingsFlags::NAT, services.iter().any(|service| service.mode == Mode::Nat))
             | flag(SettingsFlags::ANY_PORT, services.iter().any(|service| service.port == 0))
-            | flag(SettingsFlags::PEERS, world.has_peers()),
-        session_secret: secret::words(session_secret),
+            | flag(SettingsFlags::PEERS, world.has_peers())
+            | flag(SettingsFlags::TWO_SECRETS, other_secret.is_some()),
+        first_secret: secret::words(session_secret),
+        second_secret: other_secret.as_ref().map(secret::words).unwrap_or_default(),
         tunnel_v4: world.tunnel_source(desired, true),
         tunnel_v6: world.tunnel_source(desired, false),
         gue_port: (*gue_port).into(),

@@ -10,7 +10,7 @@ use super::{
 use crate::dataplane::{self, Cursor, clock::monotonic_ns};
 use lb_common::abi::{
     Addr, Binding, BindingKey, BindingOp, BindingRecord, BindingWord, Counters, Flow, FlowWord, MAX_BACKENDS,
-    MAX_SERVICES, Outcome, RecordResult, ServiceKey, Status, Vitals, map,
+    MAX_SERVICES, Outcome, RecordResult, ServiceKey, SettingsFlags, Status, Vitals, map,
 };
 use lb_core::pool::{BackendSpec, Desired, ServiceSpec, layout::BackendPlan, row};
 use std::{collections::HashMap, net::IpAddr, time::Duration};
@@ -260,7 +260,7 @@ impl Node {
         let row = lb_core::pool::row::service(spec, place);
         let rules = self.target().affinities.get(&place.slot).copied().unwrap_or_default();
         let servers = place.servers.entries().to_vec();
-        let secrets = Box::new(self.target().secrets);
+        let (secrets, settings) = (Box::new(self.target().secrets), self.target().settings);
         let (table, members) = if row.member_count == 0 {
             (Vec::new(), Vec::new())
         } else {
@@ -280,7 +280,9 @@ impl Node {
             servers,
             secrets,
             view,
-            session_secret: self.target().settings.session_secret,
+            session_secret: *settings.session_secret(),
+            other_secret: (settings.flags & SettingsFlags::TWO_SECRETS != 0)
+                .then_some(*settings.other_secret()),
         })
     }
 

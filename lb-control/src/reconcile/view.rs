@@ -139,4 +139,6 @@ pub struct ExplainInputs {
     pub view: ServiceView,
     /// Secret of the session-key hash, as in [`lb_common::abi::Settings`].
     pub session_secret: [u64; 2],
+    /// The other one, whose sessions are found, too.
+    pub other_secret: Option<[u64; 2]>,
 }

@@ -34,6 +34,7 @@ pub(crate) fn desired() -> Desired {
             flows: SIZES.flows,
             held: SIZES.holds,
             session_secret: [1; 16],
+            other_secret: None,
             secrets: Default::default(),
             tunnel_v4: None,
             tunnel_v6: None,

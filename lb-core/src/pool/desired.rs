@@ -30,6 +30,8 @@ pub struct NodeSpec {
     pub held: u32,
     /// SipHash key of session keys longer than 64 bits; the same on every node.
     pub session_secret: [u8; 16],
+    /// The one before it, or the one that is about to follow, whose sessions are found, too.
+    pub other_secret: Option<[u8; 16]>,
     /// Keys of SYN cookies and sealed segments; the same on every node.
     pub secrets: NodeSecrets,
     /// Source of tunnel packets to IPv4 backends; `None` = the route's preferred source.

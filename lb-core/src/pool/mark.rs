@@ -6,8 +6,8 @@ use lb_common::abi::{Reading, Server};
 use lb_common::affinity::{Slice, Span, quic::ServerId, route};
 use thiserror::Error;
 
-/// Most marks of a pool: what a search looks at.
-pub const MARKS: usize = route::SERVERS as usize;
+/// Most marks of a pool under one secret: half of what a search looks at.
+pub const MARKS: usize = route::SERVERS as usize / 2;
 
 /// Why a pool has no marks.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
@@ -69,20 +69,29 @@ pub fn server_id(backend: &BackendSpec, len: u8) -> Option<ServerId> {
 }
 
 /// The marks of a pool's servers, sorted; none for affinities that name no server.
+///
+/// Routes have marks under the other secret, too: a sealed route may be older than the one in use.
 pub fn of(
     pool: &PoolSpec,
     places: &[BackendPlan],
     session_secret: &[u8; 16],
+    other_secret: Option<&[u8; 16]>,
 ) -> Result<Vec<Server>, MarkError> {
     let backends = || pool.service.backends.iter().zip(places);
+    let other_secret = other_secret.filter(|other| *other != session_secret);
+    let mut secrets = 1;
     let (what, mut marks): (_, Vec<(u64, &BackendSpec, &BackendPlan)>) = match &pool.service.affinity {
         AffinitySpec::None | AffinitySpec::SourceIp { .. } | AffinitySpec::Payload(_) => ("", Vec::new()),
         AffinitySpec::HttpCookie(cookie) => match cookie.reading {
             Reading::Bind => ("", Vec::new()),
-            Reading::Route | Reading::SealedRoute => (
-                "route",
-                backends().map(|(b, at)| (route_mark(route_text(b), session_secret), b, at)).collect(),
-            ),
+            Reading::Route | Reading::SealedRoute => {
+                secrets = 1 + usize::from(other_secret.is_some());
+                let each = std::iter::once(session_secret).chain(other_secret);
+                let marks = each.flat_map(|secret| {
+                    backends().map(move |(b, at)| (route_mark(route_text(b), secret), b, at))
+                });
+                ("route", marks.collect())
+            }
             Reading::Pair => ("server number", backends().map(|(b, at)| (b.number, b, at)).collect()),
         },
         AffinitySpec::QuicCid(quic) => {
@@ -103,8 +112,8 @@ pub fn of(
             ("server id", marks)
         }
     };
-    if marks.len() > MARKS {
-        return Err(MarkError::TooMany { configured: marks.len() });
+    if marks.len() > MARKS * secrets {
+        return Err(MarkError::TooMany { configured: marks.len() / secrets });
     }
     marks.sort_by_key(|(mark, ..)| *mark);
     if let Some(twins) = marks.windows(2).find(|pair| pair[0].0 == pair[1].0) {

@@ -31,6 +31,15 @@ pub struct SynCookieSecret {
     pub secret: [u8; 16],
 }
 
+/// A secret of the session-key hash that follows another one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SessionSecret {
+    /// When it is in use from, in seconds since 1970.
+    pub from: u64,
+    /// The secret.
+    pub secret: [u8; 16],
+}
+
 /// A key of sealed segments.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SegmentSecret {
@@ -98,6 +107,12 @@ impl core::fmt::Debug for NodeSecrets {
 impl core::fmt::Debug for SynCookieSecret {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(f, "SynCookieSecret(from epoch {})", self.from)
+    }
+}
+
+impl core::fmt::Debug for SessionSecret {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "SessionSecret(from {})", self.from)
     }
 }
 

@@ -64,6 +64,9 @@ pub(super) struct SettingsData {
     pub flags: Vec<String>,
     #[serde(deserialize_with = "bytes")]
     pub secret: Vec<u8>,
+    /// With it there are two.
+    #[serde(default, deserialize_with = "bytes")]
+    pub other_secret: Vec<u8>,
     pub tunnel_v4: IpAddr,
     pub tunnel_v6: IpAddr,
     pub gue_port: u16,
@@ -226,6 +229,8 @@ pub enum Step {
     Backend(BackendData),
     /// The service with that id is taken away.
     RemoveService(u32),
+    /// The secret of the session-key hash changes, to this one from that one.
+    SessionSecrets(HexBytes, HexBytes),
     /// All bindings that live.
     Bindings(Vec<BoundData>),
     /// When one binding ends.
@@ -237,6 +242,11 @@ pub enum Step {
     /// What is noted of backends.
     Vitals(Vec<VitalsData>),
 }
+
+/// Bytes in hexadecimal.
+#[derive(Deserialize, Clone, PartialEq, Eq, Debug)]
+#[serde(transparent)]
+pub struct HexBytes(#[serde(deserialize_with = "bytes")] pub Vec<u8>);
 
 /// What is noted of a backend; times are left out.
 #[derive(Deserialize, Clone, PartialEq, Eq, Default, Debug)]

@@ -84,6 +84,10 @@ pub fn replay<E: Executor>(executor: &mut E, case: &Case, area: &Area) -> Result
                 let change = tables.replace_backend(data)?;
                 executor.change(&change)?;
             }
+            Step::SessionSecrets(in_use, other) => {
+                let change = tables.set_secrets(in_use, other)?;
+                executor.change(&change)?;
+            }
             Step::RemoveService(id) => {
                 let change = tables.remove_service(*id);
                 executor.change(&change)?;

@@ -44,7 +44,8 @@ pub struct Switch {
     process: Process,
     election: u64,
     plane: Option<P4>,
-    has_datagrams: bool,
+    /// Its registers have what the case before left there.
+    remembers: bool,
 }
 
 /// How a case ended.
@@ -68,7 +69,7 @@ impl Switch {
         let wires = Wires::of(namespace, CPU)?;
         let log = directory.join("bmv2.log");
         let process = process(&log)?;
-        Ok(Self { wires, log, process, election: 0, plane: None, has_datagrams: false })
+        Ok(Self { wires, log, process, election: 0, plane: None, remembers: false })
     }
 
     /// Runs a case and compares.
@@ -80,7 +81,11 @@ impl Switch {
         if tables.settings.prefix_quota != 0 {
             return Ok(Compared::LeftOut("quotas by source prefix".to_owned()));
         }
-        if let Err(error) = self.install(&tables)? {
+        let has_trains = case.steps.iter().any(|step| match step {
+            Step::Packet(packet) => is_fragment(&packet.frame),
+            _ => false,
+        });
+        if let Err(error) = self.install(&tables, has_trains || tables.has_datagrams())? {
             return Ok(Compared::LeftOut(format!("refused: {error}")));
         }
         let mut found = Vec::new();
@@ -111,7 +116,7 @@ impl Switch {
                 Step::Bindings(expected) => found.extend(self.bindings(expected)?.map(at)),
                 // A switch has no flows, no holds, and notes nothing of backends.
                 Step::Flows(_) | Step::Holds(_) | Step::Vitals(_) => {}
-                Step::Advance(_) | Step::Expiry(_) => unreachable!("left out"),
+                Step::Advance(_) | Step::Expiry(_) | Step::SessionSecrets(..) => unreachable!("left out"),
             }
         }
         Ok(Compared::Ran(found))
@@ -122,13 +127,13 @@ impl Switch {
     }
 
     /// Gives the switch the tables of a case; the inner error is why a switch cannot have them.
-    fn install(&mut self, tables: &Tables) -> Result<Result<(), dataplane::Error>> {
+    fn install(&mut self, tables: &Tables, remembers: bool) -> Result<Result<(), dataplane::Error>> {
         if let Some(mut plane) = self.plane.take() {
             // What stands there would be taken over.
             plane.detach_all()?;
         }
-        if std::mem::replace(&mut self.has_datagrams, tables.has_datagrams()) {
-            // What it has seen of datagrams is in registers, which nobody can empty.
+        if std::mem::replace(&mut self.remembers, remembers) {
+            // What it has seen of datagrams and fragments is in registers, which nobody can empty.
             self.process.kill();
             self.process = process(&self.log)?;
         }
@@ -204,6 +209,8 @@ impl Switch {
         match change {
             Change::Status(word, bits) => plane.put_status(*word, *bits)?,
             Change::Backend(slot, backend) => plane.put_backend(*slot, backend)?,
+            // Keys on a switch are not hashed.
+            Change::SessionSecrets(..) => {}
             Change::Services(_) => {
                 let kept = tables.service_entries();
                 for (key, _) in plane.services()? {
@@ -413,9 +420,6 @@ impl Totals {
     }
 }
 
-/// A kind of frames.
-type Kind = fn(&[u8]) -> bool;
-
 /// What no switch has, if a case needs it.
 fn unfit(case: &Case) -> Option<String> {
     let has = |is: fn(&Step) -> bool| case.steps.iter().any(is);
@@ -440,16 +444,9 @@ fn unfit(case: &Case) -> Option<String> {
     if longest > Wire::LONGEST {
         return Some("frames longer than the wires take".to_owned());
     }
-    let any = |is: Kind| packets.clone().any(|packet| is(&packet.frame));
-    let reasons: [(Kind, &str); 3] = [
-        (|frame| tags(frame) > 1, "second VLAN tags"),
-        (
-            |frame| tags(frame) == 1 && frame.len() < 18,
-            "cut tags, which the kernel below bmv2 keeps to itself",
-        ),
-        (is_fragment, "fragments"),
-    ];
-    reasons.into_iter().find(|(is, _)| any(*is)).map(|(_, why)| why.to_owned())
+    let any = |is: fn(&[u8]) -> bool| packets.clone().any(|packet| is(&packet.frame));
+    any(|frame| tags(frame) == 1 && frame.len() < 18)
+        .then(|| "cut tags, which the kernel below bmv2 keeps to itself".to_owned())
 }
 
 /// Whether some packet is not told by what its service's sessions are told by.

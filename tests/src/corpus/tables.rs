@@ -1,6 +1,8 @@
 //! A case's tables as the data plane has them.
 
-use super::case::{BackendData, BindingData, Case, HopData, PeerData, ServiceData, SettingsData, VlanData};
+use super::case::{
+    BackendData, BindingData, Case, HexBytes, HopData, PeerData, ServiceData, SettingsData, VlanData,
+};
 use super::rules::{RulesData, SecretsData, ServerData, words};
 use anyhow::{Context, Result, bail, ensure};
 use lb_common::abi::{
@@ -70,6 +72,8 @@ pub enum Change {
     Backend(u16, Backend),
     /// The services, all of them.
     Services(Vec<(ServiceKey, Service)>),
+    /// The secrets of the session-key hash: the one in use and the other.
+    SessionSecrets([u64; 2], [u64; 2]),
 }
 
 impl Tables {
@@ -218,6 +222,13 @@ impl Tables {
         Change::Services(self.service_entries())
     }
 
+    /// Changes the secret of the session-key hash.
+    pub fn set_secrets(&mut self, in_use: &HexBytes, other: &HexBytes) -> Result<Change> {
+        let (in_use, other) = (words(&in_use.0)?, words(&other.0)?);
+        self.settings = with_secrets(self.settings, in_use, other);
+        Ok(Change::SessionSecrets(in_use, other))
+    }
+
     /// Writes a backend slot anew.
     pub fn replace_backend(&mut self, data: &BackendData) -> Result<Change> {
         let new = backend(data)?;
@@ -344,6 +355,11 @@ fn settings(data: &SettingsData) -> Result<Settings> {
             other => bail!("no flag of the settings: {other}"),
         };
     }
+    let mut second_secret = [0; 2];
+    if !data.other_secret.is_empty() {
+        flags |= SettingsFlags::TWO_SECRETS;
+        second_secret = words(&data.other_secret)?;
+    }
     Ok(Settings {
         schema: SCHEMA_VERSION,
         flags,
@@ -352,7 +368,7 @@ fn settings(data: &SettingsData) -> Result<Settings> {
         seed: SEED,
         half_open: data.half_open,
         flows: data.flows,
-        session_secret: words(&data.secret)?,
+        first_secret: words(&data.secret)?,
         tunnel_v4: data.tunnel_v4.into(),
         tunnel_v6: data.tunnel_v6.into(),
         gue_port: data.gue_port.into(),
@@ -372,7 +388,14 @@ fn settings(data: &SettingsData) -> Result<Settings> {
         connect_timeout: data.connect_timeout * SECOND,
         holds: CPU_HOLDS + data.holds,
         cpu_holds: CPU_HOLDS,
+        second_secret,
     })
+}
+
+/// The settings after a change of the secret of the session-key hash.
+pub fn with_secrets(settings: Settings, in_use: [u64; 2], other: [u64; 2]) -> Settings {
+    let flags = (settings.flags | SettingsFlags::TWO_SECRETS) & !SettingsFlags::SECOND_IN_USE;
+    Settings { flags, first_secret: in_use, second_secret: other, ..settings }.placed_like(&settings)
 }
 
 fn backend(data: &BackendData) -> Result<Backend> {

@@ -164,16 +164,23 @@ impl Crossing {
         (first..first + count).map(|n| Ipv4Addr::from(0x0a04_0000 + u32::from(n)).into()).collect()
     }
 
-    /// Cuts the way between the nodes, and no other.
-    pub fn cut(&self) -> Result<()> {
-        self.machines[0].sh("ip route add blackhole 10.2.0.12/32")?;
-        self.machines[1].sh("ip route add blackhole 10.2.0.11/32").map(drop)
+    /// Cuts the ways between a node, counted from 0, and the other nodes, and no others.
+    pub fn cut(&self, node: usize) -> Result<()> {
+        self.ways(node, "add")
     }
 
-    /// Mends it.
-    pub fn heal(&self) -> Result<()> {
-        self.machines[0].sh("ip route del blackhole 10.2.0.12/32")?;
-        self.machines[1].sh("ip route del blackhole 10.2.0.11/32").map(drop)
+    /// Mends them.
+    pub fn heal(&self, node: usize) -> Result<()> {
+        self.ways(node, "del")
+    }
+
+    fn ways(&self, node: usize, change: &str) -> Result<()> {
+        for other in (0..self.machines.len()).filter(|other| *other != node) {
+            for (from, to) in [(node, other), (other, node)] {
+                self.machines[from].sh(&format!("ip route {change} blackhole 10.2.0.1{}/32", to + 1))?;
+            }
+        }
+        Ok(())
     }
 
     /// A directory for the test's own files.
@@ -219,14 +226,19 @@ fn invite(printed: &str, next: &Balancer) -> Result<()> {
     next.ctl(&command.split(' ').collect::<Vec<_>>()).map(drop)
 }
 
-/// Waits until a node is ready, sees the other one, and each has what the other one has.
+/// Waits until a node is ready, sees the others, and each has what the others have.
 pub fn agrees(balancer: &Balancer) -> Result<()> {
+    let is_level = |peer: &Value| {
+        peer["behind_events"] == 0
+            && peer["ahead_events"] == 0
+            && peer["connected"].is_object()
+            && peer["vector"].as_array().is_some_and(|all| !all.is_empty())
+    };
     eventually(SOON, || {
         let status = balancer.ask(&["cluster", "status"])?;
-        let peer = &status["peers"][0];
-        let level = peer["behind_events"] == 0 && peer["ahead_events"] == 0;
-        let is_so = status["state"] == "ready" && peer["connected"].is_object() && level;
-        ensure!(is_so && peer["vector"].as_array().is_some_and(|all| !all.is_empty()), "{status:#}");
+        let peers = status["peers"].as_array();
+        let is_so = peers.is_some_and(|peers| !peers.is_empty() && peers.iter().all(is_level));
+        ensure!(status["state"] == "ready" && is_so, "{status:#}");
         Ok(())
     })
 }

@@ -7,15 +7,15 @@ use stickleback_tests::topology::Topology;
 
 /// Areas that are about what the switch leaves to XDP nodes.
 const OTHER_AREAS: [(&str, &[&str]); 5] = [
+    ("keys that are hashed", &["secrets"]),
     ("delayed binding", &["greet", "collect", "scan", "reading", "connect", "splice", "around", "learn"]),
     ("GUE and source NAT", &["gue", "snat"]),
-    ("fragments", &["fragments"]),
     ("time, limits and load", &["natlife", "limits", "method"]),
     ("peers", &["peers"]),
 ];
 
 /// Cases that end otherwise on a switch, as p4/README.md says: area, beginning of the name, why.
-const OTHERWISE: [(&str, &str, &str); 29] = [
+const OTHERWISE: [(&str, &str, &str); 24] = [
     ("nat", "mid-flow-", "a switch has no flows, so no packet is without one"),
     ("nat", "not-a-reply-", "replies are told by the port that they come from"),
     ("nat", "reply-too-big-", "replies go by the switch's routes"),
@@ -35,11 +35,6 @@ const OTHERWISE: [(&str, &str, &str); 29] = [
     ("quicnat", "slot-of-another", "lbd moves sessions, not the packet"),
     ("quicnat", "fallback-by-source", "replies find no session: what is bound differs"),
     ("payload", "nat-one-socket-", "a switch has no flows"),
-    ("answers", "reset-extension-headers", "IPv6 extension headers"),
-    ("answers", "quote-extension-headers", "IPv6 extension headers"),
-    ("nat", "extension-headers", "IPv6 extension headers"),
-    ("parse", "ipv6-extension", "IPv6 extension headers"),
-    ("icmp", "echo-extension", "IPv6 extension headers"),
     (
         "icmpnat",
         "unknown-no-flow",
@@ -113,6 +108,7 @@ macro_rules! areas {
 
 areas! {
     namespace_p4_fixtures_of_reading: parse vlan service;
+    namespace_p4_fixtures_of_fragments: fragments;
     namespace_p4_fixtures_of_sessions: affinity choice bindings;
     namespace_p4_fixtures_of_forwarding: l2 ipip nat answers;
     namespace_p4_fixtures_of_errors: icmp icmpnat;

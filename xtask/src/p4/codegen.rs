@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use lb_common::abi::{
-    self, Affinity, DEFAULT_BINDINGS, DOORKEEPER_ENTRIES, MAX_BACKENDS, MAX_SERVICES, Mode, Outcome,
-    QUIC_ENTRIES, RATE_ENTRIES, SERVER_ENTRIES, VLAN_KEEP, VLAN_NONE, map, switch,
+    self, Affinity, DEFAULT_BINDINGS, DOORKEEPER_ENTRIES, FRAGMENT_ENTRIES, MAX_BACKENDS, MAX_SERVICES, Mode,
+    Outcome, QUIC_ENTRIES, RATE_ENTRIES, SERVER_ENTRIES, VLAN_KEEP, VLAN_NONE, map, switch,
 };
 
 use crate::progress::say;
@@ -43,6 +43,7 @@ fn constants() -> String {
         map::SETTINGS,
         map::SERVICES,
         switch::ANY_PORT,
+        switch::ALONE,
         switch::VIPS,
         switch::REPLIES,
         switch::RETURNS,
@@ -63,6 +64,7 @@ fn constants() -> String {
         map::OUTCOMES,
         map::RATES,
         map::DOORKEEPER,
+        map::FRAGMENTS,
     ] {
         line(&format!("#define NAME_{name} \".{name}\""));
     }
@@ -70,6 +72,7 @@ fn constants() -> String {
     for (name, size) in [
         ("SERVICES", MAX_SERVICES),
         ("ANY_PORT", switch::ANY_PORT_ENTRIES),
+        ("ALONE", MAX_SERVICES),
         ("VIPS", MAX_SERVICES),
         ("REPLIES", MAX_BACKENDS),
         ("RETURNS", MAX_SERVICES),
@@ -83,6 +86,7 @@ fn constants() -> String {
         ("SERVICE_COUNTERS", RATE_ENTRIES),
         ("OUTCOMES", Outcome::COUNT),
         ("DOORKEEPER", DOORKEEPER_ENTRIES),
+        ("FRAGMENTS", FRAGMENT_ENTRIES),
     ] {
         line(&format!("#define SIZE_{name} {size}"));
     }

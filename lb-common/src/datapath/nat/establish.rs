@@ -79,12 +79,21 @@ fn is_session<E: Env>(env: &E, settings: &Settings, service: &Service, flow: &Fl
     }
     let Some(rules) = env.affinity_rules(service.slot) else { return false };
     let by_source = rules.fallback == Affinity::SourceIp as u8;
-    let fallback = choice::session_of_client(rules.fallback, service, settings, &flow.client);
+    // The flow may have been opened while the other secret was in use.
+    let is_fallback = is_key(service, rules.fallback, settings.session_secret(), flow)
+        || choice::has_two_secrets(settings)
+            && is_key(service, rules.fallback, settings.other_secret(), flow);
     if service.affinity == Affinity::QuicCid as u8 {
-        by_source && flow.session == fallback
+        by_source && is_fallback
     } else {
-        by_source || flow.session != fallback
+        by_source || !is_fallback
     }
+}
+
+/// Whether the flow's key is the one that its addresses and ports make under a secret.
+#[inline(never)]
+fn is_key(service: &Service, affinity: u8, secret: &[u64; 2], flow: &Flow) -> bool {
+    flow.session == choice::session_of_client(affinity, service, secret, &flow.client)
 }
 
 /// Copies the flow to an established record, points both directions at it, and frees the half-open one.

@@ -2,7 +2,7 @@
 
 use super::super::binding::{self, Chosen};
 use super::super::flow::{self, Live, Room};
-use super::super::scratch::{Packet, Scratch};
+use super::super::scratch::{Packet, Scratch, after};
 use super::super::{Env, Insert, Verdict, answer, choice, count, forward, frame, fresh, vitals};
 use super::to_backend;
 use crate::abi::{
@@ -33,10 +33,11 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     let session = choice::session_left(service, settings, scratch);
     let now = env.now();
     if scratch.wanted == 0
-        && fresh::hangs_on_load(service)
+        && (fresh::hangs_on_load(service) || fresh::has_other_session(service, settings, packet))
         && binding::find_again(env, &BindingKey::new(service.id, session), now).is_none()
     {
         scratch.path = 0;
+        scratch.after = after::PICK;
         return env.tail(program::PICK);
     }
     let Some((slot, backend)) = chosen(env, service, session, scratch.wanted, now) else {
@@ -196,7 +197,7 @@ pub(crate) fn take_port<E: Env>(
 ) -> bool {
     // SAFETY: this CPU's to change, and filled in.
     let client = unsafe { &(*record).client };
-    let hash = affinity::connection(client, &settings.session_secret) as u32;
+    let hash = affinity::connection(client, settings.session_secret()) as u32;
     let own = client.source_port;
     let keeps_own = service.flags & ServiceFlags::SNAT == 0 || own.host() as u32 >= FIRST_PORT;
     let now = env.now();

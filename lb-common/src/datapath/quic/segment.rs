@@ -59,5 +59,15 @@ pub(super) fn session<E: Env>(
         return None;
     }
     let loaded = Loaded { words: &scratch.segment, offset: offset as u32 };
-    affinity::payload::key(&loaded, len as u32, rules, &settings.session_secret)
+    affinity::payload::key(&loaded, len as u32, rules, settings.session_secret())
+}
+
+/// The key that the other secret makes of the segment which [`session`] has read. Out of line, for size counts more than a call.
+#[inline(never)]
+pub(super) fn other_session(settings: &Settings, rules: &AffinityRules, scratch: &Scratch) -> u64 {
+    let offset = rules.offset as u32;
+    let loaded = Loaded { words: &scratch.segment, offset };
+    let len = offset + rules.length as u32;
+    // The segment was all there.
+    affinity::payload::key(&loaded, len, rules, settings.other_secret()).unwrap_or_default()
 }

@@ -11,7 +11,7 @@ use crate::datapath::binding::Chosen;
 use crate::datapath::choice::Tried;
 use crate::datapath::count::Way;
 use crate::datapath::flow::{self, Live};
-use crate::datapath::scratch::{Packet, again, part};
+use crate::datapath::scratch::{Packet, after, again, part};
 use crate::datapath::vitals::Sign;
 use crate::datapath::{Env, Verdict, answer, binding, choice, count, fresh, limits, link, nat, peer, vitals};
 use crate::packet::{flag, unknown_zero};
@@ -78,6 +78,7 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
         // SAFETY: this CPU's own scratch.
         unsafe {
             (*scratch).session = hold.session;
+            (*scratch).after = after::PICK;
             (*scratch).path = if hold.path > rules.path_count { 1 } else { hold.path.wrapping_add(1) };
         }
         held.unlock(env);

@@ -6,11 +6,13 @@
 use super::collect::Arrived;
 use super::hold::{self, Held};
 use super::segment::{self, Segment};
-use crate::abi::{AffinityRules, BindingKey, HOLD_SLACK, Hold, OnMismatch, Outcome, Settings, SpliceFlags};
+use crate::abi::{
+    AffinityRules, BindingKey, Flow, HOLD_SLACK, Hold, OnMismatch, Outcome, Settings, SpliceFlags,
+};
 use crate::affinity::head::Progress;
 use crate::affinity::{self, request, segment as part_of, text};
 use crate::datapath::flow::{self, Live};
-use crate::datapath::{Env, Verdict, binding, count, link, nat};
+use crate::datapath::{Env, Verdict, binding, choice, count, link, nat};
 use crate::packet::{flag, opaque_offset};
 
 #[inline(always)]
@@ -25,7 +27,7 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
         && let Some(mut held) = hold::own(env, settings, reference)
     {
         let strange = load(env, &segment, &mut held)
-            && scan(env, rules, &mut held)
+            && scan(env, rules, &mut held, live.flow())
             && is_strange(env, &live, held.get().session);
         held.free(env);
         if strange {
@@ -73,7 +75,7 @@ fn load<E: Env>(env: &E, segment: &Arrived, held: &mut Held) -> bool {
 
 /// Reads the segment's head; whether a session's key was read.
 #[inline(always)]
-fn scan<E: Env>(env: &E, rules: &AffinityRules, held: &mut Held) -> bool {
+fn scan<E: Env>(env: &E, rules: &AffinityRules, held: &mut Held, flow: &Flow) -> bool {
     let hold: *mut Hold = held.as_ptr();
     // SAFETY: the hold's bytes go on for more than what can be reached; it keeps the scanner's words, and is this CPU's.
     let (bytes, progress) = unsafe {
@@ -90,13 +92,20 @@ fn scan<E: Env>(env: &E, rules: &AffinityRules, held: &mut Held) -> bool {
     if part.len == 0 {
         return false;
     }
-    held.get_mut().session = key(&bytes, part, settings);
+    let session = key(&bytes, part, settings.session_secret());
+    held.get_mut().session = session;
+    if choice::has_two_secrets(settings) && session != flow.session {
+        let other = key(&bytes, part, settings.other_secret());
+        let bound = binding::carry(env, flow.service, session, other);
+        // Where it is the flow's own, the flow is older than the secret.
+        held.get_mut().session = if other == flow.session { other } else { bound };
+    }
     true
 }
 
-#[inline(always)]
-fn key<E: Env>(bytes: &affinity::Held<'_, E>, part: affinity::Span, settings: &Settings) -> u64 {
-    text::key(bytes, part, &settings.session_secret)
+#[inline(never)]
+fn key<E: Env>(bytes: &affinity::Held<'_, E>, part: affinity::Span, secret: &[u64; 2]) -> u64 {
+    text::key(bytes, part, secret)
 }
 
 /// Whether a session is another's than the flow's: bound to another backend, or unknown where the flow's own was read.

@@ -60,9 +60,12 @@ fn read<E: Env>(env: &E, settings: &Settings, rules: &AffinityRules, segment: &A
     match scan(env, rules, held.as_ptr()) {
         Head::Complete => {
             let sets = session(env, rules, held.get_mut());
-            let session = held.get().session;
+            let (mut session, other) = (held.get().session, held.get().progress[OTHER]);
             let_go(env, live, held);
             over(live, env);
+            if sets && choice::has_two_secrets(settings) {
+                session = binding::carry(env, live.flow().service, session, other);
+            }
             if sets {
                 learn(env, settings, live, session);
             }
@@ -167,6 +170,9 @@ fn keep<E: Env>(env: &E, settings: &Settings, segment: &Arrived, live: &Live, ow
     held.unlock(env);
 }
 
+/// The word of a hold's progress that is left alone by the scanner: the session's key under the other secret.
+const OTHER: usize = 3;
+
 /// Gives the hold back.
 #[inline(always)]
 fn let_go<E: Env>(env: &E, live: &Live, held: Held) {
@@ -209,7 +215,10 @@ fn session<E: Env>(env: &E, rules: &AffinityRules, hold: &mut Hold) -> bool {
     }
     let part = segment::part(&bytes, value, rules.delimiter, rules.index);
     if part.len != 0 {
-        hold.session = text::key(&bytes, part, &settings.session_secret);
+        hold.session = text::key(&bytes, part, settings.session_secret());
+        if choice::has_two_secrets(settings) {
+            hold.progress[OTHER] = text::key(&bytes, part, settings.other_secret());
+        }
     }
     part.len != 0
 }

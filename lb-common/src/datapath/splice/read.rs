@@ -3,14 +3,14 @@
 use super::collect::{self, Way};
 use super::hold::{self, Held};
 use crate::abi::{
-    Affinity, AffinityRules, FlowState, HOLD_LEN, Hold, HoldFlags, MAX_PATH_RULES, Named, Outcome, Reading,
-    Said, Service, program,
+    Affinity, AffinityRules, BindingKey, FlowState, HOLD_LEN, Hold, HoldFlags, MAX_PATH_RULES, Named,
+    Outcome, Reading, Said, Service, program,
 };
 use crate::affinity::head::{Head, Progress};
 use crate::affinity::ticket::{self, Check, Kind, Ticket};
 use crate::affinity::{self, Bytes, Span, pair, path, payload, request, route, segment, text};
-use crate::datapath::scratch::again;
-use crate::datapath::{Env, Verdict, choice, count, flow, limits};
+use crate::datapath::scratch::{after, again};
+use crate::datapath::{Env, Verdict, binding, choice, count, flow, limits};
 
 #[inline(always)]
 pub(crate) fn run<E: Env>(env: &E) -> Verdict {
@@ -50,6 +50,11 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
     let hold = held.get_mut();
     hold.flags |= HoldFlags::READ;
     hold.until = now.wrapping_add(settings.connect_timeout);
+    if choice::has_two_secrets(settings) && other(env, &way, service, held.get()) {
+        // SAFETY: this CPU's own scratch.
+        unsafe { (*scratch).after = after::CONNECT };
+        return collect::go_on(env, &live, held, why, program::PICK);
+    }
     collect::go_on(env, &live, held, why, program::CONNECT)
 }
 
@@ -65,7 +70,7 @@ fn scan<E: Env>(env: &E, way: &Way<'_>, service: &Service, held: &mut Held) -> b
         if len < needed && needed <= HOLD_LEN as u32 {
             return false;
         }
-        let key = payload::key(&bytes, len, way.rules, &way.settings.session_secret);
+        let key = payload::key(&bytes, len, way.rules, way.settings.session_secret());
         let hold = held.get_mut();
         match key {
             Some(key) => {
@@ -109,18 +114,67 @@ fn fall_back<E: Env>(env: &E, way: &Way<'_>, service: &Service, hold: &mut Hold,
 #[inline(always)]
 fn follow_fallback(way: &Way<'_>, service: &Service, hold: &mut Hold) {
     hold.said = Said::Nothing as u32;
-    hold.session = fallback(way, service);
+    hold.session = fallback(way, service, way.settings.session_secret());
 }
 
-/// The session key of what cannot be read.
+/// The session key of what cannot be read, under a secret.
 #[inline(never)]
-fn fallback(way: &Way<'_>, service: &Service) -> u64 {
-    let (packet, secret) = (way.packet, &way.settings.session_secret);
+fn fallback(way: &Way<'_>, service: &Service, secret: &[u64; 2]) -> u64 {
+    let packet = way.packet;
     if way.rules.fallback == Affinity::SourceIp as u8 {
         affinity::source(&packet.source, service.prefix_v4, service.prefix_v6, secret)
     } else {
         affinity::connection(&packet.flow_key(), secret)
     }
+}
+
+/// Leaves the session, its pool and its key under the other secret in the scratch, unless it is bound under its own; whether it did.
+/// Each step is out of line for the sake of the stack.
+#[inline(always)]
+fn other<E: Env>(env: &E, way: &Way<'_>, service: &Service, hold: &Hold) -> bool {
+    if !is_unbound(env, way, service, hold) {
+        return false;
+    }
+    let key = if hold.said == Said::Key as u32 {
+        other_key(env, service, way.rules, hold)
+    } else {
+        fallback(way, service, way.settings.other_secret())
+    };
+    if let Some(scratch) = env.scratch() {
+        // SAFETY: this CPU's own scratch.
+        unsafe { (*scratch).other = key }
+    }
+    key != hold.session
+}
+
+/// Whether the session has no binding under its key; it and its pool are in the scratch then.
+#[inline(never)]
+fn is_unbound<E: Env>(env: &E, way: &Way<'_>, service: &Service, hold: &Hold) -> bool {
+    let Some(scratch) = env.scratch() else { return false };
+    let pool = match env.path_rule(way.rules.paths.wrapping_add(hold.path).wrapping_sub(1)) {
+        Some(rule) if hold.path != 0 => rule.service.id,
+        Some(_) | None => service.id,
+    };
+    // SAFETY: this CPU's own scratch.
+    unsafe {
+        (*scratch).session = hold.session;
+        (*scratch).carried = pool;
+    }
+    binding::find_again(env, &BindingKey::new(pool, hold.session), way.now).is_none()
+}
+
+/// The key that the other secret makes of what the hold's key was made of.
+#[inline(never)]
+fn other_key<E: Env>(env: &E, service: &Service, rules: &AffinityRules, hold: &Hold) -> u64 {
+    let Some(settings) = env.settings() else { return hold.session };
+    let bytes = bytes(env, hold);
+    if service.affinity == Affinity::Payload as u8 {
+        return payload::key(&bytes, hold.len, rules, settings.other_secret()).unwrap_or(hold.session);
+    }
+    // SAFETY: the hold keeps the scanner's words.
+    let progress = unsafe { &*(&raw const hold.progress).cast::<Progress>() };
+    let part = segment::part(&bytes, progress.value(), rules.delimiter, rules.index);
+    text::key(&bytes, part, settings.other_secret())
 }
 
 /// A whole head.
@@ -153,11 +207,11 @@ fn complete<E: Env, B: Bytes>(
         return fall_back(env, way, service, hold, Outcome::NoCookie);
     }
     if rules.reading == Reading::Bind as u8 {
-        hold.session = text::key(bytes, part, &way.settings.session_secret);
+        hold.session = text::key(bytes, part, way.settings.session_secret());
         hold.said = Said::Key as u32;
         return;
     }
-    hold.session = fallback(way, service);
+    hold.session = fallback(way, service, way.settings.session_secret());
     named(env, service, rules, hold, &part);
 }
 
@@ -262,7 +316,7 @@ fn sealed<E: Env>(env: &E, service: &Service, hold: &mut Hold, part: &Span, kind
 #[inline(never)]
 fn mark<E: Env>(env: &E, hold: &mut Hold, part: &Span) {
     let Some(settings) = env.settings() else { return };
-    hold.progress[NUMBER] = route::mark(&bytes(env, hold), *part, &settings.session_secret);
+    hold.progress[NUMBER] = route::mark(&bytes(env, hold), *part, settings.session_secret());
 }
 
 /// Place of the server with the mark noted, or [`NONE`].

@@ -1,7 +1,7 @@
 //! The cluster: getting into one, letting others in, and how it stands.
 
-use super::Body;
 use super::session::configured;
+use super::{Body, Query};
 use crate::admin::context::Context;
 use crate::admin::error::{ApiError, ErrorBody};
 use crate::admin::row::{
@@ -18,7 +18,9 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use lb_core::binding::Vector;
+use serde::Deserialize;
 use std::time::Duration;
+use utoipa::IntoParams;
 
 /// Longest time that a token is good.
 const TOKEN_MOST: u64 = 30 * 86_400;
@@ -108,17 +110,34 @@ pub(in crate::admin) async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// How a secret is made new.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(in crate::admin) struct RotateQuery {
+    /// `session-key`: even if sessions from before its last change may still live under the secret that goes.
+    #[serde(default)]
+    force: bool,
+}
+
 /// Make a secret that all nodes share new; what was made with the one before stays good.
 #[utoipa::path(post, path = "/v1/cluster/secrets/{secret}/rotate", tag = "cluster",
-    params(("secret" = String, Path, description = "`segment-mac` or `syn-cookie`")),
+    params(("secret" = String, Path, description = "`segment-mac`, `syn-cookie` or `session-key`"), RotateQuery),
     responses((status = 204), (status = 400, body = ErrorBody), (status = 409, body = ErrorBody)))]
 pub(in crate::admin) async fn rotate(
     State(context): State<Context>,
     Path(secret): Path<String>,
+    Query(query): Query<RotateQuery>,
 ) -> Result<StatusCode, ApiError> {
-    let known = [Rotation::Segment, Rotation::SynCookie];
+    let lifetime = if query.force {
+        Duration::ZERO
+    } else {
+        let desired = configured(&context).await?;
+        desired.services.iter().map(|service| service.lifetime).max().unwrap_or_default()
+    };
+    let known = [Rotation::Segment, Rotation::SynCookie, Rotation::Session { lifetime }];
     let rotation = known.into_iter().find(|known| known.name() == secret);
-    let names = known.map(Rotation::name).join(" or ");
+    let names = known.map(Rotation::name).join(", ");
     let rotation = rotation.ok_or_else(|| ApiError::bad_input(format!("secret {secret}"), names))?;
     context.cluster.rotate(rotation).await?;
     Ok(StatusCode::NO_CONTENT)

@@ -6,6 +6,7 @@ use crate::admin::context::{Context, Order};
 use crate::admin::error::{ApiError, ErrorBody, chain};
 use crate::admin::row::{ChangeRow, ConfigRow, DiffBody, DiffRow, ReloadRow};
 use crate::config;
+use crate::dataplane::clock::since_1970;
 use crate::reconcile::Gone;
 use axum::Json;
 use axum::extract::State;
@@ -54,7 +55,7 @@ async fn compare(context: &Context, file: String, text: &str) -> Result<Json<Dif
     let interfaces = context.facts.borrow().interfaces.clone();
     let shared = context.cluster.secrets().borrow().clone();
     let resolved = match shared {
-        Some(shared) => parsed.resolve_shared(&shared),
+        Some(shared) => parsed.resolve_shared(&shared, since_1970()),
         // Secrets that lbd made are those that run; resolving them would look where a reload would not.
         None => parsed.resolve_beside(&running),
     };

@@ -1,7 +1,7 @@
 //! Why a packet goes where it goes.
 
 use super::pool::interface_name;
-use super::session::configured;
+use super::session::{configured, find};
 use super::{Body, flow};
 use crate::admin::context::Context;
 use crate::admin::error::{ApiError, ErrorBody};
@@ -54,7 +54,16 @@ pub(in crate::admin) async fn explain(
         Some(read) => read.session,
         None => sessionkey::of_packet(&packet, service, &inputs.session_secret),
     };
-    let binding = match context.reconciler.session(&pool, session).await {
+    // What is bound under the other key is carried over by the first packet.
+    let mut keys = vec![session];
+    keys.extend(inputs.other_secret.as_ref().map(|other| {
+        let marks = Marks { session_secret: other, ..marks };
+        match read_content(&packet, service, &content, marks) {
+            Some(read) => read.session,
+            None => sessionkey::of_packet(&packet, service, other),
+        }
+    }));
+    let binding = match find(&context, &pool, &keys).await {
         Ok(row) => {
             let generation = inputs.view.backends.iter().find(|b| b.slot == row.slot).map(|b| b.generation);
             // A row without a backend has a slot generation that is no longer the slot's.

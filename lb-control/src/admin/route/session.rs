@@ -9,6 +9,7 @@ use crate::reconcile::{ChangeError, SessionFilter, SessionRow as Session};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use lb_core::pool::secret::words;
 use lb_core::pool::{Desired, PoolSpec, ServiceSpec};
 use serde::Deserialize;
 use std::net::IpAddr;
@@ -53,18 +54,23 @@ pub(in crate::admin) async fn list(
             rows = context.reconciler.sessions(filter, limit.saturating_add(1)).await?;
         }
         Some(client) => {
-            let secret = secret(&desired);
+            let secrets = secrets(&desired);
             let services: Vec<ServiceSpec> = match &query.service {
                 None => desired.pools().into_iter().map(|pool| pool.service).collect(),
                 Some(name) => vec![service(&desired, name)?],
             };
             for service in services.iter().filter(|s| s.address.is_ipv4() == client.to_canonical().is_ipv4())
             {
-                let Some(key) = sessionkey::of_client(client, service, &secret) else { continue };
-                match context.reconciler.session(&service.name, key).await {
-                    Ok(row) => rows.push(row),
-                    Err(ChangeError::UnknownSession { .. }) => {}
-                    Err(error) => return Err(error.into()),
+                for key in secrets.iter().filter_map(|secret| sessionkey::of_client(client, service, secret))
+                {
+                    match context.reconciler.session(&service.name, key).await {
+                        Ok(row) => {
+                            rows.push(row);
+                            break;
+                        }
+                        Err(ChangeError::UnknownSession { .. }) => {}
+                        Err(error) => return Err(error.into()),
+                    }
                 }
             }
             rows.retain(|row| query.backend.is_none() || row.backend == query.backend);
@@ -86,8 +92,7 @@ pub(in crate::admin) async fn show(
     Names(name, key): Names,
 ) -> Result<Json<SessionRow>, ApiError> {
     let desired = configured(&context).await?;
-    let key = sessionkey::parse(&key, &service(&desired, &name)?, &secret(&desired))?;
-    let row = context.reconciler.session(&name, key).await?;
+    let row = find(&context, &name, &keys(&desired, &service(&desired, &name)?, &key)?).await?;
     Ok(Json(show_row(&row, &desired.pools())))
 }
 
@@ -100,12 +105,24 @@ pub(in crate::admin) async fn delete(
     Names(name, key): Names,
 ) -> Result<StatusCode, ApiError> {
     let desired = configured(&context).await?;
-    let key = sessionkey::parse(&key, &service(&desired, &name)?, &secret(&desired))?;
-    match context.cluster.bindings().await {
-        Some(bindings) => bindings.delete(&name, key).await?,
-        None => context.reconciler.session_delete(&name, key).await?,
+    let bindings = context.cluster.bindings().await;
+    let (mut is_deleted, mut unknown) = (false, None);
+    // Under the other key first: from there a packet that comes in between would bind it anew.
+    for key in keys(&desired, &service(&desired, &name)?, &key)?.into_iter().rev() {
+        let outcome = match &bindings {
+            Some(bindings) => bindings.delete(&name, key).await,
+            None => context.reconciler.session_delete(&name, key).await,
+        };
+        match outcome {
+            Ok(()) => is_deleted = true,
+            Err(error @ ChangeError::UnknownSession { .. }) => unknown = unknown.or(Some(error)),
+            Err(error) => return Err(error.into()),
+        }
     }
-    Ok(StatusCode::NO_CONTENT)
+    match unknown {
+        Some(error) if !is_deleted => Err(error.into()),
+        Some(_) | None => Ok(StatusCode::NO_CONTENT),
+    }
 }
 
 /// Bind a session to a backend, on all nodes of a cluster; it is not moved while that serves.
@@ -121,7 +138,7 @@ pub(in crate::admin) async fn pin(
 ) -> Result<Json<SessionRow>, ApiError> {
     let desired = configured(&context).await?;
     let service = service(&desired, &name)?;
-    let key = sessionkey::parse(&key, &service, &secret(&desired))?;
+    let keys = keys(&desired, &service, &key)?;
     let lifetime = match body.lifetime_seconds {
         None => service.lifetime,
         Some(seconds) if (1..=LONGEST).contains(&seconds) => Duration::from_secs(seconds),
@@ -132,11 +149,15 @@ pub(in crate::admin) async fn pin(
             ));
         }
     };
-    match context.cluster.bindings().await {
-        Some(bindings) => bindings.pin(&name, key, &body.backend, lifetime).await?,
-        None => context.reconciler.session_pin(&name, key, &body.backend, lifetime).await?,
+    let bindings = context.cluster.bindings().await;
+    // Under both keys: other nodes may go by the other secret for a while.
+    for &key in &keys {
+        match &bindings {
+            Some(bindings) => bindings.pin(&name, key, &body.backend, lifetime).await?,
+            None => context.reconciler.session_pin(&name, key, &body.backend, lifetime).await?,
+        }
     }
-    let row = context.reconciler.session(&name, key).await?;
+    let row = find(&context, &name, &keys).await?;
     Ok(Json(show_row(&row, &desired.pools())))
 }
 
@@ -161,10 +182,34 @@ pub(super) fn service(desired: &Desired, name: &str) -> Result<ServiceSpec, ApiE
     found.ok_or_else(|| ApiError::unknown_service(name, known))
 }
 
-/// The secret of the session-key hash as the hash takes it.
-pub(super) fn secret(desired: &Desired) -> [u64; 2] {
-    let key = u128::from_le_bytes(desired.node.session_secret);
-    [key as u64, (key >> 64) as u64]
+/// The secrets of the session-key hash as the hash takes them, the one in use first.
+fn secrets(desired: &Desired) -> Vec<[u64; 2]> {
+    let node = &desired.node;
+    std::iter::once(&node.session_secret).chain(&node.other_secret).map(words).collect()
+}
+
+/// The keys of a session, the one under the secret in use first.
+fn keys(desired: &Desired, service: &ServiceSpec, text: &str) -> Result<Vec<u64>, ApiError> {
+    let keys = secrets(desired).into_iter().map(|secret| sessionkey::parse(text, service, &secret));
+    let mut keys = keys.collect::<Result<Vec<_>, _>>()?;
+    keys.dedup();
+    Ok(keys)
+}
+
+/// The session that is bound under the first of its keys that has a binding.
+pub(super) async fn find(context: &Context, service: &str, keys: &[u64]) -> Result<Session, ChangeError> {
+    let (first, others) = keys.split_first().expect("a session has a key");
+    let unknown = match context.reconciler.session(service, *first).await {
+        Err(error @ ChangeError::UnknownSession { .. }) => error,
+        outcome => return outcome,
+    };
+    for &key in others {
+        match context.reconciler.session(service, key).await {
+            Err(ChangeError::UnknownSession { .. }) => {}
+            outcome => return outcome,
+        }
+    }
+    Err(unknown)
 }
 
 fn show_row(row: &Session, pools: &[PoolSpec]) -> SessionRow {

@@ -48,6 +48,7 @@ removed from the state directory.")]
     #[command(after_help = "Examples:
   lbctl cluster rotate segment-mac  the key before stays accepted until the next time
   lbctl cluster rotate syn-cookie   cookies change with the second next epoch, in 73 to 146 minutes
+  lbctl cluster rotate session-key  keys change in 15 s; sessions are found under the former one until the next time
 
 Works on the node where `lbctl cluster init` ran. Members that are not connected cannot read new segments until they are.
 Secrets that stand in configuration files are not touched.")]
@@ -115,6 +116,9 @@ pub struct RotateArgs {
     /// Which.
     #[arg(value_enum)]
     pub secret: SecretName,
+    /// `session-key`: even if sessions from before its last change may still live, which then may move.
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// Secrets that all nodes share.
@@ -124,6 +128,8 @@ pub enum SecretName {
     SegmentMac,
     /// What the keys of SYN cookies are made of.
     SynCookie,
+    /// What session keys are hashed under.
+    SessionKey,
 }
 
 impl RoleName {
@@ -142,6 +148,7 @@ impl SecretName {
         match self {
             Self::SegmentMac => "segment-mac",
             Self::SynCookie => "syn-cookie",
+            Self::SessionKey => "session-key",
         }
     }
 }

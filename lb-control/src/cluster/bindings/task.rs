@@ -232,7 +232,12 @@ impl Task {
             boarding.local.push(Local::Held { key: name, server, generation, left });
         } else if self.flights.take_off(key, word) {
             boarding.keys.push(key);
-            boarding.local.push(Local::Bound { key: name, server, generation, left });
+            boarding.local.push(if word.has(BindingWord::PINNED) {
+                // It was carried over from the session's other key.
+                Local::Pinned { key: name, server, lifetime: left }
+            } else {
+                Local::Bound { key: name, server, generation, left }
+            });
         }
     }
 

@@ -27,6 +27,7 @@ fn keyring() -> Keyring {
     let segment = vec![SegmentSecret { id: 0, key: [3; 16] }];
     Keyring::of(&SharedSecrets {
         session: [1; 16],
+        session_next: None,
         syn_cookie: [2; 16],
         syn_cookie_later: Vec::new(),
         segment,

@@ -34,6 +34,7 @@ pub(super) fn check(file: &File, findings: &Findings) -> (NodeSpec, DaemonSpec, 
         flows: node.flows.get().map_or(defaults::FLOWS, |n| n.narrow()),
         held: node.held.get().map_or(defaults::HELD, |n| n.narrow()),
         session_secret: [0; 16],
+        other_secret: None,
         secrets: NodeSecrets::default(),
         tunnel_v4: node.tunnel_source_v4.located().map(|(address, span)| {
             require_host(address.0.into(), &span, &owner);

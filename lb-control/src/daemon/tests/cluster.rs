@@ -1,6 +1,7 @@
 //! Two daemons in a cluster, by the commands that a person types.
 
 use super::*;
+use crate::cluster::keyring::SESSION_NOTICE;
 use crate::loopback;
 use crate::reconcile::{Health, HealthChange};
 use lb_core::health::{State, Voice};
@@ -167,6 +168,38 @@ async fn new_secrets_get_everywhere() {
     b.wants(|desired| desired.node.secrets.syn_cookie_later.len() == 1).await;
     let refused = b.lbctl("cluster rotate syn-cookie").await.unwrap_err();
     assert!(refused.contains("where `lbctl cluster init` ran"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_secret_of_session_keys_is_known_everywhere_before_it_is_used() {
+    let (a, b) = pair().await;
+    let of = |desired: &lb_core::pool::Desired| (desired.node.session_secret, desired.node.other_secret);
+    let (former, none) = of(&a.reconciler.desired().await.unwrap().unwrap());
+    assert_eq!(none, None);
+    a.lbctl("cluster rotate session-key").await.unwrap();
+    let mut next = None;
+    for rig in [&a, &b] {
+        rig.wants(|desired| desired.node.other_secret.is_some()).await;
+        let (in_use, other) = of(&rig.reconciler.desired().await.unwrap().unwrap());
+        assert_eq!(in_use, former, "not yet");
+        assert_eq!(*next.get_or_insert(other), other, "the same everywhere");
+    }
+    let next = next.flatten().expect("known");
+    for line in ["cluster rotate session-key", "cluster rotate session-key --force"] {
+        let refused = a.lbctl(line).await.unwrap_err();
+        assert!(refused.contains("would be lost"), "{line}: {refused}");
+    }
+    sleep(SESSION_NOTICE).await;
+    for rig in [&a, &b] {
+        rig.wants(|desired| of(desired) == (next, Some(former))).await;
+        let pending: row::DiffRow = rig.client.get("/v1/config/diff").await.unwrap();
+        assert!(pending.changes.is_empty(), "{pending:?}");
+    }
+    b.lbctl("reload").await.unwrap();
+    assert_eq!(of(&b.reconciler.desired().await.unwrap().unwrap()), (next, Some(former)));
+    a.lbctl("cluster rotate session-key").await.unwrap_err();
+    a.lbctl("cluster rotate session-key --force").await.unwrap();
+    b.wants(|desired| desired.node.session_secret == next && desired.node.other_secret != Some(former)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -31,6 +31,8 @@ pub enum Table {
     Returns,
     /// Addresses with services.
     Vips,
+    /// Services that are the only ones of their address and protocol.
+    Alone,
     /// Services that take any port.
     AnyPort,
     /// Services.
@@ -39,7 +41,7 @@ pub enum Table {
 
 impl Table {
     /// Every one but [`Table::Rates`], which is none.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Settings,
         Self::Routes,
         Self::Backends,
@@ -52,6 +54,7 @@ impl Table {
         Self::Replies,
         Self::Returns,
         Self::Vips,
+        Self::Alone,
         Self::AnyPort,
         Self::Services,
     ];
@@ -72,6 +75,7 @@ impl Table {
             Self::Replies => switch::REPLIES,
             Self::Returns => switch::RETURNS,
             Self::Vips => switch::VIPS,
+            Self::Alone => switch::ALONE,
             Self::AnyPort => switch::ANY_PORT,
             Self::Services => map::SERVICES,
         }
@@ -93,7 +97,7 @@ impl Table {
             Self::Replies => "reply",
             Self::Returns => "back",
             Self::Vips => "is_vip",
-            Self::AnyPort | Self::Services => "service",
+            Self::Alone | Self::AnyPort | Self::Services => "service",
         }
     }
 }

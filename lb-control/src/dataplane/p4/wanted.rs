@@ -61,11 +61,16 @@ pub(super) fn rows(image: &mut Memory, ports: &Ports, routes: &[Route], numbers:
                 rows.insert(Key::exact(Table::Vips, [number(key.address)]), Content::default());
                 continue;
             }
-            ServiceKey::BY_PORT => {}
-            _ => continue, // of fragments, which the switch does not forward
+            ServiceKey::BY_PORT | ServiceKey::ALONE => {}
+            _ => continue,
         }
         let Some(there) = numbers.service(service.slot).map(u128::from) else { continue };
         let rules = rules.get(&service.slot).copied().unwrap_or_default();
+        if key.kind == ServiceKey::ALONE {
+            let found_by = [number(key.address), u128::from(key.protocol)];
+            rows.insert(Key::exact(Table::Alone, found_by), Content::of(row(key, service, there, &rules)));
+            continue;
+        }
         rows.insert(place(key), Content::of(row(key, service, there, &rules)));
         rows.insert(
             Key::exact(Table::Rates, [there]),

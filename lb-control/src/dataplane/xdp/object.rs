@@ -87,6 +87,12 @@ impl Generation {
         }
     }
 
+    /// The settings as they stand, see [`Settings::placed_like`].
+    pub(super) fn settings(&self) -> Result<Settings> {
+        let fail = super::tables::at(Operation::Read, map::SETTINGS, 0);
+        self.tables.settings.get(&0, 0).map_err(|error| fail(super::tables::io_error(error)))
+    }
+
     /// Lets no CPU use the services it has at hand until [`Self::keep_services`]; to be called before a service changes.
     pub(super) fn forget_services(&mut self) -> Result<()> {
         self.set_version(0)
@@ -101,8 +107,7 @@ impl Generation {
     /// Writes the version where it is 0 and shall not be, or the other way round.
     fn set_version(&mut self, version: u32) -> Result<()> {
         let fail = super::tables::at(Operation::PutSettings, map::SETTINGS, 0);
-        let settings =
-            self.tables.settings.get(&0, 0).map_err(|error| fail(super::tables::io_error(error)))?;
+        let settings = self.settings()?;
         if (settings.version == 0) == (version == 0) {
             return Ok(());
         }

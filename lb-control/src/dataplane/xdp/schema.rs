@@ -70,8 +70,11 @@ impl Schema {
         flow: decode,
     };
 
+    /// Version 4: settings without a second secret of the session-key hash.
+    pub const V4: Self = Self { version: 4, settings: |bytes| longer(bytes, 176), ..Self::CURRENT };
+
     /// Version 3: without what is noted of single backends.
-    pub const V3: Self = Self { version: 3, ..Self::CURRENT };
+    pub const V3: Self = Self { version: 3, ..Self::V4 };
 
     /// Version 2: a hash map of bindings; settings and flows without what sessions by cookie and the seed added.
     pub const V2: Self = Self {
@@ -91,7 +94,7 @@ impl Schema {
     };
 
     /// Every schema that this build reads.
-    pub const KNOWN: &[Self] = &[Self::CURRENT, Self::V3, Self::V2, Self::V1];
+    pub const KNOWN: &[Self] = &[Self::CURRENT, Self::V4, Self::V3, Self::V2, Self::V1];
 
     /// The schema version of a settings entry.
     pub(super) fn version_of(settings: &[u8]) -> Option<u32> {

@@ -116,6 +116,7 @@ fn desired(services: Vec<ServiceSpec>) -> Desired {
             flows: SIZES.flows,
             held: SIZES.holds,
             session_secret: [7; 16],
+            other_secret: None,
             secrets: Default::default(),
             tunnel_v4: None,
             tunnel_v6: None,

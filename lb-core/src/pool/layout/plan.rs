@@ -259,7 +259,7 @@ fn place_service(
         .as_ref()
         .map(|place| (place.region.slot(), place.mask, place.members, place.count))
         .unwrap_or((NO_TABLE, 0, NO_TABLE, 0));
-    let marks = mark::of(pool, &backends, &desired.node.session_secret)
+    let marks = mark::of(pool, &backends, &desired.node.session_secret, desired.node.other_secret.as_ref())
         .map_err(|source| LayoutError::Marks { service: service.name.clone(), source })?;
     let servers = Stretch::place(standing.map(|standing| &standing.servers), marks, &mut gaps.servers)
         .map_err(|needed| full(&service.name, "marks of servers", needed))?;

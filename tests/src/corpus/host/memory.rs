@@ -1,6 +1,6 @@
 //! Collections that behave like the kernel's maps.
 
-use super::super::tables::{Change, Tables};
+use super::super::tables::{Change, Tables, with_secrets};
 use anyhow::Result;
 use lb_common::abi::{
     self, AffinityRules, Backend, BindingBucket, Counters, Flow, FlowKey, FragmentKey, FragmentRef, Hold,
@@ -100,6 +100,9 @@ impl Memory {
             }
             Change::Backend(slot, backend) => {
                 self.backends.insert(*slot, *backend);
+            }
+            Change::SessionSecrets(in_use, other) => {
+                self.settings = with_secrets(self.settings, *in_use, *other);
             }
             Change::Services(entries) => self.services = entries.iter().copied().collect(),
         }

@@ -1,6 +1,6 @@
 //! The maps of the loaded programs: filling, emptying, ageing, reading.
 
-use super::super::tables::{Change, DEVICES, Tables};
+use super::super::tables::{Change, DEVICES, Tables, with_secrets};
 use anyhow::{Context, Result, ensure};
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues, ProgramArray, RingBuf, xdp::DevMapHash};
 use aya::programs::Xdp;
@@ -216,6 +216,10 @@ impl Maps {
         match change {
             Change::Status(word, value) => self.status.map.set(*word, value, 0)?,
             Change::Backend(slot, backend) => self.backends.set(u32::from(*slot), backend, 0)?,
+            Change::SessionSecrets(in_use, other) => {
+                self.current = with_secrets(self.current, *in_use, *other);
+                self.settings.set(0, self.current, 0)?;
+            }
             Change::Services(entries) => {
                 empty(&mut self.services)?;
                 for (key, service) in entries {

@@ -234,6 +234,7 @@ pub(super) fn desired(services: impl IntoIterator<Item = ServiceSpec>) -> Desire
             flows: 1,
             held: 1,
             session_secret: [0; 16],
+            other_secret: None,
             secrets: Default::default(),
             tunnel_v4: None,
             tunnel_v6: None,
