@@ -64,12 +64,7 @@ pub(crate) fn reference<E: Env>(env: &E, key: &FlowKey) -> Option<FlowRef> {
 /// The flow of a reference, if it is still that flow and lives.
 #[inline(always)]
 pub(crate) fn by_ref<E: Env>(env: &E, reference: FlowRef, now: u64) -> Option<Live> {
-    of_record(env, env.flow(reference.index())?, reference, now)
-}
-
-/// The same of the record that the reference means.
-#[inline(always)]
-fn of_record<E: Env>(env: &E, record: *mut Flow, reference: FlowRef, now: u64) -> Option<Live> {
+    let record = env.flow(reference.index())?;
     let word = word_of(record);
     if word.nonce() != reference.nonce() {
         return None;

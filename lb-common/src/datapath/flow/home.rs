@@ -3,15 +3,13 @@
 //! The index stays what says whose a 5-tuple is. Who finds a flow at home has compared the very keys that the index has for
 //! it, in a state in which they stand still.
 
-use super::{Live, of_record, word_of};
+use super::{Live, by_ref, word_of};
 use crate::abi::{Be16, Flow, FlowKey, FlowRef, FlowState, FlowWord, HOME_LEN, flow_home};
 use crate::datapath::Env;
 use crate::datapath::scratch::Packet;
 
 /// Words of a key.
 const WORDS: usize = size_of::<FlowKey>() / 8;
-/// The word with ports and protocol.
-const PORTS: usize = 4;
 
 /// Finds the flow of a packet from its client, or of a `reply` to it, where it should stand, if it lives.
 #[inline(always)]
@@ -27,15 +25,12 @@ pub(crate) fn find<E: Env>(env: &E, packet: &Packet, reply: bool, now: u64) -> O
     while i < HOME_LEN {
         let index = first.wrapping_add(i);
         let record = env.flow(index)?;
-        let key = key_of(record, reply);
-        if may_be(key, reply, &wanted) {
-            // Before the key: whoever takes the record for another flow changes the word first.
-            let word = word_of(record);
-            if is(key, &wanted) && stands_still(word, reply) {
-                let live = of_record(env, record, FlowRef::new(index, word.nonce(), reply), now);
-                if live.is_some() {
-                    return live;
-                }
+        // Before the key: whoever takes the record for another flow changes the word first.
+        let word = word_of(record);
+        if has(record, reply, &wanted) && stands_still(word, reply) {
+            let live = by_ref(env, FlowRef::new(index, word.nonce(), reply), now);
+            if live.is_some() {
+                return live;
             }
         }
         i += 1;
@@ -59,27 +54,12 @@ fn words(packet: &Packet) -> [u64; WORDS] {
     ]
 }
 
-/// The words of the record's key of that direction.
+/// Whether the record's key of that direction is the wanted one.
 #[inline(always)]
-fn key_of(record: *mut Flow, reply: bool) -> *const u64 {
+fn has(record: *mut Flow, reply: bool, wanted: &[u64; WORDS]) -> bool {
     // SAFETY: from the environment.
     let key = unsafe { if reply { &raw const (*record).server } else { &raw const (*record).client } };
-    key.cast()
-}
-
-/// Whether the client's port and the lower half of its address are the wanted ones: those of other clients differ in them, so
-/// that a packet of none of the flows that stand here reads two words of each.
-#[inline(always)]
-fn may_be(key: *const u64, reply: bool, wanted: &[u64; WORDS]) -> bool {
-    let client = if reply { 3 } else { 1 };
-    // SAFETY: inside the key, which stands at a multiple of eight bytes.
-    let (address, ports) = unsafe { (key.add(client).read_volatile(), key.add(PORTS).read_volatile()) };
-    (address ^ wanted[client]) | (ports ^ wanted[PORTS]) == 0
-}
-
-/// Whether a key is the wanted one.
-#[inline(always)]
-fn is(key: *const u64, wanted: &[u64; WORDS]) -> bool {
+    let key: *const u64 = key.cast();
     let mut differs = 0;
     let mut i = 0;
     while i < WORDS {
