@@ -138,6 +138,8 @@ impl HoldFlags {
     pub const ASKED: u32 = 1 << 6;
     /// One of them told it: the first of [`Hold::named`].
     pub const TOLD: u32 = 1 << 7;
+    /// One of the backends that were tried did not answer: a lost packet would look the same.
+    pub const SILENT: u32 = 1 << 8;
 }
 
 /// Owner and lock of a hold in one exchangeable word.

@@ -10,8 +10,8 @@ const FIRST_TIMEOUT: u64 = 300 * MILLISECOND;
 const LAST_TIMEOUT: u64 = 3_000 * MILLISECOND;
 /// Rounding of scaled windows: a peer may go beyond what it was told by less than this.
 const ROUNDING: u32 = 1 << 7;
-/// SYN-ACKs that are sent before a half-open connection is given up.
-const MOST_SYN_ACKS: u32 = 6;
+/// SYN-ACKs that are sent before a half-open connection is given up: a minute of them, as by Linux.
+const MOST_SYN_ACKS: u32 = 20;
 
 /// What an end can do.
 #[derive(Clone, Copy, Debug)]

@@ -7,7 +7,7 @@ use super::plan::{BACKENDS, Connection, Manner, Plan, Weather};
 use super::segment::{ACK, RST, SYN, Segment, Wire};
 use crate::corpus::{Case, Executor, Host, Tables, Verdict, check, dissect};
 use anyhow::{Context, Result, bail, ensure};
-use lb_common::abi::{FlowWord, HoldWord};
+use lb_common::abi::{FlowWord, HoldWord, Outcome};
 use serde_json::Map;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -127,6 +127,7 @@ impl World {
         let mut over = None;
         loop {
             while let Some((place, frame)) = self.network.arrived(self.now) {
+                let before = if trace { self.host.outcomes()? } else { Vec::new() };
                 if trace {
                     println!("{:>12.6} to {place:?}: {}", self.now as f64 / 1e9, dissect(&frame));
                 }
@@ -134,6 +135,9 @@ impl World {
                     Place::Balancer(device) => self.balance(&frame, device)?,
                     Place::Clients => self.client_hears(&frame)?,
                     Place::Backends => self.backend_hears(&frame)?,
+                }
+                if trace {
+                    self.tell_outcomes(&before)?;
                 }
             }
             self.timers();
@@ -151,6 +155,17 @@ impl World {
         }
         self.settled()?;
         Ok(Report { connections: self.talks.len(), frames: self.frames, took: self.now })
+    }
+
+    /// Prints what the balancer has counted since.
+    fn tell_outcomes(&self, before: &[u64]) -> Result<()> {
+        let after = self.host.outcomes()?;
+        for outcome in
+            Outcome::ALL.iter().filter(|outcome| after[**outcome as usize] > before[**outcome as usize])
+        {
+            println!("      {}", outcome.name());
+        }
+        Ok(())
     }
 
     /// When something happens next.

@@ -219,7 +219,7 @@ impl Way<'_> {
 #[inline(always)]
 pub(super) fn give_up<E: Env>(env: &E, live: &Live, held: Held) -> Verdict {
     held.free(env);
-    end_unanswered(env, live);
+    end_unanswered(env, live, live.word.state());
     count::end(env, Outcome::GivenUp)
 }
 
@@ -231,10 +231,10 @@ pub(super) fn end<E: Env>(env: &E, live: &Live) {
 
 /// The same where no backend has answered: what comes late from the client has nowhere to go, and is answered with a reset.
 #[inline(always)]
-pub(super) fn end_unanswered<E: Env>(env: &E, live: &Live) {
+pub(super) fn end_unanswered<E: Env>(env: &E, live: &Live, state: FlowState) {
     // SAFETY: from the environment; before the step, which lets other CPUs go by it.
     unsafe { (&raw mut (*live.record).answer).write_volatile(Attempt::NONE.0) };
-    end(env, live);
+    step(env, live, state, FlowState::Closed, FlowWord::RESET);
 }
 
 /// The flow is found anew: another CPU has brought it to another state.
@@ -256,7 +256,7 @@ pub(super) fn missing<E: Env>(env: &E, way: &Way<'_>, live: &Live) -> Verdict {
     if live.word.state() == FlowState::Releasing {
         end(env, live);
     } else {
-        end_unanswered(env, live);
+        end_unanswered(env, live, live.word.state());
     }
     answer::reset(env, way.packet, Outcome::GivenUp)
 }

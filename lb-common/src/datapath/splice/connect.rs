@@ -1,5 +1,6 @@
 //! The program that chooses the backend of a request and sends it a SYN; also the next one, where a backend refuses or is silent.
 
+use super::collect;
 use super::hold::{self, Held};
 use super::segment::{self, Segment, SynOptions};
 use crate::abi::{
@@ -20,6 +21,8 @@ use crate::splice::{Attempt, SynCookie};
 const NONE: u32 = u32::MAX;
 /// A backend that has yet to be picked by load.
 const BY_LOAD: u32 = u32::MAX - 1;
+/// All were tried, and one of them may not have heard of it: the client's next retransmission begins anew.
+const LATER: u32 = u32::MAX - 2;
 
 #[inline(always)]
 pub(crate) fn run<E: Env>(env: &E) -> Verdict {
@@ -80,13 +83,20 @@ pub(crate) fn run<E: Env>(env: &E) -> Verdict {
         held.unlock(env);
         return env.tail(program::PICK);
     }
+    if chosen == LATER {
+        // SAFETY: from the environment, and the hold is locked.
+        unsafe { (*live.record).answer = Attempt::REFUSED.0 };
+        held.unlock(env);
+        super::leave(env, &live);
+        return count::end(env, Outcome::Swallowed);
+    }
     if chosen == NONE {
         held.free(env);
-        // What is told comes from the record, so that is given back last.
         let is_here = why != again::REFUSED && packet.part == part::WHOLE;
         let told = if is_here { Verdict::Tail } else { refused(env, settings, &live) };
         super::leave(env, &live);
-        super::end(env, &live);
+        // It stays known for a while: a client that the reset does not reach sends again, and is told again.
+        collect::end_unanswered(env, &live, FlowState::Connecting);
         return if told == Verdict::Tail { answer::no_backend(env, packet) } else { told };
     }
     let slot = chosen as u16;
@@ -184,7 +194,7 @@ fn is_unknown<E: Env>(env: &E, pool: &Service, live: &Live, hold: &Hold, why: u3
         && binding::find_again(env, &BindingKey::new(pool.id, hold.session), env.now()).is_none()
 }
 
-/// The backend that is due, [`NONE`] or [`BY_LOAD`].
+/// The backend that is due, [`NONE`], [`BY_LOAD`] or [`LATER`].
 #[inline(always)]
 fn choose<E: Env>(env: &E, pool: &Service, live: &Live, held: &mut Held, why: u32, now: u64) -> u32 {
     let current = live.flow().backend;
@@ -202,8 +212,11 @@ fn choose<E: Env>(env: &E, pool: &Service, live: &Live, held: &mut Held, why: u3
             held.get_mut().tried_count = 0;
             return current as u32;
         }
-        env.count(Outcome::BackendSilent);
-        vitals::note(env, current, Sign::Silent);
+        if attempt != Attempt::REFUSED {
+            held.get_mut().flags |= HoldFlags::SILENT;
+            env.count(Outcome::BackendSilent);
+            vitals::note(env, current, Sign::Silent);
+        }
         return next;
     }
     if why == again::REFUSED {
@@ -212,7 +225,14 @@ fn choose<E: Env>(env: &E, pool: &Service, live: &Live, held: &mut Held, why: u3
     } else {
         env.count(Outcome::BackendSilent);
     }
-    next(env, pool, held, current)
+    let next = next(env, pool, held, current);
+    let hold = held.get_mut();
+    if next == NONE && why == again::REFUSED && hold.flags & HoldFlags::SILENT != 0 {
+        hold.flags &= !HoldFlags::SILENT;
+        hold.tried_count = 0;
+        return LATER;
+    }
+    next
 }
 
 /// The backend that was picked by load.

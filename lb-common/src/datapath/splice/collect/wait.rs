@@ -123,7 +123,7 @@ fn without<E: Env>(env: &E, way: &Way<'_>, segment: &Arrived, live: &Live) -> Ve
     let next = if far <= HOLD_SLACK as u32 { segment.sequence } else { flow.start };
     match unfit(flow, segment, next) {
         Some(Unfit::Ends) => {
-            end_unanswered(env, live);
+            end_unanswered(env, live, live.word.state());
             return count::end(env, Outcome::GivenUp);
         }
         Some(Unfit::Lost(outcome)) => return count::end(env, outcome),
