@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn without_an_address_of_the_family_probes_go_directly_and_it_is_said() {
-        let crossing = desired("2001:db8::80", "127.0.0.2", "gue", "");
+        let crossing = desired("2001:db8::80", "10.1.0.2", "gue", "");
         let service = &crossing.services[0];
         let backend = service.backends[0].address;
         let (none, some) = (Vantage::default(), Vantage(vec![own(2, "2001:db8::1")]));
@@ -133,8 +133,8 @@ mod tests {
         assert_eq!(path.inner, Some(own(2, "2001:db8::1").address));
         for (backend, mode, lines) in [
             ("2001:db8::2", "gue", ""),
-            ("127.0.0.2", "ipip", "health = \"none\""),
-            ("127.0.0.2", "l2", "health = { kind = \"tcp\", way = \"direct\" }"),
+            ("10.1.0.2", "ipip", "health = \"none\""),
+            ("10.1.0.2", "l2", "health = { kind = \"tcp\", way = \"direct\" }"),
         ] {
             let other = desired("2001:db8::80", backend, mode, lines);
             assert_eq!(crossings(&other).count(), 0, "{mode} {lines}");
