@@ -51,7 +51,7 @@ pub use maintenance::{
 };
 pub use outcome::Outcome;
 pub use peer::{MAX_PEERS, PEER_PORT, Peer, Question, Visit};
-pub use probe::{PROBE_ANSWERS, PROBE_MARK, PROBE_WAYS, ProbeEnvelope, ProbeKey, ProbeWay};
+pub use probe::{PROBE_ANSWERS, PROBE_MARK, PROBE_WAYS, ProbeAnswer, ProbeEnvelope, ProbeKey, ProbeWay};
 pub use quic::{AES_ROUND_KEYS, QUIC_ENTRIES, QUIC_ROTATIONS, QuicConfig};
 pub use rebind::{REBIND_MAX, RebindReport, RebindRequest, RebindWhom};
 pub use secret::{EPOCH_SHIFT, SYN_KEYS, Secrets, SegmentKey};

@@ -20,6 +20,7 @@ mod run;
 mod servers;
 mod supervisor;
 mod target;
+mod vantage;
 mod vips;
 mod way;
 

@@ -4,6 +4,7 @@
 //! this address and keep it fresh") and, when an XDP program is about to be attached, two receive
 //! offloads of that interface.
 
+pub mod addresses;
 pub mod claim;
 pub mod hints;
 pub mod hops;

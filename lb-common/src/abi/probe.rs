@@ -21,7 +21,7 @@ pub enum ProbeEnvelope {
     IpUdp = 3,
 }
 
-/// Where a backend's probes go. All addresses are of one family.
+/// Where a backend's probes go.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct ProbeWay {
@@ -29,8 +29,11 @@ pub struct ProbeWay {
     pub vip: Addr,
     /// The backend's own address, which the socket is connected to.
     pub backend: Addr,
-    /// Source of the outer header; all zero = that of the packet.
+    /// Source of the outer header, of the backend's family; all zero = that of the packet.
     pub source: Addr,
+    /// Where the backend is of another family than the service: the balancer's own address of the service's family, as which it asks.
+    /// All zero: they are of one.
+    pub inner: Addr,
     /// A [`ProbeEnvelope`]; 0 = nobody's place.
     pub envelope: u32,
     /// UDP destination port of `gue`.
@@ -53,4 +56,14 @@ pub struct ProbeKey {
     pub pad: [u8; 3],
 }
 
-super::pod!(ProbeWay: 56, ProbeKey: 24);
+/// What an answer becomes before the stack looks at it.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct ProbeAnswer {
+    /// Its source: the backend's own address.
+    pub backend: Addr,
+    /// Its destination, where that is of another family than the answer: the address of the probe's socket. All zero: it stays.
+    pub own: Addr,
+}
+
+super::pod!(ProbeWay: 72, ProbeKey: 24, ProbeAnswer: 32);

@@ -1,11 +1,7 @@
 //! Where this machine can be called: what a member tells the others when nobody said it.
 
 use super::error::ClusterError;
-use futures_util::TryStreamExt;
-use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::address::{
-    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope,
-};
+use crate::net::addresses;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use tokio::net::UdpSocket;
@@ -45,43 +41,11 @@ pub(super) async fn all(
     if !listen.ip().is_unspecified() {
         return Ok(vec![listen.to_string()]);
     }
-    let (connection, handle, _) = rtnetlink::new_connection()
-        .map_err(|source| ClusterError::Addresses { reason: source.to_string() })?;
-    let task = tokio::spawn(connection);
-    let listed: Result<Vec<AddressMessage>, _> = handle.address().get().execute().try_collect().await;
-    task.abort();
-    let listed = listed.map_err(|error| ClusterError::Addresses { reason: error.to_string() })?;
+    let owned = addresses::global().await;
+    let owned = owned.map_err(|error| ClusterError::Addresses { reason: error.to_string() })?;
     let usable = |address: &IpAddr| (listen.is_ipv6() || address.is_ipv4()) && !services.contains(address);
-    let own = listed.iter().filter_map(global).filter(usable);
+    let own = owned.into_iter().map(|owned| owned.address).filter(usable);
     Ok(own.take(MOST).map(|ip| SocketAddr::new(ip, listen.port()).to_string()).collect())
-}
-
-/// An address that means this machine from everywhere, and that will stay.
-fn global(message: &AddressMessage) -> Option<IpAddr> {
-    let flags = message.attributes.iter().find_map(|attribute| match attribute {
-        AddressAttribute::Flags(flags) => Some(*flags),
-        _ => None,
-    });
-    let passing = AddressFlags::Tentative | AddressFlags::Deprecated | AddressFlags::Dadfailed;
-    let header = AddressHeaderFlags::Tentative | AddressHeaderFlags::Deprecated;
-    if message.header.scope != AddressScope::Universe
-        || message.header.flags.intersects(header)
-        || flags.is_some_and(|flags| flags.intersects(passing))
-    {
-        return None;
-    }
-    let find = |local: bool| {
-        message.attributes.iter().find_map(|attribute| match attribute {
-            AddressAttribute::Local(address) if local => Some(*address),
-            AddressAttribute::Address(address) if !local => Some(*address),
-            _ => None,
-        })
-    };
-    match message.header.family {
-        AddressFamily::Inet => find(true),
-        AddressFamily::Inet6 => find(true).or_else(|| find(false)),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

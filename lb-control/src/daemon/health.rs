@@ -1,23 +1,25 @@
 //! Carries what probes find to the reconciler, and what is configured to the probes.
 
 use super::complaint::Complaint;
+use super::vantage::{Vantage, crossings};
 use super::{passive, target};
 use crate::admin::error::ErrorBody;
 use crate::admin::row::{EventRow, HealthState};
 use crate::admin::{EventLog, HealthEvent, now};
+use crate::net::addresses::{self, Owned};
 use crate::net::interface::name_of;
-use crate::probe::{Backend, PathSpec, Prober, Report, Wish};
+use crate::probe::{Backend, Prober, Report, Wish};
 use crate::reconcile::{Gone, Handle, Health, HealthChange, QueryError};
 use crate::webhook::Webhook;
 use anyhow::Context as _;
 use axum::http::StatusCode;
-use lb_common::abi::{Mode, ProbeEnvelope};
-use lb_core::health::{State, Way};
-use lb_core::pool::{Desired, NodeSpec, PoolSpec, ServiceSpec};
-use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, SocketAddr};
+use lb_core::health::State;
+use lb_core::pool::{Desired, NodeSpec, PoolSpec};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
@@ -25,9 +27,21 @@ use tracing::{debug, info, warn};
 const LEAD: Duration = Duration::from_secs(1);
 
 /// The health checks of this node.
+#[derive(Clone)]
 pub(super) struct Checks {
     prober: Prober,
     reconciler: Handle,
+    stand: Arc<Mutex<Stand>>,
+}
+
+/// What the ways of the latest probes were found from.
+#[derive(Default)]
+struct Stand {
+    /// This host's addresses, where a backend is of another family than its service.
+    own: Option<Vec<Owned>>,
+    /// The interfaces of those that ask.
+    interfaces: BTreeSet<u32>,
+    lack: Complaint,
 }
 
 impl Checks {
@@ -39,9 +53,9 @@ impl Checks {
     ) -> anyhow::Result<Self> {
         let (prober, mut reports) = Prober::start().context("health checks")?;
         tasks.spawn(passive::watch(reconciler.clone(), prober.clone()));
-        tasks.spawn(lead(reconciler.clone(), prober.clone()));
-        let (checks, handle) =
-            (Self { prober: prober.clone(), reconciler: reconciler.clone() }, reconciler.clone());
+        let handle = reconciler.clone();
+        let checks = Self { prober: prober.clone(), reconciler: reconciler.clone(), stand: Arc::default() };
+        tasks.spawn(lead(checks.clone()));
         tasks.spawn(async move {
             while let Some(told) = reports.recv().await {
                 told.iter().for_each(|report| herald.hear(report));
@@ -56,7 +70,7 @@ impl Checks {
 
     /// Refuses checks that cannot be made from this host.
     pub(super) fn examine(desired: &Desired) -> Result<(), ErrorBody> {
-        Prober::check(wishes(desired, &HashSet::new())).map_err(|unusable| {
+        Prober::check(wishes(desired, &HashSet::new(), &Vantage::default())).map_err(|unusable| {
             let expected = "what the health checks in the configuration need";
             let hint = "correct [service.health], or set `health = \"none\"`";
             crate::admin::error::ApiError::new(
@@ -72,6 +86,21 @@ impl Checks {
 
     /// Probes the backends of what runs.
     pub(super) async fn watch(&self) -> Result<(), Gone> {
+        self.watch_from(&mut *self.stand.lock().await).await
+    }
+
+    /// Probes go other ways when this host's addresses have changed; answers the interfaces that answers come in by.
+    async fn follow(&self) -> Result<BTreeSet<u32>, Gone> {
+        let mut stand = self.stand.lock().await;
+        if let Some(before) = &stand.own
+            && addresses::global().await.is_ok_and(|own| own != *before)
+        {
+            self.watch_from(&mut stand).await?;
+        }
+        Ok(stand.interfaces.clone())
+    }
+
+    async fn watch_from(&self, stand: &mut Stand) -> Result<(), Gone> {
         let Some(desired) = self.reconciler.desired().await? else { return Ok(()) };
         let down = match self.reconciler.view().await {
             Ok(view) => view
@@ -88,7 +117,23 @@ impl Checks {
                 HashSet::new()
             }
         };
-        if let Err(unusable) = self.prober.watch(wishes(&desired, &down)) {
+        stand.own = match crossings(&desired).next() {
+            None => None,
+            Some(_) => Some(addresses::global().await.unwrap_or_else(|error| {
+                warn!(%error, "this host's addresses are not known");
+                Vec::new()
+            })),
+        };
+        let vantage = Vantage::new(stand.own.as_deref().unwrap_or_default(), &desired);
+        match vantage.lack(&desired) {
+            Some(text) if stand.lack.is_news(text.clone()) => warn!("{text}"),
+            Some(_) => {}
+            None => stand.lack.settle(),
+        }
+        let wishes = wishes(&desired, &down, &vantage);
+        let used = wishes.iter().filter_map(|wish| wish.path?.inner).collect();
+        stand.interfaces = vantage.interfaces(&used);
+        if let Err(unusable) = self.prober.watch(wishes) {
             // It was usable when the configuration was taken.
             warn!("health checks stay as they were: {unusable}");
         }
@@ -96,11 +141,13 @@ impl Checks {
     }
 }
 
-/// Keeps the programs that lead probes the way of the traffic on the interfaces that lead to backends.
-async fn lead(reconciler: Handle, prober: Prober) {
+/// Keeps the programs that lead probes the way of the traffic on the interfaces that lead to backends, and that answers come in by.
+async fn lead(checks: Checks) {
+    let Checks { prober, reconciler, stand: _ } = &checks;
     let mut complaint = Complaint::default();
     loop {
         tokio::time::sleep(LEAD).await;
+        let Ok(answered) = checks.follow().await else { return };
         if !prober.is_led() {
             continue;
         }
@@ -113,8 +160,8 @@ async fn lead(reconciler: Handle, prober: Prober) {
                 continue;
             }
         };
-        let interfaces =
-            target::targets(&view).into_iter().filter_map(|index| Some((index, name_of(index)?)));
+        let interfaces = &target::targets(&view) | &answered;
+        let interfaces = interfaces.into_iter().filter_map(|index| Some((index, name_of(index)?)));
         match prober.lead(&interfaces.collect()) {
             Ok(()) => complaint.settle(),
             Err(error) if complaint.is_news(error.to_string()) => warn!(%error, "trying again"),
@@ -124,15 +171,16 @@ async fn lead(reconciler: Handle, prober: Prober) {
 }
 
 /// Who should be probed.
-fn wishes(desired: &Desired, down: &HashSet<Backend>) -> Vec<Wish> {
+fn wishes(desired: &Desired, down: &HashSet<Backend>, vantage: &Vantage) -> Vec<Wish> {
     let pools = desired.pools();
-    pools.iter().flat_map(|pool| wishes_of(&desired.node, pool, down)).collect()
+    pools.iter().flat_map(|pool| wishes_of(&desired.node, pool, down, vantage)).collect()
 }
 
 fn wishes_of<'a>(
     node: &'a NodeSpec,
     pool: &'a PoolSpec,
     down: &'a HashSet<Backend>,
+    vantage: &'a Vantage,
 ) -> impl Iterator<Item = Wish> + 'a {
     let service = &pool.service;
     let spec = service.health.as_ref();
@@ -145,32 +193,9 @@ fn wishes_of<'a>(
                 backend: name,
                 address: SocketAddr::new(backend.address, port.unwrap_or_default()),
                 spec: spec.clone(),
-                path: (spec.way == Way::Traffic).then(|| path(node, service, backend.address)).flatten(),
+                path: vantage.path(node, service, backend.address),
             }
         })
-    })
-}
-
-/// The way of the traffic to a backend, where it is another than that to its own address.
-///
-/// A probe cannot change its family on the way, so where a tunnel does that for the traffic it goes to the backend's own address.
-fn path(node: &NodeSpec, service: &ServiceSpec, backend: IpAddr) -> Option<PathSpec> {
-    let envelope = match service.mode {
-        Mode::Nat => return None,
-        Mode::L2 => ProbeEnvelope::Plain,
-        Mode::Ipip => ProbeEnvelope::Ip,
-        Mode::Gue => ProbeEnvelope::IpUdp,
-    };
-    let source = match backend {
-        IpAddr::V4(_) => node.tunnel_v4.map(IpAddr::V4),
-        IpAddr::V6(_) => node.tunnel_v6.map(IpAddr::V6),
-    };
-    let vip = service.address;
-    (vip.is_ipv4() == backend.is_ipv4()).then_some(PathSpec {
-        vip,
-        envelope,
-        source,
-        gue_port: node.gue_port,
     })
 }
 
@@ -306,7 +331,7 @@ mod tests {
         ";
         let desired = config::parse(file, "test").expect("valid").desired([0; 16]);
         let down = HashSet::from([named("files", "f")]);
-        let asked: Vec<_> = wishes(&desired, &down)
+        let asked: Vec<_> = wishes(&desired, &down, &Vantage::default())
             .into_iter()
             .map(|wish| (wish.backend.service, wish.backend.backend, wish.address.to_string(), wish.was_down))
             .collect();

@@ -8,7 +8,7 @@ use aya::maps::{Array, HashMap as BpfHashMap, MapData};
 use aya::programs::tc::{self, SchedClassifierLinkId, TcAttachType};
 use aya::programs::{ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfLoader};
-use lb_common::abi::{Addr, Be16, PROBE_MARK, PROBE_WAYS, ProbeEnvelope, ProbeKey, ProbeWay};
+use lb_common::abi::{Addr, Be16, PROBE_MARK, PROBE_WAYS, ProbeAnswer, ProbeEnvelope, ProbeKey, ProbeWay};
 use lb_core::health::Failure;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -29,6 +29,8 @@ pub struct PathSpec {
     pub envelope: ProbeEnvelope,
     /// Source of tunnel packets; `None` = the route's.
     pub source: Option<IpAddr>,
+    /// This host's address of the service's family, as which it asks, where the backend is of another; else `None`.
+    pub inner: Option<IpAddr>,
     /// UDP destination port of GUE.
     pub gue_port: u16,
 }
@@ -52,7 +54,7 @@ pub enum PathError {
     Full,
 }
 
-type Answers = BpfHashMap<MapData, ProbeKey, Addr>;
+type Answers = BpfHashMap<MapData, ProbeKey, ProbeAnswer>;
 
 /// One backend's way.
 #[derive(Debug)]
@@ -94,6 +96,12 @@ impl Path {
 
     /// Whether a probe between these ports was seen by the programs; else its result says nothing.
     pub(super) fn confirm(&self, protocol: i32, own_port: u16, port: u16) -> Result<(), Failure> {
+        // Pings change their protocol where they change their family.
+        let protocol = match protocol {
+            libc::IPPROTO_ICMP | libc::IPPROTO_ICMPV6 if self.vip.is_v4() => libc::IPPROTO_ICMP,
+            libc::IPPROTO_ICMP | libc::IPPROTO_ICMPV6 => libc::IPPROTO_ICMPV6,
+            other => other,
+        };
         let key = ProbeKey {
             vip: self.vip,
             port: Be16::new(port),
@@ -154,6 +162,7 @@ impl Paths {
             vip: spec.vip.into(),
             backend: backend.into(),
             source: spec.source.map_or(Addr::NONE, Addr::from),
+            inner: spec.inner.map_or(Addr::NONE, Addr::from),
             envelope: spec.envelope as u32,
             gue_port: spec.gue_port.into(),
         };

@@ -25,7 +25,7 @@ struct Ways {
 }
 
 impl Ways {
-    fn new(mode: &'static str, is_v6: bool, health: &str) -> Result<Self> {
+    fn new(mode: &'static str, is_v6: bool, to_v6: bool, health: &str) -> Result<Self> {
         let site = Site::with_mtu(Arms::Two, 2, 1_600)?;
         let address: IpAddr = if is_v6 { "fd99::1".parse()? } else { "10.99.0.1".parse()? };
         let vip = SocketAddr::new(address, 80);
@@ -40,7 +40,7 @@ impl Ways {
         let hook = site.lb.start(&["python3", &script, HOOK_PORT], &site.directory().join("hook.log"))?;
         let mut node = site.node();
         node.node += &format!("[events]\nwebhook = {{ url = \"http://127.0.0.1:{HOOK_PORT}/hook\" }}\n");
-        let service = site.service("web", vip, mode, is_v6).with(health);
+        let service = site.service("web", vip, mode, to_v6).with(health);
         if mode == "l2" {
             Self::set_vip(&site, is_v6, "del")?;
         }
@@ -94,12 +94,18 @@ impl Ways {
     }
 }
 
-/// A backend that answers directly but not on the way of the traffic is down, and up as soon as it does.
-fn only_the_way_of_the_traffic_counts(mode: &'static str, is_v6: bool, health: &str) -> Result<()> {
-    let mut ways = Ways::new(mode, is_v6, health)?;
+/// A backend that answers directly but not on the way of the traffic is down, and up as soon as it does. The service is of one family,
+/// and the backends of the same or the other one.
+fn only_the_way_of_the_traffic_counts(
+    mode: &'static str,
+    is_v6: bool,
+    to_v6: bool,
+    health: &str,
+) -> Result<()> {
+    let mut ways = Ways::new(mode, is_v6, to_v6, health)?;
     ways.wait_for("be1", "healthy")?;
     ways.wait_for("be2", "down")?;
-    let direct = if is_v6 { "[fd02:2::2]" } else { "10.2.2.2" };
+    let direct = if to_v6 { "[fd02:2::2]" } else { "10.2.2.2" };
     ways.site.lb.sh(&format!("curl -sf --noproxy '*' --max-time 5 http://{direct}/whoami"))?;
     // Everybody is served, since nobody is sent to the one that gets nothing. The balancer is the backends' router here, too, which
     // would not pass on what comes from an address of its own.
@@ -151,43 +157,75 @@ const HTTP: &str = "health = { kind = \"http\", path = \"/whoami\", body = \"be\
 
 #[test]
 fn namespace_health_way_ipip_v4() -> Result<()> {
-    only_the_way_of_the_traffic_counts("ipip", false, TCP)
+    only_the_way_of_the_traffic_counts("ipip", false, false, TCP)
 }
 
 #[test]
 fn namespace_health_way_ipip_v6() -> Result<()> {
-    only_the_way_of_the_traffic_counts("ipip", true, HTTP)
+    only_the_way_of_the_traffic_counts("ipip", true, true, HTTP)
 }
 
 #[test]
 fn namespace_health_way_gue_v4() -> Result<()> {
-    only_the_way_of_the_traffic_counts("gue", false, HTTP)
+    only_the_way_of_the_traffic_counts("gue", false, false, HTTP)
 }
 
 #[test]
 fn namespace_health_way_gue_v6() -> Result<()> {
-    only_the_way_of_the_traffic_counts("gue", true, TCP)
+    only_the_way_of_the_traffic_counts("gue", true, true, TCP)
 }
 
 #[test]
 fn namespace_health_way_l2_v4() -> Result<()> {
-    only_the_way_of_the_traffic_counts("l2", false, HTTP)
+    only_the_way_of_the_traffic_counts("l2", false, false, HTTP)
 }
 
 #[test]
 fn namespace_health_way_l2_v6() -> Result<()> {
-    only_the_way_of_the_traffic_counts("l2", true, TCP)
+    only_the_way_of_the_traffic_counts("l2", true, true, TCP)
+}
+
+#[test]
+fn namespace_health_way_ipip_v6_in_v4() -> Result<()> {
+    only_the_way_of_the_traffic_counts("ipip", true, false, HTTP)
+}
+
+#[test]
+fn namespace_health_way_ipip_v4_in_v6() -> Result<()> {
+    only_the_way_of_the_traffic_counts("ipip", false, true, TCP)
+}
+
+#[test]
+fn namespace_health_way_gue_v6_in_v4() -> Result<()> {
+    only_the_way_of_the_traffic_counts("gue", true, false, TCP)
+}
+
+#[test]
+fn namespace_health_way_gue_v4_in_v6() -> Result<()> {
+    only_the_way_of_the_traffic_counts("gue", false, true, HTTP)
+}
+
+#[test]
+fn namespace_health_way_l2_v6_at_v4() -> Result<()> {
+    only_the_way_of_the_traffic_counts("l2", true, false, HTTP)
+}
+
+#[test]
+fn namespace_health_way_l2_v4_at_v6() -> Result<()> {
+    only_the_way_of_the_traffic_counts("l2", false, true, HTTP)
 }
 
 /// Pings through the tunnel; and the backend's own address, where that is wanted.
 #[test]
 fn namespace_health_way_pings_and_direct() -> Result<()> {
-    for (is_v6, mode) in [(false, "ipip"), (true, "gue")] {
-        let ways = Ways::new(mode, is_v6, "health = \"icmp\"")?;
+    for (is_v6, to_v6, mode) in
+        [(false, false, "ipip"), (true, true, "gue"), (true, false, "ipip"), (false, true, "gue")]
+    {
+        let ways = Ways::new(mode, is_v6, to_v6, "health = \"icmp\"")?;
         ways.wait_for("be1", "healthy")?;
         ways.wait_for("be2", "down")?;
         drop(ways);
-        let direct = Ways::new(mode, is_v6, "health = { kind = \"tcp\", way = \"direct\" }")?;
+        let direct = Ways::new(mode, is_v6, to_v6, "health = { kind = \"tcp\", way = \"direct\" }")?;
         direct.wait_for("be1", "healthy")?;
         direct.wait_for("be2", "healthy")?;
     }

@@ -83,6 +83,20 @@ pub(super) fn check(service: &Service, protocol: Protocol, owner: &Owner<'_>) ->
     Some(Arc::new(spec))
 }
 
+/// Warns of a share of the pool that nothing can eject.
+pub(super) fn check_ejected(service: &Service, is_spliced: bool, owner: &Owner<'_>) {
+    let Some((HealthChoice::Table(table), _)) = service.health.located() else { return };
+    let Some(span) = table.max_ejected.span().filter(|_| !is_spliced) else { return };
+    owner.report(
+        Finding::warning(
+            span,
+            "`max-ejected` changes nothing here: the balancer makes connections of its own, which could take a backend out, only \
+             for `http-cookie` and for `payload` over TCP",
+        )
+        .suggest("remove it: here backends are out when probes fail"),
+    );
+}
+
 /// Commands go where they like, and with `nat` the way of the traffic is that to the backend's own address.
 fn way(kind: HealthKind, table: &HealthTable, service: &Service) -> Way {
     let is_nat = matches!(service.mode.get(), Some(Mode::Nat));

@@ -119,6 +119,7 @@ pub(super) fn check(service: &Service, pools: &Pools<'_>, owner: &Owner<'_>) -> 
     );
     check_proxy_protocol(service, &spec, owner);
     check_method(service, &spec, owner);
+    health::check_ejected(service, spec.is_spliced(), owner);
     check_mirror(service, &spec, owner);
     let located = LocatedService {
         spec,
