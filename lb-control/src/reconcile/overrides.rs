@@ -89,29 +89,29 @@ impl Overrides {
     /// the former one.
     pub(super) fn with_admin(
         &self,
-        (service, backend): (&str, &str),
+        names: (&str, &str),
         now: u64,
         admin: Option<Admin>,
         deadline: Option<u64>,
     ) -> Self {
-        let mut changed = self.clone();
-        let entry = changed.backends.entry((service.to_owned(), backend.to_owned())).or_default();
-        let admin_said = now.max(entry.admin_said + 1);
-        *entry = Override { admin, deadline, admin_said, ..*entry };
-        changed
+        self.with(names, |known| {
+            let admin_said = now.max(known.admin_said + 1);
+            Override { admin, deadline, admin_said, ..known }
+        })
     }
 
     /// The same with its weight.
-    pub(super) fn with_weight(
-        &self,
-        (service, backend): (&str, &str),
-        now: u64,
-        weight: Option<u32>,
-    ) -> Self {
+    pub(super) fn with_weight(&self, names: (&str, &str), now: u64, weight: Option<u32>) -> Self {
+        self.with(names, |known| {
+            let weight_said = now.max(known.weight_said + 1);
+            Override { weight, weight_said, ..known }
+        })
+    }
+
+    fn with(&self, (service, backend): (&str, &str), change: impl FnOnce(Override) -> Override) -> Self {
         let mut changed = self.clone();
         let entry = changed.backends.entry((service.to_owned(), backend.to_owned())).or_default();
-        let weight_said = now.max(entry.weight_said + 1);
-        *entry = Override { weight, weight_said, ..*entry };
+        *entry = change(*entry);
         changed
     }
 
