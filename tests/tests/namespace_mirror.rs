@@ -1,6 +1,6 @@
 //! Two balancers as one, of which one dies in the middle of downloads and uploads that the other one goes on with.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
@@ -10,9 +10,10 @@ use stickleback_tests::topology::process::eventually;
 use stickleback_tests::topology::{Balancer, Crossing, SOON, ServiceConfig};
 
 const COOKIE: &str = r#"affinity = { kind = "http-cookie", cookie = "SESS" }"#;
-/// Bytes of a transfer a second, as curl has it, and of one that takes half a minute.
-const SPEED: (usize, &str) = (200 * 1_024, "200K");
-const LONG: usize = SPEED.0 * 30;
+/// Speeds as curl has them: at the one a transfer takes half a minute, at the other longer than any test.
+const SPEED: &str = "200K";
+const SLOW: &str = "20K";
+const LONG: usize = 200 * 1_024 * 30;
 
 /// Services that are mirrored, and one that is not.
 fn plain() -> SocketAddr {
@@ -60,7 +61,7 @@ fn content() -> Vec<u8> {
     words.collect()
 }
 
-/// A download or an upload that takes half a minute.
+/// A download or an upload.
 struct Transfer {
     name: String,
     child: Child,
@@ -70,7 +71,7 @@ struct Transfer {
 }
 
 impl Transfer {
-    fn start(crossing: &Crossing, vip: SocketAddr, is_upload: bool) -> Result<Self> {
+    fn start(crossing: &Crossing, vip: SocketAddr, is_upload: bool, speed: &str) -> Result<Self> {
         let directory = crossing.directory();
         let long = directory.join("files/long");
         if !long.exists() {
@@ -79,7 +80,7 @@ impl Transfer {
         let kind = if is_upload { "up" } else { "down" };
         let name = format!("{kind}-{}", vip.to_string().replace(['.', ':', '[', ']'], "-"));
         let mut command = crossing.client.command("curl")?;
-        command.args(["-sS", "--fail", "-m", "150", "--limit-rate", SPEED.1]);
+        command.args(["-sS", "--fail", "-m", "150", "--limit-rate", speed]);
         let to = if is_upload { PathBuf::from(&name) } else { directory.join(&name) };
         if is_upload {
             command.arg("-o").arg("/dev/null").arg("-T").arg(&long).arg(format!("http://{vip}/put/{name}"));
@@ -90,8 +91,13 @@ impl Transfer {
         Ok(Self { name, child, to, is_upload })
     }
 
-    fn is_running(&mut self) -> Result<bool> {
-        Ok(self.child.try_wait()?.is_none())
+    /// Itself while it runs, else how it ended.
+    fn is_running(mut self, crossing: &Crossing) -> Result<Self> {
+        if self.child.try_wait()?.is_some() {
+            self.finish(crossing)?;
+            bail!("a transfer ended too early");
+        }
+        Ok(self)
     }
 
     /// Waits for its end; whether every byte came as it was sent.
@@ -134,10 +140,13 @@ fn namespace_mirror_transfers_survive_their_node() -> Result<()> {
     crossing.reshuffle(&[0])?;
     let mut nodes = cluster(&crossing)?;
     let start = |vip| {
-        [false, true].into_iter().map(|up| Transfer::start(&crossing, vip, up)).collect::<Result<Vec<_>>>()
+        [false, true]
+            .into_iter()
+            .map(|up| Transfer::start(&crossing, vip, up, SPEED))
+            .collect::<Result<Vec<_>>>()
     };
     let mirrored = [start(plain())?, start(cookies())?].into_iter().flatten().collect::<Vec<_>>();
-    let mut other = Transfer::start(&crossing, alone(), false)?;
+    let other = Transfer::start(&crossing, alone(), false, SPEED)?;
     if let Err(error) = holds(&nodes[1], mirrored.len() as u64) {
         let ended = mirrored.into_iter().map(|mut transfer| {
             drop(transfer.child.kill());
@@ -147,7 +156,7 @@ fn namespace_mirror_transfers_survive_their_node() -> Result<()> {
     }
     ensure!(mirror(&nodes[0], "mirrored")? == mirrored.len() as u64);
     std::thread::sleep(Duration::from_secs(2));
-    ensure!(other.is_running()?, "it ended too early");
+    let other = other.is_running(&crossing)?;
 
     crossing.kill(0, &mut nodes[0])?;
     crossing.reshuffle(&[1])?;
@@ -171,8 +180,8 @@ fn namespace_mirror_is_of_what_runs() -> Result<()> {
     let crossing = Crossing::new(2)?;
     crossing.reshuffle(&[0])?;
     let mut nodes = cluster(&crossing)?;
-    let mut transfers = [plain(), cookies()]
-        .map(|vip| Transfer::start(&crossing, vip, false))
+    let transfers = [plain(), cookies()]
+        .map(|vip| Transfer::start(&crossing, vip, false, SLOW))
         .into_iter()
         .collect::<Result<Vec<_>>>()?;
     holds(&nodes[1], 2)?;
@@ -183,14 +192,12 @@ fn namespace_mirror_is_of_what_runs() -> Result<()> {
     nodes[0].restart()?;
     agrees(&nodes[0])?;
     holds(&nodes[1], 2)?;
-    let mut first = transfers.remove(0);
-    ensure!(first.is_running()?, "it ended too early");
-    first.child.kill()?;
-    first.child.wait()?;
     // A reset or FIN says it.
-    holds(&nodes[1], 1)?;
-    for transfer in transfers {
-        transfer.finish(&crossing)?;
+    for (left, transfer) in [1, 0].into_iter().zip(transfers) {
+        let mut running = transfer.is_running(&crossing)?;
+        running.child.kill()?;
+        running.child.wait()?;
+        holds(&nodes[1], left)?;
     }
-    holds(&nodes[1], 0)
+    Ok(())
 }

@@ -68,6 +68,8 @@ impl Crossing {
         for n in 1..=nodes {
             let machine = topology.namespace(&format!("lb{n}"))?;
             machine.set("ipv4/conf/all/forwarding=1")?;
+            // As Linux comes: it answers backends that look for an address of another node which it has taken over on `lo`.
+            machine.set("ipv4/conf/all/arp_ignore=0")?;
             cable((&router, &format!("r{n}")), (&machine, "l0"), MTU)?;
             router.sh(&format!("ip addr add 10.3.{n}.1/24 dev r{n}"))?;
             machine.sh(&format!("ip addr add 10.3.{n}.2/24 dev l0; ip route add default via 10.3.{n}.1"))?;
