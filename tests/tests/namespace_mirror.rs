@@ -92,7 +92,7 @@ impl Transfer {
     }
 
     /// Itself while it runs, else how it ended.
-    fn is_running(mut self, crossing: &Crossing) -> Result<Self> {
+    fn still_runs(mut self, crossing: &Crossing) -> Result<Self> {
         if self.child.try_wait()?.is_some() {
             self.finish(crossing)?;
             bail!("a transfer ended too early");
@@ -156,7 +156,7 @@ fn namespace_mirror_transfers_survive_their_node() -> Result<()> {
     }
     ensure!(mirror(&nodes[0], "mirrored")? == mirrored.len() as u64);
     std::thread::sleep(Duration::from_secs(2));
-    let other = other.is_running(&crossing)?;
+    let other = other.still_runs(&crossing)?;
 
     crossing.kill(0, &mut nodes[0])?;
     crossing.reshuffle(&[1])?;
@@ -194,7 +194,7 @@ fn namespace_mirror_is_of_what_runs() -> Result<()> {
     holds(&nodes[1], 2)?;
     // A reset or FIN says it.
     for (left, transfer) in [1, 0].into_iter().zip(transfers) {
-        let mut running = transfer.is_running(&crossing)?;
+        let mut running = transfer.still_runs(&crossing)?;
         running.child.kill()?;
         running.child.wait()?;
         holds(&nodes[1], left)?;
