@@ -4,6 +4,7 @@
 //! second run through the records themselves. At a million bindings that is about 60 bytes each.
 
 mod expire;
+mod index;
 mod merge;
 mod place;
 
@@ -17,7 +18,7 @@ use super::time::{Tick, Time};
 use super::wheel::{NONE, Wheel};
 use crate::pool::identity::mix;
 use core::time::Duration;
-use hashbrown::HashTable;
+use index::Index;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Expiries nearer than this, rounded up to ticks, count as equal: clocks run apart, messages take time.
@@ -117,7 +118,7 @@ pub struct Store {
     records: Vec<Record>,
     /// First free place.
     free: u32,
-    index: HashTable<u32>,
+    index: Index,
     members: Members,
     views: BTreeMap<u64, Ordered>,
     /// Views that nobody had who was asked.
@@ -137,7 +138,7 @@ impl Store {
         Self {
             records: Vec::new(),
             free: NONE,
-            index: HashTable::new(),
+            index: Index::new(),
             members: Members::default(),
             views: BTreeMap::new(),
             lost_views: BTreeSet::new(),
@@ -155,7 +156,7 @@ impl Store {
 
     /// Whether nothing is kept.
     pub fn is_empty(&self) -> bool {
-        self.index.is_empty()
+        self.index.len() == 0
     }
 
     /// Places that records were ever at; the end of [`Self::walk`].
@@ -271,22 +272,22 @@ impl Store {
     /// Bytes in use, with what vectors have in reserve.
     pub fn bytes(&self) -> usize {
         self.records.capacity() * size_of::<Record>()
-            + self.index.allocation_size()
+            + self.index.bytes()
             + self.changed.capacity() * size_of::<u32>()
             + self.members.bytes()
             + self.wheel.bytes()
     }
 
     const fn hash(&self, key: Key) -> u64 {
-        mix(key.session ^ (key.service as u64).rotate_left(32) ^ self.seed)
+        hash(key, self.seed)
     }
 
     fn slot(&self, key: Key) -> Option<u32> {
-        let is_it = |&slot: &u32| {
+        let is_it = |slot: u32| {
             let record = &self.records[slot as usize];
             record.session == key.session && record.service == key.service
         };
-        self.index.find(self.hash(key), is_it).copied()
+        self.index.find(self.hash(key), is_it)
     }
 
     fn body(&self, slot: u32) -> Body {
@@ -322,6 +323,11 @@ impl Store {
             self.changed.push_back(slot);
         }
     }
+}
+
+/// Where a key stands in the index.
+const fn hash(key: Key, seed: u64) -> u64 {
+    mix(key.session ^ (key.service as u64).rotate_left(32) ^ seed)
 }
 
 const _: () = assert!(size_of::<Record>() == 48);

@@ -33,10 +33,12 @@ pub(super) struct Actor {
     journal: Journal,
     progress: watch::Receiver<Progress>,
     /// What becomes durable with which ticket.
-    unwritten: VecDeque<(Ticket, Option<(StreamId, u64)>)>,
+    unwritten: VecDeque<(Ticket, (StreamId, u64))>,
     /// Who waits for which own event to be durable; `None` = for the numbering to begin.
     told: VecDeque<(Option<(StreamId, u64)>, Receipt)>,
     checkpoints: Checkpoints,
+    /// The latest portion of a checkpoint: the next one waits for it, so that events never wait for more than one.
+    portion: Ticket,
     transport: Arc<Transport>,
     rosters: watch::Receiver<Arc<SignedRoster>>,
     members: Vec<binding::NodeId>,
@@ -91,6 +93,7 @@ impl Actor {
             unwritten: VecDeque::new(),
             told: VecDeque::new(),
             checkpoints: Checkpoints::after(number, now),
+            portion: Ticket(0),
             rosters: transport.roster(),
             transport,
             blocked: members.clone(),
@@ -162,10 +165,9 @@ impl Actor {
     fn settle(&mut self) {
         let now = self.now();
         let durable = self.progress.borrow_and_update().durable;
-        while let Some((_, written)) = self.unwritten.pop_front_if(|(ticket, _)| *ticket <= durable) {
-            if let Some((stream, number)) = written {
-                self.node.handle_durable(now, stream, number);
-            }
+        while let Some((_, (stream, number))) = self.unwritten.pop_front_if(|(ticket, _)| *ticket <= durable)
+        {
+            self.node.handle_durable(now, stream, number);
         }
         if self.node.next_deadline().is_some_and(|due| due <= now) {
             self.node.handle_timeout(now);
@@ -300,8 +302,7 @@ impl Actor {
         let now = self.now();
         self.write(now).await?;
         self.collect(now);
-        let more = self.transmit(now);
-        Some(more || self.checkpoints.is_running() && self.unwritten.len() < UNWRITTEN)
+        Some(self.transmit(now))
     }
 
     async fn write(&mut self, now: Time) -> Option<()> {
@@ -337,13 +338,12 @@ impl Actor {
         }
         if !writes.is_empty() {
             let ticket = self.journal.write(writes).await.ok()?;
-            self.unwritten.extend(ends.into_iter().map(|end| (ticket, Some(end))));
+            self.unwritten.extend(ends.into_iter().map(|end| (ticket, end)));
         }
         self.checkpoints.begin(&self.node, now);
-        if self.checkpoints.is_running() {
+        if self.checkpoints.is_running() && self.progress.borrow().durable >= self.portion {
             let step = self.checkpoints.step(&self.node, self.node.stream(), now, wall);
-            let ticket = self.journal.write(step).await.ok()?;
-            self.unwritten.push_back((ticket, None));
+            self.portion = self.journal.write(step).await.ok()?;
         }
         Some(())
     }

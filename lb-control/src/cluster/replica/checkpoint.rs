@@ -6,7 +6,7 @@ use lb_core::binding::{Content, StreamId, Time};
 use lb_core::sync::{Checkpoint, Node};
 use std::time::Duration;
 
-/// Own events after which there is a new one.
+/// Events after which there is a new one, unless the store is larger.
 const EVENTS: u64 = 100_000;
 /// Time after which there is a new one if anything happened.
 const EVERY: Duration = Duration::from_secs(60);
@@ -39,7 +39,9 @@ impl Checkpoints {
     pub(super) fn begin(&mut self, node: &Node, now: Time) {
         let events = node.counts().own + node.counts().applied;
         let new = events.saturating_sub(self.events);
-        let is_due = new >= EVENTS || new > 0 && now.since(self.last) >= EVERY;
+        // As many events as records: so each event costs the disk a record or two, however large the store is.
+        let many = EVENTS.max(node.store().len() as u64);
+        let is_due = new >= many || new > 0 && now.since(self.last) >= EVERY;
         if self.running.is_some() || !is_due {
             return;
         }

@@ -62,9 +62,7 @@ impl Store {
 
     fn forget(&mut self, slot: u32) {
         let hash = self.hash(self.records[slot as usize].key());
-        if let Ok(entry) = self.index.find_entry(hash, |&other| other == slot) {
-            entry.remove();
-        }
+        self.index.remove(hash, slot);
         self.unlink(slot);
         let record = &mut self.records[slot as usize];
         let base = core::mem::replace(&mut record.base, NONE);

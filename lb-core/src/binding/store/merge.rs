@@ -174,10 +174,7 @@ impl Store {
             slot
         };
         let (hash, seed, records) = (self.hash(body.key), self.seed, &self.records);
-        self.index.insert_unique(hash, slot, |&slot| {
-            let record = &records[slot as usize];
-            crate::pool::identity::mix(record.session ^ u64::from(record.service).rotate_left(32) ^ seed)
-        });
+        self.index.insert(hash, slot, |slot| super::hash(records[slot as usize].key(), seed));
         let member = self.members.find_or_add(body.key.service, body.server);
         self.set_base(slot, member);
         self.link(slot, member);
