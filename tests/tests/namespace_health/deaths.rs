@@ -119,6 +119,25 @@ fn namespace_health_stopped() -> Result<()> {
     dies(HTTP, signal(libc::SIGSTOP), signal(libc::SIGCONT))
 }
 
+/// Whenever it dies: right after a probe or right before one, and in between.
+#[test]
+fn namespace_health_stopped_at_any_moment() -> Result<()> {
+    let _precedence = Precedence::take()?;
+    let mut farm = Farm::new(HTTP)?;
+    let mut longest = Duration::ZERO;
+    for step in 0..8 {
+        // Eight steps make up an interval.
+        sleep(Duration::from_millis(400 + 50 * step));
+        let took = time_of_death(&mut farm, signal(libc::SIGSTOP))?;
+        ensure!(took < IN_TIME, "a backend that stopped was used for {took:?}");
+        longest = longest.max(took);
+        farm.site.server(VICTIM).signal(libc::SIGCONT);
+        farm.wait_for(VICTIM, "healthy")?;
+    }
+    println!("at most {longest:?}");
+    Ok(())
+}
+
 /// What the others measure does show when it takes too long: here two answers are waited for, each for 600 ms.
 #[test]
 fn namespace_health_stopped_is_late_with_long_timeouts() -> Result<()> {
