@@ -4,8 +4,8 @@
 //! need not: the kernel drops the addresses, and the routing daemon what it made of them. Addresses that somebody else put
 //! on the interface are left alone.
 
+use crate::net::addresses::local;
 use futures_util::TryStreamExt;
-use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{
     AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, CacheInfo,
 };
@@ -134,7 +134,7 @@ impl Announcer {
         let all: Vec<AddressMessage> =
             all.try_collect().await.map_err(|source| self.refused("its addresses".to_owned(), source))?;
         let ours = all.into_iter().filter(|message| message.header.index == self.index);
-        Ok(ours.filter_map(|message| Some((address(&message)?, message))).collect())
+        Ok(ours.filter_map(|message| Some((local(&message)?, message))).collect())
     }
 
     fn refused(&self, address: String, source: rtnetlink::Error) -> AnnounceError {
@@ -177,21 +177,6 @@ pub async fn follow(
 fn is_ours(message: &AddressMessage) -> bool {
     let ours = AddressAttribute::Protocol(AddressProtocol::from(OURS));
     message.attributes.contains(&ours)
-}
-
-fn address(message: &AddressMessage) -> Option<IpAddr> {
-    let of = |wanted: bool| {
-        message.attributes.iter().find_map(|attribute| match attribute {
-            AddressAttribute::Local(address) if wanted => Some(*address),
-            AddressAttribute::Address(address) if !wanted => Some(*address),
-            _ => None,
-        })
-    };
-    match message.header.family {
-        AddressFamily::Inet => of(true),
-        AddressFamily::Inet6 => of(true).or_else(|| of(false)),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

@@ -53,10 +53,15 @@ fn lasting(message: &AddressMessage) -> Option<IpAddr> {
     {
         return None;
     }
-    let find = |local: bool| {
+    local(message)
+}
+
+/// The machine's own address in a message of the kernel; the other end's may stand there, too.
+pub(crate) fn local(message: &AddressMessage) -> Option<IpAddr> {
+    let find = |wants_local: bool| {
         message.attributes.iter().find_map(|attribute| match attribute {
-            AddressAttribute::Local(address) if local => Some(*address),
-            AddressAttribute::Address(address) if !local => Some(*address),
+            AddressAttribute::Local(address) if wants_local => Some(*address),
+            AddressAttribute::Address(address) if !wants_local => Some(*address),
             _ => None,
         })
     };
@@ -70,6 +75,25 @@ fn lasting(message: &AddressMessage) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_own_end_of_a_link_is_told_from_the_other() {
+        let message = |family, attributes: &[AddressAttribute]| {
+            let mut message = AddressMessage::default();
+            message.header.family = family;
+            message.attributes = attributes.to_vec();
+            local(&message).map(|address| address.to_string())
+        };
+        let own = |text: &str| AddressAttribute::Local(text.parse().expect("an address"));
+        let other = |text: &str| AddressAttribute::Address(text.parse().expect("an address"));
+        let (v4, v6) = (AddressFamily::Inet, AddressFamily::Inet6);
+        assert_eq!(message(v4, &[other("10.0.0.2"), own("10.0.0.1")]).as_deref(), Some("10.0.0.1"));
+        assert_eq!(message(v4, &[other("10.0.0.2")]), None, "that is somebody else's");
+        assert_eq!(message(v6, &[other("fd00::2"), own("fd00::1")]).as_deref(), Some("fd00::1"));
+        // Without another end the kernel names one address only.
+        assert_eq!(message(v6, &[other("fd00::1")]).as_deref(), Some("fd00::1"));
+        assert_eq!(message(AddressFamily::Bridge, &[own("10.0.0.1")]), None);
+    }
 
     #[tokio::test]
     async fn loopback_is_not_global_and_the_way_to_it_begins_there() {

@@ -108,10 +108,17 @@ impl Healths {
         self.of(service, backend).is_some_and(|health| !health.state.is_healthy())
     }
 
-    /// Whether most of the nodes that are heard say that a backend serves nobody, this one among them.
-    fn is_agreed(&self, service: u32, number: u64) -> bool {
-        let agree = 1 + self.others.failed.get(&(service, number)).copied().unwrap_or_default();
-        agree * 2 > 1 + self.others.nodes
+    /// What most of the nodes that are heard say of a backend, this one with what it has found itself; where they are in two minds, it
+    /// is used.
+    fn by_vote(&self, own: State, service: u32, number: u64) -> State {
+        let others = self.others.failed.get(&(service, number)).copied().unwrap_or_default();
+        let against = others + usize::from(!own.is_healthy());
+        let is_down = against * 2 > 1 + self.others.nodes;
+        match (own.is_healthy(), is_down) {
+            (true, true) => State::Down(Voice::Probe),
+            (false, false) => State::Up,
+            (true, false) | (false, true) => own,
+        }
     }
 
     /// Which backends of a pool are used, in its order.
@@ -122,11 +129,9 @@ impl Healths {
         let standing = |backend: &lb_core::pool::BackendSpec| {
             let health = known.get(&backend.name);
             let state = health.map(|health| health.state);
-            let is_alone_with_it = spec.quorum
-                && state.is_some_and(|state| !state.is_healthy())
-                && !self.is_agreed(pool.id, backend.number);
+            let voted = |own| if spec.quorum { self.by_vote(own, pool.id, backend.number) } else { own };
             Standing {
-                state: if is_alone_with_it { Some(State::Up) } else { state },
+                state: state.map(voted),
                 since: health
                     .and_then(|health| health.since.duration_since(UNIX_EPOCH).ok())
                     .unwrap_or_default(),

@@ -10,7 +10,7 @@ use lb_common::abi::{
     Addr, Binding, BindingEvent, BindingEventKind, BindingKey, BindingOp, BindingRecord, BindingWord,
     RecordResult, Status,
 };
-use lb_core::{binding, sync::PoolMember};
+use lb_core::{binding, pool::Admin, sync::PoolMember};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
@@ -258,12 +258,17 @@ impl Feed {
             let has_quorum = pool.service.health.as_ref().is_some_and(|health| health.quorum);
             let members = backends.map(|(backend, place)| {
                 let word = node.actual_status(Status::word(place.slot));
-                // Where nodes vote, each says what it has found itself.
-                let is_dead = has_quorum && node.world.health.is_dead(&pool.service.name, &backend.name);
+                let serves = if has_quorum {
+                    // Where nodes vote, each says what it has found itself, and not what came of it: else nobody could ever change his mind.
+                    let is_dead = node.world.health.is_dead(&pool.service.name, &backend.name);
+                    backend.admin != Admin::Disabled && !is_dead
+                } else {
+                    Status::serves(word, place.slot)
+                };
                 PoolMember {
                     number: place.number,
                     weight: backend.weight,
-                    serves: Status::serves(word, place.slot) && !is_dead,
+                    serves,
                     accepts: Status::accepts(word, place.slot),
                 }
             });

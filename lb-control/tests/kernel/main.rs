@@ -5,6 +5,8 @@ mod bench;
 mod cluster;
 mod migrate;
 mod older;
+#[path = "../../../tests/src/topology/precedence.rs"]
+mod precedence;
 #[path = "../net_namespaces/program.rs"]
 mod program;
 mod rebind;

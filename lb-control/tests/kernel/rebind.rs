@@ -1,16 +1,24 @@
 //! All sessions of a backend that failed are moved at once.
 
+use crate::precedence::Precedence;
 use crate::reconcile::desired;
 use crate::sandbox::{SIZES, Sandbox};
+use aya::maps::{Array, Map, MapData};
 use lb_common::abi::{
-    BindingKey, BindingOp, BindingRecord, BindingWord, RebindRequest, RebindWhom, RecordResult, Status,
+    BindingBucket, BindingKey, BindingOp, BindingRecord, BindingSlot, BindingWord, RebindRequest, RebindWhom,
+    RecordResult, Status, map,
 };
 use lb_common::select::{self, Table};
-use lb_control::dataplane::{DataPlane, Sizes};
-use lb_control::reconcile;
-use std::time::{Duration, Instant};
+use lb_control::dataplane::{DataPlane, Sizes, xdp::Xdp};
+use lb_control::reconcile::{self, ExplainInputs, Health, HealthChange};
+use lb_core::health::{Check, Failback, Failure, HealthSpec, Policy, State, Thresholds, Voice, Way};
+use lb_core::pool::Desired;
+use std::num::NonZero;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
 const MANY: u64 = 1_000_000;
+const MANY_SIZES: Sizes = Sizes { bindings: 1 << 20, ..SIZES };
 /// Slots of one run, as `lbd` asks for them.
 const STRETCH: u32 = 8_192;
 
@@ -39,24 +47,27 @@ fn cpu_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-#[tokio::test]
-async fn a_million_sessions_are_moved_within_a_second() {
-    let sandbox = Sandbox::new();
-    sandbox.veth("lb0", "peer0");
-    let sizes = Sizes { bindings: 1 << 20, ..SIZES };
+/// What is desired, with room for a million sessions.
+fn roomy() -> Desired {
     let mut wanted = desired();
-    wanted.node.bindings = sizes.bindings;
-    let (handle, thread) = reconcile::spawn(Box::new(sandbox.open(sizes)), None).expect("starts");
+    wanted.node.bindings = MANY_SIZES.bindings;
+    wanted
+}
+
+/// The kernel's tables with a million sessions of the first backend, and what is in them besides.
+async fn a_million(sandbox: &Sandbox, wanted: Desired) -> (Xdp, ExplainInputs) {
+    sandbox.veth("lb0", "peer0");
+    let (handle, thread) = reconcile::spawn(Box::new(sandbox.open(MANY_SIZES)), None).expect("starts");
     handle.apply(wanted).await.expect("applied");
     let inputs = handle.explain_inputs("web").await.expect("told");
-    let dead = (inputs.view.backends[0].slot, inputs.view.backends[0].generation);
     drop(handle);
     thread.join().expect("it ends when nobody needs it");
 
-    let mut plane = sandbox.open(sizes);
+    let mut plane = sandbox.open(MANY_SIZES);
+    let (slot, generation) = first(&inputs);
     let record = |session| BindingRecord {
         session,
-        word: BindingWord::new(dead.0, dead.1, 0).0,
+        word: BindingWord::new(slot, generation, 0).0,
         lifetime: 600_000_000_000,
         service: inputs.service.id,
         op: BindingOp::Put as u8,
@@ -68,6 +79,20 @@ async fn a_million_sessions_are_moved_within_a_second() {
         let results = plane.apply_bindings(&records).expect("the program runs");
         assert!(results.iter().all(|&result| result == RecordResult::Applied));
     }
+    (plane, inputs)
+}
+
+/// Slot and generation of the first backend.
+fn first(inputs: &ExplainInputs) -> (u16, u16) {
+    (inputs.view.backends[0].slot, inputs.view.backends[0].generation)
+}
+
+#[tokio::test]
+async fn a_million_sessions_are_moved_within_a_second() {
+    let sandbox = Sandbox::new();
+    let sizes = MANY_SIZES;
+    let (mut plane, inputs) = a_million(&sandbox, roomy()).await;
+    let dead = first(&inputs);
     let word = plane.statuses().expect("read")[Status::word(dead.0) as usize];
     plane.put_status(Status::word(dead.0), Status::Down.set(word, dead.0)).expect("written");
 
@@ -123,4 +148,67 @@ async fn a_million_sessions_are_moved_within_a_second() {
         assert_eq!((word.backend(), word.generation()), (dead.0, 2), "session {session}");
     }
     plane.detach_all().expect("everything goes");
+}
+
+/// From the word that a backend is dead until the kernel's table names another one for each of its sessions, with all that `lbd` does in
+/// between.
+#[tokio::test]
+async fn a_million_sessions_are_with_others_within_a_second_of_the_word() {
+    let _precedence = Precedence::take().expect("a real-time priority");
+    let sandbox = Sandbox::new();
+    let count = |n| NonZero::new(n).expect("not zero");
+    let policy = Policy {
+        interval: Duration::from_millis(400),
+        fast: Duration::from_millis(50),
+        slow: Duration::from_secs(2),
+        timeout: Duration::from_millis(200),
+        rise: count(2),
+        fall: count(2),
+        jitter: 10,
+    };
+    let mut wanted = roomy();
+    wanted.services[0].health = Some(Arc::new(HealthSpec {
+        check: Check::Tcp,
+        policy,
+        thresholds: Thresholds { minimum_healthy: 1, ejected: 50 },
+        port: 0,
+        way: Way::Direct,
+        quorum: false,
+        failback: Failback::Never,
+    }));
+    let (plane, inputs) = a_million(&sandbox, wanted.clone()).await;
+    drop(plane);
+    let dead = first(&inputs).0;
+    let (handle, thread) = reconcile::spawn(Box::new(sandbox.open(MANY_SIZES)), None).expect("starts");
+    handle.apply(wanted).await.expect("applied");
+
+    let pin = MapData::from_pin(sandbox.root.join("maps").join(map::BINDINGS)).expect("it is pinned");
+    let table = Array::<_, BindingBucket>::try_from(Map::Array(pin)).expect("an array");
+    let owners = |bucket: &BindingBucket| -> Vec<u16> {
+        let found = bucket.0.iter().filter_map(BindingSlot::binding);
+        found.map(|(_, binding)| BindingWord(binding.word).backend()).collect()
+    };
+    let bucket = |place: u32| owners(&table.get(&place, 0).expect("read"));
+    // The table is walked through from its beginning.
+    let last = (0..table.len()).rev().find(|&place| !bucket(place).is_empty()).expect("a session");
+    assert!(bucket(last).contains(&dead));
+
+    let reason = Some(Failure::Refused);
+    let health = Health { state: State::Down(Voice::Probe), since: SystemTime::now(), reason };
+    let change = HealthChange { service: "web".into(), backend: "be1".into(), health: Some(health) };
+    let begun = Instant::now();
+    handle.health(vec![change]).await.expect("it listens");
+    while bucket(last).contains(&dead) {
+        assert!(begun.elapsed() < Duration::from_secs(30), "nobody moves");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let took = begun.elapsed();
+    println!("{MANY} sessions are with others after {took:?}");
+    let owners: Vec<u16> = table.iter().flat_map(|found| owners(&found.expect("read"))).collect();
+    let left = owners.iter().filter(|owner| **owner == dead).count();
+    assert_eq!((owners.len() as u64, left), (MANY, 0));
+    assert!(took < Duration::from_secs(1), "they moved within {took:?}");
+    drop(handle);
+    thread.join().expect("it ends when nobody needs it");
+    sandbox.open(MANY_SIZES).detach_all().expect("everything goes");
 }

@@ -121,6 +121,30 @@ impl Balancer {
         serde_json::from_str(&text).with_context(|| format!("lbctl {arguments:?} printed {text}"))
     }
 
+    /// Starts `lbctl`; what it prints goes to the end of `log`.
+    pub fn start_ctl(&self, arguments: &[&str], log: &Path) -> Result<Process> {
+        Process::start(self.lbctl()?.args(arguments), log)
+    }
+
+    /// The same on a terminal of its own, wide enough for any line.
+    pub fn start_ctl_on_a_terminal(&self, arguments: &[&str], log: &Path) -> Result<Process> {
+        let lbctl = self.lbctl()?;
+        let words =
+            [lbctl.get_program()].into_iter().chain(lbctl.get_args()).map(|word| word.to_string_lossy());
+        let words: Vec<_> = words.chain(arguments.iter().map(|word| (*word).into())).collect();
+        let line = format!("stty cols 400; exec {}", words.join(" "));
+        Process::start(Command::new("script").args(["-qefc", &line, "/dev/null"]), log)
+    }
+
+    /// What the metrics say.
+    pub fn metrics(&self) -> Result<String> {
+        let mut curl = Command::new("curl");
+        curl.args(["-sf", "--max-time", "20", "--unix-socket"]).arg(self.socket());
+        let finished = run(curl.arg("http://lbd/metrics"), SOON)?;
+        ensure!(finished.status.success(), "curl ended with {}: {}", finished.status, finished.stderr);
+        Ok(finished.stdout)
+    }
+
     /// The pinned maps and links.
     pub fn pins(&self) -> &Path {
         &self.pins
@@ -132,8 +156,7 @@ impl Balancer {
     }
 
     fn ctl_within(&self, arguments: &[&str], patience: Duration) -> Result<String> {
-        let mut command = Command::new(binary("lbctl")?);
-        let finished = run(command.arg("--socket").arg(self.socket()).args(arguments), patience)?;
+        let finished = run(self.lbctl()?.args(arguments), patience)?;
         ensure!(
             finished.status.success(),
             "lbctl {} ended with {}: {}{}",
@@ -143,6 +166,12 @@ impl Balancer {
             finished.stderr
         );
         Ok(finished.stdout)
+    }
+
+    fn lbctl(&self) -> Result<Command> {
+        let mut command = Command::new(binary("lbctl")?);
+        command.arg("--socket").arg(self.socket());
+        Ok(command)
     }
 
     fn socket(&self) -> PathBuf {

@@ -1,11 +1,13 @@
 //! Load with a memory: who answered whom, what failed, and which sessions moved.
 
-use super::Namespace;
+use super::process::{Process, eventually};
+use super::{Namespace, SOON};
 use anyhow::{Context, Result, bail, ensure};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -15,6 +17,8 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Failures that are told in full.
 const TOLD: usize = 10;
+/// Holds connections.
+const HOLD: &str = include_str!("load/hold.py");
 
 /// What to send.
 #[derive(Clone, Debug)]
@@ -218,6 +222,29 @@ pub fn together(namespace: &Namespace, vips: &[SocketAddr], client: SocketAddr) 
         let mut connections: Vec<Connection> = vips.iter().map(open).collect::<Result<_>>()?;
         connections.iter_mut().map(|connection| connection.request(false, "")).collect()
     })
+}
+
+/// Opens a connection from each client, and keeps them for as long as the process lives; how many were refused stands beside it.
+pub fn hold(
+    namespace: &Namespace,
+    directory: &Path,
+    vip: SocketAddr,
+    clients: &[IpAddr],
+) -> Result<(Process, usize)> {
+    let first = clients.first().context("nobody to hold connections")?;
+    let (script, log) = (directory.join("hold.py"), directory.join(format!("hold-{first}.log")));
+    std::fs::write(&script, HOLD)?;
+    let mut arguments = vec!["python3".to_owned(), script.display().to_string()];
+    arguments.extend([vip.ip().to_string(), vip.port().to_string()]);
+    arguments.extend(clients.iter().map(ToString::to_string));
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let process = namespace.start(&arguments, &log)?;
+    let refused = eventually(SOON, || {
+        let said = process.log();
+        let refused = said.lines().find_map(|line| line.strip_prefix("held ")?.split(' ').nth(2));
+        refused.and_then(|count| count.parse().ok()).with_context(|| format!("nothing is held: {said}"))
+    })?;
+    Ok((process, refused))
 }
 
 fn work(

@@ -8,14 +8,10 @@ use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use stickleback_tests::topology::process::eventually;
-use stickleback_tests::topology::{Arms, Balancer, Site, load};
+use stickleback_tests::topology::{Arms, Balancer, NodeConfig, Site, config, load};
 
 /// Computes where sessions belong.
 const PREDICT: &str = include_str!("predict.py");
-/// How long a dead backend may go on getting sessions, with default settings, on a machine that may be busy with others.
-///
-/// Less than a second is what `lb_core::health` takes in its own time, as a test there shows.
-pub(super) const FOUND_OUT: Duration = Duration::from_secs(3);
 /// Sessions of one test.
 pub(super) const SESSIONS: u16 = 240;
 
@@ -32,9 +28,15 @@ pub(super) type Sessions = BTreeMap<String, (String, u64)>;
 impl Farm {
     /// With these lines for the service.
     pub(super) fn new(lines: &str) -> Result<Self> {
+        Self::with_limits(lines, "")
+    }
+
+    /// The same with limits for the node.
+    pub(super) fn with_limits(lines: &str, limits: &str) -> Result<Self> {
         let site = Site::new(Arms::Two, 3)?;
         let vip = SocketAddr::new("10.99.0.1".parse()?, 80);
-        let balancer = site.balance(&[site.service("web", vip, "nat", false).with(lines)])?;
+        let node = NodeConfig { limits: limits.to_owned(), ..site.node() };
+        let balancer = site.balance_with(&node, &[site.service("web", vip, "nat", false).with(lines)])?;
         let farm = Self { balancer, site, vip };
         for n in 0..3 {
             farm.wait_for(n, "healthy")?;
@@ -48,20 +50,31 @@ impl Farm {
         self.everybody().map(drop)
     }
 
+    /// Gives the service other lines.
+    pub(super) fn reload(&self, lines: &str) -> Result<()> {
+        let service = self.site.service("web", self.vip, "nat", false).with(lines);
+        self.balancer.reload(&config::text(&self.site.node(), &[service]))
+    }
+
     /// A request of each client: who answered.
     pub(super) fn everybody(&self) -> Result<BTreeMap<String, String>> {
         let answers = load::each(&self.site.client, self.vip, &self.site.clients(false, SESSIONS))?;
         Ok(answers.into_iter().map(|(client, backend)| (client.to_string(), backend)).collect())
     }
 
-    /// Waits until the health checks say so of backend `n`, counted from 0.
-    pub(super) fn wait_for(&self, n: usize, state: &str) -> Result<()> {
+    /// The row of backend `n`, counted from 0.
+    pub(super) fn backend(&self, n: usize) -> Result<Value> {
         let name = &self.site.backends[n].name;
+        let rows = self.balancer.ask(&["backends"])?;
+        let row = rows.as_array().and_then(|rows| rows.iter().find(|row| row["name"] == **name));
+        row.cloned().with_context(|| format!("no backend {name} in {rows}"))
+    }
+
+    /// Waits until the health checks say so of backend `n`.
+    pub(super) fn wait_for(&self, n: usize, state: &str) -> Result<()> {
         eventually(Duration::from_secs(20), || {
-            let rows = self.balancer.ask(&["backends"])?;
-            let row = rows.as_array().and_then(|rows| rows.iter().find(|row| row["name"] == **name));
-            let health = row.map(|row| row["health"].clone()).unwrap_or_default();
-            ensure!(health["state"] == state, "{name} is {health}, not {state}");
+            let row = self.backend(n)?;
+            ensure!(row["health"]["state"] == state, "{} is {}, not {state}", row["name"], row["health"]);
             Ok(())
         })
     }

@@ -12,23 +12,26 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Takes the webhook's messages and writes each into a line of its log.
 const HOOK: &str = include_str!("hook.py");
 const HOOK_PORT: &str = "9099";
+/// Answers datagrams without summing them up.
+const BARE: &str = include_str!("bare.py");
 
 /// Two backends, of which only the first takes what the mode brings; the balancer has the service's address itself.
-struct Ways {
-    balancer: Balancer,
+pub(super) struct Ways {
+    pub(super) balancer: Balancer,
     hook: Process,
     mode: &'static str,
     is_v6: bool,
     vip: SocketAddr,
     decapsulators: Vec<Testbed>,
-    site: Site,
+    pub(super) site: Site,
 }
 
 impl Ways {
-    fn new(mode: &'static str, is_v6: bool, to_v6: bool, health: &str) -> Result<Self> {
-        let site = Site::with_mtu(Arms::Two, 2, 1_600)?;
+    pub(super) fn new(mode: &'static str, is_v6: bool, to_v6: bool, health: &str) -> Result<Self> {
+        let mut site = Site::with_mtu(Arms::Two, 2, 1_600)?;
         let address: IpAddr = if is_v6 { "fd99::1".parse()? } else { "10.99.0.1".parse()? };
         let vip = SocketAddr::new(address, 80);
+        site.echo(vip.port(), &[address])?;
         let mut decapsulators = Vec::new();
         if mode != "l2" {
             decapsulators.push(Testbed::decapsulate(&site.backends[0].namespace, "eth0")?);
@@ -79,13 +82,13 @@ impl Ways {
         }
     }
 
-    fn health(&self, name: &str) -> Result<Value> {
+    pub(super) fn health(&self, name: &str) -> Result<Value> {
         let rows = self.balancer.ask(&["backends"])?;
         let row = rows.as_array().and_then(|rows| rows.iter().find(|row| row["name"] == name));
         Ok(row.context("no such backend")?["health"].clone())
     }
 
-    fn wait_for(&self, name: &str, state: &str) -> Result<()> {
+    pub(super) fn wait_for(&self, name: &str, state: &str) -> Result<()> {
         eventually(PATIENCE, || {
             let health = self.health(name)?;
             ensure!(health["state"] == state, "{name} is {health}, not {state}\n{}", self.balancer.log());
@@ -103,6 +106,8 @@ fn only_the_way_of_the_traffic_counts(
     health: &str,
 ) -> Result<()> {
     let mut ways = Ways::new(mode, is_v6, to_v6, health)?;
+    let follower = ways.site.directory().join("follow.log");
+    let follower = ways.balancer.start_ctl(&["-o", "json", "events", "--follow"], &follower)?;
     ways.wait_for("be1", "healthy")?;
     ways.wait_for("be2", "down")?;
     let direct = if to_v6 { "[fd02:2::2]" } else { "10.2.2.2" };
@@ -122,34 +127,42 @@ fn only_the_way_of_the_traffic_counts(
     ways.wait_for("be2", "down")?;
     ensure!(ways.health("be1")?["state"] == "healthy", "{}", ways.health("be1")?);
 
-    // The same in the events, in the metrics, and at the webhook.
-    let events = ways.balancer.ask(&["events", "--limit", "1000"])?;
-    let of_be2 = |row: &&Value| row["backend"] == "be2" && row["health"].is_object();
-    let kinds: Vec<&str> = events
-        .as_array()
-        .context("a list")?
-        .iter()
-        .filter(of_be2)
-        .filter_map(|e| e["kind"].as_str())
-        .collect();
-    let verdicts: Vec<&str> = kinds.into_iter().filter(|kind| *kind != "health").collect();
-    ensure!(verdicts.starts_with(&["down", "up", "down"]), "{events}");
-    let socket = ways.balancer.ask(&["status"])?;
-    ensure!(socket["backends_up"] == 1, "{socket}");
+    // The same in the events, as they stand and as they came, in the metrics, in the log, and at the webhook.
+    let verdicts = verdicts(ways.balancer.ask(&["events", "--limit", "1000"])?.as_array().context("a list")?);
+    ensure!(verdicts.starts_with(&["down", "up", "down"].map(str::to_owned)), "{verdicts:?}");
+    let status = ways.balancer.ask(&["status"])?;
+    ensure!(status["backends_up"] == 1, "{status}");
+    let times = |kind: &str| verdicts.iter().filter(|verdict| *verdict == kind).count();
+    let metrics = ways.balancer.metrics()?;
+    for (state, kind) in [("down", "down"), ("healthy", "up")] {
+        let labels = format!("service=\"web\",backend=\"be2\",to=\"{state}\"");
+        let line = format!("stickleback_backend_health_changes_total{{{labels}}} {}", times(kind));
+        ensure!(metrics.lines().any(|found| found == line), "{line} is missing in\n{metrics}");
+    }
+    let log = ways.balancer.log();
+    let logged = log.lines().filter(|line| line.contains("backend is down") && line.contains("be2")).count();
+    ensure!(logged == times("down"), "{logged} of {verdicts:?} are in the log:\n{log}");
     eventually(PATIENCE, || {
-        let told = ways.hook.log();
-        let messages = told.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let mut kinds = Vec::new();
-        for message in messages {
-            for event in message["events"].as_array().context("no events")? {
-                if event["backend"] == "be2" {
-                    kinds.push(event["kind"].as_str().unwrap_or_default().to_owned());
-                }
-            }
-        }
-        ensure!(kinds == verdicts, "the webhook was told {kinds:?}, not {verdicts:?}: {told}");
+        let followed = self::verdicts(&lines(&follower));
+        ensure!(followed == verdicts, "`--follow` showed {followed:?}, not {verdicts:?}: {}", follower.log());
+        let events = lines(&ways.hook).into_iter().map(|mut message| message["events"].take());
+        let events: Vec<Value> = events.filter_map(|events| events.as_array().cloned()).flatten().collect();
+        let told = self::verdicts(&events);
+        ensure!(told == verdicts, "the webhook was told {told:?}, not {verdicts:?}: {}", ways.hook.log());
         Ok(())
     })
+}
+
+/// Everything that a process has written as lines of JSON.
+fn lines(process: &Process) -> Vec<Value> {
+    process.log().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+/// What events say of the second backend's death and life, in their order.
+fn verdicts(events: &[Value]) -> Vec<String> {
+    let of_be2 = events.iter().filter(|row| row["backend"] == "be2" && row["health"].is_object());
+    let kinds = of_be2.filter_map(|event| event["kind"].as_str()).filter(|kind| *kind != "health");
+    kinds.map(str::to_owned).collect()
 }
 
 const TCP: &str = "health = \"tcp\"";
@@ -230,4 +243,39 @@ fn namespace_health_way_pings_and_direct() -> Result<()> {
         direct.wait_for("be2", "healthy")?;
     }
     Ok(())
+}
+
+/// Datagrams on every kind of way.
+#[test]
+fn namespace_health_way_datagrams() -> Result<()> {
+    for (mode, is_v6, to_v6) in [
+        ("ipip", false, false),
+        ("gue", true, true),
+        ("ipip", true, false),
+        ("gue", false, true),
+        ("l2", true, false),
+        ("l2", false, true),
+    ] {
+        let health = "health = { kind = \"udp\", request = \"who\", response = \"be\" }";
+        let mut ways = Ways::new(mode, is_v6, to_v6, health)?;
+        ways.wait_for("be1", "healthy")?;
+        ways.wait_for("be2", "down")?;
+        ways.connect(true)?;
+        ways.wait_for("be2", "healthy").with_context(|| format!("{mode}, {is_v6}, {to_v6}"))?;
+    }
+    Ok(())
+}
+
+/// Over IPv4 an answer need not have a checksum; where the probe is of IPv6 it is none the worse for that.
+#[test]
+fn namespace_health_way_datagrams_without_checksums() -> Result<()> {
+    let health = "health = { kind = \"udp\", port = 7777, request = \"who\", response = \"bare\" }";
+    let ways = Ways::new("ipip", false, true, health)?;
+    ways.wait_for("be1", "down")?;
+    let script = ways.site.directory().join("bare.py");
+    std::fs::write(&script, BARE)?;
+    let (script, log) = (script.display().to_string(), ways.site.directory().join("bare.log"));
+    let first = &ways.site.backends[0].namespace;
+    let _server = first.start(&["python3", &script, &ways.vip.ip().to_string(), "7777"], &log)?;
+    ways.wait_for("be1", "healthy")
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use std::net::SocketAddr;
 use std::time::Duration;
 use stickleback_tests::topology::process::{Process, eventually};
-use stickleback_tests::topology::{Arms, Balancer, Load, LoadPlan, LoadReport, Site};
+use stickleback_tests::topology::{Arms, Balancer, Load, LoadPlan, LoadReport, Site, load};
 
 /// Longest wait for something that takes a moment.
 const SOON: Duration = Duration::from_secs(20);
@@ -55,20 +55,8 @@ impl Shop {
 
     /// Opens a connection from each of `count` clients, counted from `first`, and keeps them; how many were refused.
     fn hold(&self, first: u16, count: u16) -> Result<(Process, usize)> {
-        let directory = self.site.directory();
-        let (script, log) = (directory.join("hold.py"), directory.join(format!("hold-{first}.log")));
-        std::fs::write(&script, include_str!("hold.py"))?;
-        let mut arguments = vec!["python3".to_owned(), script.display().to_string()];
-        arguments.extend([self.vip.ip().to_string(), self.vip.port().to_string()]);
-        arguments.extend(self.site.clients_from(false, first, count).iter().map(ToString::to_string));
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let process = self.site.client.start(&arguments, &log)?;
-        let refused = eventually(SOON, || {
-            let said = process.log();
-            let refused = said.lines().find_map(|line| line.strip_prefix("held ")?.split(' ').nth(2));
-            refused.and_then(|count| count.parse().ok()).with_context(|| format!("nothing is held: {said}"))
-        })?;
-        Ok((process, refused))
+        let clients = self.site.clients_from(false, first, count);
+        load::hold(&self.site.client, self.site.directory(), self.vip, &clients)
     }
 
     /// Short connections until `count` were answered.

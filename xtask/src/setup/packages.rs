@@ -44,7 +44,7 @@ const fn package(name: &'static str, purpose: Purpose, sign: Sign) -> Package {
     Package { name, purpose, sign }
 }
 
-const PACKAGES: [Package; 19] = [
+const PACKAGES: [Package; 20] = [
     package("rustc-web", Purpose::Compiler, Sign::Dpkg),
     package("cargo-web", Purpose::Compiler, Sign::Dpkg),
     package("rust-web-src", Purpose::Compiler, Sign::Dpkg),
@@ -54,6 +54,7 @@ const PACKAGES: [Package; 19] = [
     package("rust-web-clippy", Purpose::Lint, Sign::Dpkg),
     package("iproute2", Purpose::Sandbox, Sign::Program("ip")),
     package("ethtool", Purpose::Sandbox, Sign::Program("ethtool")),
+    package("nftables", Purpose::Sandbox, Sign::Program("nft")),
     package("bird2", Purpose::Sandbox, Sign::Program("bird")),
     package("nginx-light", Purpose::Sandbox, Sign::Program("nginx")),
     package(

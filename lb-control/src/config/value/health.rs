@@ -105,7 +105,7 @@ pub(in super::super) struct HealthTable {
     /// Largest percentage of backends that connections alone, without a failed probe, may take out; one always.
     #[schemars(extend("default" = defaults::MAX_EJECTED))]
     pub(in super::super) max_ejected: Field<Number<0, 100>>,
-    /// In a cluster, a backend is down only when most of the nodes that are heard say so.
+    /// In a cluster, a backend is down when most of the nodes that are heard say so, and only then.
     #[schemars(extend("default" = false))]
     pub(in super::super) quorum: Field<bool>,
     /// What happens to moved sessions when their backend returns.

@@ -1,7 +1,7 @@
 //! Health checks and what they make of the tables.
 
 use super::*;
-use crate::reconcile::{Health, HealthChange};
+use crate::reconcile::{Health, HealthChange, OtherViews};
 use lb_core::health::{Check, Failback, Failure, HealthSpec, Policy, State, Thresholds, Voice, Way};
 
 /// A backend whose probes fail.
@@ -65,6 +65,43 @@ fn when_nobody_is_healthy_all_are_used() {
     node.world.health.note(dead("s1", &names[0]));
     node.follow_world();
     assert!(statuses(&plane).iter().all(|&status| status != Status::Down));
+}
+
+#[test]
+fn by_vote_a_backend_is_down_on_every_node_when_most_of_those_that_are_heard_say_so() {
+    let plane = Shared::new();
+    let mut node = node(&plane);
+    let mut desired = checked_services();
+    desired.services.iter_mut().for_each(|service| {
+        let mut spec = (**service.health.as_ref().expect("checked")).clone();
+        spec.quorum = true;
+        service.health = Some(Arc::new(spec));
+    });
+    node.apply(desired).expect("applied");
+    let (service, number) = {
+        let pool = &node.applied().expect("applied").pools[0].service;
+        let backend = pool.backends.iter().find(|backend| backend.name == "b2").expect("it is there");
+        (pool.id, backend.number)
+    };
+    for is_dead_here in [false, true] {
+        let mut change = dead("s1", "b2");
+        if !is_dead_here {
+            change.health.as_mut().expect("known").state = State::Up;
+        }
+        node.world.health.note(change);
+        for (nodes, others) in (0..=4).flat_map(|nodes| (0..=nodes).map(move |others| (nodes, others))) {
+            let failed =
+                [((service, number), others)].into_iter().filter(|(_, others)| *others > 0).collect();
+            node.world.health.hear(OtherViews { nodes, failed, ..OtherViews::default() });
+            node.follow_world();
+            let found = meaning(&plane);
+            let s1 = found.services.values().find(|row| row.row.id == service).expect("there");
+            let down = s1.members.iter().filter(|member| member.1 == Status::Down).count();
+            let say_so = others + usize::from(is_dead_here);
+            let most = (nodes + 1) / 2 + 1;
+            assert_eq!(down, usize::from(say_so >= most), "{say_so} of {}", nodes + 1);
+        }
+    }
 }
 
 #[test]
