@@ -1,6 +1,7 @@
 //! Balancers as one, of which one dies in the middle of downloads and uploads that another one goes on with.
 
 use anyhow::{Context, Result, bail, ensure};
+use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
@@ -8,18 +9,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use stickleback_tests::topology::crossing::{agrees, can_ask, join, unite};
 use stickleback_tests::topology::process::eventually;
-use stickleback_tests::topology::{Balancer, Crossing, SOON, ServiceConfig};
+use stickleback_tests::topology::{Balancer, Crossing, SOON, ServiceConfig, server};
 
 const PLAIN: &str = "affinity = \"source-ip\"\nmirror = true";
 const COOKIES: &str =
     "affinity = { kind = \"http-cookie\", cookie = \"SESS\" }\nmirror = true\nmirror-age = \"1s\"";
 /// Not mirrored.
 const ALONE: &str = "affinity = \"source-ip\"";
-/// Speeds as curl has them: at the first a transfer takes twenty seconds, at the last longer than any test.
-const SPEED: &str = "200K";
-const UNHURRIED: &str = "120K";
-const SLOW: &str = "20K";
-const LONG: usize = 200 * 1_024 * 20;
+/// Bytes of a transfer: without hurry it takes longer than any test.
+const LONG: u64 = 12 << 20;
 
 /// What backends of a service answer to.
 #[derive(Clone, Copy)]
@@ -99,18 +97,6 @@ fn cluster(crossing: &Crossing, interface: &str, rows: &[Row]) -> Result<Vec<Bal
     Ok(nodes)
 }
 
-/// Bytes that are the same nowhere else.
-fn content() -> Vec<u8> {
-    let mut state = 0x1234_5678_9abc_def1_u64;
-    let words = (0..LONG / 8).flat_map(|_| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    });
-    words.collect()
-}
-
 /// A download or an upload.
 struct Transfer {
     name: String,
@@ -121,45 +107,48 @@ struct Transfer {
 }
 
 impl Transfer {
-    fn start(crossing: &Crossing, vip: SocketAddr, is_upload: bool, speed: &str) -> Result<Self> {
+    fn start(crossing: &Crossing, vip: SocketAddr, is_upload: bool) -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let directory = crossing.directory();
-        let long = directory.join("files/long");
+        let (long, script) = (long(crossing), directory.join("stroll.py"));
         if !long.exists() {
-            std::fs::write(&long, content())?;
+            server::file(&long, LONG)?;
+            std::fs::write(&script, include_str!("stroll.py"))?;
         }
         let kind = if is_upload { "up" } else { "down" };
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("{kind}-{number}-{}", plainly(&vip.to_string()));
-        let mut command = crossing.client.command("curl")?;
-        command.args(["-gsS", "--fail", "-m", "150", "--limit-rate", speed]);
         let to = if is_upload { PathBuf::from(&name) } else { directory.join(&name) };
-        if is_upload {
-            command.arg("-o").arg("/dev/null").arg("-T").arg(&long).arg(format!("http://{vip}/put/{name}"));
-        } else {
-            command.arg("-o").arg(&to).arg(format!("http://{vip}/files/long"));
-        }
-        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let (verb, path, file) = match is_upload {
+            true => ("put", format!("/put/{name}"), &long),
+            false => ("get", "/files/long".to_owned(), &to),
+        };
+        let mut command = crossing.client.command("python3")?;
+        command.arg(script).args([&vip.ip().to_string(), &vip.port().to_string(), verb, &path]);
+        command.arg(file).arg(hurry(crossing));
+        let child = command.stderr(Stdio::piped()).spawn()?;
         Ok(Self { name, child, to, is_upload })
     }
 
     /// A download and an upload by way of each service.
-    fn both(crossing: &Crossing, rows: &[Row], speed: &str) -> Result<Vec<Self>> {
+    fn both(crossing: &Crossing, rows: &[Row]) -> Result<Vec<Self>> {
         let ways = rows.iter().flat_map(|row| [(row, false), (row, true)]);
-        ways.map(|(row, is_upload)| Self::start(crossing, vip(row)?, is_upload, speed)).collect()
+        ways.map(|(row, is_upload)| Self::start(crossing, vip(row)?, is_upload)).collect()
     }
 
     /// Fails when it has ended.
     fn runs(&mut self) -> Result<()> {
         if let Some(status) = self.child.try_wait()? {
-            bail!("{} ended too early, with {status}", self.name);
+            let mut said = String::new();
+            self.child.stderr.take().context("no errors to read")?.read_to_string(&mut said)?;
+            bail!("{} ended too early, with {status}: {said}", self.name);
         }
         Ok(())
     }
 
     /// Waits for its end; whether every byte came as it was sent.
     fn finish(self, crossing: &Crossing) -> Result<()> {
-        let output = self.child.wait_with_output().context("curl")?;
+        let output = self.child.wait_with_output()?;
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "{}: {said}", self.name);
         let came = if self.is_upload {
@@ -170,13 +159,25 @@ impl Transfer {
         } else {
             std::fs::read(&self.to)?
         };
-        ensure!(came == content(), "{}: {} bytes came, and others than were sent", self.name, came.len());
+        let is_same = came == std::fs::read(long(crossing))?;
+        ensure!(is_same, "{}: {} bytes came, and others than were sent", self.name, came.len());
         Ok(())
     }
 }
 
-/// Waits for the end of all; every one of them that is not whole is named.
+/// The file that is transferred.
+fn long(crossing: &Crossing) -> PathBuf {
+    crossing.directory().join("files/long")
+}
+
+/// The file that makes transfers hurry.
+fn hurry(crossing: &Crossing) -> PathBuf {
+    crossing.directory().join("hurry")
+}
+
+/// Lets all of them hurry to their end; every one that is not whole is named.
 fn finish(crossing: &Crossing, transfers: Vec<Transfer>) -> Result<()> {
+    std::fs::write(hurry(crossing), "")?;
     let failed = transfers.into_iter().filter_map(|transfer| transfer.finish(crossing).err());
     let failed: Vec<String> = failed.map(|why| format!("{why:#}")).collect();
     ensure!(failed.is_empty(), "{}", failed.join("; "));
@@ -188,20 +189,16 @@ fn mirror(node: &Balancer, what: &str) -> Result<u64> {
     status["node"]["mirror"][what].as_u64().with_context(|| format!("no {what} in {status:#}"))
 }
 
-/// Waits until a node says so many of its mirroring.
-fn counts(node: &Balancer, what: &str, connections: usize) -> Result<()> {
-    eventually(SOON, || {
+/// Waits until a node says so many of its mirroring, while all of these run.
+fn counts(node: &Balancer, what: &str, connections: usize, transfers: &mut [Transfer]) -> Result<()> {
+    let counted = eventually(SOON, || {
         let found = mirror(node, what)?;
         ensure!(found == connections as u64, "{found} connections are {what}, not {connections}");
         Ok(())
-    })
-}
-
-/// Waits until a node holds so many connections of others, while all of these run.
-fn holds(node: &Balancer, connections: usize, transfers: &mut [Transfer]) -> Result<()> {
-    let held = counts(node, "held", connections);
+    });
+    // What has ended says why it is not counted.
     transfers.iter_mut().try_for_each(Transfer::runs)?;
-    held
+    counted
 }
 
 /// Transfers of these services that are older than the age go on, byte by byte, when their node dies; others do not.
@@ -210,23 +207,23 @@ fn survive(crossing: &Crossing, interface: &str, rows: &[Row]) -> Result<()> {
     let all: Vec<Row> = rows.iter().copied().chain([alone]).collect();
     crossing.reshuffle(&[0])?;
     let mut nodes = cluster(crossing, interface, &all)?;
-    let mut mirrored = Transfer::both(crossing, rows, SPEED)?;
-    let mut other = Transfer::start(crossing, vip(&alone)?, false, SPEED)?;
+    let mut mirrored = Transfer::both(crossing, rows)?;
+    // Who only waits for bytes would not hear that there will be none.
+    let mut other = Transfer::start(crossing, vip(&alone)?, true)?;
     let count = mirrored.len();
-    holds(&nodes[1], count, &mut mirrored)?;
-    counts(&nodes[0], "mirrored", count)?;
+    counts(&nodes[1], "held", count, &mut mirrored)?;
+    counts(&nodes[0], "mirrored", count, &mut mirrored)?;
     std::thread::sleep(Duration::from_secs(2));
     other.runs()?;
 
     crossing.kill(0, &mut nodes[0])?;
     crossing.reshuffle(&[1])?;
     crossing.route_block(0, 1)?;
-    counts(&nodes[1], "adopted", count)?;
-    mirrored.iter_mut().try_for_each(Transfer::runs)?;
+    counts(&nodes[1], "adopted", count, &mut mirrored)?;
     finish(crossing, mirrored)?;
     ensure!(other.finish(crossing).is_err(), "who is not mirrored does not survive");
     // What ended is not held for ever.
-    counts(&nodes[1], "held", 0)
+    counts(&nodes[1], "held", 0, &mut [])
 }
 
 #[test]
@@ -257,17 +254,16 @@ fn namespace_mirror_has_one_heir_among_three() -> Result<()> {
     crossing.reshuffle(&[0])?;
     let mut nodes = cluster(&crossing, "lo", OWN)?;
     let mut transfers = Vec::new();
-    for node in 0..nodes.len() {
-        crossing.reshuffle(&[node])?;
-        transfers.extend(Transfer::both(&crossing, OWN, SPEED)?);
-        // Their requests are through before they go elsewhere.
-        std::thread::sleep(Duration::from_secs(1));
+    let each = 2 * OWN.len();
+    for (n, node) in nodes.iter().enumerate() {
+        crossing.reshuffle(&[n])?;
+        transfers.extend(Transfer::both(&crossing, OWN)?);
+        // Before they may go elsewhere they are this node's.
+        counts(node, "mirrored", each, &mut transfers)?;
     }
-    let each = transfers.len() / nodes.len();
     crossing.reshuffle(&[0, 1, 2])?;
     for node in &nodes {
-        counts(node, "mirrored", each)?;
-        holds(node, 2 * each, &mut transfers)?;
+        counts(node, "held", 2 * each, &mut transfers)?;
     }
 
     crossing.kill(0, &mut nodes[0])?;
@@ -292,22 +288,22 @@ fn namespace_mirror_gives_back() -> Result<()> {
     crossing.answer_by_way_of(0)?;
     crossing.reshuffle(&[0])?;
     let mut nodes = cluster(&crossing, "l1", &rows)?;
-    let mut transfers = Transfer::both(&crossing, &rows, UNHURRIED)?;
+    let mut transfers = Transfer::both(&crossing, &rows)?;
     let first = transfers.len();
-    holds(&nodes[1], first, &mut transfers)?;
+    counts(&nodes[1], "held", first, &mut transfers)?;
 
     crossing.kill(0, &mut nodes[0])?;
     crossing.reshuffle(&[1])?;
-    counts(&nodes[1], "adopted", first)?;
+    counts(&nodes[1], "adopted", first, &mut transfers)?;
     // Backends answer by way of the address that the heir has now: these connections come home, too.
-    let later = Transfer::both(&crossing, &client, UNHURRIED)?;
+    let later = Transfer::both(&crossing, &client)?;
     let home = first + later.len();
     transfers.extend(later);
     std::thread::sleep(Duration::from_secs(3));
 
     crossing.revive(0, &mut nodes[0])?;
     agrees(&nodes[0])?;
-    counts(&nodes[0], "adopted", home)?;
+    counts(&nodes[0], "adopted", home, &mut transfers)?;
     eventually(SOON, || {
         let shown = crossing.machines[1].sh("ip -o addr show dev l1")?;
         let held: Vec<String> =
@@ -326,23 +322,23 @@ fn namespace_mirror_is_of_what_runs() -> Result<()> {
     let crossing = Crossing::new(2)?;
     crossing.reshuffle(&[0])?;
     let mut nodes = cluster(&crossing, "lo", OWN)?;
-    let downloads = OWN.iter().map(|row| Transfer::start(&crossing, vip(row)?, false, SLOW));
+    let downloads = OWN.iter().map(|row| Transfer::start(&crossing, vip(row)?, false));
     let mut transfers = downloads.collect::<Result<Vec<_>>>()?;
-    holds(&nodes[1], 2, &mut transfers)?;
+    counts(&nodes[1], "held", 2, &mut transfers)?;
     // The daemon alone dies: packets go on, and the other node keeps its hands off.
     nodes[0].kill();
     std::thread::sleep(Duration::from_secs(12));
     ensure!(mirror(&nodes[1], "adopted")? == 0, "its node lives");
     nodes[0].restart()?;
     agrees(&nodes[0])?;
-    holds(&nodes[1], 2, &mut transfers)?;
+    counts(&nodes[1], "held", 2, &mut transfers)?;
     // A reset or FIN says it.
     for left in [1, 0] {
         let mut running = transfers.pop().context("a transfer for each service")?;
         running.runs()?;
         running.child.kill()?;
         running.child.wait()?;
-        holds(&nodes[1], left, &mut transfers)?;
+        counts(&nodes[1], "held", left, &mut transfers)?;
     }
     Ok(())
 }
