@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::Duration;
-use stickleback_tests::topology::crossing::{agrees, join, unite};
+use stickleback_tests::topology::crossing::{agrees, can_ask, join, unite};
 use stickleback_tests::topology::process::eventually;
 use stickleback_tests::topology::{Balancer, Crossing, Load, LoadPlan, SOON, ServiceConfig};
 
@@ -45,17 +45,6 @@ fn cluster(crossing: &Crossing) -> Result<Vec<Balancer>> {
         can_ask(node, NODES - 1)?;
     }
     Ok(nodes)
-}
-
-/// Waits until a node's data plane knows so many others.
-fn can_ask(node: &Balancer, others: usize) -> Result<()> {
-    eventually(SOON, || {
-        let status = node.ask(&["cluster", "status"])?;
-        let peers = status["peers"].as_array().context("no peers")?;
-        let asked = peers.iter().filter(|peer| peer["asked"] == true).count();
-        ensure!(asked == others, "{asked} nodes can be asked, not {others}: {status:#}");
-        Ok(())
-    })
 }
 
 /// How often something was counted.
@@ -146,21 +135,6 @@ fn namespace_reshuffle_breaks_no_connection() -> Result<()> {
     Ok(())
 }
 
-/// Checks that no backend thinks that the first node's addresses are at another machine than this node's.
-fn told(crossing: &Crossing, node: usize) -> Result<()> {
-    let after = |text: &str, word: &str| -> Option<String> {
-        let (_, rest) = text.split_once(word)?;
-        rest.split_whitespace().next().map(str::to_owned)
-    };
-    let link = crossing.machines[node].sh("ip -o link show l1")?;
-    let mac = after(&link, "link/ether").context("no MAC")?;
-    for (name, backend) in &crossing.backends {
-        let known = after(&backend.sh(&format!("ip neigh show {}", block(0)))?, "lladdr");
-        ensure!(known.as_ref().is_none_or(|known| *known == mac), "{name} thinks {known:?}, not {mac}");
-    }
-    Ok(())
-}
-
 /// A machine dies: what it alone knew ends with a reset and nothing else ends, one of the others has its addresses until it
 /// is back.
 #[test]
@@ -192,7 +166,7 @@ fn namespace_reshuffle_after_a_death() -> Result<()> {
     eventually(SOON, || {
         let found = heirs()?;
         ensure!(found.len() == 1, "nodes {found:?} have the addresses of the dead one");
-        told(&crossing, found[0])
+        crossing.told(&[block(0)], found[0])
     })?;
     load.go_on(300)?;
     crossing.revive(0, &mut nodes[0])?;
@@ -200,7 +174,7 @@ fn namespace_reshuffle_after_a_death() -> Result<()> {
     eventually(SOON, || {
         let found = heirs()?;
         ensure!(found.is_empty(), "nodes {found:?} still have the addresses of the one that is back");
-        told(&crossing, 0)
+        crossing.told(&[block(0)], 0)
     })?;
     for node in &nodes {
         can_ask(node, NODES - 1)?;

@@ -13,7 +13,6 @@ use crate::reconcile::{Handle, QueryError};
 use lb_core::binding::{self, Time};
 use lb_core::mirror::{Copies, Lifetimes, Mirror, Record};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -48,12 +47,6 @@ struct State {
     is_on: bool,
     mirror: Mirror,
     copies: Copies,
-    /// What is sent to these addresses comes to this node.
-    sources: BTreeSet<IpAddr>,
-    /// Connections that others went on with while this node was away.
-    home: Vec<Record>,
-    /// Nodes that this one inherited from: they are told until they have what is theirs.
-    inherited: BTreeSet<u64>,
     adopted: u64,
     lost: u64,
 }
@@ -99,9 +92,6 @@ impl Mirrors {
             is_on: false,
             mirror: Mirror::new(lifetimes, first_walk),
             copies: Copies::new(lifetimes, 0),
-            sources: BTreeSet::new(),
-            home: Vec::new(),
-            inherited: BTreeSet::new(),
             adopted: 0,
             lost: 0,
         };
@@ -121,35 +111,31 @@ impl Mirrors {
     pub fn take(&self, owner: NodeId, filter: impl Fn(&Record) -> bool) -> Vec<Record> {
         let now = self.0.now();
         let mut state = self.0.lock();
-        let all = state.copies.take(peer(owner), now, filter);
-        if !all.is_empty() {
-            state.inherited.insert(owner.number());
-        }
-        all
+        state.mirror.inherit(peer(owner));
+        state.copies.take(peer(owner), now, filter)
     }
 
     /// Connections that others went on with while this node was away, and that come here again from now on.
     pub fn take_home(&self) -> Vec<Record> {
-        std::mem::take(&mut self.0.lock().home)
+        self.0.lock().copies.take_home()
     }
 
     /// Whether a node that is back has what others have of its connections, as far as this one can know.
     pub fn has_told_all(&self, to: NodeId) -> bool {
         let state = self.0.lock();
-        !state.is_on || !state.inherited.contains(&to.number()) || state.mirror.has_told_all(peer(to))
+        !state.is_on || !state.mirror.inherited().contains(&peer(to)) || state.mirror.has_told_all(peer(to))
     }
 
-    /// Whether every node that is connected has told all its connections.
+    /// Whether every node that is connected has told all its connections, and none of them has still to be [taken home](Self::take_home).
     pub fn has_heard_all(&self) -> bool {
-        let connected = self.0.connected();
+        let connected: Vec<_> = self.0.connected().into_iter().map(binding::NodeId).collect();
         let state = self.0.lock();
-        let is_whole = |id: &u64| state.copies.holding(binding::NodeId(*id)).is_whole;
-        !state.is_on || connected.iter().all(is_whole)
+        !state.is_on || state.copies.has_all(&connected)
     }
 
     /// A node that is back needs nothing of this one any more.
     pub fn give_back(&self, to: NodeId) {
-        self.0.lock().inherited.remove(&to.number());
+        self.0.lock().mirror.give_back(peer(to));
     }
 
     /// Notes what became of connections that were to be taken over.
@@ -204,12 +190,13 @@ impl Shared {
         let mut state = self.lock();
         state.is_on = told.is_on;
         state.mirror.set_lifetimes(told.lifetimes);
-        state.copies.configure(told.lifetimes, told.room);
+        state.copies.configure(told.lifetimes, told.room, &told.sources);
         state.copies.retain(|id| members.contains(&id.0));
-        state.sources.clone_from(&told.sources);
-        let also = connected.iter().copied().filter(|id| state.inherited.contains(id)).collect::<Vec<_>>();
+        let inherited = state.mirror.inherited().iter().copied();
+        let (also, away): (Vec<_>, Vec<_>) = inherited.partition(|id| connected.contains(&id.0));
+        away.iter().filter(|id| !members.contains(&id.0)).for_each(|id| state.mirror.give_back(*id));
         let mut peers = heirs(self.transport.id().number(), connected, HEIRS);
-        peers.extend(also);
+        peers.extend(also.iter().map(|id| id.0));
         let peers: BTreeSet<u64> = peers.into_iter().collect();
         let peers: Vec<_> = peers.into_iter().map(binding::NodeId).collect();
         state.mirror.set_peers(&peers);
@@ -292,7 +279,6 @@ async fn listen(shared: Arc<Shared>, mut heard: mpsc::Receiver<(NodeId, Vec<u8>)
         let id = peer(from);
         let answer = {
             let mut state = shared.lock();
-            let was_whole = state.copies.holding(id).is_whole;
             match state.copies.hear(now, id, &bytes) {
                 Err(refused) => {
                     tracing::debug!(peer = %from, %refused, "a message about connections was not taken");
@@ -301,13 +287,6 @@ async fn listen(shared: Arc<Shared>, mut heard: mpsc::Receiver<(NodeId, Vec<u8>)
                 Ok((answer, is_again)) => {
                     if is_again {
                         state.mirror.restart(id, false);
-                    }
-                    if !was_whole && state.copies.holding(id).is_whole {
-                        let is_home = |record: &Record| {
-                            record.has_source_nat() && state.sources.contains(&record.source.0)
-                        };
-                        let home = state.copies.of(id, now, is_home);
-                        state.home.extend(home);
                     }
                     answer
                 }

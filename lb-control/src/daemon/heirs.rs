@@ -12,6 +12,7 @@ use crate::config::BlockSpec;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 /// What this node has of others.
@@ -99,7 +100,8 @@ impl Heirs {
             // Once they are here, they answer for themselves.
             if !self.held.contains_key(&id) {
                 let since = *self.gone.entry(id).or_insert(now);
-                if now.duration_since(since) < self.patience || is_anybody_there(block).await {
+                let asked = block.addresses.iter().map(|address| answers(*address));
+                if now.duration_since(since) < self.patience || is_any(asked).await {
                     continue;
                 }
                 // Before anybody answers to them: what nobody knows is reset.
@@ -132,11 +134,33 @@ pub(super) fn live(status: &Status) -> Vec<u64> {
     connected.map(|peer| peer.id.number()).chain([status.standing.id.number()]).collect()
 }
 
-async fn is_anybody_there(block: &BlockSpec) -> bool {
-    for address in &block.addresses {
-        if answers(*address).await {
+/// Whether one of them says yes; all are asked at once, for nobody at all keeps each of them waiting.
+async fn is_any<F: Future<Output = bool> + Send + 'static>(asked: impl Iterator<Item = F>) -> bool {
+    let mut asked: JoinSet<bool> = asked.collect();
+    while let Some(answer) = asked.join_next().await {
+        if answer.unwrap_or(false) {
             return true;
         }
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::sleep;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_block_is_found_dead_as_soon_as_a_small_one() {
+        let asked = |yes: u64| (0..20).map(move |n| answer(n == yes));
+        let began = Instant::now();
+        assert!(!is_any(asked(99)).await);
+        assert_eq!(began.elapsed(), Duration::from_secs(1));
+        assert!(is_any(asked(7)).await);
+    }
+
+    async fn answer(is_there: bool) -> bool {
+        sleep(Duration::from_secs(1)).await;
+        is_there
+    }
 }

@@ -76,7 +76,10 @@ impl Inheritance {
 
     /// Whether what others have of this node's connections is here.
     pub(super) async fn has_heard_all(&self) -> bool {
-        self.0.cluster.mirrors().await.is_none_or(|mirrors| mirrors.has_heard_all())
+        let Some(mirrors) = self.0.cluster.mirrors().await else { return true };
+        // Not while they are being written.
+        let _turn = self.0.turn.lock().await;
+        mirrors.has_heard_all()
     }
 
     /// A node that is back has its addresses again.

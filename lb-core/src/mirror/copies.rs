@@ -5,8 +5,9 @@ use super::tell::Lifetimes;
 use super::wire::{self, Message, Walk};
 use crate::binding::{NodeId, Time};
 use crate::sync::wire::Malformed;
+use core::net::IpAddr;
 use core::time::Duration;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Between two requests for everything.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -39,6 +40,10 @@ pub struct Copies {
     room: usize,
     held: usize,
     owners: BTreeMap<NodeId, Owner>,
+    /// What is sent to these addresses comes to this node.
+    sources: BTreeSet<IpAddr>,
+    /// Flows that others went on with while this node was away.
+    home: Vec<Record>,
     counts: Counts,
 }
 
@@ -65,12 +70,21 @@ struct Copy {
 impl Copies {
     /// Nothing is held yet, and never more flows than `room`.
     pub fn new(lifetimes: Lifetimes, room: usize) -> Self {
-        Self { lifetimes, room, held: 0, owners: BTreeMap::new(), counts: Counts::default() }
+        Self {
+            lifetimes,
+            room,
+            held: 0,
+            owners: BTreeMap::new(),
+            sources: BTreeSet::new(),
+            home: Vec::new(),
+            counts: Counts::default(),
+        }
     }
 
     /// The configuration says otherwise now.
-    pub const fn configure(&mut self, lifetimes: Lifetimes, room: usize) {
+    pub fn configure(&mut self, lifetimes: Lifetimes, room: usize, sources: &BTreeSet<IpAddr>) {
         (self.lifetimes, self.room) = (lifetimes, room);
+        self.sources.clone_from(sources);
     }
 
     /// Takes in what a node tells of its flows; gives back what to answer.
@@ -83,6 +97,7 @@ impl Copies {
         ends: &[u64],
     ) -> Option<Vec<u8>> {
         let owner = self.owners.entry(from).or_default();
+        let was_whole = owner.is_whole && !walk.is_first;
         if walk.is_first {
             owner.generation = owner.generation.wrapping_add(1);
             owner.is_whole = false;
@@ -116,6 +131,11 @@ impl Copies {
             owner.is_whole = true;
         }
         self.held = others + owner.flows.len();
+        if walk.is_last && !was_whole {
+            let sources = &self.sources;
+            let home = self.of(from, now, |record| is_home(record, walk.is_heir, sources));
+            self.home.extend(home);
+        }
         None
     }
 
@@ -161,6 +181,16 @@ impl Copies {
         live.map(|copy| Record { idle: now.since(copy.used), ..copy.record }).collect()
     }
 
+    /// Flows that others went on with while this node was away, and whose packets come here from now on; they are held all the same.
+    pub fn take_home(&mut self) -> Vec<Record> {
+        core::mem::take(&mut self.home)
+    }
+
+    /// Whether these nodes have told everything, and nothing of it has still to be taken home.
+    pub fn has_all(&self, of: &[NodeId]) -> bool {
+        self.home.is_empty() && of.iter().all(|id| self.holding(*id).is_whole)
+    }
+
     /// Forgets nodes that are no members any more.
     pub fn retain(&mut self, is_member: impl Fn(NodeId) -> bool) {
         self.owners.retain(|id, _| is_member(*id));
@@ -194,6 +224,12 @@ impl Copies {
     pub const fn counts(&self) -> &Counts {
         &self.counts
     }
+}
+
+/// Whether packets of another node's flow come to this one: those to its own source addresses, and where backends answer to their
+/// clients' addresses all that came to its heir.
+fn is_home(record: &Record, is_heir: bool, sources: &BTreeSet<IpAddr>) -> bool {
+    if record.has_source_nat() { sources.contains(&record.source.0) } else { is_heir }
 }
 
 impl Copy {

@@ -4,7 +4,7 @@ use super::record::Record;
 use super::wire::{self, Walk};
 use crate::binding::{NodeId, Time};
 use core::time::Duration;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 /// Bytes of records from which on a message is full.
 const MESSAGE: usize = 32 << 10;
@@ -55,6 +55,8 @@ pub struct Mirror {
     flows: HashMap<u64, (Time, u32)>,
     round: u32,
     peers: BTreeMap<NodeId, Peer>,
+    /// Nodes that are or were dead, and that have not been told yet what came here meanwhile.
+    inherited: BTreeSet<NodeId>,
     /// Number of the next walk.
     next_walk: u64,
     out: VecDeque<(NodeId, Vec<u8>)>,
@@ -92,6 +94,7 @@ impl Mirror {
             flows: HashMap::new(),
             round: 0,
             peers: BTreeMap::new(),
+            inherited: BTreeSet::new(),
             next_walk: first_walk,
             out: VecDeque::new(),
             sent: 0,
@@ -115,6 +118,22 @@ impl Mirror {
         }
     }
 
+    /// A node is dead, and what it would have got comes here: it has to be told when it is back, whoever else is.
+    pub fn inherit(&mut self, from: NodeId) {
+        self.peers.remove(&from);
+        self.inherited.insert(from);
+    }
+
+    /// A node needs nothing more of what it would have got while it was dead.
+    pub fn give_back(&mut self, to: NodeId) {
+        self.inherited.remove(&to);
+    }
+
+    /// Nodes that this one inherited from, and that have not been told all.
+    pub const fn inherited(&self) -> &BTreeSet<NodeId> {
+        &self.inherited
+    }
+
     /// A peer has lost something, or could not be sent it: it gets everything anew.
     pub fn restart(&mut self, peer: NodeId, is_drop: bool) {
         self.dropped += u64::from(is_drop);
@@ -125,8 +144,10 @@ impl Mirror {
     }
 
     /// A round begins.
-    pub const fn begin(&mut self) {
+    pub fn begin(&mut self) {
         self.round = self.round.wrapping_add(1);
+        let peers = &self.peers;
+        self.inherited.retain(|id| peers.get(id).is_none_or(|peer| peer.whole_after.is_some()));
     }
 
     /// A flow is there.
@@ -151,7 +172,8 @@ impl Mirror {
             wire::put_record(record, &mut peer.records);
             self.sent += 1;
             if peer.records.len() >= MESSAGE {
-                self.out.push_back((*id, peer.message(&[], false)));
+                let walk = Walk { is_heir: self.inherited.contains(id), ..peer.walk };
+                self.out.push_back((*id, peer.message(&walk, &[])));
             }
         }
     }
@@ -177,7 +199,8 @@ impl Mirror {
                 let (part, is_end) = (parts.next().unwrap_or_default(), parts.peek().is_none());
                 let (is_last, is_due) = (is_last && is_end, is_due && is_end);
                 if is_due || !part.is_empty() || !peer.records.is_empty() {
-                    self.out.push_back((*id, peer.message(part, is_last)));
+                    let walk = Walk { is_last, is_heir: self.inherited.contains(id), ..peer.walk };
+                    self.out.push_back((*id, peer.message(&walk, part)));
                 }
                 if is_end {
                     break;
@@ -205,15 +228,15 @@ impl Mirror {
 
 impl Peer {
     fn new(next_walk: &mut u64, round: u32) -> Self {
-        let walk = Walk { number: *next_walk, sequence: 0, is_first: true, is_last: false };
+        let walk = Walk { number: *next_walk, is_first: true, ..Walk::default() };
         *next_walk = next_walk.wrapping_add(1);
         // Of the round that may be going on it misses the beginning.
         let whole_after = Some(round.wrapping_add(1));
         Self { walk, whole_after, told: HashMap::new(), records: Vec::new(), quiet: 0 }
     }
 
-    fn message(&mut self, ends: &[u64], is_last: bool) -> Vec<u8> {
-        let bytes = wire::flows(&Walk { is_last, ..self.walk }, &self.records, ends);
+    fn message(&mut self, walk: &Walk, ends: &[u64]) -> Vec<u8> {
+        let bytes = wire::flows(walk, &self.records, ends);
         self.records.clear();
         self.walk.sequence += 1;
         self.walk.is_first = false;

@@ -223,6 +223,67 @@ fn whatever_is_lost_both_sides_agree_in_the_end() {
     }
 }
 
+/// A record whose backend answers to this address.
+fn answered_to(id: u64, source: Ipv4Addr) -> Record {
+    let record = record(id);
+    Record { source: (source.into(), record.source.1), ..record }
+}
+
+#[test]
+fn who_is_back_gets_what_backends_send_it_now() {
+    let (own, client) = (Ipv4Addr::new(10, 0, 0, 9), Ipv4Addr::new(10, 0, 0, 1));
+    let flows = [answered_to(1, own), record(2), answered_to(3, client)];
+    // What comes home, where the one that tells was its heir and where it was not.
+    for (is_heir, expected) in [(true, vec![1, 3]), (false, vec![1])] {
+        let mut link = Link::new(10);
+        link.copies.configure(LIFETIMES, 10, &BTreeSet::from([own.into()]));
+        link.flows.extend(flows.iter().map(|record| (record.id, *record)));
+        // It is away, and they are of the age when it comes back.
+        link.mirror.set_peers(&[]);
+        if is_heir {
+            link.mirror.inherit(B);
+        }
+        (0..5).for_each(|_| link.round());
+        link.mirror.set_peers(&[B]);
+        assert!(!link.copies.has_all(&[A]), "nothing has been told");
+        link.round();
+        assert_eq!(link.held(), BTreeSet::from([1, 2, 3]), "all of it is held");
+        assert!(!link.copies.has_all(&[A]), "it has yet to be taken home");
+        let mut home: Vec<u64> = link.copies.take_home().iter().map(|record| record.id).collect();
+        home.sort_unstable();
+        assert_eq!(home, expected);
+        assert!(link.copies.has_all(&[A]) && !link.copies.has_all(&[A, NodeId(3)]));
+        // Later it only inherits, as others do.
+        link.round();
+        assert!(link.mirror.inherited().is_empty() && link.copies.take_home().is_empty());
+    }
+}
+
+#[test]
+fn a_dead_node_is_owed_until_it_is_back_and_has_been_told_all() {
+    let mut mirror = Mirror::new(LIFETIMES, 1);
+    mirror.set_peers(&[A, B]);
+    mirror.begin();
+    mirror.end();
+    // As long as it is thought to be there, it has been told all; dead, it has not.
+    mirror.inherit(B);
+    for _ in 0..3 {
+        mirror.begin();
+        mirror.end();
+        assert!(mirror.inherited().contains(&B) && !mirror.has_told_all(B));
+    }
+    mirror.set_peers(&[A, B]);
+    mirror.begin();
+    assert!(mirror.inherited().contains(&B));
+    mirror.end();
+    mirror.begin();
+    assert!(mirror.inherited().is_empty() && mirror.has_told_all(B));
+    // Or nobody waits any longer.
+    mirror.inherit(A);
+    mirror.give_back(A);
+    assert!(mirror.inherited().is_empty());
+}
+
 #[test]
 fn a_flow_is_the_same_at_another_place() {
     let key = |a: u8, b: u8, from: u16, to: u16| {
@@ -260,7 +321,7 @@ fn a_flow_is_the_same_at_another_place() {
     assert!(told.has_source_nat());
     let mut bytes = Vec::new();
     wire::put_record(&told, &mut bytes);
-    let walk = wire::Walk { number: 1, sequence: 2, is_first: false, is_last: true };
+    let walk = wire::Walk { number: 1, sequence: 2, is_first: false, is_last: true, is_heir: true };
     let read = wire::parse(&wire::flows(&walk, &bytes, &[4, 5])).unwrap();
     assert_eq!(read, wire::Message::Flows { walk, records: vec![told], ends: vec![4, 5] });
     let place = Place {

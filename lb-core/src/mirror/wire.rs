@@ -24,6 +24,7 @@ pub const MAX_RECORD: usize = 124;
 /// Bits of a walk.
 const FIRST: u8 = 1;
 const LAST: u8 = 2;
+const HEIR: u8 = 4;
 /// Bits of a record's state.
 const CLOSING: u8 = 0x80;
 const KNOWN_FLAGS: u8 = 0x0f;
@@ -40,6 +41,8 @@ pub struct Walk {
     pub is_first: bool,
     /// All that there is has been told.
     pub is_last: bool,
+    /// The receiver was dead, and what it would have got came to the sender.
+    pub is_heir: bool,
 }
 
 /// A message, checked to its last byte.
@@ -102,8 +105,8 @@ pub(super) fn flows(walk: &Walk, records: &[u8], ends: &[u64]) -> Vec<u8> {
     writer.field(tag::WALK, |field| {
         field.u64(walk.number);
         field.u64(walk.sequence);
-        let first = if walk.is_first { FIRST } else { 0 };
-        field.u8(first | if walk.is_last { LAST } else { 0 });
+        let bits = [(walk.is_first, FIRST), (walk.is_last, LAST), (walk.is_heir, HEIR)];
+        field.u8(bits.iter().filter(|(is_set, _)| *is_set).fold(0, |all, (_, bit)| all | bit));
     });
     if !records.is_empty() {
         writer.field(tag::RECORDS, |field| field.0.extend_from_slice(records));
@@ -152,7 +155,8 @@ pub(super) fn put_record(record: &Record, bytes: &mut Vec<u8>) {
 fn read_walk(content: &[u8]) -> Result<Walk, Malformed> {
     let mut reader = Reader::new(content, "walk");
     let (number, sequence, bits) = (reader.u64()?, reader.u64()?, reader.u8()?);
-    Ok(Walk { number, sequence, is_first: bits & FIRST != 0, is_last: bits & LAST != 0 })
+    let has = |bit: u8| bits & bit != 0;
+    Ok(Walk { number, sequence, is_first: has(FIRST), is_last: has(LAST), is_heir: has(HEIR) })
 }
 
 fn read_records(content: &[u8]) -> Result<Vec<Record>, Malformed> {

@@ -6,8 +6,9 @@
 //!                    r2 --- l0 lb2 l1 ---+
 //!                    r9 -----------------+
 //! ```
-//! Balancers, backends and the router's own arm share the network 10.2.0.0/24, where the balancers talk to each other, too;
-//! backends answer by way of the router. The client also is everyone in 10.4.0.0/16. Virtual addresses are in 10.99.0.0/24.
+//! Balancers, backends and the router's own arm share the networks 10.2.0.0/24 and fd02::/64, where the balancers talk to each
+//! other, too; backends answer by way of the router. The client also is everyone in 10.4.0.0/16. Virtual addresses are in
+//! 10.99.0.0/24 and fd99::/64, and the router sends what is for fd05::1 to the first node, and so on.
 
 use super::balancer::Balancer;
 use super::config::{self, BackendConfig, NodeConfig, ServiceConfig};
@@ -15,13 +16,15 @@ use super::process::{Process, eventually};
 use super::{Namespace, SOON, Topology, cable, server};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
 /// Everywhere.
 const MTU: u16 = 1_500;
 /// Balancers, as a rule.
 pub const NODES: usize = 2;
+/// Below the numbers of backends.
+const BACKENDS: u8 = 100;
 
 /// Client, router, balancers and backends.
 #[derive(Debug)]
@@ -51,42 +54,64 @@ impl Crossing {
         let switch = topology.namespace("switch")?;
         switch.sh("ip link add br0 type bridge; ip link set br0 up")?;
         let mut ports = 0;
-        let mut plug = |end: &Namespace, name: &str, address: &str| {
+        let mut plug = |end: &Namespace, name: &str, host: usize| {
             cable((&switch, &format!("p{ports}")), (end, name), MTU)?;
             switch.sh(&format!("ip link set p{ports} master br0"))?;
             ports += 1;
-            end.sh(&format!("ip addr add {address}/24 dev {name}")).map(drop)
+            end.sh(&format!(
+                "ip addr add 10.2.0.{host}/24 dev {name}; ip addr add fd02::{host}/64 dev {name} nodad"
+            ))
+            .map(drop)
         };
-        router.set("ipv4/conf/all/forwarding=1")?;
-        router.set("ipv4/fib_multipath_hash_policy=1")?;
+        for family in ["ipv4", "ipv6"] {
+            router.set(&format!("{family}/conf/all/forwarding=1"))?;
+            router.set(&format!("{family}/fib_multipath_hash_policy=1"))?;
+        }
         cable((&router, "r0"), (&client, "eth0"), MTU)?;
-        router.sh("ip addr add 10.1.0.1/24 dev r0; ip route add 10.4.0.0/16 via 10.1.0.2")?;
+        router.sh("ip addr add 10.1.0.1/24 dev r0; ip route add 10.4.0.0/16 via 10.1.0.2
+             ip addr add fd01::1/64 dev r0 nodad")?;
         client.sh("ip addr add 10.1.0.2/24 dev eth0; ip route add local 10.4.0.0/16 dev lo
-             ip route add default via 10.1.0.1")?;
-        plug(&router, "r9", "10.2.0.1")?;
+             ip addr add fd01::2/64 dev eth0 nodad
+             ip route add default via 10.1.0.1; ip route add default via fd01::1")?;
+        plug(&router, "r9", 1)?;
         let mut machines = Vec::new();
         for n in 1..=nodes {
             let machine = topology.namespace(&format!("lb{n}"))?;
             machine.set("ipv4/conf/all/forwarding=1")?;
+            machine.set("ipv6/conf/all/forwarding=1")?;
+            // Its cables may be pulled.
+            machine.set("ipv6/conf/all/keep_addr_on_down=1")?;
             // As Linux comes: it answers backends that look for an address of another node which it has taken over on `lo`.
             machine.set("ipv4/conf/all/arp_ignore=0")?;
             cable((&router, &format!("r{n}")), (&machine, "l0"), MTU)?;
-            router.sh(&format!("ip addr add 10.3.{n}.1/24 dev r{n}"))?;
-            machine.sh(&format!("ip addr add 10.3.{n}.2/24 dev l0; ip route add default via 10.3.{n}.1"))?;
-            plug(&machine, "l1", &format!("10.2.0.1{n}"))?;
-            // What it translates connections to, so that answers come back to it.
-            machine.sh(&format!("ip addr add 10.2.0.2{n}/32 dev l1"))?;
+            router.sh(&format!(
+                "ip addr add 10.3.{n}.1/24 dev r{n}; ip addr add fd03:{n}::1/64 dev r{n} nodad"
+            ))?;
+            machine
+                .sh(&format!("ip addr add 10.3.{n}.2/24 dev l0; ip addr add fd03:{n}::2/64 dev l0 nodad"))?;
+            machine.sh(&defaults(n))?;
+            plug(&machine, "l1", 10 + n)?;
+            // What it translates connections to, so that answers come back to it: in the backends' networks, and routed.
+            machine.sh(&format!(
+                "ip addr add 10.2.0.2{n}/32 dev l1; ip addr add fd02::2{n}/128 dev l1 nodad
+                 ip addr add fd05::{n}/128 dev lo nodad"
+            ))?;
             machines.push(machine);
         }
         let mut crossing =
             Self { client, router, machines, backends: Vec::new(), servers: Vec::new(), topology };
         let files = crossing.topology.directory().join("files");
         std::fs::create_dir_all(&files)?;
+        for node in 0..nodes {
+            crossing.route_block(node, node)?;
+        }
         for n in 1..=backends {
             let name = format!("be{n}");
             let backend = crossing.topology.namespace(&name)?;
-            plug(&backend, "eth0", &backend_address(n).to_string())?;
-            backend.sh("ip route add default via 10.2.0.1; ip route add local 10.99.0.0/24 dev lo")?;
+            plug(&backend, "eth0", usize::from(BACKENDS + n))?;
+            backend.sh("ip route add default via 10.2.0.1; ip route add local 10.99.0.0/24 dev lo
+                 ip route add default via fd02::1; ip route add local fd99::/64 dev lo
+                 ip route add fd05::/64 via fd02::1")?;
             crossing.servers.push(server::web(&backend, &name, crossing.topology.directory(), &files)?);
             crossing.backends.push((name, backend));
         }
@@ -95,27 +120,63 @@ impl Crossing {
 
     /// Sends connections to these balancers, counted from 0; others of them move as soon as they are idle.
     pub fn spread(&self, nodes: &[usize]) -> Result<()> {
-        let hops = nodes.iter().map(|node| (node + 1).to_string()).collect::<Vec<_>>().join("/");
-        let known = nodes.iter().map(|node| node + 1);
-        let known = known.map(|n| format!("ip nexthop replace id {n} via 10.3.{n}.2 dev r{n}\n"));
-        self.router.sh(&format!(
-            "{}ip nexthop replace id 10 group {hops} type resilient buckets 64 idle_timer 1
-             ip route replace 10.99.0.0/24 nhid 10",
-            known.collect::<String>()
-        ))?;
-        Ok(())
+        self.lead_to(nodes, 10, "type resilient buckets 64 idle_timer 1")
     }
 
     /// Spreads connections over these balancers anew: they move at once, also in the middle of what they do.
     pub fn reshuffle(&self, nodes: &[usize]) -> Result<()> {
-        let hops = nodes.iter().map(|node| (node + 1).to_string()).collect::<Vec<_>>().join("/");
-        let known = nodes.iter().map(|node| node + 1);
-        let known = known.map(|n| format!("ip nexthop replace id {n} via 10.3.{n}.2 dev r{n}\n"));
-        self.router.sh(&format!(
-            "{}ip nexthop replace id 11 group {hops}
-             ip route replace 10.99.0.0/24 nhid 11",
-            known.collect::<String>()
-        ))?;
+        self.lead_to(nodes, 11, "")
+    }
+
+    /// Makes the router send what is for virtual addresses to a group of nodes; that of IPv6 has a number 100 higher.
+    fn lead_to(&self, nodes: &[usize], group: usize, kind: &str) -> Result<()> {
+        let nodes: Vec<usize> = nodes.iter().map(|node| node + 1).collect();
+        let hops = nodes.iter().map(|n| {
+            format!(
+                "ip nexthop replace id {n} via 10.3.{n}.2 dev r{n}
+                 ip nexthop replace id {} via fd03:{n}::2 dev r{n}\n",
+                100 + n
+            )
+        });
+        let groups = [(0, "10.99.0.0/24"), (100, "fd99::/64")].map(|(first, to)| {
+            let members: Vec<String> = nodes.iter().map(|n| (first + n).to_string()).collect();
+            let (id, members) = (first + group, members.join("/"));
+            format!("ip nexthop replace id {id} group {members} {kind}\nip route replace {to} nhid {id}\n")
+        });
+        self.router.sh(&hops.chain(groups).collect::<String>()).map(drop)
+    }
+
+    /// Makes the router send what is for a node's address in fd05::/64 to a node, both counted from 0.
+    pub fn route_block(&self, of: usize, to: usize) -> Result<()> {
+        let (of, to) = (of + 1, to + 1);
+        self.router.sh(&format!("ip route replace fd05::{of}/128 via fd03:{to}::2 dev r{to}")).map(drop)
+    }
+
+    /// Backends answer by way of whoever has a node's source addresses, and not of the router.
+    pub fn answer_by_way_of(&self, node: usize) -> Result<()> {
+        let n = node + 1;
+        let routes =
+            format!("ip route replace default via 10.2.0.2{n}; ip route replace default via fd02::2{n}");
+        self.backends.iter().try_for_each(|(_, backend)| backend.sh(&routes).map(drop))
+    }
+
+    /// Checks that no backend thinks that these addresses are at another machine than this node's, counted from 0.
+    pub fn told(&self, addresses: &[String], node: usize) -> Result<()> {
+        let after = |text: &str, word: &str| -> Option<String> {
+            let (_, rest) = text.split_once(word)?;
+            rest.split_whitespace().next().map(str::to_owned)
+        };
+        let link = self.machines[node].sh("ip -o link show l1")?;
+        let mac = after(&link, "link/ether").context("no MAC")?;
+        for (name, backend) in &self.backends {
+            for address in addresses {
+                let known = after(&backend.sh(&format!("ip neigh show {address}"))?, "lladdr");
+                ensure!(
+                    known.as_ref().is_none_or(|known| *known == mac),
+                    "{name} thinks that {address} is at {known:?}, not {mac}"
+                );
+            }
+        }
         Ok(())
     }
 
@@ -127,14 +188,15 @@ impl Crossing {
         format!("{text}\n[cluster]\nadvertise = [\"10.2.0.1{}:7117\"]\n{cluster}\n", node + 1)
     }
 
-    /// A TCP service with all backends; `nat` with the node's own source address.
+    /// A TCP service with all backends, of its family; `nat` with the node's own source address.
     pub fn service(&self, node: usize, name: &str, vip: SocketAddr, mode: &'static str) -> ServiceConfig {
         let backends = (1..).zip(&self.backends).map(|(n, (name, _))| BackendConfig {
             name: name.clone(),
-            address: backend_address(n).into(),
+            address: backend_address(n, vip.is_ipv6()),
             lines: if mode == "nat" { "port = 8080\n".to_owned() } else { String::new() },
         });
-        let source = format!("source-nat = \"10.2.0.2{}\"\n", node + 1);
+        let network = if vip.is_ipv6() { "fd02::" } else { "10.2.0." };
+        let source = format!("source-nat = \"{network}2{}\"\n", node + 1);
         ServiceConfig {
             name: name.to_owned(),
             address: vip.ip(),
@@ -199,9 +261,7 @@ impl Crossing {
 
     /// A dead node's machine comes up again, empty but for its disk.
     pub fn revive(&self, node: usize, balancer: &mut Balancer) -> Result<()> {
-        let n = node + 1;
-        self.machines[node]
-            .sh(&format!("ip link set l0 up; ip link set l1 up; ip route replace default via 10.3.{n}.1"))?;
+        self.machines[node].sh(&format!("ip link set l0 up; ip link set l1 up; {}", defaults(node + 1)))?;
         balancer.restart()
     }
 }
@@ -245,6 +305,17 @@ pub fn agrees(balancer: &Balancer) -> Result<()> {
     })
 }
 
+/// Waits until a node's data plane knows so many others.
+pub fn can_ask(balancer: &Balancer, others: usize) -> Result<()> {
+    eventually(SOON, || {
+        let status = balancer.ask(&["cluster", "status"])?;
+        let peers = status["peers"].as_array().context("no peers")?;
+        let asked = peers.iter().filter(|peer| peer["asked"] == true).count();
+        ensure!(asked == others, "{asked} nodes can be asked, not {others}: {status:#}");
+        Ok(())
+    })
+}
+
 /// How many bindings a node has in its tables.
 pub fn bindings(balancer: &Balancer) -> Result<u64> {
     let status = balancer.ask(&["status"])?;
@@ -257,6 +328,15 @@ pub fn bindings(balancer: &Balancer) -> Result<u64> {
         .with_context(|| format!("{:#}", Value::from(tables.clone())))
 }
 
-fn backend_address(n: u8) -> Ipv4Addr {
-    Ipv4Addr::new(10, 2, 0, 100 + n)
+/// Commands that let machine `n`, counted from 1, send to the router.
+fn defaults(n: usize) -> String {
+    format!("ip route replace default via 10.3.{n}.1; ip route replace default via fd03:{n}::1")
+}
+
+fn backend_address(n: u8, is_v6: bool) -> IpAddr {
+    match is_v6 {
+        // Read by people, both end in the same number.
+        true => Ipv6Addr::new(0xfd02, 0, 0, 0, 0, 0, 0, 0x100 + u16::from(n)).into(),
+        false => Ipv4Addr::new(10, 2, 0, BACKENDS + n).into(),
+    }
 }
