@@ -1,6 +1,7 @@
 //! Replicated bindings, promise by promise: nodes on a network without faults, in virtual time.
 
 mod failure;
+mod one_way;
 
 use lb_core::binding::{Binding, Content, Key, NodeId, StreamId, Time};
 use lb_core::pool::identity::{server_number, service_id};
