@@ -176,12 +176,9 @@ impl Node {
             log.push(&crate::binding::Entry { content, expires });
             self.take_in(now, &content, expires, Source::Stream);
         }
-        let cache = self.config.cache_events;
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.log = log;
-            if stream.log.len() > cache + cache / 8 {
-                stream.trim(0, cache);
-            }
+            stream.bound(self.config.cache_events);
         }
         self.has_progressed(now, id);
         let due = now.after(self.config.ack_delay);

@@ -286,9 +286,7 @@ impl Node {
         };
         let own = self.streams.get_mut(&id)?;
         let number = own.log.push(&crate::binding::Entry { content, expires });
-        if own.log.len() > self.config.log_events + self.config.log_events / 8 {
-            own.trim(0, self.config.log_events);
-        }
+        own.bound(self.config.log_events);
         if self.breaks(Sabotage::SentBeforeDurable) {
             for peer in self.peers.values_mut() {
                 peer.push_due.get_or_insert(now);
