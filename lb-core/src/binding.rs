@@ -2,8 +2,8 @@
 //!
 //! A [`Body`] says to which server a session is bound, how often it moved (generation), and what is to be
 //! known of it: that an administrator pinned it, or that it is deleted (a tombstone). Bodies of one [`Key`] are
-//! ordered by [`Body::rank`]; the [`store::Store`] keeps the highest one it was told, with the latest expiry it was told. Highest
-//! and latest do not depend on order or repetition, so every node ends with the same record.
+//! ordered by [`Body::rank`]; the [`store::Store`] keeps the highest binding and the highest tombstone it was told, each with the latest
+//! expiry it was told. Highest and latest do not depend on order or repetition, so every node ends with the same records.
 //!
 //! What a failover moves is not written into the records. A [`failover::Mark`] says once that a server failed;
 //! where its sessions are now follows from the record and the marks ([`failover`]), again the same on every node.

@@ -298,7 +298,10 @@ impl Node {
         let Some(own) = self.streams.get_mut(&stream).filter(|_| stream.node == self.config.id) else {
             return;
         };
-        if own.make_durable(number) && self.standing.epoch() == Some(stream.epoch) {
+        let is_news = own.make_durable(number);
+        // Until now they could not be forgotten.
+        own.bound(self.config.log_events);
+        if is_news && self.standing.epoch() == Some(stream.epoch) {
             let due = now.after(self.config.batch_delay);
             for peer in self.peers.values_mut() {
                 peer.push_due.get_or_insert(due);

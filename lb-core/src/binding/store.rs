@@ -2,6 +2,8 @@
 //!
 //! A record is 48 bytes in one vector; the index by key holds its four-byte place, the lists by server and by
 //! second run through the records themselves. At a million bindings that is about 60 bytes each.
+//!
+//! A key has one binding at most and, beside it, one tombstone at most: what is bound over a tombstone has an end of its own.
 
 mod expire;
 mod index;
@@ -87,6 +89,10 @@ const QUEUED: u8 = 0x40;
 const FREE: u8 = 0x80;
 
 impl Record {
+    const fn generation(&self) -> u32 {
+        self.generation & 0x00ff_ffff
+    }
+
     const fn flags(&self) -> u8 {
         (self.generation >> 24) as u8
     }
@@ -118,7 +124,10 @@ pub struct Store {
     records: Vec<Record>,
     /// First free place.
     free: u32,
+    /// Bindings by key.
     index: Index,
+    /// Tombstones by key.
+    tombstones: Index,
     members: Members,
     views: BTreeMap<u64, Ordered>,
     /// Views that nobody had who was asked.
@@ -139,6 +148,7 @@ impl Store {
             records: Vec::new(),
             free: NONE,
             index: Index::new(),
+            tombstones: Index::new(),
             members: Members::default(),
             views: BTreeMap::new(),
             lost_views: BTreeSet::new(),
@@ -151,12 +161,12 @@ impl Store {
 
     /// Records kept: bindings, tombstones, and those that ended a few seconds ago.
     pub fn len(&self) -> usize {
-        self.index.len()
+        self.index.len() + self.tombstones.len()
     }
 
     /// Whether nothing is kept.
     pub fn is_empty(&self) -> bool {
-        self.index.len() == 0
+        self.len() == 0
     }
 
     /// Places that records were ever at; the end of [`Self::walk`].
@@ -171,19 +181,38 @@ impl Store {
 
     /// What is kept under a key, to decide what a new record must say.
     pub fn look(&self, key: Key, now: Time) -> Look {
-        let Some(slot) = self.slot(key) else { return Look::Absent };
-        let body = self.settled(&self.body(slot));
-        let record = &self.records[slot as usize];
-        match (record.lives(now), record.is_tombstone()) {
-            (false, _) => Look::Ended(body),
-            (true, true) => Look::Deleted(body),
-            (true, false) => Look::Bound(body),
+        let lives = |slot: u32| self.records[slot as usize].lives(now);
+        let deletion = self.tombstone(key);
+        match (self.slot(key), deletion) {
+            (None, None) => Look::Absent,
+            (None, Some(slot)) if lives(slot) => Look::Deleted(self.body(slot)),
+            (None, Some(slot)) => Look::Ended(self.body(slot)),
+            (Some(slot), _) if lives(slot) => Look::Bound(self.settled(&self.body(slot))),
+            (Some(slot), _) => {
+                let body = self.settled(&self.body(slot));
+                let deleted = deletion.map_or(0, |slot| self.records[slot as usize].generation());
+                Look::Ended(Body { generation: body.generation.max(deleted), ..body })
+            }
         }
     }
 
-    /// What is kept under a key, with the end that was told; tombstones and ended records too.
+    /// The binding of a key, with the end that was told; ended ones too.
     pub fn record(&self, key: Key) -> Option<(Body, Tick)> {
         self.slot(key).map(|slot| (self.body(slot), self.records[slot as usize].told))
+    }
+
+    /// The tombstone of a key, with its end; ended ones too.
+    pub fn deletion(&self, key: Key) -> Option<(Body, Tick)> {
+        self.tombstone(key).map(|slot| (self.body(slot), self.records[slot as usize].told))
+    }
+
+    /// Whether a living tombstone deletes a key's bindings of this generation.
+    pub fn deletes(&self, key: Key, generation: u32, now: Time) -> bool {
+        let holds = |slot: u32| {
+            let record = &self.records[slot as usize];
+            record.lives(now) && record.generation() >= generation
+        };
+        self.tombstone(key).is_some_and(holds)
     }
 
     /// The living records at places `from..`, at most `most` places, tombstones too, with their ends.
@@ -259,7 +288,11 @@ impl Store {
             if record.has(FREE) || !record.lives(now) {
                 continue;
             }
-            let key = record.key();
+            let (key, is_tombstone) = (record.key(), record.is_tombstone());
+            if is_tombstone && self.find(key, now).is_some() {
+                // Bound anew, which is told by itself.
+                continue;
+            }
             return Some(self.binding(slot, now).ok_or(key));
         }
     }
@@ -273,6 +306,7 @@ impl Store {
     pub fn bytes(&self) -> usize {
         self.records.capacity() * size_of::<Record>()
             + self.index.bytes()
+            + self.tombstones.bytes()
             + self.changed.capacity() * size_of::<u32>()
             + self.members.bytes()
             + self.wheel.bytes()
@@ -282,12 +316,22 @@ impl Store {
         hash(key, self.seed)
     }
 
+    /// Where the binding of a key is.
     fn slot(&self, key: Key) -> Option<u32> {
+        self.find_in(&self.index, key)
+    }
+
+    /// Where the tombstone of a key is.
+    fn tombstone(&self, key: Key) -> Option<u32> {
+        self.find_in(&self.tombstones, key)
+    }
+
+    fn find_in(&self, table: &Index, key: Key) -> Option<u32> {
         let is_it = |slot: u32| {
             let record = &self.records[slot as usize];
             record.session == key.session && record.service == key.service
         };
-        self.index.find(self.hash(key), is_it)
+        table.find(self.hash(key), is_it)
     }
 
     fn body(&self, slot: u32) -> Body {
@@ -295,7 +339,7 @@ impl Store {
         Body {
             key: record.key(),
             server: self.members.at(record.base).server,
-            generation: record.generation & 0x00ff_ffff,
+            generation: record.generation(),
             flags: Flags(record.flags()).known(),
             failover: record.failover,
         }

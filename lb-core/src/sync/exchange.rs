@@ -2,7 +2,7 @@
 
 use super::peer::Life;
 use super::snapshot::Source;
-use super::wire::{ANSWER, STARTING};
+use super::wire::{ANSWER, READY, STARTING};
 use super::wire::{Kind, Message, Range};
 use super::{Node, Refused, Sabotage};
 use crate::binding::{NodeId, Tick, Time, View};
@@ -31,7 +31,12 @@ impl Node {
         let Some(kind) = message.kind else { return Ok(()) };
         match peer.lives_in(&message, lot, now, self.config.silence) {
             Life::Present => {}
-            Life::Unproven => return Ok(()),
+            Life::Unproven => {
+                if message.question & READY != 0 {
+                    peer.has_more = Some(now);
+                }
+                return Ok(());
+            }
             Life::Former => {
                 self.counts.refused += 1;
                 return Err(Refused::FormerLife(from));
@@ -171,12 +176,9 @@ impl Node {
             log.push(&crate::binding::Entry { content, expires });
             self.take_in(now, &content, expires, Source::Stream);
         }
-        let cache = self.config.cache_events;
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.log = log;
-            if stream.log.len() > cache + cache / 8 {
-                stream.trim(0, cache);
-            }
+            stream.bound(self.config.cache_events);
         }
         self.has_progressed(now, id);
         let due = now.after(self.config.ack_delay);

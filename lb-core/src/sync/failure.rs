@@ -77,6 +77,11 @@ impl Node {
         self.look_at_failures(now);
     }
 
+    /// The longest lifetime of a service's bindings, as this node has the service; zero: it has none.
+    pub(super) fn longest_lifetime(&self, service: u32) -> Duration {
+        self.pools.get(&service).map_or(Duration::ZERO, |pool| pool.lifetime)
+    }
+
     /// Takes note of what a peer says of servers.
     pub(super) fn hear_statement(&mut self, now: Time, from: NodeId) {
         let unknown = |statement: &Statement| {

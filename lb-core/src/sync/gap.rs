@@ -1,7 +1,7 @@
 //! What is missing: of whom it is asked, and what nobody misses any more.
 
 use super::wire::Range;
-use super::{Event, Node, Standing, Stream};
+use super::{Event, Node, Peer, Standing, Stream};
 use crate::binding::{NodeId, StreamId, Time};
 
 /// Forgotten streams that are told from new ones.
@@ -244,7 +244,10 @@ impl Node {
         // What a peer told that is gone since may be nowhere any more.
         let mut present =
             self.peers.values().filter(|peer| !peer.is_silent(now, self.config.silence)).peekable();
+        let has_more =
+            |peer: &Peer| peer.has_more.is_some_and(|heard| now.since(heard) <= self.config.silence);
         let is_alone = present.peek().is_none()
+            && !self.peers.values().any(has_more)
             && (self.peers.is_empty() || now.since(self.started) >= self.config.alone_after);
         let mut told = present.filter(|peer| peer.has_told).peekable();
         let is_even = told.peek().is_some() && told.all(|peer| own.covers(&peer.told));

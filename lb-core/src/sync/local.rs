@@ -88,8 +88,12 @@ impl Node {
             }
             Local::Deleted { key } => {
                 let Look::Bound(body) = self.store.look(key, now) else { return None };
-                let expires =
-                    self.store.record(key)?.1.max(Tick::of(now.after(self.store.find(key, now)?.left)));
+                // A data plane may hold it for longer than anybody was told: it was used, and its node is away.
+                let mut left = self.store.find(key, now)?.left;
+                if !self.breaks(Sabotage::TombstoneEndsEarly) {
+                    left = left.max(self.longest_lifetime(key.service));
+                }
+                let expires = self.store.record(key)?.1.max(Tick::of(now.after(left)));
                 let body = Body { flags: Flags::TOMBSTONE, ..body }.sane();
                 let event = self.tell(now, &body, expires, false);
                 if self.breaks(Sabotage::TombstoneForgotten) {
@@ -154,18 +158,18 @@ impl Node {
         generation: u32,
         left: Duration,
     ) -> Option<(StreamId, u64)> {
+        if self.store.deletes(key, generation, now) {
+            // The data plane has not heard of the deletion yet.
+            self.store.tell_again(key);
+            return None;
+        }
         match self.store.look(key, now) {
             Look::Bound(known) if known.server == server && known.generation == generation => {
                 // What the node itself made the data plane hold ends there a little later than it was told.
                 let told = self.store.record(key)?.1;
                 if Tick::of(now.after(left)) <= told.after(SKEW) { None } else { self.used(now, key, left) }
             }
-            // Not bound anew: the data plane has not heard of the deletion yet.
-            Look::Deleted(_) => {
-                self.store.tell_again(key);
-                None
-            }
-            Look::Absent | Look::Ended(_) | Look::Bound(_) => {
+            Look::Absent | Look::Ended(_) | Look::Deleted(_) | Look::Bound(_) => {
                 let event = self.bound(now, key, server, generation, left);
                 // It may hold something else by now, since it waits for nobody to hear this.
                 self.store.tell_again(key);
@@ -282,9 +286,7 @@ impl Node {
         };
         let own = self.streams.get_mut(&id)?;
         let number = own.log.push(&crate::binding::Entry { content, expires });
-        if own.log.len() > self.config.log_events + self.config.log_events / 8 {
-            own.trim(0, self.config.log_events);
-        }
+        own.bound(self.config.log_events);
         if self.breaks(Sabotage::SentBeforeDurable) {
             for peer in self.peers.values_mut() {
                 peer.push_due.get_or_insert(now);

@@ -28,6 +28,8 @@ pub(super) struct Peer {
     /// What it last wanted to hear; 0 = nothing yet.
     response: u32,
     former: VecDeque<u32>,
+    /// When a life that is not proven said that it has the database: it may be that this node is not heard there.
+    pub(super) has_more: Option<Time>,
     pub(super) ways: Ways,
     /// Its answer to the question that a starting node puts: in which lives it sees the others. `None` = not yet in its present life.
     pub(super) answer: Option<Lives>,
@@ -106,6 +108,7 @@ impl Peer {
             challenge: challenge(lot),
             response: 0,
             former: VecDeque::new(),
+            has_more: None,
             ways: Ways::default(),
             answer: None,
             must_answer: false,

@@ -3,7 +3,7 @@
 use super::epoch::Standing;
 use super::stream::Stream;
 use super::{Config, Counts, Node};
-use crate::binding::{Body, Content, Log, Mark, Store, StreamId, Tick, Time, Vector, View};
+use crate::binding::{Body, Content, Log, Mark, Merged, Store, StreamId, Tick, Time, Vector, View};
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -91,7 +91,12 @@ impl Recovery {
     pub fn record(&mut self, body: &Body, left: Duration) {
         let expires = self.expires(left);
         // Written by this program, but perhaps by another version.
-        self.node.store.merge(&body.sane(), expires, self.now, false);
+        let merged = self.node.store.merge(&body.sane(), expires, self.now, false);
+        if let Merged::Joined(body, expires) = merged {
+            // What came between the two was told by others, and is not in the journal.
+            self.node.counts.joined += 1;
+            self.node.log(self.now, Content::Binding(body), expires);
+        }
     }
 
     /// An event of the log.

@@ -12,6 +12,8 @@ pub(crate) enum Sabotage {
     SnapshotOverNewer,
     /// A deletion leaves no tombstone.
     TombstoneForgotten,
+    /// A tombstone ends when the others think that the record would have.
+    TombstoneEndsEarly,
     /// An event leaves the node before it is durable.
     SentBeforeDurable,
     /// Of two records the one that came last holds.
@@ -35,11 +37,12 @@ pub(crate) enum Sabotage {
 #[cfg(test)]
 impl Sabotage {
     /// All of them.
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::GapCheckSkipped,
         Self::NumberReused,
         Self::SnapshotOverNewer,
         Self::TombstoneForgotten,
+        Self::TombstoneEndsEarly,
         Self::SentBeforeDurable,
         Self::LastWriterWins,
         Self::AbsoluteExpiry,

@@ -68,6 +68,13 @@ impl Stream {
         self.log.trim(needed_after.max(over).min(self.sendable()));
     }
 
+    /// Forgets the oldest events when there are an eighth more than `most`.
+    pub(super) fn bound(&mut self, most: usize) {
+        if self.log.len() > most + most / 8 {
+            self.trim(0, most);
+        }
+    }
+
     pub(super) fn bytes(&self) -> usize {
         self.log.bytes()
     }

@@ -1,6 +1,6 @@
 //! What goes out, to whom, and when.
 
-use super::wire::{self, ANSWER, ANSWERING, Kind, Range, STARTING, SnapshotCursor, Told, Writer};
+use super::wire::{self, ANSWER, ANSWERING, Kind, READY, Range, STARTING, SnapshotCursor, Told, Writer};
 use super::{Node, Sabotage, Standing};
 use crate::binding::{Content, Mark, NodeId, StreamId, Tick, Time, Vector};
 
@@ -93,6 +93,7 @@ impl Node {
     fn say_vector(&mut self, now: Time, to: NodeId, buffer: &mut Vec<u8>) -> bool {
         let is_asking = matches!(self.standing, Standing::Asking { .. });
         let is_in_doubt = is_asking && !self.agrees(to);
+        let is_ready = self.is_ready();
         let Some(peer) = self.peers.get_mut(&to) else { return false };
         let is_due = peer.vector_due <= now;
         if !peer.must_answer && !is_due {
@@ -100,7 +101,7 @@ impl Node {
         }
         // An answer does not ask: two that begin would ask each other without end.
         let asks_who = is_in_doubt && is_due;
-        let mut question = 0;
+        let mut question = if is_ready { READY } else { 0 };
         if asks_who {
             question |= STARTING | ANSWER;
         }

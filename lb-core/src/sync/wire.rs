@@ -13,7 +13,7 @@ pub use message::{Hello, Kind, Lives, Message, Range, SnapshotCursor, Standing, 
 
 pub(super) use event::Told;
 pub(crate) use field::{Reader, Writer};
-pub(super) use message::{ANSWER, ANSWERING, STARTING, begin};
+pub(super) use message::{ANSWER, ANSWERING, READY, STARTING, begin};
 
 /// Version that this program speaks.
 pub const VERSION: u8 = 1;

@@ -53,22 +53,33 @@ impl Store {
 
     /// Takes a record out as if it had never been: only for bugs on purpose.
     pub(crate) fn erase(&mut self, key: super::Key) {
-        if let Some(slot) = self.slot(key) {
-            // The wheel still leads to it; its place is free when that second comes.
-            let record = &mut self.records[slot as usize];
-            (record.expires, record.told) = (Tick(0), Tick(0));
+        for slot in [self.slot(key), self.tombstone(key)].into_iter().flatten() {
+            self.end(slot);
         }
     }
 
+    /// Ends a record, whatever was told. The wheel still leads to it: its place is free when that second comes.
+    pub(super) fn end(&mut self, slot: u32) {
+        let record = &mut self.records[slot as usize];
+        (record.expires, record.told) = (Tick(0), Tick(0));
+    }
+
     fn forget(&mut self, slot: u32) {
-        let hash = self.hash(self.records[slot as usize].key());
-        self.index.remove(hash, slot);
+        self.hide(slot);
         self.unlink(slot);
         let record = &mut self.records[slot as usize];
         let base = core::mem::replace(&mut record.base, NONE);
         record.set(FREE, true);
         record.later = core::mem::replace(&mut self.free, slot);
         self.members.release(base);
+    }
+
+    /// Has nobody find a record by its key any more.
+    pub(super) fn hide(&mut self, slot: u32) {
+        let record = &self.records[slot as usize];
+        let hash = self.hash(record.key());
+        let table = if record.is_tombstone() { &mut self.tombstones } else { &mut self.index };
+        table.remove(hash, slot);
     }
 
     /// Records that a mark had moved say so themselves before it goes.

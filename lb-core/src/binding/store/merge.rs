@@ -26,12 +26,36 @@ pub enum Merged {
 impl Store {
     /// Reconciles one record with what is kept (row A5).
     ///
-    /// The highest rank holds, and the latest end of all that were told. `is_local`: the data plane has it already.
+    /// Of the bindings that no tombstone deletes the highest rank holds, with the latest end that was told of any of them; of tombstones
+    /// the highest generation, with the latest end of any of them and of what they deleted. `is_local`: the data plane has it already.
     pub fn merge(&mut self, body: &Body, expires: Tick, now: Time, is_local: bool) -> Merged {
         if expires.left(now) == 0 {
             return Merged::Expired;
         }
-        let Some(slot) = self.slot(body.key) else {
+        let deleted = if body.is_tombstone() { self.unbind(body) } else { Tick(0) };
+        match self.reconcile(body, expires.max(deleted), now, is_local) {
+            Merged::Inserted | Merged::Replaced if deleted > expires.after(SKEW) => {
+                Merged::Joined(*body, deleted)
+            }
+            merged => merged,
+        }
+    }
+
+    /// Takes out the binding that a tombstone deletes; until when others take it to live.
+    fn unbind(&mut self, tombstone: &Body) -> Tick {
+        let is_deleted = |&slot: &u32| self.records[slot as usize].generation() <= tombstone.generation;
+        let Some(slot) = self.slot(tombstone.key).filter(is_deleted) else { return Tick(0) };
+        let told = self.records[slot as usize].told;
+        self.hide(slot);
+        self.end(slot);
+        told
+    }
+
+    /// Reconciles a record with its like, or a binding with the tombstone that deletes it.
+    fn reconcile(&mut self, body: &Body, expires: Tick, now: Time, is_local: bool) -> Merged {
+        let is_deleted = self.deletes(body.key, body.generation, now);
+        let other = if is_deleted { self.tombstone(body.key) } else { self.like(body) };
+        let Some(slot) = other else {
             let slot = self.insert(body, expires, now);
             if !is_local {
                 self.queue(slot);
@@ -77,7 +101,7 @@ impl Store {
     pub fn merge_fetched(&mut self, body: &Body, expires: Tick, now: Time, is_uncovered: bool) -> Merged {
         let body = body.sane();
         let merged = self.merge(&body, expires, now, false);
-        if let Some(slot) = self.slot(body.key)
+        if let Some(slot) = self.like(&body)
             && self.body(slot) == body
         {
             let record = &mut self.records[slot as usize];
@@ -119,15 +143,13 @@ impl Store {
     pub fn use_until(&mut self, key: Key, expires: Tick) {
         if let Some(slot) = self.slot(key) {
             let record = &mut self.records[slot as usize];
-            if !record.is_tombstone() {
-                record.expires = expires.max(record.expires);
-            }
+            record.expires = expires.max(record.expires);
         }
     }
 
     /// Has the data plane hear of a key, because it may hold something else.
     pub fn tell_again(&mut self, key: Key) {
-        if let Some(slot) = self.slot(key) {
+        for slot in [self.slot(key), self.tombstone(key)].into_iter().flatten() {
             self.queue(slot);
         }
     }
@@ -139,6 +161,11 @@ impl Store {
             let slot = core::mem::replace(&mut next, record.next);
             self.queue(slot);
         }
+    }
+
+    /// Where the binding of a body's key is, or the tombstone if the body is one.
+    fn like(&self, body: &Body) -> Option<u32> {
+        if body.is_tombstone() { self.tombstone(body.key) } else { self.slot(body.key) }
     }
 
     fn extend(&mut self, slot: u32, expires: Tick) {
@@ -174,7 +201,8 @@ impl Store {
             slot
         };
         let (hash, seed, records) = (self.hash(body.key), self.seed, &self.records);
-        self.index.insert(hash, slot, |slot| super::hash(records[slot as usize].key(), seed));
+        let table = if body.is_tombstone() { &mut self.tombstones } else { &mut self.index };
+        table.insert(hash, slot, |slot| super::hash(records[slot as usize].key(), seed));
         let member = self.members.find_or_add(body.key.service, body.server);
         self.set_base(slot, member);
         self.link(slot, member);

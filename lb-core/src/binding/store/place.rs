@@ -58,8 +58,11 @@ impl Store {
             // Steps may lead back to where they began, but then there is a mark.
             let member = self.members.at(record.base);
             if member.failover() <= record.failover {
-                let generation = record.generation & 0x00ff_ffff;
-                return Effective { server: member.server, generation, failover: record.failover };
+                return Effective {
+                    server: member.server,
+                    generation: record.generation(),
+                    failover: record.failover,
+                };
             }
         }
         self.resolve(&self.body(slot))

@@ -40,6 +40,50 @@ fn ends_are_the_same_up_to_the_tick_after_the_skew() {
     assert_eq!(store.merge(&body, Tick(1_017), now, false), Merged::Extended);
 }
 
+/// What nobody had told before.
+fn joined(merged: Merged) -> Option<(Body, Tick)> {
+    match merged {
+        Merged::Joined(body, until) => Some((body, until)),
+        Merged::Expired | Merged::Inserted | Merged::Extended | Merged::Kept | Merged::Replaced => None,
+    }
+}
+
+/// What is kept under a key, with the ends.
+#[derive(Default)]
+struct Kept {
+    binding: Option<(Body, u64)>,
+    tombstone: Option<(Body, u64)>,
+}
+
+impl Kept {
+    fn end(&mut self, now: Time) {
+        for kept in [&mut self.binding, &mut self.tombstone] {
+            *kept = kept.filter(|(_, until)| *until > now.0);
+        }
+    }
+
+    /// Takes a record; whether that changes anything.
+    fn tell(&mut self, body: Body, until: u64) -> bool {
+        let is_over = |(held, _): &mut (Body, u64)| body.is_tombstone() && held.generation <= body.generation;
+        let deleted = self.binding.take_if(is_over).map_or(0, |(_, ends)| ends);
+        let is_deleted = self.tombstone.is_some_and(|(held, _)| held.generation >= body.generation);
+        let place = if body.is_tombstone() || is_deleted { &mut self.tombstone } else { &mut self.binding };
+        let until = until.max(deleted);
+        let Some((held, ends)) = place else {
+            *place = Some((body, until));
+            return true;
+        };
+        let is_higher = body.cmp_rank(held) == Ordering::Greater;
+        let is_later = Tick::of(Time(until)) > Tick::of(Time(*ends)).after(SKEW);
+        if is_higher {
+            (*held, *ends) = (body, until.max(*ends));
+        } else if is_later {
+            *ends = until;
+        }
+        is_higher || is_later
+    }
+}
+
 proptest! {
     #[test]
     fn order_and_repetition_do_not_matter(
@@ -47,58 +91,70 @@ proptest! {
         order in prop::collection::vec(any::<prop::sample::Index>(), 0..60),
     ) {
         let now = Time(1_000);
-        let mut expected = BTreeMap::<Key, (Body, u64)>::new();
-        for (body, until) in &told {
-            let held = expected.entry(body.key).or_insert((*body, *until));
-            if body.cmp_rank(&held.0) == Ordering::Greater {
-                held.0 = *body;
-            }
-            held.1 = held.1.max(*until);
-        }
-        let mut store = Store::new(7, now);
+        let ticks = told.iter().map(|(body, until)| (*body, Tick::of(Time(*until))));
         let repeated = order.iter().map(|index| told[index.index(told.len())]);
-        for (body, until) in repeated.chain(told.iter().rev().copied()) {
-            store.merge(&body, Tick::of(Time(until)), now, false);
+        let repeated = repeated.map(|(body, until)| (body, Tick::of(Time(until))));
+        let orders: [Vec<(Body, Tick)>; 2] =
+            [ticks.clone().collect(), repeated.chain(ticks.clone().rev()).collect()];
+        let mut stores = [Store::new(7, now), Store::new(8, now)];
+        let mut news = Vec::new();
+        for (store, order) in stores.iter_mut().zip(orders) {
+            order.iter().for_each(|(body, until)| news.extend(joined(store.merge(body, *until, now, false))));
         }
-        let held: BTreeMap<Key, (Body, u64)> =
-            store.walk(0, store.places(), now).map(|(body, told)| (body.key, (body, told.time().0))).collect();
-        prop_assert_eq!(held, expected);
+        // What came of it in one store and nobody had told, both are told.
+        while let Some((body, until)) = news.pop() {
+            for store in &mut stores {
+                news.extend(joined(store.merge(&body, until, now, false)));
+            }
+        }
+        let [held, other] = stores.each_ref().map(|store| {
+            let records = store.walk(0, store.places(), now);
+            records.map(|(body, until)| ((body.key, body.is_tombstone()), (body, until))).collect::<BTreeMap<_, _>>()
+        });
+        prop_assert_eq!(&held, &other);
+        for (body, until) in ticks {
+            let [binding, deletion] = [false, true].map(|is_tombstone| held.get(&(body.key, is_tombstone)));
+            let is_kept = |(held, ends): &&(Body, Tick)| held.cmp_rank(&body) != Ordering::Less && *ends >= until;
+            let binding = binding.filter(|_| !body.is_tombstone());
+            prop_assert!(
+                binding.filter(is_kept).is_some() || deletion.filter(is_kept).is_some(),
+                "{:?} until {:?} in {:?}", body, until, held
+            );
+        }
+        for ((key, _), (body, until)) in held.iter().filter(|((_, is_tombstone), _)| !is_tombstone) {
+            let deletion = held.get(&(*key, true));
+            prop_assert!(deletion.is_none_or(|(deletion, _)| deletion.generation < body.generation));
+            let mut bindings = told.iter().filter(|(body, _)| body.key == *key && !body.is_tombstone());
+            prop_assert!(bindings.any(|(_, end)| Tick::of(Time(*end)) == *until), "no tombstone lends its end");
+        }
     }
 
     #[test]
     fn the_store_does_what_a_map_does(steps in prop::collection::vec((told(), 0_u64..90_000), 1..80)) {
         let mut now = Time(0);
         let mut store = Store::new(3, now);
-        let mut map = BTreeMap::<Key, (Body, u64)>::new();
+        let mut map = BTreeMap::<Key, Kept>::new();
         for ((body, lifetime), pause) in steps {
             now = Time(now.0 + pause);
             store.advance(now, &mut Vec::new());
-            map.retain(|_, (_, until)| *until > now.0);
+            map.values_mut().for_each(|kept| kept.end(now));
             let until = Tick::of(Time(now.0 + lifetime)).time().0;
             let merged = store.merge(&body, Tick::of(Time(until)), now, false);
-            let expected = match map.get(&body.key).copied() {
-                None => Some((body, until)),
-                Some((held, ends)) => match body.cmp_rank(&held) {
-                    Ordering::Greater => Some((body, until.max(ends))),
-                    Ordering::Equal | Ordering::Less => {
-                        let is_later = Tick::of(Time(until)) > Tick::of(Time(ends)).after(SKEW);
-                        is_later.then_some((held, until))
-                    }
-                },
-            };
-            prop_assert_eq!(merged == Merged::Kept, expected.is_none());
-            map.extend(expected.map(|held| (body.key, held)));
-            for (key, (body, until)) in &map {
+            let is_news = map.entry(body.key).or_default().tell(body, until);
+            prop_assert_eq!(merged == Merged::Kept, !is_news);
+            for (key, Kept { binding, tombstone }) in &map {
                 let found = store.find(*key, now);
-                let lives = !body.is_tombstone();
-                prop_assert_eq!(found.map(|binding| binding.server), lives.then_some(body.server));
-                prop_assert_eq!(store.record(*key), Some((*body, Tick::of(Time(*until)))));
+                prop_assert_eq!(found.map(|found| found.server), binding.map(|(body, _)| body.server));
+                let ticks = |(body, until)| (body, Tick::of(Time(until)));
+                let lives = |(_, until): &(Body, Tick)| until.left(now) > 0;
+                prop_assert_eq!(store.record(*key).filter(lives), binding.map(ticks));
+                prop_assert_eq!(store.deletion(*key).filter(lives), tombstone.map(ticks));
             }
             let mut by_server: Vec<Key> =
                 (1..5).flat_map(|server| store.bindings_of(1, server, now)).map(|binding| binding.key).collect();
             by_server.sort_unstable();
-            let living = map.values().filter(|(body, _)| !body.is_tombstone());
-            prop_assert_eq!(by_server, living.map(|(body, _)| body.key).collect::<Vec<_>>());
+            let bound = map.iter().filter(|(_, kept)| kept.binding.is_some()).map(|(key, _)| *key);
+            prop_assert_eq!(by_server, bound.collect::<Vec<_>>());
         }
         store.advance(Time(now.0 + 30 * 60_000), &mut Vec::new());
         prop_assert_eq!(store.len(), 0);

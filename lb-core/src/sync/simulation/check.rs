@@ -3,7 +3,7 @@
 use super::journal::Logged;
 use super::script::SERVERS;
 use super::world::World;
-use crate::binding::{Content, Mark, NodeId, StreamId, Vector};
+use crate::binding::{Body, Content, Mark, NodeId, StreamId, Tick, Vector};
 use crate::sync::wire::{Kind, Message};
 use core::cmp::Ordering;
 use std::collections::BTreeSet;
@@ -169,7 +169,8 @@ impl World {
         self.same_bindings()?;
         self.same_in_kernels()?;
         self.nobody_with_the_dead()?;
-        self.nothing_lost()
+        self.nothing_lost()?;
+        self.nothing_comes_back()
     }
 
     fn same_bindings(&self) -> Result<(), String> {
@@ -218,8 +219,9 @@ impl World {
         let nodes = self.machines.values().filter_map(|machine| Some((machine, machine.node.as_ref()?)));
         nodes
             .map(|(machine, node)| {
-                let record = node.store().record(key);
-                let told = record.map(|(_, told)| machine.truth(told.time()));
+                let until = |(body, told): (Body, Tick)| (body, machine.truth(told.time()));
+                let binding = node.store().record(key).map(until);
+                let deletion = node.store().deletion(key).map(until);
                 let marks: Vec<String> = node
                     .store()
                     .marks()
@@ -234,11 +236,7 @@ impl World {
                         )
                     })
                     .collect();
-                format!(
-                    "\n  node {} {:?} until {told:?} marks {marks:?}",
-                    machine.id.0,
-                    record.map(|(body, _)| body)
-                )
+                format!("\n  node {} binding {binding:?} deletion {deletion:?} marks {marks:?}", machine.id.0)
             })
             .collect()
     }
@@ -266,15 +264,18 @@ impl World {
             for machine in self.machines.values().filter(|machine| !machine.is_removed) {
                 let Some(node) = &machine.node else { continue };
                 let problem = match event.content {
-                    Content::Binding(body) => match node.store().record(body.key) {
-                        None => Some("nothing".to_owned()),
-                        Some((held, told)) => {
+                    Content::Binding(body) => {
+                        let store = node.store();
+                        let holds = |(held, told): (Body, Tick)| {
                             let ends = machine.truth(told.time());
-                            let is_less = held.cmp_rank(&body) == Ordering::Less;
-                            (is_less || ends + TOLERANCE < event.expires)
-                                .then(|| format!("{held:?} until {ends}"))
-                        }
-                    },
+                            held.cmp_rank(&body) != Ordering::Less && ends + TOLERANCE >= event.expires
+                        };
+                        // What is bound over a tombstone does not stand for it.
+                        let binding = store.record(body.key).filter(|_| !body.is_tombstone());
+                        let deletion = store.deletion(body.key);
+                        let is_kept = binding.is_some_and(holds) || deletion.is_some_and(holds);
+                        (!is_kept).then(|| self.records(body.key).concat())
+                    }
                     Content::Failover(mark) => {
                         let known = node.store().failover_of(mark.service, mark.server);
                         (known < mark.epoch).then(|| format!("failover {known}"))
@@ -284,6 +285,32 @@ impl World {
                     return Err(format!(
                         "node {} lost event {} of {:?}: {:?} until {}, holds {held}",
                         machine.id.0, event.number, event.stream, event.content, event.expires
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What was deleted is bound anew or not at all; no play takes as long as a lifetime.
+    fn nothing_comes_back(&self) -> Result<(), String> {
+        for event in self.acknowledged.iter().filter(|event| !event.is_gone) {
+            let Content::Binding(deleted) = event.content else { continue };
+            if !deleted.is_tombstone() {
+                continue;
+            }
+            for machine in self.machines.values().filter(|machine| !machine.is_removed) {
+                let Some(node) = &machine.node else { continue };
+                let held = node.store().record(deleted.key).filter(|(held, ends)| {
+                    held.generation <= deleted.generation && ends.left(machine.time(self.now)) > 0
+                });
+                if let Some((held, _)) = held {
+                    return Err(format!(
+                        "node {} has {held:?}, which event {} of {:?} deleted; records {}",
+                        machine.id.0,
+                        event.number,
+                        event.stream,
+                        self.records(deleted.key).concat()
                     ));
                 }
             }

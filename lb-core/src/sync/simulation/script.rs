@@ -79,6 +79,10 @@ impl World {
             900..930 => self.block(id),
             930..936 => self.add(),
             936..940 => self.remove(id),
+            940..970 => {
+                self.linger();
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
@@ -172,6 +176,26 @@ impl World {
                 Ok(())
             }
         }
+    }
+
+    /// A client comes to a kernel whose process is down: nobody is told that it keeps its session for longer.
+    fn linger(&mut self) {
+        let (now, lifetime) = (self.now, self.lifetime());
+        let of = |machine: &Machine| {
+            let is_deaf = machine.node.is_none() && !machine.is_removed;
+            let held = machine.kernel.iter().filter(move |(_, held)| is_deaf && held.expires > now);
+            held.map(|(&key, _)| (machine.id, key)).collect::<Vec<_>>()
+        };
+        let sessions: Vec<(NodeId, Key)> = self.machines.values().flat_map(of).collect();
+        let Some((id, key)) = self.dice.pick(&sessions) else { return };
+        let expires = now + lifetime.as_millis() as u64;
+        if let Some(held) = self.machines.get_mut(&id).and_then(|machine| machine.kernel.get_mut(&key)) {
+            held.expires = expires.max(held.expires);
+        }
+        let longest = self.longest.entry(key).or_default();
+        *longest = expires.max(*longest);
+        self.note("used while nobody was told");
+        self.say(id, &format!("its kernel keeps {key:?} until {expires}"));
     }
 
     fn pin(&mut self, id: NodeId) -> Result<(), String> {
@@ -278,6 +302,16 @@ impl World {
         Ok(())
     }
 
+    /// Between a machine and one other one direction is cut, and stays so for a while after the machine is back.
+    fn cut_one_way(&mut self, id: NodeId, up_at: u64) {
+        let Some(other) = self.dice.pick(&self.members()).filter(|&other| other != id) else { return };
+        let (from, to) = if self.dice.chance(500) { (id, other) } else { (other, id) };
+        let until = up_at + self.dice.between(500, 12_000);
+        self.cut.insert((from, to), until);
+        self.cut.remove(&(to, from));
+        self.say(id, &format!("nothing comes from {} to {} until {until}", from.0, to.0));
+    }
+
     fn crash(&mut self, id: NodeId) -> Result<(), String> {
         let kind = self.dice.between(0, 10);
         let keeps = self.dice.roll();
@@ -309,6 +343,9 @@ impl World {
         self.note(fault);
         self.say(id, &format!("{fault}, back at {up_at}"));
         self.forgive();
+        if self.dice.chance(300) {
+            self.cut_one_way(id, up_at);
+        }
         Ok(())
     }
 

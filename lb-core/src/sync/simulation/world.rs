@@ -14,12 +14,14 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) type Faults = BTreeMap<&'static str, u64>;
 
 /// What a run of many seeds must have seen.
-pub(super) const FAULTS: [&str; 29] = [
+pub(super) const FAULTS: [&str; 32] = [
     "message lost",
     "message twice",
     "message late",
     "link cut",
     "link cut one way",
+    "restart beside a link cut one way",
+    "restart without a journal beside a link cut one way",
     "crash",
     "crash, end of journal torn",
     "crash, journal lost",
@@ -44,6 +46,7 @@ pub(super) const FAULTS: [&str; 29] = [
     "joined",
     "view sent",
     "kernel kept",
+    "used while nobody was told",
 ];
 
 struct Packet {
@@ -131,8 +134,16 @@ impl World {
     pub(super) fn boot(&mut self, id: NodeId) -> Result<(), String> {
         let members = self.members();
         let (now, bug) = (self.now, self.bug);
+        let hears = |from, to| !self.cut.contains_key(&(from, to));
+        let is_one_way = members.iter().any(|&other| hears(id, other) != hears(other, id));
         let Some(machine) = self.machines.get_mut(&id) else { return Ok(()) };
+        let has_journal = machine.journal.saved.is_some() || !machine.journal.events.is_empty();
         machine.boot(now, members, bug, &mut self.dice);
+        match (is_one_way, has_journal) {
+            (true, true) => self.note("restart beside a link cut one way"),
+            (true, false) => self.note("restart without a journal beside a link cut one way"),
+            (false, _) => {}
+        }
         self.say(id, "boots");
         self.blocked.retain(|&(from, _)| from != id);
         self.settle(id)?;

@@ -63,6 +63,8 @@ mod tag {
 pub(crate) const ANSWER: u8 = 1;
 pub(crate) const STARTING: u8 = 2;
 pub(crate) const ANSWERING: u8 = 4;
+/// It asks nothing: the sender has the database.
+pub(crate) const READY: u8 = 8;
 
 /// Events `first..=last` of a stream; what `last` means depends on the kind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
