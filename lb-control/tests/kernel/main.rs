@@ -5,6 +5,7 @@ mod bench;
 mod cluster;
 mod migrate;
 mod older;
+#[expect(unreachable_pub, reason = "another crate's tests share it")]
 #[path = "../../../tests/src/topology/precedence.rs"]
 mod precedence;
 #[path = "../net_namespaces/program.rs"]

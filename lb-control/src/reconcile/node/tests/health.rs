@@ -97,9 +97,9 @@ fn by_vote_a_backend_is_down_on_every_node_when_most_of_those_that_are_heard_say
             let found = meaning(&plane);
             let s1 = found.services.values().find(|row| row.row.id == service).expect("there");
             let down = s1.members.iter().filter(|member| member.1 == Status::Down).count();
-            let say_so = others + usize::from(is_dead_here);
-            let most = (nodes + 1) / 2 + 1;
-            assert_eq!(down, usize::from(say_so >= most), "{say_so} of {}", nodes + 1);
+            let (all, say_so) = (nodes + 1, others + usize::from(is_dead_here));
+            let most = all / 2 + 1;
+            assert_eq!(down, usize::from(say_so >= most), "{say_so} of {all}");
         }
     }
 }
