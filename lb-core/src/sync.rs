@@ -57,7 +57,7 @@ use core::time::Duration;
 use epoch::Standing;
 use peer::Peer;
 use sabotage::Sabotage;
-use snapshot::Import;
+use snapshot::{Import, Owed};
 use std::collections::{BTreeMap, VecDeque};
 use stream::Stream;
 
@@ -130,8 +130,8 @@ pub struct Node {
     import: Option<Import>,
     /// Whether snapshots that were not completed left something.
     has_uncovered: bool,
-    /// What the records of the latest snapshot may have in them and the own vector has not, since when.
-    owed: Option<(Vector, Time)>,
+    /// What the latest snapshot may have in it and the own vector has not.
+    owed: Option<Owed>,
     uncovered_marks: Vec<(Mark, Tick)>,
     /// Whether the database was had once.
     has_base: bool,

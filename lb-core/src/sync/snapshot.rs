@@ -29,6 +29,14 @@ pub(super) struct Import {
     pub(super) marks: Vec<(Mark, Tick)>,
 }
 
+/// What a snapshot that was fetched may have in it and the own vector has not.
+pub(super) struct Owed {
+    vector: Vector,
+    since: Time,
+    /// Failovers that were news.
+    marks: Vec<(Mark, Tick)>,
+}
+
 /// What a vector must come to before it covers what others told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Source {
@@ -61,7 +69,8 @@ impl Node {
     /// Begins to fetch a snapshot, unless one is being fetched.
     pub(super) fn begin_import(&mut self, now: Time, from: NodeId) {
         if self.import.is_none() && self.peers.contains_key(&from) {
-            if self.owed.take().is_some() {
+            if let Some(owed) = self.owed.take() {
+                self.uncovered_marks.extend(owed.marks);
                 self.store.end_fetching(false);
                 self.has_uncovered = true;
             }
@@ -146,10 +155,11 @@ impl Node {
             self.take_in(now, &content, expires, source);
         }
         if cursor.is_last
-            && let Some(Import { vector: Some(vector), records, .. }) = self.import.take()
+            && let Some(Import { vector: Some(vector), records, marks, .. }) = self.import.take()
         {
             self.adopt(now, &vector);
-            self.owed = message.vector.clone().map(|owed| (owed, now));
+            let vector = message.vector.clone().unwrap_or(vector);
+            self.owed = Some(Owed { vector, since: now, marks });
             self.look_at_owed(now);
             self.counts.snapshots_done += 1;
             self.events.push_back(Event::SnapshotDone(from, records));
@@ -158,25 +168,28 @@ impl Node {
 
     /// Whether the events that a snapshot's records may have had in them have come, or nobody has them.
     pub(super) fn look_at_owed(&mut self, now: Time) {
-        let Some((owed, since)) = &self.owed else { return };
+        let Some(owed) = &self.owed else { return };
         let own = self.vector();
+        let numbers = self.stream();
         let lacks = |id: crate::binding::StreamId, event: u64| {
             let is_dropped = self.dropped.get(&id).is_some_and(|&last| last >= event);
-            let is_own = id.node == self.config.id && self.is_own_now(id.epoch);
-            own.event(id) < event && !is_dropped && !is_own
+            // An own epoch of which others know more than the journal is no more than any other stream.
+            own.event(id) < event && !is_dropped && numbers != Some(id)
         };
-        let lacking: Vec<_> = owed.iter().filter(|&(id, event)| lacks(id, event)).map(|(id, _)| id).collect();
+        let lacking: Vec<_> =
+            owed.vector.iter().filter(|&(id, event)| lacks(id, event)).map(|(id, _)| id).collect();
         let can_come = |&id: &crate::binding::StreamId| {
             self.peers.values().any(|peer| peer.told.event(id) > own.event(id))
         };
         if lacking.is_empty() {
             self.store.end_fetching(true);
-        } else if now.since(*since) > self.config.silence && !lacking.iter().any(can_come) {
+            self.owed = None;
+        } else if now.since(owed.since) > self.config.silence && !lacking.iter().any(can_come) {
             self.store.end_fetching(false);
+            self.uncovered_marks.extend(self.owed.take().into_iter().flat_map(|owed| owed.marks));
         } else {
             return;
         }
-        self.owed = None;
         self.tell_uncovered(now);
     }
 
@@ -186,9 +199,9 @@ impl Node {
         let fetched = self.import.as_mut().map(|import| &mut import.marks);
         match source {
             Source::Stream => {
-                self.uncovered_marks.retain(|(other, _)| *other != mark);
-                if let Some(fetched) = fetched {
-                    fetched.retain(|(other, _)| *other != mark);
+                let owed = self.owed.as_mut().map(|owed| &mut owed.marks);
+                for marks in [Some(&mut self.uncovered_marks), fetched, owed].into_iter().flatten() {
+                    marks.retain(|(other, _)| *other != mark);
                 }
             }
             Source::Snapshot => {
@@ -210,7 +223,8 @@ impl Node {
     /// Whether the own vector covers a mark.
     pub(super) fn covers(&self, mark: &Mark) -> bool {
         let fetched = self.import.iter().flat_map(|import| &import.marks);
-        !fetched.chain(&self.uncovered_marks).any(|(other, _)| other == mark)
+        let owed = self.owed.iter().flat_map(|owed| &owed.marks);
+        !fetched.chain(owed).chain(&self.uncovered_marks).any(|(other, _)| other == mark)
     }
 
     /// Stops fetching; what came is kept, although no vector covers it.
