@@ -4,6 +4,7 @@
 //! The tables of the kernel are filled apart from that.
 
 mod haproxy;
+mod logic;
 pub(in crate::bench) mod node;
 
 use super::report::align;
@@ -21,10 +22,11 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// The names that choose this section.
-pub const NAMES: [&str; 5] = [SNAPSHOT, EVENTS, SUSTAINED, KERNEL, PEER];
+pub const NAMES: [&str; 6] = [SNAPSHOT, EVENTS, LOGIC, SUSTAINED, KERNEL, PEER];
 
 const SNAPSHOT: &str = "replication/snapshot";
 const EVENTS: &str = "replication/events";
+const LOGIC: &str = "replication/logic";
 const SUSTAINED: &str = "replication/sustained";
 const KERNEL: &str = "replication/kernel-tables";
 const PEER: &str = "replication/haproxy-snapshot";
@@ -61,6 +63,9 @@ pub(super) fn run(quick: bool, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<Repl
     let mut results = Vec::new();
     if wanted(SNAPSHOT) || wanted(EVENTS) {
         results.extend(nodes(entries)?);
+    }
+    if wanted(LOGIC) {
+        results.push(ReplicationResult::alone(LOGIC, entries, logic::run(entries)?));
     }
     if wanted(SUSTAINED) {
         results.push(sustained(if quick { 2 } else { 10 })?);
@@ -221,6 +226,20 @@ impl ReplicationResult {
             sender_us: Some(each(sender)),
             receiver_us: Some(each(receiver)),
             receiver_bytes: Some(grown as f64 / entries as f64),
+            p99_ms: None,
+        }
+    }
+
+    /// Of one thread that does nothing else.
+    fn alone(name: &'static str, entries: u64, took: Duration) -> Self {
+        let seconds = took.as_secs_f64();
+        Self {
+            name,
+            entries,
+            per_second: entries as f64 / seconds,
+            sender_us: None,
+            receiver_us: Some(seconds * 1e6 / entries as f64),
+            receiver_bytes: None,
             p99_ms: None,
         }
     }

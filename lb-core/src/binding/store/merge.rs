@@ -200,9 +200,9 @@ impl Store {
             place.set(QUEUED, queued);
             slot
         };
-        let (hash, seed, records) = (self.hash(body.key), self.seed, &self.records);
+        let hash = self.hash(body.key);
         let table = if body.is_tombstone() { &mut self.tombstones } else { &mut self.index };
-        table.insert(hash, slot, |slot| super::hash(records[slot as usize].key(), seed));
+        table.insert(hash, slot);
         let member = self.members.find_or_add(body.key.service, body.server);
         self.set_base(slot, member);
         self.link(slot, member);
