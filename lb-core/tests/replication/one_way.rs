@@ -58,18 +58,25 @@ impl Cluster {
     }
 }
 
+/// Nodes with a session each; the last one restarts, and node 1 has told something by then.
+fn restarted(count: u64, restart: Restart) -> Cluster {
+    let all: Vec<u64> = (1..=count).collect();
+    let mut cluster = Cluster::new(&all);
+    for id in &all {
+        cluster.binds(*id, key(*id), 100 * *id, MINUTE * 10);
+    }
+    cluster.pass(1_000);
+    let journal = cluster.crash(restart);
+    cluster.binds(1, key(count + 1), 100 * (count + 1), MINUTE * 10);
+    cluster.pass(5_000);
+    cluster.restart(restart, &all[..all.len() - 1], &journal);
+    cluster
+}
+
 #[test]
 fn a_third_node_tells_both_what_they_cannot_tell_each_other() {
     for restart in restarts(3, 1) {
-        let mut cluster = Cluster::new(&[1, 2, 3]);
-        for id in 1..=3 {
-            cluster.binds(id, key(id), 100 * id, MINUTE * 10);
-        }
-        cluster.pass(1_000);
-        let journal = cluster.crash(restart);
-        cluster.binds(1, key(4), 400, MINUTE * 10);
-        cluster.pass(5_000);
-        cluster.restart(restart, &[1, 2], &journal);
+        let mut cluster = restarted(3, restart);
         let ready = cluster.until_ready(3);
         assert!(ready < 3_000, "{restart:?}: ready after {ready} ms");
         let known: Vec<_> = (1..=4).map(|session| cluster.server(3, key(session))).collect();
@@ -91,24 +98,10 @@ fn a_third_node_tells_both_what_they_cannot_tell_each_other() {
     }
 }
 
-/// Two nodes with a session each; node 2 restarts, and node 1 has told something by then.
-fn two_nodes(restart: Restart) -> Cluster {
-    let mut cluster = Cluster::new(&[1, 2]);
-    for id in 1..=2 {
-        cluster.binds(id, key(id), 100 * id, MINUTE * 10);
-    }
-    cluster.pass(1_000);
-    let journal = cluster.crash(restart);
-    cluster.binds(1, key(3), 300, MINUTE * 10);
-    cluster.pass(5_000);
-    cluster.restart(restart, &[1], &journal);
-    cluster
-}
-
 #[test]
 fn who_hears_nobody_takes_itself_for_the_first_one_and_gets_level_later() {
     for restart in restarts(2, 1).filter(|restart| restart.cut == (1, 2)) {
-        let mut cluster = two_nodes(restart);
+        let mut cluster = restarted(2, restart);
         let ready = cluster.until_ready(2);
         assert!((5_000..7_000).contains(&ready), "{restart:?}: ready after {ready} ms");
         let own = cluster.server(2, key(2));
@@ -128,7 +121,7 @@ fn who_hears_nobody_takes_itself_for_the_first_one_and_gets_level_later() {
 #[test]
 fn who_hears_somebody_with_the_database_waits_for_it_although_nobody_hears_the_question() {
     for restart in restarts(2, 1).filter(|restart| restart.cut == (2, 1)) {
-        let mut cluster = two_nodes(restart);
+        let mut cluster = restarted(2, restart);
         cluster.pass(30_000);
         assert!(!cluster.node(2).is_ready(), "{restart:?}: it would bind anew what node 1 has bound");
         cluster.cut.clear();
@@ -144,7 +137,7 @@ fn who_hears_somebody_with_the_database_waits_for_it_although_nobody_hears_the_q
 #[test]
 fn who_waits_for_the_database_of_a_node_that_ends_waits_no_longer() {
     for restart in restarts(2, 1).filter(|restart| restart.cut == (2, 1)) {
-        let mut cluster = two_nodes(restart);
+        let mut cluster = restarted(2, restart);
         cluster.pass(10_000);
         assert!(!cluster.node(2).is_ready(), "{restart:?}");
         cluster.places.remove(&1);
