@@ -44,11 +44,18 @@ struct Shared {
 }
 
 struct State {
-    is_on: bool,
+    /// Unknown until there is a configuration.
+    is_on: Option<bool>,
     mirror: Mirror,
     copies: Copies,
     adopted: u64,
     lost: u64,
+}
+
+impl State {
+    fn mirrors(&self) -> bool {
+        self.is_on == Some(true)
+    }
 }
 
 /// How the mirroring stands.
@@ -89,7 +96,7 @@ impl Mirrors {
         // Whatever it is, a peer that takes it for one of an earlier life only asks for everything.
         let first_walk = random().map_or(0, u64::from_be_bytes);
         let state = State {
-            is_on: false,
+            is_on: None,
             mirror: Mirror::new(lifetimes, first_walk),
             copies: Copies::new(lifetimes, 0),
             adopted: 0,
@@ -104,7 +111,7 @@ impl Mirrors {
     /// Whether connections may come from others, or go to them.
     pub fn is_on(&self) -> bool {
         let state = self.0.lock();
-        state.is_on || !state.copies.is_empty()
+        state.mirrors() || !state.copies.is_empty()
     }
 
     /// Gives up those connections of a node that is dead which pass the filter, to be taken over.
@@ -123,14 +130,16 @@ impl Mirrors {
     /// Whether a node that is back has what others have of its connections, as far as this one can know.
     pub fn has_told_all(&self, to: NodeId) -> bool {
         let state = self.0.lock();
-        !state.is_on || !state.mirror.inherited().contains(&peer(to)) || state.mirror.has_told_all(peer(to))
+        !state.mirrors()
+            || !state.mirror.inherited().contains(&peer(to))
+            || state.mirror.has_told_all(peer(to))
     }
 
-    /// Whether every node that is connected has told all its connections, and none of them has still to be [taken home](Self::take_home).
-    pub fn has_heard_all(&self) -> bool {
-        let connected: Vec<_> = self.0.connected().into_iter().map(binding::NodeId).collect();
+    /// Whether all these nodes have told all their connections, and none of them has still to be [taken home](Self::take_home).
+    pub fn has_heard_all(&self, of: &[u64]) -> bool {
+        let of: Vec<_> = of.iter().copied().map(binding::NodeId).collect();
         let state = self.0.lock();
-        !state.is_on || state.copies.has_all(&connected)
+        state.is_on.is_some_and(|is_on| !is_on || state.copies.has_all(&of))
     }
 
     /// A node that is back needs nothing of this one any more.
@@ -150,7 +159,7 @@ impl Mirrors {
         let state = self.0.lock();
         let (told, counts) = (state.mirror.standing(), state.copies.counts());
         Standing {
-            is_on: state.is_on,
+            is_on: state.mirrors(),
             mirrored: told.flows,
             sent: told.sent,
             dropped: told.dropped,
@@ -188,7 +197,7 @@ impl Shared {
         let connected = self.connected();
         let members: BTreeSet<u64> = self.transport.peers().keys().map(|id| id.number()).collect();
         let mut state = self.lock();
-        state.is_on = told.is_on;
+        state.is_on = Some(told.is_on);
         state.mirror.set_lifetimes(told.lifetimes);
         state.copies.configure(told.lifetimes, told.room, &told.sources);
         state.copies.retain(|id| members.contains(&id.0));

@@ -67,6 +67,7 @@ impl Heirs {
         let mut found = Found::default();
         let (now, own) = (Instant::now(), status.standing.id.number());
         let nodes: Vec<_> = status.standing.peers.iter().filter(|peer| peer.role == Role::Node).collect();
+        let members: Vec<u64> = nodes.iter().map(|peer| peer.id.number()).collect();
         let live = live(status);
         // Who is connected anew may have had addresses of this node, or the other way round.
         let others = live.len() - 1;
@@ -112,7 +113,8 @@ impl Heirs {
             }
             found.inherited.extend(&block.addresses);
         }
-        if self.shy > 0 && self.loud == LOUD && !self.inheritance.has_heard_all().await {
+        // Also of those that are not connected yet: one of them may be its heir.
+        if self.shy > 0 && self.loud == LOUD && !self.inheritance.has_heard_all(&members).await {
             // Its own addresses are another node's for as long as its connections are.
             self.shy -= 1;
             found.claimed.extend(&found.inherited);

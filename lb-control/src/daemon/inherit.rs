@@ -74,12 +74,12 @@ impl Inheritance {
         self.0.cluster.mirrors().await.is_none_or(|mirrors| mirrors.has_told_all(to))
     }
 
-    /// Whether what others have of this node's connections is here.
-    pub(super) async fn has_heard_all(&self) -> bool {
+    /// Whether what these nodes have of this node's connections is here.
+    pub(super) async fn has_heard_all(&self, of: &[u64]) -> bool {
         let Some(mirrors) = self.0.cluster.mirrors().await else { return true };
         // Not while they are being written.
         let _turn = self.0.turn.lock().await;
-        mirrors.has_heard_all()
+        mirrors.has_heard_all(of)
     }
 
     /// A node that is back has its addresses again.
