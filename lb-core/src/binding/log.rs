@@ -14,6 +14,16 @@ pub enum Content {
     Failover(Mark),
 }
 
+impl Content {
+    /// The session that it is about, if it is about one.
+    pub const fn key(&self) -> Option<Key> {
+        match self {
+            Self::Binding(body) => Some(body.key),
+            Self::Failover(_) => None,
+        }
+    }
+}
+
 /// An event with its end, in the clock of the node that holds it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Entry {

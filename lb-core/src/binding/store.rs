@@ -206,6 +206,13 @@ impl Store {
         self.tombstone(key).map(|slot| (self.body(slot), self.records[slot as usize].told))
     }
 
+    /// Has the places of keys near by when they are told next: far away they are waited for one after the other, here all at once.
+    pub fn approach(&self, keys: impl Iterator<Item = Key>) {
+        for key in keys {
+            self.index.approach(self.hash(key));
+        }
+    }
+
     /// Whether a living tombstone deletes a key's bindings of this generation.
     pub fn deletes(&self, key: Key, generation: u32, now: Time) -> bool {
         let holds = |slot: u32| {
@@ -323,7 +330,7 @@ impl Store {
 
     /// Where the tombstone of a key is.
     fn tombstone(&self, key: Key) -> Option<u32> {
-        self.find_in(&self.tombstones, key)
+        if self.tombstones.len() == 0 { None } else { self.find_in(&self.tombstones, key) }
     }
 
     fn find_in(&self, table: &Index, key: Key) -> Option<u32> {

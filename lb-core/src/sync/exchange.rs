@@ -8,6 +8,8 @@ use super::{Node, Refused, Sabotage};
 use crate::binding::{NodeId, Tick, Time, View};
 use core::time::Duration;
 
+/// Events of a message that are looked at before the first of them is taken in.
+const AHEAD: usize = 32;
 /// Views that are kept before a mark names them.
 const EARLY_VIEWS: usize = 64;
 
@@ -171,10 +173,19 @@ impl Node {
         self.counts.applied += count - known;
         // What reconciling makes necessary is logged in another stream.
         let mut log = core::mem::take(&mut stream.log);
-        for (content, left) in message.events().skip(known as usize) {
-            let expires = self.arrival(now, left, excess);
-            log.push(&crate::binding::Entry { content, expires });
-            self.take_in(now, &content, expires, Source::Stream);
+        let mut events = message.events().skip(known as usize);
+        let mut ahead = Vec::with_capacity(AHEAD);
+        loop {
+            ahead.extend(events.by_ref().take(AHEAD));
+            if ahead.is_empty() {
+                break;
+            }
+            self.store.approach(ahead.iter().filter_map(|(content, _)| content.key()));
+            for (content, left) in ahead.drain(..) {
+                let expires = self.arrival(now, left, excess);
+                log.push(&crate::binding::Entry { content, expires });
+                self.take_in(now, &content, expires, Source::Stream);
+            }
         }
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.log = log;

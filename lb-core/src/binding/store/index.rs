@@ -44,6 +44,12 @@ impl Index {
         found.map(|entry| entry.slot)
     }
 
+    /// Looks where a hash would be, so that it is near when it is looked for.
+    pub(super) fn approach(&self, hash: u64) {
+        let half = half(hash);
+        core::hint::black_box(self.parts[part(hash)].find(spread(half), |entry| entry.half == half));
+    }
+
     /// Adds a place that is not there.
     pub(super) fn insert(&mut self, hash: u64, slot: u32) {
         let half = half(hash);
