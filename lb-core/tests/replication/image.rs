@@ -30,6 +30,7 @@ impl Return {
         let (image, imaged_at) = (cluster.places[&1].written.clone(), WALL + cluster.now);
         // All have it, so nobody keeps it: it cannot be had but by a snapshot.
         cluster.binds(2, key(2), 200, MINUTE * 10);
+        cluster.binds(3, key(4), 200, MINUTE * 10);
         cluster.pass(3_000);
         let of_3 = cluster.ends(3);
         cluster.pass(4_000);
@@ -77,6 +78,7 @@ fn what_only_a_snapshot_brought_back_outlives_its_source() {
     back.cluster.places.remove(&2);
     back.cluster.pass(6_000);
     assert!(back.cluster.node(1).stream().is_some_and(|stream| stream.epoch > back.former.epoch));
+    assert_eq!(back.cluster.node(1).counts().own, 4, "node 2 is silent: it tells all that was news");
     back.back(3);
     back.cluster.pass(6_000);
     back.is_known_to(&[3]);
