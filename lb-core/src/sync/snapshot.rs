@@ -7,7 +7,7 @@
 
 use super::wire::{Message, SnapshotCursor, Told};
 use super::{Event, Node, Sabotage};
-use crate::binding::{Content, Mark, NodeId, Tick, Time, Vector};
+use crate::binding::{Content, Mark, NodeId, StreamId, Tick, Time, Vector};
 
 /// Requests without an answer before another peer is asked.
 const PATIENCE: u32 = 5;
@@ -31,6 +31,9 @@ pub(super) struct Import {
 
 /// What a snapshot that was fetched may have in it and the own vector has not.
 pub(super) struct Owed {
+    /// Whose snapshot, and in which life.
+    from: NodeId,
+    incarnation: u32,
     vector: Vector,
     since: Time,
     /// Failovers that were news.
@@ -69,11 +72,7 @@ impl Node {
     /// Begins to fetch a snapshot, unless one is being fetched.
     pub(super) fn begin_import(&mut self, now: Time, from: NodeId) {
         if self.import.is_none() && self.peers.contains_key(&from) {
-            if let Some(owed) = self.owed.take() {
-                self.uncovered_marks.extend(owed.marks);
-                self.store.end_fetching(false);
-                self.has_uncovered = true;
-            }
+            self.give_up_owed();
             let id = (self.random() >> 32) as u32;
             self.import = Some(Import::new(from, id, now));
             self.counts.snapshots_begun += 1;
@@ -159,7 +158,7 @@ impl Node {
         {
             self.adopt(now, &vector);
             let vector = message.vector.clone().unwrap_or(vector);
-            self.owed = Some(Owed { vector, since: now, marks });
+            self.owed = Some(Owed { from, incarnation: message.incarnation, vector, since: now, marks });
             self.look_at_owed(now);
             self.counts.snapshots_done += 1;
             self.events.push_back(Event::SnapshotDone(from, records));
@@ -167,26 +166,30 @@ impl Node {
     }
 
     /// Whether the events that a snapshot's records may have had in them have come, or nobody has them.
+    ///
+    /// What its source alone knew may get other numbers when it is gone, of itself or of another one that goes on in its
+    /// epoch: from then on no number proves that what the snapshot brought was told.
     pub(super) fn look_at_owed(&mut self, now: Time) {
         let Some(owed) = &self.owed else { return };
+        let source = self.peers.get(&owed.from).and_then(|peer| peer.incarnation);
+        let is_gone = source != Some(owed.incarnation);
         let own = self.vector();
-        let numbers = self.stream();
-        let lacks = |id: crate::binding::StreamId, event: u64| {
+        let lacks = |id: StreamId, event: u64| {
             let is_dropped = self.dropped.get(&id).is_some_and(|&last| last >= event);
-            // An own epoch of which others know more than the journal is no more than any other stream.
-            own.event(id) < event && !is_dropped && numbers != Some(id)
+            own.event(id) < event && !is_dropped
         };
         let lacking: Vec<_> =
             owed.vector.iter().filter(|&(id, event)| lacks(id, event)).map(|(id, _)| id).collect();
-        let can_come = |&id: &crate::binding::StreamId| {
-            self.peers.values().any(|peer| peer.told.event(id) > own.event(id))
+        let can_come = |&id: &StreamId| {
+            let mut present = self.peers.values().filter(|peer| !peer.is_silent(now, self.config.silence));
+            present.any(|peer| peer.told.event(id) > own.event(id))
         };
-        if lacking.is_empty() {
+        let is_late = now.since(owed.since) > self.config.silence;
+        if is_gone || is_late && !lacking.is_empty() && !lacking.iter().any(can_come) {
+            self.give_up_owed();
+        } else if lacking.is_empty() {
             self.store.end_fetching(true);
             self.owed = None;
-        } else if now.since(owed.since) > self.config.silence && !lacking.iter().any(can_come) {
-            self.store.end_fetching(false);
-            self.uncovered_marks.extend(self.owed.take().into_iter().flat_map(|owed| owed.marks));
         } else {
             return;
         }
@@ -230,10 +233,22 @@ impl Node {
     /// Stops fetching; what came is kept, although no vector covers it.
     pub(super) fn give_up_import(&mut self) {
         if let Some(import) = self.import.take() {
-            self.uncovered_marks.extend(import.marks);
-            self.store.end_fetching(false);
-            self.has_uncovered = true;
+            self.leave_uncovered(import.marks);
         }
+    }
+
+    /// Waits no longer for what a snapshot may have had in it.
+    fn give_up_owed(&mut self) {
+        if let Some(owed) = self.owed.take() {
+            self.leave_uncovered(owed.marks);
+        }
+    }
+
+    /// No vector will cover what a snapshot brought.
+    fn leave_uncovered(&mut self, marks: Vec<(Mark, Tick)>) {
+        self.uncovered_marks.extend(marks);
+        self.store.end_fetching(false);
+        self.has_uncovered = true;
     }
 
     /// Records of snapshots that were not completed become own events, unless another snapshot had them too: their source may be

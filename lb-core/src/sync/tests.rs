@@ -2,6 +2,7 @@
 
 mod forgotten;
 mod lives;
+mod owed;
 
 use super::wire::{self, Kind, MAX_EVENT, Message};
 use super::{Config, Local, Node, Recovery, Write};
@@ -23,8 +24,13 @@ fn content() -> impl Strategy<Value = Content> {
     prop_oneof![binding, mark]
 }
 
+fn start(id: u64, others: &[u64]) -> Node {
+    let others = others.iter().map(|&id| NodeId(id)).collect();
+    Recovery::new(Config::new(NodeId(id), others), Time(0), 1 << 40, id).finish()
+}
+
 fn node() -> Node {
-    Recovery::new(Config::new(NodeId(1), vec![NodeId(2)]), Time(0), 1 << 40, 5).finish()
+    start(1, &[2])
 }
 
 /// A message of every part that there is.
@@ -82,10 +88,6 @@ fn acquaint(a: &mut Node, b: &mut Node) {
 
 #[test]
 fn a_mark_of_a_snapshot_that_broke_off_hides_no_mark_that_the_vector_covers() {
-    let start = |id: u64, others: &[u64]| {
-        let others = others.iter().map(|&id| NodeId(id)).collect();
-        Recovery::new(Config::new(NodeId(id), others), Time(0), 1 << 40, id).finish()
-    };
     let stream = StreamId { node: NodeId(3), epoch: 7 };
     let vector = Vector::from_iter([(stream, 1)]);
     let failure = |digest| (Content::Failover(Mark { service: 80, server: 100, epoch: 1, digest }), 60_000);
@@ -193,10 +195,7 @@ fn a_view_that_nobody_has_hides_no_later_failover() {
 
 #[test]
 fn a_snapshot_has_the_vector_of_all_that_is_in_it() {
-    let start = |id: u64, other: u64| {
-        Recovery::new(Config::new(NodeId(id), vec![NodeId(other)]), Time(0), 1 << 40, id).finish()
-    };
-    let (mut node, mut other) = (start(1, 2), start(2, 1));
+    let (mut node, mut other) = (start(1, &[2]), start(2, &[1]));
     acquaint(&mut node, &mut other);
     node.handle_timeout(Time(3_000));
     let key = Key { service: 80, session: 5 };
@@ -217,6 +216,27 @@ fn a_snapshot_has_the_vector_of_all_that_is_in_it() {
     other.handle_message(Time(3_020), NodeId(1), &chunk).expect("a chunk");
     assert!(other.find(key, Time(3_020)).is_some());
     assert_eq!(other.vector().event(stream), number, "or it would have a record that nobody tells of");
+}
+
+#[test]
+fn events_that_wait_for_the_journal_are_forgotten_when_it_has_them() {
+    let config = Config { log_events: 60, ..Config::new(NodeId(1), vec![NodeId(2)]) };
+    let mut node = Recovery::new(config, Time(0), 1 << 40, 5).finish();
+    let now = Time(2_000);
+    node.handle_timeout(now);
+    for session in 0..100 {
+        let key = Key { service: 80, session };
+        node.handle_local(
+            now,
+            Local::Bound { key, server: 100, generation: 0, left: Duration::from_secs(60) },
+        );
+    }
+    let (stream, last) = node.latest().expect("it numbers");
+    while node.poll_journal(now).is_some() {}
+    let held = |node: &Node| last + 1 - node.streams[&stream].log.first();
+    assert_eq!(held(&node), 100, "the journal may lose them");
+    node.handle_durable(now, stream, last);
+    assert_eq!(held(&node), 60);
 }
 
 proptest! {

@@ -117,6 +117,25 @@ fn who_fetches_everything_and_who_restarts_know_what_was_deleted_beside_what_was
     }
 }
 
+/// Seed 178 of the simulation.
+#[test]
+fn what_a_journal_makes_of_a_session_that_others_deleted_between_is_told() {
+    let mut cluster = Cluster::new(&[1, 2]);
+    cluster.binds(1, key(1), 100, MINUTE * 10);
+    cluster.pass(1_000);
+    cluster.does(2, Local::Deleted { key: key(1) });
+    cluster.pass(1_000);
+    cluster.binds(1, key(1), 200, MINUTE);
+    cluster.pass(1_000);
+    assert_eq!(cluster.find(2, key(1)).map(|binding| binding.generation), Some(1));
+    // The journal has both bindings and not the deletion: there the second one inherits the first one's end.
+    let (wall, written) = (WALL + cluster.now, cluster.ends(1));
+    cluster.start(config(1, &[1, 2]), |recovery| replay(recovery, &written, wall, None));
+    cluster.pass(2 * 60_000);
+    let found = cluster.find(1, key(1)).expect("it has the end of the first one");
+    assert_eq!(cluster.find(2, key(1)).map(|other| other.server), Some(found.server));
+}
+
 #[test]
 fn what_a_data_plane_has_had_for_a_while_is_told_unless_it_was_deleted() {
     let mut cluster = Cluster::new(&[1, 2]);

@@ -2,6 +2,7 @@
 
 mod deletion;
 mod failure;
+mod image;
 mod one_way;
 
 use lb_core::binding::{Binding, Content, Key, NodeId, StreamId, Time};
@@ -49,6 +50,11 @@ impl Cluster {
         let mut recovery = Recovery::new(config, Time(self.now), WALL + self.now, id * 7919 + self.now);
         journal(&mut recovery);
         self.places.insert(id, Place { node: recovery.finish(), written: Vec::new(), is_stuck: false });
+    }
+
+    /// Ends a node; what its journal holds.
+    fn ends(&mut self, id: u64) -> Vec<Write> {
+        self.places.remove(&id).expect("it was started").written
     }
 
     /// Lets time pass; messages take no time.
@@ -362,7 +368,7 @@ fn a9_a_node_that_restarts_sends_what_its_log_holds_and_fetches_the_rest() {
     cluster.pass(100);
     assert!(acknowledged.is_some());
     let (epoch, wall) = (cluster.node(1).stream(), WALL + cluster.now);
-    let written = cluster.places.remove(&1).expect("it was started").written;
+    let written = cluster.ends(1);
     cluster.now += 20_000;
     cluster.cut.clear();
     cluster.start(config(1, &[1, 2]), |recovery| replay(recovery, &written, wall, None));

@@ -20,7 +20,7 @@ impl Cluster {
     /// Ends a node and cuts the link; the others go on, and each has something to tell.
     fn crash(&mut self, restart: Restart) -> (Vec<Write>, u64) {
         let wall = WALL + self.now;
-        let written = self.places.remove(&restart.id).expect("it was started").written;
+        let written = self.ends(restart.id);
         self.cut = vec![restart.cut];
         (written, wall)
     }
