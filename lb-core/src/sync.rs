@@ -17,8 +17,8 @@
 //! 4. When the transport to a peer has no room: [`set_blocked`](Node::set_blocked); `poll_transmit` then passes it over.
 //!    Nothing is queued for it meanwhile: it is pushed what the log still holds, or fetches a snapshot.
 //! 5. Who the members are comes from the configuration: [`set_members`](Node::set_members) at any time, without the node itself.
-//! 6. From time to time write a checkpoint: [`checkpoint`](Node::checkpoint) gives the vector and marks, `records` the
-//!    records in portions; events at or before the vector's own entry need not be kept behind it. That they are durable
+//! 6. From time to time write a checkpoint: [`checkpoint`](Node::checkpoint) gives the vector and marks, [`records`](Node::records) the
+//!    records in portions, between which anything may happen; events at or before the vector's own entry need not be kept behind it. That they are durable
 //!    the node must hear all the same (3.), or it never sends them.
 //!
 //! The transport must say truly who sent a message and should keep order; loss, repetition and disorder cost time only.
@@ -105,6 +105,17 @@ pub struct Checkpoint {
     pub marks: Vec<(Mark, Duration)>,
     /// The views they name, as far as known.
     pub views: Vec<View>,
+}
+
+/// A record of a checkpoint.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Saved {
+    /// What it says.
+    pub body: Body,
+    /// What is left of its life.
+    pub left: Duration,
+    /// Whether the checkpoint's vector covers it; of what others told while the checkpoint was written, it does not.
+    pub is_covered: bool,
 }
 
 /// One balancer's part in the protocol.
@@ -312,8 +323,9 @@ impl Node {
     /// What a checkpoint must hold besides the records; take it before them.
     ///
     /// `None` until numbering has begun, and while a snapshot comes: the store has records then that the vector does not cover.
-    pub fn checkpoint(&self, now: Time) -> Option<Checkpoint> {
+    pub fn checkpoint(&mut self, now: Time) -> Option<Checkpoint> {
         self.stream().filter(|_| self.import.is_none() && self.owed.is_none() && !self.has_uncovered)?;
+        self.store.begin_writing();
         let marks: Vec<(Mark, Duration)> =
             self.store.marks().map(|(mark, until)| (mark, Duration::from_millis(until.left(now)))).collect();
         let mut digests: Vec<u64> = marks.iter().map(|(mark, _)| mark.digest).collect();
@@ -323,13 +335,17 @@ impl Node {
         Some(Checkpoint { vector: self.vector(), marks, views })
     }
 
-    /// The living records at `most` places from `from` on, with what is left of their lives; and the place to go on from,
+    /// The living records at `most` places from `from` on, for the checkpoint that was begun last; and the place to go on from,
     /// `None` when these were the last.
-    pub fn records(&self, from: u32, most: u32, now: Time) -> (Vec<(Body, Duration)>, Option<u32>) {
-        let left = |expires: Tick| Duration::from_millis(expires.left(now));
-        let records = self.store.walk(from, most, now).map(|(body, expires)| (body, left(expires))).collect();
+    pub fn records(&mut self, from: u32, most: u32, now: Time) -> (Vec<Saved>, Option<u32>) {
+        let written = self.store.write(from, most, now).into_iter();
+        let saved = written.map(|(body, expires, is_covered)| Saved {
+            body,
+            left: Duration::from_millis(expires.left(now)),
+            is_covered,
+        });
         let next = from.saturating_add(most);
-        (records, (next < self.store.places()).then_some(next))
+        (saved.collect(), (next < self.store.places()).then_some(next))
     }
 
     /// Replaces the members; the own id among them is passed over.

@@ -81,6 +81,8 @@ struct Record {
 }
 
 /// Flags of a record besides those of its body.
+/// Others told it since the checkpoint that is being written began: its vector does not cover it.
+const LATE: u8 = 0x08;
 /// Came with the snapshot that is being fetched.
 const FETCHED: u8 = 0x10;
 /// Came with a snapshot that was not completed: no vector covers it.
@@ -139,6 +141,8 @@ pub struct Store {
     changed: VecDeque<u32>,
     /// When marks are next looked over.
     marks_due: Time,
+    /// Places from here on are still to be written into a checkpoint; `NONE` = none is being written.
+    unwritten: u32,
 }
 
 impl Store {
@@ -156,6 +160,7 @@ impl Store {
             seed,
             changed: VecDeque::new(),
             marks_due: now,
+            unwritten: NONE,
         }
     }
 
@@ -169,7 +174,7 @@ impl Store {
         self.len() == 0
     }
 
-    /// Places that records were ever at; the end of [`Self::walk`].
+    /// Places that records were ever at; the end of [`Self::write`].
     pub fn places(&self) -> u32 {
         self.records.len() as u32
     }
@@ -222,12 +227,24 @@ impl Store {
         self.tombstone(key).is_some_and(holds)
     }
 
-    /// The living records at places `from..`, at most `most` places, tombstones too, with their ends.
+    /// A checkpoint begins: what is in the store now, its vector covers.
+    pub const fn begin_writing(&mut self) {
+        self.unwritten = 0;
+    }
+
+    /// The living records at `most` places from `from` on, tombstones too, with their ends, and whether the checkpoint's vector covers them.
     ///
-    /// A record keeps its place for life, so whoever walks all places while the store changes misses none that lives throughout.
-    pub fn walk(&self, from: u32, most: u32, now: Time) -> impl Iterator<Item = (Body, Tick)> {
+    /// A record keeps its place for life, so whoever writes all places while the store changes misses none that lives throughout.
+    pub fn write(&mut self, from: u32, most: u32, now: Time) -> Vec<(Body, Tick, bool)> {
         let end = from.saturating_add(most).min(self.places());
-        (from.min(end)..end).filter_map(move |slot| self.at(slot, now))
+        let mut written = Vec::new();
+        for slot in from.min(end)..end {
+            let is_covered = self.is_covered(slot) && !self.records[slot as usize].has(LATE);
+            self.records[slot as usize].set(LATE, false);
+            written.extend(self.at(slot, now).map(|(body, expires)| (body, expires, is_covered)));
+        }
+        self.unwritten = if end < self.places() { end } else { NONE };
+        written
     }
 
     /// Whether the own vector covers the record at a place.

@@ -279,11 +279,11 @@ impl Node {
 
     /// Numbers an own event.
     pub(super) fn log(&mut self, now: Time, content: Content, expires: Tick) -> Option<(StreamId, u64)> {
-        self.counts.own += 1;
         let Some(id) = self.stream() else {
             self.waiting.push((content, expires));
             return None;
         };
+        self.counts.own += 1;
         let own = self.streams.get_mut(&id)?;
         let number = own.log.push(&crate::binding::Entry { content, expires });
         own.bound(self.config.log_events);

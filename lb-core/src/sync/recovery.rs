@@ -2,8 +2,8 @@
 
 use super::epoch::Standing;
 use super::stream::Stream;
-use super::{Config, Counts, Node};
-use crate::binding::{Body, Content, Log, Mark, Merged, Store, StreamId, Tick, Time, Vector, View};
+use super::{Config, Counts, Node, Saved};
+use crate::binding::{Content, Log, Mark, Merged, Store, StreamId, Tick, Time, Vector, View};
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -88,10 +88,17 @@ impl Recovery {
     }
 
     /// A record of a checkpoint.
-    pub fn record(&mut self, body: &Body, left: Duration) {
-        let expires = self.expires(left);
+    pub fn record(&mut self, record: &Saved) {
+        let Saved { body, left, is_covered } = record;
+        let expires = self.expires(*left);
         // Written by this program, but perhaps by another version.
-        let merged = self.node.store.merge(&body.sane(), expires, self.now, false);
+        let merged = if *is_covered {
+            self.node.store.merge(&body.sane(), expires, self.now, false)
+        } else {
+            // Its event may be lost everywhere else.
+            self.node.has_uncovered = true;
+            self.node.store.merge_fetched(body, expires, self.now, true)
+        };
         if let Merged::Joined(body, expires) = merged {
             // What came between the two was told by others, and is not in the journal.
             self.node.counts.joined += 1;
@@ -103,7 +110,7 @@ impl Recovery {
     pub fn event(&mut self, stream: StreamId, number: u64, content: &Content, left: Duration) {
         let expires = self.expires(left);
         match content {
-            Content::Binding(body) => self.record(body, left),
+            Content::Binding(body) => self.record(&Saved { body: *body, left, is_covered: true }),
             Content::Failover(mark) => self.mark(*mark, left),
         }
         let log = &mut self.node.streams.entry(stream).or_insert_with(|| Stream::foreign(0)).log;

@@ -241,11 +241,15 @@ fn events_that_wait_for_the_journal_are_forgotten_when_it_has_them() {
 
 proptest! {
     #[test]
-    fn an_event_is_read_as_it_was_written(content in content(), left in 0_u64..1 << 42) {
+    fn an_event_is_read_as_it_was_written(
+        content in content(),
+        left in 0_u64..1 << 42,
+        is_covered in any::<bool>(),
+    ) {
         let mut bytes = Vec::new();
-        wire::put_event(&mut bytes, &content, Duration::from_millis(left));
+        wire::put_event(&mut bytes, &content, Duration::from_millis(left), is_covered);
         prop_assert!(bytes.len() <= MAX_EVENT, "{} bytes", bytes.len());
-        prop_assert_eq!(wire::event(&bytes), Ok((content, Duration::from_millis(left))));
+        prop_assert_eq!(wire::event(&bytes), Ok((content, Duration::from_millis(left), is_covered)));
     }
 
     #[test]

@@ -102,7 +102,7 @@ fn who_fetches_everything_and_who_restarts_know_what_was_deleted_beside_what_was
     let wall = WALL + cluster.now;
     cluster.start(config(1, &[2, 3]), |recovery| {
         replay(recovery, &[], wall, Some(&saved));
-        records.iter().for_each(|(body, left)| recovery.record(body, *left));
+        records.iter().for_each(|record| recovery.record(record));
     });
     cluster.pass(6_000);
     for id in 1..=3 {

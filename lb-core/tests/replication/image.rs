@@ -102,3 +102,30 @@ fn numbers_that_nobody_knows_any_more_are_given_again_and_hide_nothing() {
         assert_eq!(back.cluster.server(3, key(session)), Some(500));
     }
 }
+
+#[test]
+fn what_a_checkpoint_has_of_events_behind_its_vector_is_told() {
+    let mut cluster = Cluster::new(&[1, 2]);
+    (1..=2).for_each(|session| cluster.binds(1, key(session), 200, MINUTE * 10));
+    cluster.pass(1_000);
+    let (image, wall) = (cluster.places[&1].written.clone(), WALL + cluster.now);
+    let now = Time(cluster.now);
+    let begun = cluster.node(2).checkpoint(now).expect("it numbers");
+    let (mut records, next) = cluster.node(2).records(0, 1, now);
+    assert_eq!((records.len(), next), (1, Some(1)));
+    // While it is written there is more.
+    cluster.binds(1, LOST, 300, MINUTE * 10);
+    cluster.pass(1_000);
+    records.extend(cluster.node(2).records(1, 9, now).0);
+    assert_eq!(records.len(), 3);
+    // Nobody has that event any more, but the checkpoint has its record.
+    let own = cluster.ends(2);
+    cluster.start(config(1, &[1, 2]), |recovery| replay(recovery, &image, wall, None));
+    cluster.start(config(2, &[1, 2]), |recovery| {
+        replay(recovery, &own, wall, Some(&begun));
+        records.iter().for_each(|record| recovery.record(record));
+    });
+    cluster.pass(6_000);
+    assert_eq!((cluster.server(1, LOST), cluster.server(2, LOST)), (Some(300), Some(300)));
+    assert_eq!(cluster.node(2).counts().own, 1, "and nothing else is");
+}

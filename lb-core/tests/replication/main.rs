@@ -511,10 +511,11 @@ fn the_journals_events_survive_their_encoding() {
     for write in &cluster.places[&1].written {
         if let Write::Event { content, left, .. } = write {
             let mut bytes = Vec::new();
-            lb_core::sync::wire::put_event(&mut bytes, content, *left);
+            lb_core::sync::wire::put_event(&mut bytes, content, *left, true);
             assert!(bytes.len() <= lb_core::sync::wire::MAX_EVENT);
-            let (read, still) = lb_core::sync::wire::event(&bytes).expect("what was written can be read");
-            assert_eq!((read, still), (*content, *left));
+            let (read, still, is_covered) =
+                lb_core::sync::wire::event(&bytes).expect("what was written can be read");
+            assert_eq!((read, still, is_covered), (*content, *left, true));
             events += usize::from(matches!(read, Content::Binding(_) | Content::Failover(_)));
         }
     }

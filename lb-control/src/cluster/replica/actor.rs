@@ -340,9 +340,9 @@ impl Actor {
             let ticket = self.journal.write(writes).await.ok()?;
             self.unwritten.extend(ends.into_iter().map(|end| (ticket, end)));
         }
-        self.checkpoints.begin(&self.node, now);
+        self.checkpoints.begin(&mut self.node, now);
         if self.checkpoints.is_running() && self.progress.borrow().durable >= self.portion {
-            let step = self.checkpoints.step(&self.node, self.node.stream(), now, wall);
+            let step = self.checkpoints.step(&mut self.node, now, wall);
             self.portion = self.journal.write(step).await.ok()?;
         }
         Some(())

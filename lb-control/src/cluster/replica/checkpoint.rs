@@ -2,7 +2,7 @@
 
 use super::record;
 use crate::cluster::journal::Write;
-use lb_core::binding::{Content, StreamId, Time};
+use lb_core::binding::{StreamId, Time};
 use lb_core::sync::{Checkpoint, Node};
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ impl Checkpoints {
     }
 
     /// Begins one when it is due.
-    pub(super) fn begin(&mut self, node: &Node, now: Time) {
+    pub(super) fn begin(&mut self, node: &mut Node, now: Time) {
         let events = node.counts().own + node.counts().applied;
         let new = events.saturating_sub(self.events);
         // As many events as records: so each event costs the disk a record or two, however large the store is.
@@ -59,16 +59,12 @@ impl Checkpoints {
     }
 
     /// The next portion.
-    pub(super) fn step(&mut self, node: &Node, own: Option<StreamId>, now: Time, wall: u64) -> Vec<Write> {
+    pub(super) fn step(&mut self, node: &mut Node, now: Time, wall: u64) -> Vec<Write> {
         let Some(mut running) = self.running.take() else { return Vec::new() };
-        let (snapshot, part) = (self.number, running.part);
+        let (snapshot, part, own) = (self.number, running.part, node.id());
         let (records, next) = node.records(running.place, PORTION, now);
-        let records: Vec<(Content, Duration)> =
-            records.into_iter().map(|(body, left)| (Content::Binding(body), left)).collect();
-        let marks = running.checkpoint.marks.iter().map(|(mark, left)| (Content::Failover(*mark), *left));
-        let marks: Vec<(Content, Duration)> = if part == 0 { marks.collect() } else { Vec::new() };
-        let all = marks.iter().chain(&records).map(|(content, left)| (content, *left));
-        let mut writes = vec![Write::Part { snapshot, part, bytes: record::part(all, wall) }];
+        let marks = if part == 0 { running.checkpoint.marks.as_slice() } else { &[] };
+        let mut writes = vec![Write::Part { snapshot, part, bytes: record::part(marks, &records, wall) }];
         running.part += 1;
         match next {
             Some(place) => {
@@ -88,8 +84,7 @@ impl Checkpoints {
                     epoch: stream.epoch,
                     through,
                 };
-                let own = own.map(|own| own.node);
-                writes.extend(vector.iter().filter(|(stream, _)| Some(stream.node) == own).map(trim));
+                writes.extend(vector.iter().filter(|(stream, _)| stream.node == own).map(trim));
             }
         }
         writes

@@ -1,8 +1,8 @@
 //! What the journal's bytes mean: events with the time they were written at, checkpoints, views.
 
 use crate::cluster::journal::{Block, Recovered};
-use lb_core::binding::{Content, NodeId, StreamId, Time, Vector, View, ViewMember};
-use lb_core::sync::{Config, Recovery, wire};
+use lb_core::binding::{Content, Mark, NodeId, StreamId, Time, Vector, View, ViewMember};
+use lb_core::sync::{Config, Recovery, Saved, wire};
 use std::time::Duration;
 
 /// Bytes of a view's member.
@@ -20,7 +20,7 @@ impl BlockWriter {
     /// Begins with an event, at a wall-clock time in milliseconds since 1970.
     pub(super) fn begin(stream: StreamId, number: u64, content: &Content, left: Duration, wall: u64) -> Self {
         let mut bytes = wall.to_be_bytes().to_vec();
-        wire::put_event(&mut bytes, content, left);
+        wire::put_event(&mut bytes, content, left, true);
         Self { stream, first: number, last: number, bytes }
     }
 
@@ -28,7 +28,7 @@ impl BlockWriter {
     pub(super) fn add(&mut self, stream: StreamId, number: u64, content: &Content, left: Duration) -> bool {
         let follows = stream == self.stream && number == self.last + 1;
         if follows {
-            wire::put_event(&mut self.bytes, content, left);
+            wire::put_event(&mut self.bytes, content, left, true);
             self.last = number;
         }
         follows
@@ -46,10 +46,13 @@ impl BlockWriter {
 }
 
 /// A part of a checkpoint, at a wall-clock time.
-pub(super) fn part<'a>(records: impl Iterator<Item = (&'a Content, Duration)>, wall: u64) -> Vec<u8> {
+pub(super) fn part(marks: &[(Mark, Duration)], records: &[Saved], wall: u64) -> Vec<u8> {
     let mut bytes = wall.to_be_bytes().to_vec();
-    for (content, left) in records {
-        wire::put_event(&mut bytes, content, left);
+    for (mark, left) in marks {
+        wire::put_event(&mut bytes, &Content::Failover(*mark), *left, true);
+    }
+    for Saved { body, left, is_covered } in records {
+        wire::put_event(&mut bytes, &Content::Binding(*body), *left, *is_covered);
     }
     bytes
 }
@@ -92,9 +95,9 @@ pub(super) fn feed(recovery: &mut Recovery, recovered: &Recovered) {
             None => damaged("a vector"),
         }
         for part in &snapshot.parts {
-            let read = each(recovery, part, |recovery, content, left| match content {
-                Content::Binding(body) => recovery.record(body, left),
-                Content::Failover(mark) => recovery.mark(*mark, left),
+            let read = each(recovery, part, |recovery, content, left, is_covered| match *content {
+                Content::Binding(body) => recovery.record(&Saved { body, left, is_covered }),
+                Content::Failover(mark) => recovery.mark(mark, left),
             });
             if read.is_none() {
                 damaged("a part of the snapshot");
@@ -104,7 +107,7 @@ pub(super) fn feed(recovery: &mut Recovery, recovered: &Recovered) {
     for block in &recovered.blocks {
         let stream = StreamId { node: NodeId(block.origin), epoch: block.epoch };
         let mut number = block.first;
-        let read = each(recovery, &block.bytes, |recovery, content, left| {
+        let read = each(recovery, &block.bytes, |recovery, content, left, _| {
             recovery.event(stream, number, content, left);
             number += 1;
         });
@@ -149,14 +152,14 @@ pub(super) fn examine(mut data: &[u8]) {
 fn each(
     recovery: &mut Recovery,
     bytes: &[u8],
-    mut take: impl FnMut(&mut Recovery, &Content, Duration),
+    mut take: impl FnMut(&mut Recovery, &Content, Duration, bool),
 ) -> Option<()> {
     let (wall, mut rest) = bytes.split_first_chunk::<8>()?;
     recovery.written_at(u64::from_be_bytes(*wall));
     while let Some(&length) = rest.first() {
         let (event, behind) = rest.split_at_checked(usize::from(length) + 1)?;
-        let (content, left) = wire::event(event).ok()?;
-        take(recovery, &content, left);
+        let (content, left, is_covered) = wire::event(event).ok()?;
+        take(recovery, &content, left, is_covered);
         rest = behind;
     }
     Some(())

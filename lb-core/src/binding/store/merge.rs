@@ -3,7 +3,7 @@
 use super::super::body::{Body, Key};
 use super::super::time::{Tick, Time};
 use super::super::wheel::NONE;
-use super::{FETCHED, FREE, GRACE, LEAD, QUEUED, Record, SKEW, Store, UNCOVERED};
+use super::{FETCHED, FREE, GRACE, LATE, LEAD, QUEUED, Record, SKEW, Store, UNCOVERED};
 use core::cmp::Ordering;
 
 /// What telling a record did.
@@ -58,14 +58,14 @@ impl Store {
         let Some(slot) = other else {
             let slot = self.insert(body, expires, now);
             if !is_local {
-                self.queue(slot);
+                self.hear(slot);
             }
             return Merged::Inserted;
         };
         if !self.records[slot as usize].lives(now) {
             self.replace(slot, body, expires, expires);
             if !is_local {
-                self.queue(slot);
+                self.hear(slot);
             }
             return Merged::Inserted;
         }
@@ -92,9 +92,17 @@ impl Store {
             }
         };
         if !is_local {
-            self.queue(slot);
+            self.hear(slot);
         }
         merged
+    }
+
+    /// Others told it: the data plane has to hear of it.
+    fn hear(&mut self, slot: u32) {
+        if slot >= self.unwritten {
+            self.records[slot as usize].set(LATE, true);
+        }
+        self.queue(slot);
     }
 
     /// Reconciles a record of a snapshot; until that is complete, no vector covers it. `is_uncovered`: not even then.
@@ -226,8 +234,11 @@ impl Store {
     /// Writes failovers into what a record says.
     pub(super) fn settle(&mut self, slot: u32) {
         let body = self.settled(&self.body(slot));
-        let (told, expires) = (self.records[slot as usize].told, self.records[slot as usize].expires);
+        let record = &self.records[slot as usize];
+        let (told, expires) = (record.told, record.expires);
+        let cover = record.flags() & (LATE | FETCHED | UNCOVERED);
         self.replace(slot, &body, told, expires);
+        self.records[slot as usize].set(cover, true);
     }
 
     /// Puts a record on the list of the second in which it must be looked at.

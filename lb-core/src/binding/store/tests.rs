@@ -108,7 +108,7 @@ proptest! {
             }
         }
         let [held, other] = stores.each_ref().map(|store| {
-            let records = store.walk(0, store.places(), now);
+            let records = (0..store.places()).filter_map(|place| store.at(place, now));
             records.map(|(body, until)| ((body.key, body.is_tombstone()), (body, until))).collect::<BTreeMap<_, _>>()
         });
         prop_assert_eq!(&held, &other);
@@ -242,6 +242,24 @@ fn a_failover_whose_view_nobody_has_hides_no_later_one() {
     assert!(store.add_view(lost));
     assert_eq!(server(&store), Some(2));
     assert!(store.bindings_of(1, 2, now).any(|binding| binding.key == key));
+}
+
+#[test]
+fn what_no_vector_covers_stays_so_when_a_failover_is_written_into_it() {
+    let now = Time(0);
+    let member = |number| ViewMember { number, weight: 1, failover: 0, is_live: number == 2 };
+    let view = View::new(1, vec![member(1), member(2)]);
+    let mark = Mark { service: 1, server: 1, epoch: 1, digest: view.digest() };
+    let mut store = Store::new(1, now);
+    let body = Body { key: Key { service: 1, session: 5 }, server: 1, ..Body::default() };
+    store.merge_fetched(&body, Tick::of(Time(3_600_000)), now, true);
+    store.mark(mark, Tick::of(Time(60_000)), now);
+    assert!(store.add_view(view));
+    let later = Time(120_000);
+    store.advance(later, &mut Vec::new());
+    assert_eq!(store.marks().count(), 0, "it has ended");
+    let servers: Vec<u64> = store.take_uncovered(later).iter().map(|(body, _)| body.server).collect();
+    assert_eq!(servers, [2]);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A machine's disk.
 
-use crate::binding::{Body, Content, StreamId, View};
-use crate::sync::{Checkpoint, Recovery};
+use crate::binding::{Content, StreamId, View};
+use crate::sync::{Checkpoint, Recovery, Saved};
 use core::time::Duration;
 
 /// An event that was written.
@@ -18,16 +18,17 @@ pub(super) struct Logged {
 
 /// A checkpoint that was written.
 #[derive(Clone)]
-pub(super) struct Saved {
+pub(super) struct Snapshot {
     pub(super) wall: u64,
     pub(super) checkpoint: Checkpoint,
-    pub(super) records: Vec<(Body, Duration)>,
+    /// Portions of the records, each with the wall clock.
+    pub(super) portions: Vec<(u64, Vec<Saved>)>,
 }
 
 /// What is on the disk, or about to be.
 #[derive(Clone, Default)]
 pub(super) struct Journal {
-    pub(super) saved: Option<Saved>,
+    pub(super) saved: Option<Snapshot>,
     pub(super) views: Vec<View>,
     pub(super) events: Vec<Logged>,
     /// Events that are on it for sure.
@@ -42,7 +43,7 @@ impl Journal {
         logged.map(|logged| logged.number).max().unwrap_or(0).max(saved)
     }
 
-    pub(super) fn checkpoint(&mut self, saved: Saved) {
+    pub(super) fn checkpoint(&mut self, saved: Snapshot) {
         let vector = &saved.checkpoint.vector;
         // Of what is not on the disk yet, the node waits to hear that it is.
         let waiting = self.events.split_off(self.synced);
@@ -59,7 +60,10 @@ impl Journal {
             recovery.vector(&saved.checkpoint.vector);
             saved.checkpoint.views.iter().for_each(|view| recovery.view(view.clone()));
             saved.checkpoint.marks.iter().for_each(|(mark, left)| recovery.mark(*mark, *left));
-            saved.records.iter().for_each(|(body, left)| recovery.record(body, *left));
+            for (wall, records) in &saved.portions {
+                recovery.written_at(*wall);
+                records.iter().for_each(|record| recovery.record(record));
+            }
         }
         self.views.iter().for_each(|view| recovery.view(view.clone()));
         for logged in &self.events {
@@ -71,7 +75,7 @@ impl Journal {
 
 #[test]
 fn a_checkpoint_keeps_nobody_from_hearing_what_is_durable() {
-    use crate::binding::{Key, NodeId, Vector};
+    use crate::binding::{Body, Key, NodeId, Vector};
     let stream = StreamId { node: NodeId(1), epoch: 5 };
     let logged = |number| {
         let body = Body { key: Key { service: 1, session: number }, server: 11, ..Body::default() };
@@ -82,7 +86,7 @@ fn a_checkpoint_keeps_nobody_from_hearing_what_is_durable() {
         Journal { events: vec![logged(1), logged(2), logged(3)], synced: 2, ..Journal::default() };
     let checkpoint =
         Checkpoint { vector: Vector::from_iter([(stream, 3)]), marks: Vec::new(), views: Vec::new() };
-    journal.checkpoint(Saved { wall: 0, checkpoint, records: Vec::new() });
+    journal.checkpoint(Snapshot { wall: 0, checkpoint, portions: Vec::new() });
     let waiting: Vec<u64> = journal.events[journal.synced..].iter().map(|logged| logged.number).collect();
     assert_eq!((journal.synced, waiting), (0, vec![3]));
 }

@@ -1,7 +1,7 @@
 //! A machine: clocks, disk, kernel, and a node while it is up.
 
 use super::dice::Dice;
-use super::journal::{Journal, Saved};
+use super::journal::{Journal, Snapshot};
 use crate::binding::{Key, NodeId, Time, Vector};
 use crate::sync::sabotage::Sabotage;
 use crate::sync::{Config, Local, Node, Recovery};
@@ -10,6 +10,10 @@ use std::collections::BTreeMap;
 
 /// True time in milliseconds since 1970 when a play begins.
 pub(super) const DAWN: u64 = 1_700_000_000_000;
+
+/// Places in a portion of a checkpoint, and milliseconds between two portions.
+const PORTION: u32 = 16;
+const PAUSE: u64 = 100;
 
 /// What the kernel holds under a key.
 #[derive(Clone, Copy)]
@@ -33,6 +37,8 @@ pub(super) struct Machine {
     base: u64,
     booted: u64,
     pub(super) sync_due: Option<u64>,
+    /// A checkpoint that is being written, the place to go on from, and when.
+    pub(super) writing: Option<(Snapshot, u32, u64)>,
     pub(super) up_at: Option<u64>,
     pub(super) is_removed: bool,
     /// Of the present life.
@@ -52,6 +58,7 @@ impl Machine {
             base: 0,
             booted: 0,
             sync_due: None,
+            writing: None,
             up_at: None,
             is_removed: false,
             vector: Vector::default(),
@@ -96,23 +103,32 @@ impl Machine {
         self.sync_due = None;
     }
 
-    pub(super) fn checkpoint(&mut self, now: u64) {
+    /// Begins a checkpoint, unless one is being written.
+    pub(super) fn begin_checkpoint(&mut self, now: u64) {
         let (time, wall) = (self.time(now), self.wall(now));
-        let Some(node) = &self.node else { return };
-        let Some(checkpoint) = node.checkpoint(time) else { return };
-        let (mut records, mut from) = (Vec::new(), Some(0));
-        while let Some(place) = from {
-            let (portion, next) = node.records(place, 16, time);
-            records.extend(portion);
-            from = next;
+        let Some(node) = self.node.as_mut().filter(|_| self.writing.is_none()) else { return };
+        if let Some(checkpoint) = node.checkpoint(time) {
+            self.writing = Some((Snapshot { wall, checkpoint, portions: Vec::new() }, 0, now));
         }
-        self.journal.checkpoint(Saved { wall, checkpoint, records });
+    }
+
+    /// Writes the next portion of a checkpoint when it is due.
+    pub(super) fn write_checkpoint(&mut self, now: u64) {
+        let (time, wall) = (self.time(now), self.wall(now));
+        let Some((mut snapshot, place, _)) = self.writing.take_if(|(_, _, due)| *due <= now) else { return };
+        let Some(node) = &mut self.node else { return };
+        let (records, next) = node.records(place, PORTION, time);
+        snapshot.portions.push((wall, records));
+        match next {
+            Some(place) => self.writing = Some((snapshot, place, now + PAUSE)),
+            None => self.journal.checkpoint(snapshot),
+        }
     }
 
     /// Loses power, or the process only; then the kernel goes on.
     pub(super) fn crash(&mut self, keeps_kernel: bool) {
         self.node = None;
-        self.sync_due = None;
+        (self.sync_due, self.writing) = (None, None);
         if !keeps_kernel {
             self.kernel.clear();
         }

@@ -358,7 +358,7 @@ impl World {
             image.events.truncate(image.synced);
             machine.image = Some(image);
         } else {
-            machine.checkpoint(now);
+            machine.begin_checkpoint(now);
             self.note("checkpoint");
         }
         Ok(())

@@ -162,7 +162,9 @@ impl World {
                 next = next.min(at);
             }
             for machine in self.machines.values() {
-                next = next.min(machine.sync_due.unwrap_or(end)).min(machine.up_at.unwrap_or(end));
+                let written = machine.writing.as_ref().map(|(_, _, due)| *due);
+                let due = [machine.sync_due, machine.up_at, written].into_iter().flatten();
+                next = due.fold(next, u64::min);
                 if let Some(deadline) = machine.node.as_ref().and_then(crate::sync::Node::next_deadline) {
                     next = next.min(machine.truth(deadline).max(self.now + 1));
                 }
@@ -208,6 +210,7 @@ impl World {
         if machine.up_at.is_some_and(|at| at <= now) {
             return self.boot(id);
         }
+        machine.write_checkpoint(now);
         let time = machine.time(now);
         let is_synced = machine.sync_due.is_some_and(|due| due <= now);
         if is_synced {

@@ -82,17 +82,20 @@ fn events_to_which_its_source_gives_the_same_numbers_do_not_cover_it() {
     assert_eq!(told(&mut node), [binding(LAST)]);
 }
 
+fn restarts(node: &mut Node) {
+    let mut buffer = Vec::new();
+    wire::begin(&mut buffer, Kind::Vector, 21, 1_000).vector(&Vector::default());
+    node.handle_message(Time(2_025), NodeId(2), &buffer).expect("a vector");
+}
+
+fn leaves(node: &mut Node) {
+    node.set_members(Time(2_025), &[NodeId(3)]);
+}
+
 /// Node 3 is back with an old image of its disk, and nobody knew more but who is gone.
 #[test]
 fn events_to_which_another_node_gives_the_same_numbers_do_not_cover_it_when_its_source_is_gone() {
-    let restarts = |node: &mut Node| {
-        let mut buffer = Vec::new();
-        wire::begin(&mut buffer, Kind::Vector, 21, 1_000).vector(&Vector::default());
-        node.handle_message(Time(2_025), NodeId(2), &buffer).expect("a vector");
-    };
-    let leaves = |node: &mut Node| node.set_members(Time(2_025), &[NodeId(3)]);
-    let ways: [(&str, &dyn Fn(&mut Node)); 2] = [("restarts", &restarts), ("leaves", &leaves)];
-    for (way, goes) in ways {
+    for (way, goes) in [("restarts", restarts as fn(&mut Node)), ("leaves", leaves)] {
         let mut node = owing(3);
         goes(&mut node);
         numbers(&mut node, 3, 30, 100);

@@ -21,13 +21,13 @@ pub(crate) struct Told {
     pub(crate) content: Content,
     /// Milliseconds that were left of its life when it was sent.
     pub(crate) left: u64,
-    /// Whether the vector that comes with it covers it; only in a snapshot it may not.
+    /// Whether the vector that comes with it covers it; only in a snapshot or a checkpoint it may not.
     pub(crate) is_covered: bool,
 }
 
-/// Writes an event with what is left of its life.
-pub fn put_event(buffer: &mut Vec<u8>, content: &Content, left: Duration) {
-    let told = Told { content: *content, left: time::milliseconds(left), is_covered: true };
+/// Writes an event with what is left of its life, and whether the vector that goes with it covers it.
+pub fn put_event(buffer: &mut Vec<u8>, content: &Content, left: Duration, is_covered: bool) {
+    let told = Told { content: *content, left: time::milliseconds(left), is_covered };
     put(&mut Writer(buffer), &told);
 }
 
@@ -50,12 +50,12 @@ pub(super) fn put(out: &mut Writer<'_>, told: &Told) {
     out.0[at] = (out.0.len() - at - 1) as u8;
 }
 
-/// Reads an event and what is left of its life; bytes behind it are an error.
-pub fn event(bytes: &[u8]) -> Result<(Content, Duration), Malformed> {
+/// Reads an event, what is left of its life, and whether its vector covers it; bytes behind it are an error.
+pub fn event(bytes: &[u8]) -> Result<(Content, Duration, bool), Malformed> {
     let mut events = Events::new(bytes);
     let told = events.next().ok_or(Malformed::Missing("event"))??;
     match events.next() {
-        None => Ok((told.content, Duration::from_millis(told.left))),
+        None => Ok((told.content, Duration::from_millis(told.left), told.is_covered)),
         Some(_) => Err(Malformed::Range("event")),
     }
 }
