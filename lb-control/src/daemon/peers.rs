@@ -25,6 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const MISSES: u32 = 2;
 /// Further ones of a node whose connections another one may be taking over.
 const LINGERS: u32 = 3;
+/// Pings in a row, from the first one on, that must be lost before nobody waits for what a node might tell.
+const LOST: u32 = 2;
 
 /// Starts to tell the reconciler who can be asked; ends with the reconciler.
 pub(super) fn start(
@@ -88,6 +90,8 @@ async fn ring(status: &Status, misses: &mut BTreeMap<u64, u32>, inheritance: &In
             nodes.push(PeerNode { id, address, source, is_awaited: is_mirrored && *missed > 0 });
         }
     }
+    let silent = misses.iter().filter(|(_, missed)| **missed >= MISSES + LINGERS + LOST);
+    inheritance.note_silent(silent.map(|(id, _)| *id).collect());
     PeerRing::new(own, nodes)
 }
 
