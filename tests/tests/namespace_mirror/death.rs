@@ -1,7 +1,7 @@
 //! A node dies, and others go on.
 
 use crate::transfer::{Transfer, finish};
-use crate::{ALONE, CLIENT, COOKIES, OWN, OWN_V6, PLAIN, Row, Source, cluster, counts, heir_of, mirror, vip};
+use crate::{ALONE, CLIENT, OWN, OWN_V6, PLAIN, Row, Source, cluster, counts, heir_of, mirror, vip};
 use anyhow::{Context, Result, ensure};
 use std::time::Duration;
 use stickleback_tests::topology::Crossing;
