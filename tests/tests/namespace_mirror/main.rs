@@ -111,7 +111,8 @@ fn mirror(node: &Balancer, what: &str) -> Result<u64> {
 
 /// Waits until a node says so many of its mirroring, while all of these run.
 fn counts(node: &Balancer, what: &str, connections: usize, transfers: &mut [Transfer]) -> Result<()> {
-    let counted = eventually(SOON, || {
+    // On a machine that is busy, `lbd` walks through its connections seldom.
+    let counted = eventually(SOON * 2, || {
         let found = mirror(node, what)?;
         ensure!(found == connections as u64, "{found} connections are {what}, not {connections}");
         Ok(())
