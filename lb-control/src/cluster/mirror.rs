@@ -13,6 +13,7 @@ use crate::reconcile::{Handle, QueryError};
 use lb_core::binding::{self, Time};
 use lb_core::mirror::{Copies, Lifetimes, Mirror, Record};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -122,12 +123,24 @@ impl Mirrors {
         state.copies.take(peer(owner), now, filter)
     }
 
-    /// Connections that others went on with while this node was away, and that come here again from now on.
-    pub fn take_home(&self) -> Vec<Record> {
-        self.0.lock().copies.take_home()
+    /// What is sent to these addresses of nodes that are gone is to come to this node, also where others go on with it now.
+    pub fn expect(&self, addresses: BTreeMap<IpAddr, u64>) {
+        let of = |(address, id)| (address, binding::NodeId(id));
+        self.0.lock().copies.expect(addresses.into_iter().map(of).collect());
     }
 
-    /// Whether a node that is back has what others have of its connections, as far as this one can know.
+    /// Another node inherits now what this one has inherited, and has to be told.
+    pub fn owe(&self, to: NodeId) {
+        self.0.lock().mirror.inherit(peer(to));
+    }
+
+    /// Connections that others went on with, and that come here from now on.
+    pub fn take_home(&self) -> Vec<Record> {
+        let now = self.0.now();
+        self.0.lock().copies.take_home(now)
+    }
+
+    /// Whether a node that was dead, or is [owed](Self::owe), has what this one has for it, as far as this one can know.
     pub fn has_told_all(&self, to: NodeId) -> bool {
         let state = self.0.lock();
         !state.mirrors()
@@ -149,7 +162,12 @@ impl Mirrors {
 
     /// Notes what became of connections that were to be taken over.
     pub(crate) fn note(&self, adopted: u64, lost: u64) {
+        let now = self.0.now();
         let mut state = self.0.lock();
+        if adopted > 0 {
+            // They did not begin here.
+            state.mirror.set_complete(now, false);
+        }
         state.adopted += adopted;
         state.lost += lost;
     }
@@ -195,10 +213,14 @@ impl Shared {
     /// Takes over what the configuration says, and who is told.
     fn follow(&self, told: &Mirroring) {
         let connected = self.connected();
-        let members: BTreeSet<u64> = self.transport.peers().keys().map(|id| id.number()).collect();
+        let peers = self.transport.peers();
+        let members: BTreeSet<u64> = peers.keys().map(|id| id.number()).collect();
+        let is_complete = peers.values().all(|peer| peer.contact.is_some());
+        let now = self.now();
         let mut state = self.lock();
         state.is_on = Some(told.is_on);
         state.mirror.set_lifetimes(told.lifetimes);
+        state.mirror.set_complete(now, is_complete);
         state.copies.configure(told.lifetimes, told.room, &told.sources);
         state.copies.retain(|id| members.contains(&id.0));
         let inherited = state.mirror.inherited().iter().copied();

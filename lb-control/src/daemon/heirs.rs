@@ -3,11 +3,15 @@
 //! Backends of a dead node's connections then get an answer, if only a reset. A node counts as dead when it is not connected and
 //! nobody answers at its addresses: while two nodes merely do not hear each other, both keep theirs.
 
+mod claims;
+
+use self::claims::{Claims, Told};
 use super::inherit::Inheritance;
 use super::peers::answers;
 use crate::cluster::heir::heir;
-use crate::cluster::identity::Role;
+use crate::cluster::identity::{NodeId, Role};
 use crate::cluster::membership::Status;
+use crate::cluster::replica::Peer;
 use crate::config::BlockSpec;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -22,21 +26,25 @@ pub(super) struct Heirs {
     patience: Duration,
     /// Since when which node has been gone.
     gone: BTreeMap<u64, Instant>,
-    /// Whose addresses this node has, and for how many looks more once their node is back.
-    held: BTreeMap<u64, u32>,
+    /// Whose addresses this node has.
+    held: BTreeMap<u64, Held>,
     /// Others that are connected.
     connected: usize,
-    /// Looks after which hosts of the network need not be told whose the addresses are.
-    loud: u32,
-    /// Looks for which this node's own addresses may wait for what others have of its connections.
-    shy: u32,
+    claims: Claims,
     inheritance: Inheritance,
 }
 
-/// Looks for which who has another's addresses waits until that one knows of its connections, and the other way round.
+/// Looks for which who has another's addresses waits until whoever has them next knows of their connections.
 const SHY: u32 = 10;
-/// Looks at which the hosts of the network are told.
-const LOUD: u32 = 5;
+
+/// Addresses of another node.
+#[derive(Default)]
+struct Held {
+    /// Looks for which they have stayed here since they were to be another node's.
+    stayed: u32,
+    /// A third node that inherits them now, and has been promised to be told.
+    promised: Option<u64>,
+}
 
 /// What is to be done now.
 #[derive(Default)]
@@ -57,75 +65,114 @@ impl Heirs {
             gone: BTreeMap::new(),
             held: BTreeMap::new(),
             connected: 0,
-            loud: LOUD,
-            shy: SHY,
+            claims: Claims::new(),
         }
     }
 
     /// Whose addresses are whose now.
     pub(super) async fn look(&mut self, status: &Status) -> Found {
         let mut found = Found::default();
-        let (now, own) = (Instant::now(), status.standing.id.number());
+        let own = status.standing.id.number();
         let nodes: Vec<_> = status.standing.peers.iter().filter(|peer| peer.role == Role::Node).collect();
-        let members: Vec<u64> = nodes.iter().map(|peer| peer.id.number()).collect();
         let live = live(status);
-        // Who is connected anew may have had addresses of this node, or the other way round.
-        let others = live.len() - 1;
-        if others > self.connected {
-            (self.loud, self.shy) = (LOUD, SHY);
+        let others: Vec<u64> = live.iter().copied().filter(|id| *id != own).collect();
+        if others.len() > self.connected {
+            self.claims.meet();
         }
-        self.connected = others;
-        for peer in nodes {
+        self.connected = others.len();
+        self.expect(&nodes, &live, own).await;
+        for peer in &nodes {
             let id = peer.id.number();
-            let block = self.blocks.iter().find(|block| block.node == peer.name);
-            let is_heir = !live.contains(&id) && heir(id, &live) == Some(own);
-            let Some(block) = block.filter(|_| is_heir) else {
-                self.gone.remove(&id);
-                if let Some(patience) = self.held.get_mut(&id)
-                    && let Some(block) = block.filter(|_| live.contains(&id) && *patience > 0)
-                    && !self.inheritance.has_told_all(peer.id).await
-                {
-                    *patience -= 1;
-                    found.inherited.extend(&block.addresses);
-                    continue;
-                }
-                if self.held.remove(&id).is_some() {
-                    self.inheritance.give_back(peer.id).await;
-                    tracing::info!(
-                        node = peer.name,
-                        "its source addresses are its own again, or another node's"
-                    );
-                }
-                continue;
+            let block = self.blocks.iter().find(|block| block.node == peer.name).cloned();
+            let Some(block) = block else { continue };
+            let next = if live.contains(&id) { Some(id) } else { heir(id, &live) };
+            let is_here = match next {
+                Some(next) if next == own => self.inherits(peer, &block, &others).await,
+                next => self.keeps(peer, next.unwrap_or(id)).await,
             };
-            // Once they are here, they answer for themselves.
-            if !self.held.contains_key(&id) {
-                let since = *self.gone.entry(id).or_insert(now);
-                let asked = block.addresses.iter().map(|address| answers(*address));
-                if now.duration_since(since) < self.patience || is_any(asked).await {
-                    continue;
-                }
-                // Before anybody answers to them: what nobody knows is reset.
-                self.inheritance.take_over(peer.id, true).await;
-                tracing::warn!(node = peer.name, "dead: this node announces its source addresses");
-                self.held.insert(id, SHY);
-                self.loud = LOUD;
+            if is_here {
+                found.inherited.extend(&block.addresses);
             }
-            found.inherited.extend(&block.addresses);
         }
-        // Also of those that are not connected yet: one of them may be its heir.
-        if self.shy > 0 && self.loud == LOUD && !self.inheritance.has_heard_all(&members).await {
-            // Its own addresses are another node's for as long as its connections are.
-            self.shy -= 1;
-            found.claimed.extend(&found.inherited);
-        } else if self.loud > 0 {
-            self.loud -= 1;
-            let own = status.member.as_ref().map(|member| member.name.as_str());
-            let own = self.blocks.iter().filter(|block| Some(block.node.as_str()) == own);
-            found.claimed.extend(own.flat_map(|block| &block.addresses));
-            found.claimed.extend(&found.inherited);
+        let told = self.claims.look(!self.claims.is_waiting() || self.has_heard_all(&nodes, &live).await);
+        match told {
+            Told::Nothing => {}
+            Told::Inherited => found.claimed.extend(&found.inherited),
+            Told::All => {
+                let own = status.member.as_ref().map(|member| member.name.as_str());
+                let own = self.blocks.iter().filter(|block| Some(block.node.as_str()) == own);
+                found.claimed.extend(own.flat_map(|block| &block.addresses));
+                found.claimed.extend(&found.inherited);
+            }
         }
         found
+    }
+
+    /// Says what is to come here when its node is dead: others may have gone on with connections of it while this one was away.
+    async fn expect(&self, nodes: &[&Peer], live: &[u64], own: u64) {
+        // Alone, it would be everybody's heir.
+        let gone = nodes.iter().filter(|peer| live.len() > 1 && !live.contains(&peer.id.number()));
+        let mine = gone.filter(|peer| heir(peer.id.number(), live) == Some(own));
+        let addresses = mine.flat_map(|peer| {
+            let block = self.blocks.iter().find(|block| block.node == peer.name);
+            let addresses = block.into_iter().flat_map(|block| &block.addresses);
+            addresses.map(|address| (*address, peer.id.number()))
+        });
+        self.inheritance.expect(addresses.collect()).await;
+    }
+
+    /// Whether the addresses of a node that this one is the heir of are here.
+    async fn inherits(&mut self, peer: &Peer, block: &BlockSpec, others: &[u64]) -> bool {
+        let id = peer.id.number();
+        // Once they are here, they answer for themselves.
+        if let Some(held) = self.held.get_mut(&id) {
+            *held = Held::default();
+            return true;
+        }
+        let now = Instant::now();
+        let since = *self.gone.entry(id).or_insert(now);
+        let asked = block.addresses.iter().map(|address| answers(*address));
+        if now.duration_since(since) < self.patience || is_any(asked).await {
+            return false;
+        }
+        // Another one was its heir, if this node has not been there for long.
+        if self.claims.is_waiting() && !self.inheritance.has_heard_all(others).await {
+            return false;
+        }
+        // Before anybody answers to them: what nobody knows is reset.
+        self.inheritance.take_over(peer.id, true).await;
+        tracing::warn!(node = peer.name, "dead: this node announces its source addresses");
+        self.held.insert(id, Held::default());
+        self.claims.inherit();
+        true
+    }
+
+    /// Whether the addresses of a node stay here a little longer, although they are the next one's: its own, or another heir's.
+    async fn keeps(&mut self, peer: &Peer, next: u64) -> bool {
+        let id = peer.id.number();
+        self.gone.remove(&id);
+        let Some(held) = self.held.get_mut(&id) else { return false };
+        let Some(to) = NodeId::new(next) else { return false };
+        if next != id && held.promised != Some(next) {
+            held.promised = Some(next);
+            self.inheritance.owe(to).await;
+        }
+        if held.stayed < SHY && !self.inheritance.has_told_all(to).await {
+            held.stayed += 1;
+            return true;
+        }
+        self.held.remove(&id);
+        self.inheritance.give_back(to).await;
+        tracing::info!(node = peer.name, "its source addresses are its own again, or another node's");
+        false
+    }
+
+    /// Whether what others have of this node's connections is here.
+    async fn has_heard_all(&self, nodes: &[&Peer], live: &[u64]) -> bool {
+        // Also of those that are not connected yet: one of them may be its heir. But whoever is silent while others are there is dead.
+        let is_awaited = |id: &u64| live.len() == 1 || live.contains(id) || !self.inheritance.is_silent(*id);
+        let awaited: Vec<u64> = nodes.iter().map(|peer| peer.id.number()).filter(is_awaited).collect();
+        self.inheritance.has_heard_all(&awaited).await
     }
 }
 

@@ -8,9 +8,9 @@ use crate::net::hops::Hops;
 use crate::reconcile::mirror::{Heirloom, Taken};
 use crate::reconcile::{Handle, ResolvedHop};
 use lb_core::mirror::Record;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
@@ -30,13 +30,19 @@ struct Inner {
     cluster: Membership,
     /// One at a time: who comes second finds that everything is done.
     turn: Mutex<()>,
+    /// Nodes that have not been connected for a while, and did not answer pings.
+    silent: std::sync::Mutex<BTreeSet<u64>>,
 }
 
 impl Inheritance {
     /// Nothing is taken over yet, but what comes back is, from now on.
     pub(super) fn start(reconciler: &Handle, cluster: &Membership, tasks: &mut JoinSet<()>) -> Self {
-        let inner =
-            Inner { reconciler: reconciler.clone(), cluster: cluster.clone(), turn: Mutex::default() };
+        let inner = Inner {
+            reconciler: reconciler.clone(),
+            cluster: cluster.clone(),
+            turn: Mutex::default(),
+            silent: std::sync::Mutex::default(),
+        };
         let inheritance = Self(Arc::new(inner));
         let own = inheritance.clone();
         tasks.spawn(async move {
@@ -64,12 +70,36 @@ impl Inheritance {
         tracing::warn!(node = %dead, count, adopted, known, lost, "dead: its mirrored connections go on here");
     }
 
+    /// Notes who is silent.
+    pub(super) fn note_silent(&self, nodes: BTreeSet<u64>) {
+        *self.silent() = nodes;
+    }
+
+    /// Whether a node has been silent for a while.
+    pub(super) fn is_silent(&self, node: u64) -> bool {
+        self.silent().contains(&node)
+    }
+
+    /// Addresses of nodes that are gone, whose connections are to come here when others have gone on with them.
+    pub(super) async fn expect(&self, addresses: BTreeMap<IpAddr, u64>) {
+        if let Some(mirrors) = self.0.cluster.mirrors().await {
+            mirrors.expect(addresses);
+        }
+    }
+
+    /// A node inherits what this one has inherited, and has to be told.
+    pub(super) async fn owe(&self, to: NodeId) {
+        if let Some(mirrors) = self.0.cluster.mirrors().await {
+            mirrors.owe(to);
+        }
+    }
+
     /// Whether a dead node's packets should wait for whoever takes its connections over.
     pub(super) async fn is_on(&self) -> bool {
         self.0.cluster.mirrors().await.is_some_and(|mirrors| mirrors.is_on())
     }
 
-    /// Whether a node that is back has been told what this one has of its connections.
+    /// Whether a node that was dead, or is [owed](Self::owe), has been told what this one has.
     pub(super) async fn has_told_all(&self, to: NodeId) -> bool {
         self.0.cluster.mirrors().await.is_none_or(|mirrors| mirrors.has_told_all(to))
     }
@@ -87,6 +117,10 @@ impl Inheritance {
         if let Some(mirrors) = self.0.cluster.mirrors().await {
             mirrors.give_back(to);
         }
+    }
+
+    fn silent(&self) -> MutexGuard<'_, BTreeSet<u64>> {
+        self.0.silent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn take_home(&self) {

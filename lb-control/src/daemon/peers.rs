@@ -25,6 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const MISSES: u32 = 2;
 /// Further ones of a node whose connections another one may be taking over.
 const LINGERS: u32 = 3;
+/// Pings in a row, from the first one on, that must be lost before nobody waits for what a node might tell.
+const LOST: u32 = 2;
 
 /// Starts to tell the reconciler who can be asked; ends with the reconciler.
 pub(super) fn start(
@@ -68,7 +70,7 @@ pub(super) fn start(
 async fn ring(status: &Status, misses: &mut BTreeMap<u64, u32>, inheritance: &Inheritance) -> PeerRing {
     let own = status.standing.id.number();
     let Some(member) = status.member.as_ref().filter(|_| !status.is_removed) else {
-        return PeerRing { own, nodes: Vec::new() };
+        return PeerRing::new(own, Vec::new(), false);
     };
     let sources = addresses(&member.addresses).await;
     let mut nodes = Vec::new();
@@ -85,10 +87,12 @@ async fn ring(status: &Status, misses: &mut BTreeMap<u64, u32>, inheritance: &In
         }
         let most = if is_mirrored && !is_heir { MISSES + LINGERS } else { MISSES };
         if *missed <= most {
-            nodes.push(PeerNode { id, address, source, is_awaited: is_mirrored && *missed > 0 });
+            nodes.push(PeerNode { id, address, source });
         }
     }
-    PeerRing::new(own, nodes)
+    let silent = misses.iter().filter(|(_, missed)| **missed >= MISSES + LINGERS + LOST);
+    inheritance.note_silent(silent.map(|(id, _)| *id).collect());
+    PeerRing::new(own, nodes, is_mirrored)
 }
 
 /// Whether a node is connected, or its machine answers.

@@ -17,6 +17,9 @@ pub struct PeerRing {
     pub own: u64,
     /// The others, the one behind this node first.
     pub nodes: Vec<PeerNode>,
+    /// Whether connections go on elsewhere when their node dies: from the moment when it has no way any more until it is found dead,
+    /// nobody else can be asked for them.
+    pub is_mirrored: bool,
 }
 
 /// Another node.
@@ -28,24 +31,22 @@ pub struct PeerNode {
     pub address: IpAddr,
     /// This node's address as the others know it, of the same family.
     pub source: IpAddr,
-    /// Whether it is silent, and its connections may go on elsewhere in a moment: until then nobody else can be asked for them.
-    pub is_awaited: bool,
 }
 
 impl PeerRing {
     /// The ring of `nodes` from `own` on, by id; at most as many as the data plane has room for.
-    pub fn new(own: u64, mut nodes: Vec<PeerNode>) -> Self {
+    pub fn new(own: u64, mut nodes: Vec<PeerNode>, is_mirrored: bool) -> Self {
         nodes.retain(|node| node.id != own && node.id != 0);
         nodes.sort_by_key(|node| (node.id < own, node.id));
         nodes.dedup_by_key(|node| node.id);
         nodes.truncate(MAX_PEERS as usize);
-        Self { own, nodes }
+        Self { own, nodes, is_mirrored }
     }
 
     /// The rows of those that a way is known to.
     pub(super) fn rows(&self, ways: &HashMap<IpAddr, ResolvedHop>) -> Vec<Peer> {
         // Packets that nobody is asked about are dropped, and come again; what all that are left do not know is reset.
-        if self.nodes.iter().any(|node| node.is_awaited && !ways.contains_key(&node.address)) {
+        if self.is_mirrored && self.nodes.iter().any(|node| !ways.contains_key(&node.address)) {
             return Vec::new();
         }
         let known = self.nodes.iter().filter_map(|node| Some((node, ways.get(&node.address)?)));
@@ -76,14 +77,14 @@ mod tests {
 
     fn node(id: u64) -> PeerNode {
         let address = |last: u64| IpAddr::from([10, 0, 0, last as u8]);
-        PeerNode { id, address: address(id), source: address(200), is_awaited: false }
+        PeerNode { id, address: address(id), source: address(200) }
     }
 
     #[test]
     fn every_node_has_the_same_ring_from_itself_on() {
         let ring = |own: u64| {
             let nodes = [30, 10, 40, 20].into_iter().map(node).collect();
-            PeerRing::new(own, nodes).nodes.iter().map(|node| node.id).collect::<Vec<_>>()
+            PeerRing::new(own, nodes, false).nodes.iter().map(|node| node.id).collect::<Vec<_>>()
         };
         assert_eq!(ring(10), [20, 30, 40]);
         assert_eq!(ring(30), [40, 10, 20]);
@@ -92,7 +93,7 @@ mod tests {
 
     #[test]
     fn who_has_no_way_is_left_out() {
-        let ring = PeerRing::new(1, vec![node(2), node(3), node(4)]);
+        let ring = PeerRing::new(1, vec![node(2), node(3), node(4)], false);
         let way = ResolvedHop { hop: Hop { ifindex: 7, ..Hop::default() }, source: None, vlan: Some(9) };
         let ways = [2, 4].map(|id| (node(id).address, way)).into_iter().collect();
         let rows = ring.rows(&ways);
@@ -102,15 +103,23 @@ mod tests {
         );
         assert_eq!((rows[0].vlan, rows[0].hop.ifindex), (9, 7));
         assert!(ring.rows(&HashMap::new()).is_empty());
-        let mut awaited = ring.clone();
-        awaited.nodes[0].is_awaited = true;
-        assert_eq!(awaited.rows(&ways).len(), 2, "it is asked for as long as there is a way");
-        awaited.nodes[1].is_awaited = true;
-        assert!(awaited.rows(&ways).is_empty());
+    }
+
+    #[test]
+    fn where_connections_go_on_elsewhere_nobody_is_asked_while_the_way_to_one_is_lost() {
+        let mut ring = PeerRing::new(1, vec![node(2), node(3)], true);
+        let way = ResolvedHop { hop: Hop::default(), source: None, vlan: None };
+        let mut ways: HashMap<_, _> = [2, 3].map(|id| (node(id).address, way)).into_iter().collect();
+        assert_eq!(ring.rows(&ways).len(), 2);
+        // The kernel may have lost it before anybody else misses the node.
+        ways.remove(&node(2).address);
+        assert!(ring.rows(&ways).is_empty(), "what the other does not know may be the lost one's");
+        ring.nodes.remove(0);
+        assert_eq!(ring.rows(&ways).len(), 1, "it is dead, and its heir has what it had");
     }
 
     #[test]
     fn more_nodes_than_there_is_room_for() {
-        assert_eq!(PeerRing::new(1, (2..100).map(node).collect()).nodes.len(), MAX_PEERS as usize);
+        assert_eq!(PeerRing::new(1, (2..100).map(node).collect(), false).nodes.len(), MAX_PEERS as usize);
     }
 }

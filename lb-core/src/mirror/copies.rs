@@ -42,8 +42,10 @@ pub struct Copies {
     owners: BTreeMap<NodeId, Owner>,
     /// What is sent to these addresses comes to this node.
     sources: BTreeSet<IpAddr>,
-    /// Flows that others went on with while this node was away.
-    home: Vec<Record>,
+    /// So does, from now on, what is sent to these of other nodes, which are gone.
+    expected: BTreeMap<IpAddr, NodeId>,
+    /// Nodes of whose flows some may have to be taken home, and whether they were this node's heirs.
+    home: BTreeMap<NodeId, bool>,
     counts: Counts,
 }
 
@@ -76,7 +78,8 @@ impl Copies {
             held: 0,
             owners: BTreeMap::new(),
             sources: BTreeSet::new(),
-            home: Vec::new(),
+            expected: BTreeMap::new(),
+            home: BTreeMap::new(),
             counts: Counts::default(),
         }
     }
@@ -85,6 +88,17 @@ impl Copies {
     pub fn configure(&mut self, lifetimes: Lifetimes, room: usize, sources: &BTreeSet<IpAddr>) {
         (self.lifetimes, self.room) = (lifetimes, room);
         self.sources.clone_from(sources);
+    }
+
+    /// What is sent to these addresses of nodes that are gone is to come to this node, also where others go on with it now.
+    pub fn expect(&mut self, addresses: BTreeMap<IpAddr, NodeId>) {
+        if addresses.keys().any(|address| !self.expected.contains_key(address)) {
+            let told = self.owners.iter().filter(|(_, owner)| owner.is_whole);
+            for (id, _) in told {
+                self.home.entry(*id).or_default();
+            }
+        }
+        self.expected = addresses;
     }
 
     /// Takes in what a node tells of its flows; gives back what to answer.
@@ -132,9 +146,7 @@ impl Copies {
         }
         self.held = others + owner.flows.len();
         if walk.is_last && !was_whole {
-            let sources = &self.sources;
-            let home = self.of(from, now, |record| is_home(record, walk.is_heir, sources));
-            self.home.extend(home);
+            *self.home.entry(from).or_default() |= walk.is_heir;
         }
         None
     }
@@ -181,12 +193,14 @@ impl Copies {
         live.map(|copy| Record { idle: now.since(copy.used), ..copy.record }).collect()
     }
 
-    /// Flows that others went on with while this node was away, and whose packets come here from now on; they are held all the same.
-    pub fn take_home(&mut self) -> Vec<Record> {
-        core::mem::take(&mut self.home)
+    /// Flows that others went on with, and whose packets come here from now on; they are held all the same.
+    pub fn take_home(&mut self, now: Time) -> Vec<Record> {
+        let home = core::mem::take(&mut self.home);
+        let of = |(from, is_heir)| self.of(from, now, |record| self.is_home(record, from, is_heir));
+        home.into_iter().flat_map(of).collect()
     }
 
-    /// Whether these nodes have told everything, and nothing of it has still to be taken home.
+    /// Whether these nodes have told everything, and nothing of it may have still to be taken home.
     pub fn has_all(&self, of: &[NodeId]) -> bool {
         self.home.is_empty() && of.iter().all(|id| self.holding(*id).is_whole)
     }
@@ -194,6 +208,7 @@ impl Copies {
     /// Forgets nodes that are no members any more.
     pub fn retain(&mut self, is_member: impl Fn(NodeId) -> bool) {
         self.owners.retain(|id, _| is_member(*id));
+        self.home.retain(|id, _| is_member(*id));
         self.held = self.owners.values().map(|owner| owner.flows.len()).sum();
     }
 
@@ -224,12 +239,16 @@ impl Copies {
     pub const fn counts(&self) -> &Counts {
         &self.counts
     }
-}
 
-/// Whether packets of another node's flow come to this one: those to its own source addresses, and where backends answer to their
-/// clients' addresses all that came to its heir.
-fn is_home(record: &Record, is_heir: bool, sources: &BTreeSet<IpAddr>) -> bool {
-    if record.has_source_nat() { sources.contains(&record.source.0) } else { is_heir }
+    /// Whether packets of another node's flow come to this one: those to its own source addresses, those to addresses of a third node
+    /// that it inherits from, and where backends answer to their clients' addresses all that may have come to its heir in its place.
+    fn is_home(&self, record: &Record, from: NodeId, is_heir: bool) -> bool {
+        if !record.has_source_nat() {
+            return is_heir && !record.is_own;
+        }
+        let source = &record.source.0;
+        self.sources.contains(source) || self.expected.get(source).is_some_and(|of| *of != from)
+    }
 }
 
 impl Copy {

@@ -25,6 +25,8 @@ pub struct Record {
     pub is_closing: bool,
     /// One bit each, from the lowest: FIN of the client, FIN of the backend, session bound, spliced.
     pub flags: u8,
+    /// Whether it is certainly its node's own, and would not have come to another one that was away.
+    pub is_own: bool,
     /// Time since its last packet.
     pub idle: Duration,
     /// The client.
@@ -116,6 +118,7 @@ impl Record {
             session: flow.session,
             is_closing,
             flags: flags.fold(0, |bits, (place, _)| bits | 1 << place),
+            is_own: false,
             idle: Duration::from_nanos(now_ns.saturating_sub(flow.last_seen)),
             client: (client.source.into(), client.source_port.host()),
             service_address: (client.destination.into(), client.destination_port.host()),

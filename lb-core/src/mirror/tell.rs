@@ -12,6 +12,8 @@ const MESSAGE: usize = 32 << 10;
 const ENDS: usize = 4_096;
 /// Rounds without a message after which an empty one lets the peer see whether it has missed any.
 const QUIET: u32 = 10;
+/// How late a node may be missed.
+const DOUBT: Duration = Duration::from_secs(10);
 /// The part of a flow's lifetime after which a peer is told that it is still used.
 const PART: u32 = 4;
 
@@ -51,9 +53,10 @@ pub struct Standing {
 #[derive(Debug)]
 pub struct Mirror {
     lifetimes: Lifetimes,
-    /// When each flow was seen first, and in which round last.
-    flows: HashMap<u64, (Time, u32)>,
+    flows: HashMap<u64, Known>,
     round: u32,
+    /// The first one after which a flow that is new began while all nodes were there; `None` = some node is away.
+    all_since: Option<u32>,
     peers: BTreeMap<NodeId, Peer>,
     /// Nodes that are or were dead, and that have not been told yet what came here meanwhile.
     inherited: BTreeSet<NodeId>,
@@ -62,6 +65,17 @@ pub struct Mirror {
     out: VecDeque<(NodeId, Vec<u8>)>,
     sent: u64,
     dropped: u64,
+}
+
+/// What is known of a flow of the node.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    /// When it was seen first.
+    first: Time,
+    /// In which round it was seen last.
+    last: u32,
+    /// Whether it began here while all nodes were there.
+    is_own: bool,
 }
 
 /// A peer that is told.
@@ -93,6 +107,7 @@ impl Mirror {
             lifetimes,
             flows: HashMap::new(),
             round: 0,
+            all_since: None,
             peers: BTreeMap::new(),
             inherited: BTreeSet::new(),
             next_walk: first_walk,
@@ -115,6 +130,17 @@ impl Mirror {
                 let peer = Peer::new(&mut self.next_walk, self.round);
                 self.peers.insert(*id, peer);
             }
+        }
+    }
+
+    /// Whether all nodes are there: what begins here meanwhile is no other one's.
+    pub fn set_complete(&mut self, now: Time, is_complete: bool) {
+        if is_complete {
+            // What the next round finds may be from before.
+            self.all_since.get_or_insert(self.round.wrapping_add(1));
+        } else if self.all_since.take().is_some() {
+            let late = self.flows.values_mut().filter(|known| now.since(known.first) < DOUBT);
+            late.for_each(|known| known.is_own = false);
         }
     }
 
@@ -152,12 +178,15 @@ impl Mirror {
 
     /// A flow is there.
     pub fn see(&mut self, now: Time, seen: &Seen) {
-        let (record, round) = (&seen.record, self.round);
-        let (first, last) = self.flows.entry(record.id).or_insert((now, round));
-        *last = round;
-        if now.since(*first) < seen.age {
+        let round = self.round;
+        let is_own = self.all_since.is_some_and(|since| round.wrapping_sub(since).cast_signed() > 0);
+        let begun = Known { first: now, last: round, is_own };
+        let known = self.flows.entry(seen.record.id).or_insert(begun);
+        known.last = round;
+        if now.since(known.first) < seen.age {
             return;
         }
+        let record = &Record { is_own: known.is_own, ..seen.record };
         let used = Time(now.0.saturating_sub(crate::binding::time::milliseconds(record.idle)));
         let lifetime = if record.is_closing { self.lifetimes.closing } else { self.lifetimes.established };
         for (id, peer) in &mut self.peers {
@@ -181,7 +210,7 @@ impl Mirror {
     /// All flows have been seen.
     pub fn end(&mut self) {
         let round = self.round;
-        self.flows.retain(|_, (_, last)| *last == round);
+        self.flows.retain(|_, known| known.last == round);
         let flows = &self.flows;
         for (id, peer) in &mut self.peers {
             let ended: Vec<u64> = peer.told.keys().filter(|id| !flows.contains_key(id)).copied().collect();

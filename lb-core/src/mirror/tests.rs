@@ -22,6 +22,7 @@ fn record(id: u64) -> Record {
         session: 9,
         is_closing: false,
         flags: 0,
+        is_own: false,
         idle: Duration::ZERO,
         client: at(1, 4_000 + id as u16),
         service_address: at(2, 80),
@@ -249,14 +250,94 @@ fn who_is_back_gets_what_backends_send_it_now() {
         link.round();
         assert_eq!(link.held(), BTreeSet::from([1, 2, 3]), "all of it is held");
         assert!(!link.copies.has_all(&[A]), "it has yet to be taken home");
-        let mut home: Vec<u64> = link.copies.take_home().iter().map(|record| record.id).collect();
-        home.sort_unstable();
-        assert_eq!(home, expected);
+        assert_eq!(taken_home(&mut link), expected);
         assert!(link.copies.has_all(&[A]) && !link.copies.has_all(&[A, NodeId(3)]));
         // Later it only inherits, as others do.
         link.round();
-        assert!(link.mirror.inherited().is_empty() && link.copies.take_home().is_empty());
+        assert!(link.mirror.inherited().is_empty() && link.copies.take_home(link.now).is_empty());
     }
+}
+
+#[test]
+fn what_comes_home_comes_once_however_often_it_is_told() {
+    let own = Ipv4Addr::new(10, 0, 0, 9);
+    let mut link = Link::new(10);
+    link.copies.configure(LIFETIMES, 10, &BTreeSet::from([own.into()]));
+    link.flows.extend((1..=3).map(|id| (id, answered_to(id, own))));
+    (0..5).for_each(|_| link.round());
+    for _ in 0..5 {
+        link.mirror.restart(B, false);
+        link.round();
+    }
+    link.flows.remove(&2);
+    link.round();
+    assert_eq!(taken_home(&mut link), [1, 3], "once each, and not what is over");
+    assert!(taken_home(&mut link).is_empty());
+}
+
+#[test]
+fn an_heir_gets_a_third_nodes_flows_from_who_has_gone_on_with_them() {
+    let gone = Ipv4Addr::new(10, 0, 0, 9);
+    let of = |id| BTreeMap::from([(gone.into(), id)]);
+    let mut link = Link::new(10);
+    link.flows.extend([(1, answered_to(1, gone)), (2, record(2))]);
+    (0..5).for_each(|_| link.round());
+    assert!(taken_home(&mut link).is_empty());
+    link.copies.expect(of(A));
+    assert!(taken_home(&mut link).is_empty(), "nobody touches what a node has of its own");
+    link.copies.expect(BTreeMap::new());
+    // As soon as it is known who is gone, and also if that is known before it is told.
+    for is_told_anew in [false, true] {
+        link.copies.expect(of(NodeId(3)));
+        if is_told_anew {
+            link.mirror.restart(B, false);
+            link.round();
+        }
+        assert!(!link.copies.has_all(&[A]), "it has yet to be taken home");
+        assert_eq!(taken_home(&mut link), [1]);
+        link.copies.expect(of(NodeId(3)));
+        assert!(link.copies.has_all(&[A]), "nothing new is expected");
+    }
+    link.copies.expect(BTreeMap::new());
+    link.mirror.restart(B, false);
+    link.round();
+    assert!(taken_home(&mut link).is_empty(), "another node is its heir now");
+}
+
+#[test]
+fn what_began_while_all_were_there_stays_with_its_node() {
+    let client = Ipv4Addr::new(10, 0, 0, 1);
+    let mut link = Link::new(10);
+    let begin = |link: &mut Link, id| {
+        link.flows.insert(id, answered_to(id, client));
+        link.round();
+    };
+    // From before the daemon was there, and while a node was away.
+    begin(&mut link, 1);
+    link.mirror.set_complete(link.now, true);
+    begin(&mut link, 2);
+    begin(&mut link, 3);
+    link.pass(10_000);
+    begin(&mut link, 4);
+    // It was missed late: who began last may have gone to it, had it been there.
+    link.pass(6_000);
+    link.mirror.set_complete(link.now, false);
+    link.mirror.inherit(B);
+    begin(&mut link, 5);
+    link.pass(2_000);
+    link.mirror.set_complete(link.now, true);
+    begin(&mut link, 6);
+    link.mirror.set_peers(&[B]);
+    link.round();
+    assert_eq!(link.held(), (1..=5).collect(), "all of the age are held");
+    assert_eq!(taken_home(&mut link), [1, 2, 4, 5], "all but what is another's without doubt");
+}
+
+/// What comes home, by its ids.
+fn taken_home(link: &mut Link) -> Vec<u64> {
+    let mut home: Vec<u64> = link.copies.take_home(link.now).iter().map(|record| record.id).collect();
+    home.sort_unstable();
+    home
 }
 
 #[test]
@@ -320,6 +401,7 @@ fn a_flow_is_the_same_at_another_place() {
     let told = Record::of(&flow, 88, 3_000_000_000).unwrap();
     assert!(told.has_source_nat());
     let mut bytes = Vec::new();
+    let told = Record { is_own: true, ..told };
     wire::put_record(&told, &mut bytes);
     let walk = wire::Walk { number: 1, sequence: 2, is_first: false, is_last: true, is_heir: true };
     let read = wire::parse(&wire::flows(&walk, &bytes, &[4, 5])).unwrap();

@@ -27,6 +27,7 @@ const LAST: u8 = 2;
 const HEIR: u8 = 4;
 /// Bits of a record's state.
 const CLOSING: u8 = 0x80;
+const OWN: u8 = 0x40;
 const KNOWN_FLAGS: u8 = 0x0f;
 const SPLICED: u8 = 0x08;
 
@@ -106,7 +107,7 @@ pub(super) fn flows(walk: &Walk, records: &[u8], ends: &[u64]) -> Vec<u8> {
         field.u64(walk.number);
         field.u64(walk.sequence);
         let bits = [(walk.is_first, FIRST), (walk.is_last, LAST), (walk.is_heir, HEIR)];
-        field.u8(bits.iter().filter(|(is_set, _)| *is_set).fold(0, |all, (_, bit)| all | bit));
+        field.u8(set(&bits));
     });
     if !records.is_empty() {
         writer.field(tag::RECORDS, |field| field.0.extend_from_slice(records));
@@ -131,7 +132,8 @@ pub(super) fn put_record(record: &Record, bytes: &mut Vec<u8>) {
     writer.u32(record.service);
     writer.u64(record.server);
     writer.u64(record.session);
-    writer.u8(record.flags & KNOWN_FLAGS | if record.is_closing { CLOSING } else { 0 });
+    let bits = [(record.is_closing, CLOSING), (record.is_own, OWN)];
+    writer.u8(record.flags & KNOWN_FLAGS | set(&bits));
     writer.u32(u32::try_from(record.idle.as_millis()).unwrap_or(u32::MAX));
     writer.u8(if record.client.0.is_ipv4() { 4 } else { 6 });
     for (address, port) in [record.client, record.service_address, record.backend, record.source] {
@@ -150,6 +152,11 @@ pub(super) fn put_record(record: &Record, bytes: &mut Vec<u8>) {
         writer.0.extend_from_slice(&splice.readers.to_le_bytes());
     }
     bytes[at] = u8::try_from(bytes.len() - at - 1).expect("a record has at most 123 bytes");
+}
+
+/// Those bits that are set.
+fn set(bits: &[(bool, u8)]) -> u8 {
+    bits.iter().filter(|(is_set, _)| *is_set).fold(0, |all, (_, bit)| all | bit)
 }
 
 fn read_walk(content: &[u8]) -> Result<Walk, Malformed> {
@@ -210,6 +217,7 @@ fn read_record(content: &[u8]) -> Result<Record, Malformed> {
         session,
         is_closing: state & CLOSING != 0,
         flags: state & KNOWN_FLAGS,
+        is_own: state & OWN != 0,
         idle: Duration::from_millis(idle.into()),
         client,
         service_address,

@@ -9,13 +9,8 @@ fn address(host: u8) -> IpAddr {
 }
 
 fn ring(hosts: &[u8]) -> PeerRing {
-    let node = |&host: &u8| PeerNode {
-        id: host.into(),
-        address: address(host),
-        source: address(254),
-        is_awaited: false,
-    };
-    PeerRing::new(1, hosts.iter().map(node).collect())
+    let node = |&host: &u8| PeerNode { id: host.into(), address: address(host), source: address(254) };
+    PeerRing::new(1, hosts.iter().map(node).collect(), false)
 }
 
 fn asked(plane: &Shared) -> (Vec<u64>, bool) {
