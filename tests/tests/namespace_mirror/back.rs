@@ -1,7 +1,7 @@
 //! A node that was dead comes back.
 
 use crate::transfer::{Transfer, finish};
-use crate::{CLIENT, OWN, OWN_V6, Row, block, cluster, counts, has_of, heir_of, mirror};
+use crate::{CLIENT, OWN, OWN_V6, Row, block, cluster, counts, has_of, heir_of, mirror, vip};
 use anyhow::{Result, ensure};
 use std::time::Duration;
 use stickleback_tests::topology::process::eventually;
@@ -121,8 +121,11 @@ fn namespace_mirror_standby_that_restarts_has_copies_alone() -> Result<()> {
     let crossing = Crossing::new(2)?;
     crossing.answer_by_way_of(ACTIVE)?;
     crossing.reshuffle(&[ACTIVE])?;
-    let mut nodes = cluster(&crossing, "l1", CLIENT)?;
-    let mut transfers = Transfer::both(&crossing, CLIENT)?;
+    let mut nodes = cluster(&crossing, "l1", &[&OWN[..1], CLIENT].concat())?;
+    // What is there when the active node first finds all nodes connected, it might have from any of them.
+    let mut transfers = vec![Transfer::start(&crossing, vip(&OWN[0])?, false)?];
+    counts(&nodes[ACTIVE], "mirrored", 1, &mut transfers)?;
+    transfers.extend(Transfer::both(&crossing, CLIENT)?);
     let count = transfers.len();
     counts(&nodes[0], "held", count, &mut transfers)?;
     // What begins less than ten seconds before it is missed might have gone to it.

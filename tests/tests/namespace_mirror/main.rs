@@ -92,7 +92,9 @@ fn cluster(crossing: &Crossing, interface: &str, rows: &[Row]) -> Result<Vec<Bal
         blocks.join(", ")
     );
     let start = |node| -> Result<Balancer> {
-        crossing.balance(node, &crossing.config(node, &text, &services(crossing, node, rows)?))
+        let text = crossing.config(node, &text, &services(crossing, node, rows)?);
+        // Small, so that a walk through the connections is short also where the machine is busy.
+        crossing.balance(node, &text.replacen("[node]\n", "[node]\nflows = 8192\n", 1))
     };
     let nodes = (0..count).map(start).collect::<Result<Vec<_>>>()?;
     unite(&nodes[0], &nodes[1])?;
