@@ -62,10 +62,11 @@ fn bound_elsewhere(crossing: &Crossing, nodes: &[Balancer]) -> Result<[BTreeMap<
     let mut sessions = [const { BTreeMap::new() }; 2];
     for (plan, sessions) in plans(crossing).iter().zip(&mut sessions) {
         let load = Load::start(&crossing.client, plan)?;
-        load.reach(u64::from(CLIENTS) * 3)?;
+        load.go_round()?;
         let report = load.finish()?;
         report.flawless(u64::from(CLIENTS))?;
         ensure!(!report.backends.contains_key("be3"), "a drained backend was used");
+        ensure!(report.sessions.len() == usize::from(CLIENTS), "{} sessions", report.sessions.len());
         *sessions = report.sessions;
     }
     for node in nodes {
@@ -220,7 +221,7 @@ fn namespace_cluster_changes_the_secret_of_session_keys() -> Result<()> {
     for node in [0, 1] {
         crossing.spread(&[node])?;
         let load = Load::start(&crossing.client, &plan(all.clone()))?;
-        load.reach(u64::from(CLIENTS) * 3)?;
+        load.go_round()?;
         reports.push(load.finish()?);
     }
     running.iter().try_for_each(|load| load.go_on(200))?;
