@@ -29,7 +29,8 @@
 #define NAME_DOORKEEPER ".DOORKEEPER"
 #define NAME_FRAGMENTS ".FRAGMENTS"
 
-// Sizes.
+// Sizes, unless the target has its own.
+#ifndef STICKLEBACK_SIZES
 #define SIZE_SERVICES 4096
 #define SIZE_ANY_PORT 512
 #define SIZE_ALONE 4096
@@ -47,6 +48,7 @@
 #define SIZE_OUTCOMES 64
 #define SIZE_DOORKEEPER 65536
 #define SIZE_FRAGMENTS 16384
+#endif
 
 // How packets get to backends; what names a session.
 #define MODE_NAT 0

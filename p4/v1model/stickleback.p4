@@ -3,11 +3,11 @@
 #include <v1model.p4>
 
 #define IDLE_TIMEOUT support_timeout = true;
+#define ROOM(mtu) meta.hop_mtu = mtu
 
-#include "../shared/abi.p4"
-#include "../shared/headers.p4"
-#include "../shared/parser.p4"
-#include "../shared/tables.p4"
+#include "packet.p4"
+#include "parser.p4"
+#include "steps.p4"
 #include "checksum.p4"
 #include "memory.p4"
 

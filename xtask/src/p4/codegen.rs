@@ -68,7 +68,7 @@ fn constants() -> String {
     ] {
         line(&format!("#define NAME_{name} \".{name}\""));
     }
-    line("\n// Sizes.");
+    line("\n// Sizes, unless the target has its own.\n#ifndef STICKLEBACK_SIZES");
     for (name, size) in [
         ("SERVICES", MAX_SERVICES),
         ("ANY_PORT", switch::ANY_PORT_ENTRIES),
@@ -90,6 +90,7 @@ fn constants() -> String {
     ] {
         line(&format!("#define SIZE_{name} {size}"));
     }
+    line("#endif");
     line("\n// How packets get to backends; what names a session.");
     for (name, mode) in [("NAT", Mode::Nat), ("L2", Mode::L2), ("IPIP", Mode::Ipip)] {
         line(&format!("#define MODE_{name} {}", mode as u8));

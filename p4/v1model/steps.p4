@@ -1,31 +1,15 @@
-// The tables, and what becomes of a packet before anything is written into it; the same on every target.
-//
-// A target defines `IDLE_TIMEOUT`, the table property that ages entries, before it includes this file. Names and sizes
-// are those of `lb-common::abi`: see `abi.p4`.
-#ifndef STICKLEBACK_TABLES
-#define STICKLEBACK_TABLES
+// What becomes of a packet before anything is written into it.
+#ifndef STICKLEBACK_STEPS
+#define STICKLEBACK_STEPS
 
-#include "abi.p4"
-#include "headers.p4"
+#include "packet.p4"
 
 // A packet ends here: counted under this outcome.
 #define END(number) meta.outcome = number; meta.is_decided = 1
 
 // What holds for the whole switch.
 control Node(inout meta_t meta) {
-    @name(".settings")
-    action settings(bit<9> cpu_port, address_t tunnel_v4, address_t tunnel_v6) {
-        meta.cpu_port = cpu_port;
-        meta.tunnel_v4 = tunnel_v4;
-        meta.tunnel_v6 = tunnel_v6;
-    }
-
-    @name(NAME_SETTINGS)
-    table node {
-        actions = { settings; }
-        default_action = settings(NO_CPU_PORT, 0, 0);
-        size = 1;
-    }
+#include "../shared/tables/node.p4"
 
     apply {
         node.apply();
@@ -53,114 +37,7 @@ control Quoted(in headers_t headers, inout meta_t meta) {
 control Whose(in headers_t headers, inout meta_t meta) {
     Quoted() quoted;
 
-    @name(".service")
-    action service(bit<32> id, bit<16> slot, bit<8> mode, bit<8> affinity, bit<8> fallback, bit<64> key_mask,
-                   bit<32> table_mask) {
-        meta.is_ours = 1;
-        meta.service = id;
-        meta.service_slot = slot;
-        meta.mode = mode;
-        meta.affinity = affinity;
-        meta.fallback = fallback;
-        meta.key_mask = key_mask;
-        meta.table_mask = table_mask;
-    }
-
-    @name(".reply")
-    action reply(address_t vip, bit<16> port, bit<32> id, bit<16> slot, bit<8> affinity, bit<64> key_mask,
-                 bit<16> backend, bit<16> generation) {
-        meta.is_reply = 1;
-        meta.target = vip;
-        meta.target_port = port;
-        meta.service = id;
-        meta.service_slot = slot;
-        meta.mode = MODE_NAT;
-        meta.affinity = affinity;
-        meta.fallback = affinity;
-        meta.key_mask = key_mask;
-        meta.backend = backend;
-        meta.generation = generation;
-    }
-
-    // A backend's own reply from the VIP: nothing in it changes.
-    @name(".back")
-    action back(bit<16> slot) {
-        meta.is_reply = 1;
-        meta.service_slot = slot;
-        meta.mode = MODE_L2;
-        meta.affinity = AFFINITY_NONE;
-    }
-
-    @name(".is_vip")
-    action is_vip() {}
-
-    @name(NAME_SERVICES)
-    table services {
-        key = {
-            meta.destination : exact @name("address");
-            meta.destination_port : exact @name("port");
-            meta.protocol : exact @name("protocol");
-        }
-        actions = { service; NoAction; }
-        default_action = NoAction();
-        size = SIZE_SERVICES;
-    }
-
-    @name(NAME_ANY_PORT)
-    table any_port {
-        key = {
-            meta.destination : exact @name("address");
-            meta.protocol : exact @name("protocol");
-        }
-        actions = { service; NoAction; }
-        default_action = NoAction();
-        size = SIZE_ANY_PORT;
-    }
-
-    @name(NAME_ALONE)
-    table alone {
-        key = {
-            meta.destination : exact @name("address");
-            meta.protocol : exact @name("protocol");
-        }
-        actions = { service; NoAction; }
-        default_action = NoAction();
-        size = SIZE_ALONE;
-    }
-
-    @name(NAME_VIPS)
-    table vips {
-        key = {
-            meta.destination : exact @name("address");
-        }
-        actions = { is_vip; NoAction; }
-        default_action = NoAction();
-        size = SIZE_VIPS;
-    }
-
-    @name(NAME_REPLIES)
-    table replies {
-        key = {
-            meta.source : exact @name("address");
-            meta.source_port : exact @name("port");
-            meta.protocol : exact @name("protocol");
-        }
-        actions = { reply; NoAction; }
-        default_action = NoAction();
-        size = SIZE_REPLIES;
-    }
-
-    @name(NAME_RETURNS)
-    table returns {
-        key = {
-            meta.source : exact @name("address");
-            meta.source_port : exact @name("port");
-            meta.protocol : exact @name("protocol");
-        }
-        actions = { back; NoAction; }
-        default_action = NoAction();
-        size = SIZE_RETURNS;
-    }
+#include "../shared/tables/whose.p4"
 
     apply {
         bit<1> is_vip = 0;
@@ -223,7 +100,6 @@ control Whose(in headers_t headers, inout meta_t meta) {
 // Which session it belongs to; the key is at most eight bytes and used as it is.
 control Session(in headers_t headers, inout meta_t meta) {
     bit<192> window = 0;
-    bit<120> server_id = 0;
     bit<8> needed = 0;
 
     @name(".segment")
@@ -234,48 +110,11 @@ control Session(in headers_t headers, inout meta_t meta) {
 
     @name(".layout")
     action layout(bit<120> mask, bit<8> bytes) {
-        server_id = server_id & mask;
+        meta.server_id = meta.server_id & mask;
         needed = bytes;
     }
 
-    @name(".named")
-    action named(bit<16> backend, bit<16> generation) {
-        meta.backend = backend;
-        meta.generation = generation;
-        meta.is_named = 1;
-    }
-
-    @name(NAME_AFFINITIES)
-    table payloads {
-        key = {
-            meta.service_slot : exact @name("service");
-        }
-        actions = { segment; NoAction; }
-        default_action = NoAction();
-        size = SIZE_AFFINITIES;
-    }
-
-    @name(NAME_QUIC)
-    table layouts {
-        key = {
-            meta.service_slot : exact @name("service");
-            server_id[119:117] : exact @name("rotation");
-        }
-        actions = { layout; NoAction; }
-        default_action = NoAction();
-        size = SIZE_QUIC;
-    }
-
-    @name(NAME_SERVERS)
-    table servers {
-        key = {
-            meta.service_slot : exact @name("service");
-            server_id : exact @name("server_id");
-        }
-        actions = { named; NoAction; }
-        default_action = NoAction();
-        size = SIZE_SERVERS;
-    }
+#include "../shared/tables/session.p4"
 
     apply {
         bit<8> affinity = meta.affinity;
@@ -308,13 +147,13 @@ control Session(in headers_t headers, inout meta_t meta) {
         if (affinity == AFFINITY_QUIC_CID && meta.is_reply == 0) {
             // RFC 8999: a long header tells the connection id's length, a short one does not.
             if (window[191:191] == 1) {
-                server_id = window[143:24];
+                meta.server_id = window[143:24];
                 available = window[151:144];
                 if (meta.bytes < 6 + available && meta.bytes < WINDOW) {
                     available = 0;
                 }
             } else {
-                server_id = window[183:64];
+                meta.server_id = window[183:64];
                 available = meta.bytes - 1;
                 if (meta.bytes == 0) {
                     available = 0;
@@ -346,40 +185,7 @@ control Session(in headers_t headers, inout meta_t meta) {
 
 // Which backend: the one that is named or bound, if it serves, else the owner of the session's slot.
 control Bound(inout meta_t meta) {
-    @name(".bound")
-    action bound(bit<16> backend, bit<16> generation) {
-        meta.backend = backend;
-        meta.generation = generation;
-        meta.is_bound = 1;
-    }
-
-    @name(".serves")
-    action serves() {
-        meta.serves = 1;
-    }
-
-    @name(NAME_BINDINGS)
-    table bindings {
-        key = {
-            meta.service : exact @name("service");
-            meta.session : exact @name("session");
-        }
-        actions = { bound; NoAction; }
-        default_action = NoAction();
-        size = SIZE_BINDINGS;
-        IDLE_TIMEOUT
-    }
-
-    @name(NAME_STATUS)
-    table status {
-        key = {
-            meta.backend : exact @name("backend");
-            meta.generation : exact @name("generation");
-        }
-        actions = { serves; NoAction; }
-        default_action = NoAction();
-        size = SIZE_BACKENDS;
-    }
+#include "../shared/tables/bound.p4"
 
     apply {
         if (meta.is_named == 0 && meta.is_guided == 0 && meta.has_session == 1) {
@@ -409,23 +215,7 @@ control Bound(inout meta_t meta) {
 // The owner of the slot that the session's hash names; `place` is set by the target, which computes the hash: the table's size plus the slot,
 // so that a table of another size stands beside the old one until the service says which one holds.
 control Chosen(inout meta_t meta) {
-    @name(".owner")
-    action owner(bit<16> backend, bit<16> generation) {
-        meta.backend = backend;
-        meta.generation = generation;
-        meta.serves = 1;
-    }
-
-    @name(NAME_ARENA)
-    table arena {
-        key = {
-            meta.service_slot : exact @name("service");
-            meta.place : exact @name("place");
-        }
-        actions = { owner; NoAction; }
-        default_action = NoAction();
-        size = SIZE_ARENA;
-    }
+#include "../shared/tables/chosen.p4"
 
     apply {
         if (!arena.apply().hit) {
@@ -437,48 +227,7 @@ control Chosen(inout meta_t meta) {
 
 // The way to a backend, and back to a client.
 control Way(inout meta_t meta) {
-    @name(".backend")
-    action backend(address_t address, bit<16> port, mac_t destination, mac_t source, bit<16> vlan, bit<16> mtu, bit<9> egress) {
-        meta.target = address;
-        meta.target_port = port;
-        meta.hop_destination = destination;
-        meta.hop_source = source;
-        meta.hop_vlan = vlan;
-        meta.hop_mtu = mtu;
-        meta.hop_port = egress;
-        meta.has_hop = 1;
-    }
-
-    @name(".route")
-    action route(mac_t destination, mac_t source, bit<16> vlan, bit<16> mtu, bit<9> egress) {
-        meta.hop_destination = destination;
-        meta.hop_source = source;
-        meta.hop_vlan = vlan;
-        meta.hop_mtu = mtu;
-        meta.hop_port = egress;
-        meta.has_hop = 1;
-    }
-
-    @name(NAME_BACKENDS)
-    table backends {
-        key = {
-            meta.backend : exact @name("backend");
-            meta.generation : exact @name("generation");
-        }
-        actions = { backend; NoAction; }
-        default_action = NoAction();
-        size = SIZE_BACKENDS;
-    }
-
-    @name(NAME_ROUTES)
-    table routes {
-        key = {
-            meta.destination : lpm @name("address");
-        }
-        actions = { route; NoAction; }
-        default_action = NoAction();
-        size = SIZE_ROUTES;
-    }
+#include "../shared/tables/way.p4"
 
     apply {
         if (meta.is_reply == 1) {

@@ -3,7 +3,7 @@
 #ifndef STICKLEBACK_PARSER
 #define STICKLEBACK_PARSER
 
-#include "headers.p4"
+#include "packet.p4"
 
 parser Frame(packet_in packet, out headers_t headers, inout meta_t meta) {
     state start {
