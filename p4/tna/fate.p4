@@ -12,13 +12,13 @@ const bit<8> GREEN = 0;
 const bit<96> MAPPED_BEGIN = 0xffff;
 
 // Columns of the table, by what they are about.
-#define READ(is_multicast, is_ip, is_too_deep, is_malformed) is_multicast, is_ip, is_too_deep, is_malformed
+#define READ(is_multicast, is_ip, is_too_deep, is_malformed, is_wrong) is_multicast, is_ip, is_too_deep, is_malformed, is_wrong
 #define KIND(is_ours, is_reply, is_vip, quotes, is_first, is_later, is_cut, protocol, kind, is_nobodys) \
     is_ours, is_reply, is_vip, quotes, is_first, is_later, is_cut, protocol, kind, is_nobodys
 #define SERVICE(mode, affinity, serves, ttl) mode, affinity, serves, ttl
 #define WAY(has_hop, target, room, room_v4) has_hop, target, room, room_v4
 #define NEWS(binds, colour, note) binds, colour, note
-#define ANY_READ _, _, _, _
+#define ANY_READ _, _, _, _, _
 #define ANY_KIND _, _, _, _, _, _, _, _, _, _
 #define ANY_SERVICE _, _, _, _
 #define ANY_WAY _, _, _, _
@@ -84,6 +84,7 @@ control Fate(in headers_t headers, inout meta_t meta, in ingress_intrinsic_metad
             meta.is_ip : ternary;
             meta.is_too_deep : ternary;
             meta.is_malformed : ternary;
+            meta.is_wrong : ternary;
             // What it is.
             meta.is_ours : ternary;
             meta.is_reply : ternary;
@@ -114,11 +115,12 @@ control Fate(in headers_t headers, inout meta_t meta, in ingress_intrinsic_metad
         const default_action = lose(OUTCOME_MALFORMED);
         size = 64;
         const entries = {
-            (READ(1, _, _, _), ANY_KIND, ANY_SERVICE, ANY_WAY, ANY_NEWS) : pass(OUTCOME_NOT_OURS);
-            (READ(_, 0, 1, _), ANY_KIND, ANY_SERVICE, ANY_WAY, ANY_NEWS) : lose(OUTCOME_TOO_DEEP);
-            (READ(_, 0, _, _), ANY_KIND, ANY_SERVICE, ANY_WAY, ANY_NEWS) : pass(OUTCOME_NOT_IP);
-            (READ(_, _, _, 1), ANY_KIND, ANY_SERVICE, ANY_WAY, ANY_NEWS) : lose(OUTCOME_MALFORMED);
-            (READ(_, _, 1, _), ANY_KIND, ANY_SERVICE, ANY_WAY, ANY_NEWS) : lose(OUTCOME_TOO_DEEP);
+            (READ(1, _, _, _, _), ANY_KIND, ANY_SERVICE, ANY_WAY, ANY_NEWS) : pass(OUTCOME_NOT_OURS);
+            (READ(_, 0, 1, _, _), ANY_KIND, ANY_SERVICE, ANY_WAY, ANY_NEWS) : lose(OUTCOME_TOO_DEEP);
+            (READ(_, 0, _, _, _), ANY_KIND, ANY_SERVICE, ANY_WAY, ANY_NEWS) : pass(OUTCOME_NOT_IP);
+            (READ(_, _, _, 1, _), ANY_KIND, ANY_SERVICE, ANY_WAY, ANY_NEWS) : lose(OUTCOME_MALFORMED);
+            (READ(_, _, _, _, true), ANY_KIND, ANY_SERVICE, ANY_WAY, ANY_NEWS) : lose(OUTCOME_MALFORMED);
+            (READ(_, _, 1, _, _), ANY_KIND, ANY_SERVICE, ANY_WAY, ANY_NEWS) : lose(OUTCOME_TOO_DEEP);
 
             // Nobody's session.
             (ANY_READ, KIND(0, 0, 0, _, _, _, _, _, _, _), ANY_SERVICE, ANY_WAY, ANY_NEWS) : pass(OUTCOME_NOT_OURS);

@@ -50,10 +50,14 @@ control Doorkeeper(in ingress_intrinsic_metadata_from_parser_t parsed, inout met
         }
         if (meta.protocol == PROTOCOL_UDP && meta.has_ports == 1 && meta.is_named == 0) {
             // In `nat` a reply makes the flow known, and the client's next packet binds; elsewhere the client's own packet does.
-            if (meta.mode == MODE_NAT && meta.is_reply == 0) {
-                asks();
-            } else {
+            if (meta.is_reply == 1) {
                 meets();
+            } else if (meta.is_ours == 1) {
+                if (meta.mode == MODE_NAT) {
+                    asks();
+                } else {
+                    meets();
+                }
             }
         }
         meta.age = meta.now - meta.age;

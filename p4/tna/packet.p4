@@ -89,8 +89,9 @@ struct meta_t {
     bit<1> quotes;
     // Nobody has its source address, so nobody can be answered.
     bit<1> is_nobodys;
-    // Checksums of the IP header, and of what is behind it with its addresses, without what changes; and which of them the deparser makes.
-    bit<16> ip_sum;
+    // The checksum of an IPv4 header is wrong.
+    bool is_wrong;
+    // That of what is behind the IP header, with its addresses, without what changes; and which checksums the deparser makes.
     bit<16> transport_sum;
     bool sums_ip;
     bool sums_tcp;

@@ -62,8 +62,7 @@ parser Reading(packet_in packet, out headers_t headers, out meta_t meta, out ing
     state ipv4 {
         packet.extract(headers.ipv4);
         meta.is_ip = 1;
-        ip_sum.subtract({ headers.ipv4.ttl, headers.ipv4.protocol, headers.ipv4.checksum, headers.ipv4.source, headers.ipv4.destination });
-        meta.ip_sum = ip_sum.get();
+        ip_sum.add(headers.ipv4);
         transport_sum.subtract({ headers.ipv4.source, headers.ipv4.destination });
         words.set(headers.ipv4.words, 255, 0, 3, 251);
         transition select(headers.ipv4.version, headers.ipv4.words) {
@@ -77,6 +76,7 @@ parser Reading(packet_in packet, out headers_t headers, out meta_t meta, out ing
     // The counter is what the header has more than five words.
     state option {
         packet.extract(headers.ipv4_options.next);
+        ip_sum.add(headers.ipv4_options.last);
         words.decrement(1);
         transition select(words.is_zero()) {
             true: ipv4_payload;
@@ -85,6 +85,7 @@ parser Reading(packet_in packet, out headers_t headers, out meta_t meta, out ing
     }
 
     state ipv4_payload {
+        meta.is_wrong = ip_sum.verify();
         transition select(headers.ipv4.more_fragments, headers.ipv4.offset, headers.ipv4.protocol) {
             (0, 0, PROTOCOL_TCP): tcp;
             (0, 0, PROTOCOL_UDP): udp;
@@ -195,7 +196,7 @@ parser Reading(packet_in packet, out headers_t headers, out meta_t meta, out ing
     state tcp {
         packet.extract(headers.tcp);
         transport_sum.subtract({ headers.tcp.source, headers.tcp.destination, headers.tcp.checksum });
-        meta.transport_sum = transport_sum.get();
+        transport_sum.subtract_all_and_deposit(meta.transport_sum);
         meta.has_ports = 1;
         meta.source_port = headers.tcp.source;
         meta.destination_port = headers.tcp.destination;
@@ -207,7 +208,7 @@ parser Reading(packet_in packet, out headers_t headers, out meta_t meta, out ing
     state udp {
         packet.extract(headers.udp);
         transport_sum.subtract({ headers.udp.source, headers.udp.destination, headers.udp.checksum });
-        meta.transport_sum = transport_sum.get();
+        transport_sum.subtract_all_and_deposit(meta.transport_sum);
         meta.has_ports = 1;
         meta.source_port = headers.udp.source;
         meta.destination_port = headers.udp.destination;
@@ -315,7 +316,7 @@ parser Reading(packet_in packet, out headers_t headers, out meta_t meta, out ing
         packet.extract(headers.icmp);
         meta.protocol = PROTOCOL_ICMP;
         transport_sum.subtract({ headers.icmp.kind, headers.icmp.code, headers.icmp.checksum });
-        meta.transport_sum = transport_sum.get();
+        transport_sum.subtract_all_and_deposit(meta.transport_sum);
         transition select(headers.icmp.kind) {
             3: error_v4;
             11: error_v4;
@@ -338,7 +339,7 @@ parser Reading(packet_in packet, out headers_t headers, out meta_t meta, out ing
         packet.extract(headers.icmp);
         meta.protocol = PROTOCOL_ICMPV6;
         transport_sum.subtract({ headers.icmp.kind, headers.icmp.code, headers.icmp.checksum });
-        meta.transport_sum = transport_sum.get();
+        transport_sum.subtract_all_and_deposit(meta.transport_sum);
         transition select(headers.icmp.kind) {
             1 .. 4: error_v6;
             default: accept;

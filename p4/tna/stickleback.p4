@@ -93,7 +93,14 @@ control Writing(packet_out packet, inout headers_t headers, in meta_t meta,
     apply {
         bindings.pack({ meta.service, meta.session, meta.backend, meta.generation });
         if (meta.sums_ip) {
-            headers.ipv4.checksum = ip.update({ headers.ipv4.ttl, headers.ipv4.protocol, headers.ipv4.source, headers.ipv4.destination, meta.ip_sum });
+            headers.ipv4.checksum = ip.update({
+                headers.ipv4.version, headers.ipv4.words, headers.ipv4.tos, headers.ipv4.length, headers.ipv4.identification,
+                headers.ipv4.reserved, headers.ipv4.dont_fragment, headers.ipv4.more_fragments, headers.ipv4.offset, headers.ipv4.ttl,
+                headers.ipv4.protocol, headers.ipv4.source, headers.ipv4.destination,
+                headers.ipv4_options[0].value, headers.ipv4_options[1].value, headers.ipv4_options[2].value,
+                headers.ipv4_options[3].value, headers.ipv4_options[4].value, headers.ipv4_options[5].value,
+                headers.ipv4_options[6].value, headers.ipv4_options[7].value, headers.ipv4_options[8].value,
+                headers.ipv4_options[9].value });
         }
         if (meta.sums_tcp) {
             headers.tcp.checksum = tcp.update({ headers.ipv4.source, headers.ipv4.destination, headers.ipv6.source, headers.ipv6.destination,
