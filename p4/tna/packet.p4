@@ -75,7 +75,8 @@ struct meta_t {
     bit<8> flags;
     bit<8> ttl;
     bit<16> ip_length;
-    // Behind the IP header.
+    // Of what the length in the IP header counts: in front of the transport header, and from there on.
+    bit<16> before;
     bit<16> rest;
     // Bytes that what is behind the IP header should have, and has not.
     bit<16> lack;

@@ -11,13 +11,15 @@ control Shape(in headers_t headers, inout meta_t meta) {
     action v4(bit<16> bytes) {
         meta.ttl = headers.ipv4.ttl;
         meta.ip_length = headers.ipv4.length;
-        meta.rest = headers.ipv4.length |-| bytes;
+        meta.rest = headers.ipv4.length;
+        meta.before = bytes;
     }
 
     action v6(bit<16> extensions) {
         meta.ttl = headers.ipv6.hop_limit;
         meta.ip_length = headers.ipv6.length + 40;
-        meta.rest = headers.ipv6.length |-| extensions;
+        meta.rest = headers.ipv6.length;
+        meta.before = extensions;
     }
 
     table lengths {
@@ -205,6 +207,8 @@ control Cut(in headers_t headers, inout meta_t meta) {
     }
 
     apply {
+        // From what a table says, a field can be taken; from a field, but a field.
+        meta.rest = meta.rest |-| meta.before;
         extents.apply();
         nobody.apply();
         if (meta.lack != 0) {

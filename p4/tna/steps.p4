@@ -7,7 +7,7 @@
 
 // Ages entries of BINDINGS.
 #define IDLE_TIMEOUT idle_timeout = true;
-// A difference that stops at 0: no stage compares two fields by their size.
+// A difference that stops at 0: no stage compares two fields by their size. What is taken off must be a field.
 #define ROOM(mtu) meta.room = mtu |-| meta.needed; meta.room_v4 = mtu |-| meta.needed_v4
 
 control Node(inout meta_t meta) {
@@ -46,12 +46,14 @@ control Whose(inout meta_t meta) {
 // The session by the client's address, and how long the packet will be.
 control Client(in headers_t headers, inout meta_t meta) {
     action from_v4() {
-        meta.session = 32w0 ++ (meta.source[31:0] & meta.key_mask[31:0]);
+        meta.session[63:32] = 0;
+        meta.session[31:0] = meta.source[31:0] & meta.key_mask[31:0];
         meta.has_session = 1;
     }
 
     action to_v4() {
-        meta.session = 32w0 ++ (meta.destination[31:0] & meta.key_mask[31:0]);
+        meta.session[63:32] = 0;
+        meta.session[31:0] = meta.destination[31:0] & meta.key_mask[31:0];
         meta.has_session = 1;
     }
 

@@ -39,8 +39,9 @@ control Forwarding(inout headers_t headers, inout meta_t meta, in ingress_intrin
     apply {
         // 0
         shape.apply(headers, meta);
-        // 1
+        // 1 to 3
         cut.apply(headers, meta);
+        // 1
         whose.apply(meta);
         // 2
         meta.sender = meta.backend;
