@@ -12,13 +12,14 @@ const bit<8> GREEN = 0;
 const bit<96> MAPPED_BEGIN = 0xffff;
 
 // Columns of the table, by what they are about.
-#define READ(is_multicast, is_ip, is_too_deep, is_malformed, is_wrong) is_multicast, is_ip, is_too_deep, is_malformed, is_wrong
+#define READ(parser_err, is_multicast, is_ip, is_too_deep, is_malformed, is_wrong) \
+    parser_err, is_multicast, is_ip, is_too_deep, is_malformed, is_wrong
 #define KIND(is_ours, is_reply, is_vip, quotes, is_first, is_later, is_cut, protocol, kind, is_nobodys) \
     is_ours, is_reply, is_vip, quotes, is_first, is_later, is_cut, protocol, kind, is_nobodys
 #define SERVICE(mode, affinity, serves, ttl) mode, affinity, serves, ttl
 #define WAY(has_hop, target, room, room_v4) has_hop, target, room, room_v4
 #define NEWS(binds, colour, note) binds, colour, note
-#define ANY_READ _, _, _, _, _
+#define ANY_READ _, _, _, _, _, _
 #define ANY_KIND _, _, _, _, _, _, _, _, _, _
 #define ANY_SERVICE _, _, _, _
 #define ANY_WAY _, _, _, _
@@ -36,7 +37,7 @@ const bit<96> MAPPED_BEGIN = 0xffff;
     (ANY_READ, ANY_KIND, service, way, ANY_NEWS) : go();
 
 control Fate(in headers_t headers, inout meta_t meta, in ingress_intrinsic_metadata_t intrinsic,
-             inout ingress_intrinsic_metadata_for_deparser_t deparsed, inout ingress_intrinsic_metadata_for_tm_t traffic) {
+             in ingress_intrinsic_metadata_from_parser_t parsed, inout ingress_intrinsic_metadata_for_deparser_t deparsed, inout ingress_intrinsic_metadata_for_tm_t traffic) {
     @name(NAME_OUTCOMES) Counter<bit<32>, bit<8>>(SIZE_OUTCOMES, CounterType_t.PACKETS) outcomes;
 
     // To whoever listens at the CPU port, as it came; that of nobody drops it.
@@ -80,6 +81,7 @@ control Fate(in headers_t headers, inout meta_t meta, in ingress_intrinsic_metad
     table fate {
         key = {
             // What was read.
+            parsed.parser_err : ternary;
             headers.ethernet.destination[40:40] : ternary @name("multicast");
             meta.is_ip : ternary;
             meta.is_too_deep : ternary;
@@ -115,12 +117,14 @@ control Fate(in headers_t headers, inout meta_t meta, in ingress_intrinsic_metad
         const default_action = lose(OUTCOME_MALFORMED);
         size = 64;
         const entries = {
-            (READ(1, _, _, _, _), ANY_KIND, ANY_SERVICE, ANY_WAY, ANY_NEWS) : pass(OUTCOME_NOT_OURS);
-            (READ(_, 0, 1, _, _), ANY_KIND, ANY_SERVICE, ANY_WAY, ANY_NEWS) : lose(OUTCOME_TOO_DEEP);
-            (READ(_, 0, _, _, _), ANY_KIND, ANY_SERVICE, ANY_WAY, ANY_NEWS) : pass(OUTCOME_NOT_IP);
-            (READ(_, _, _, 1, _), ANY_KIND, ANY_SERVICE, ANY_WAY, ANY_NEWS) : lose(OUTCOME_MALFORMED);
-            (READ(_, _, _, _, true), ANY_KIND, ANY_SERVICE, ANY_WAY, ANY_NEWS) : lose(OUTCOME_MALFORMED);
-            (READ(_, _, 1, _, _), ANY_KIND, ANY_SERVICE, ANY_WAY, ANY_NEWS) : lose(OUTCOME_TOO_DEEP);
+            // Headers that are not there as a whole.
+            (READ(PARSER_ERROR_PARTIAL_HDR &&& PARSER_ERROR_PARTIAL_HDR, _, _, _, _, _), ANY_KIND, ANY_SERVICE, ANY_WAY, ANY_NEWS) : lose(OUTCOME_MALFORMED);
+            (READ(_, 1, _, _, _, _), ANY_KIND, ANY_SERVICE, ANY_WAY, ANY_NEWS) : pass(OUTCOME_NOT_OURS);
+            (READ(_, _, 0, 1, _, _), ANY_KIND, ANY_SERVICE, ANY_WAY, ANY_NEWS) : lose(OUTCOME_TOO_DEEP);
+            (READ(_, _, 0, _, _, _), ANY_KIND, ANY_SERVICE, ANY_WAY, ANY_NEWS) : pass(OUTCOME_NOT_IP);
+            (READ(_, _, _, _, 1, _), ANY_KIND, ANY_SERVICE, ANY_WAY, ANY_NEWS) : lose(OUTCOME_MALFORMED);
+            (READ(_, _, _, _, _, true), ANY_KIND, ANY_SERVICE, ANY_WAY, ANY_NEWS) : lose(OUTCOME_MALFORMED);
+            (READ(_, _, _, 1, _, _), ANY_KIND, ANY_SERVICE, ANY_WAY, ANY_NEWS) : lose(OUTCOME_TOO_DEEP);
 
             // Nobody's session.
             (ANY_READ, KIND(0, 0, 0, _, _, _, _, _, _, _), ANY_SERVICE, ANY_WAY, ANY_NEWS) : pass(OUTCOME_NOT_OURS);

@@ -42,7 +42,9 @@ control Forwarding(inout headers_t headers, inout meta_t meta, in ingress_intrin
         // 1 to 3
         cut.apply(headers, meta);
         // 1
-        whose.apply(meta);
+        if (headers.ethernet.destination[40:40] == 0) {
+            whose.apply(meta);
+        }
         // 2
         meta.sender = meta.backend;
         client.apply(headers, meta);
@@ -64,7 +66,7 @@ control Forwarding(inout headers_t headers, inout meta_t meta, in ingress_intrin
         way.apply(meta);
         node.apply(meta);
         // 11
-        fate.apply(headers, meta, intrinsic, deparsed, traffic);
+        fate.apply(headers, meta, intrinsic, parsed, deparsed, traffic);
         if (meta.has_hop == 1) {
             if (meta.mode == MODE_NAT) {
                 translate.apply(headers, meta);
