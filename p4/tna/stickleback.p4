@@ -115,7 +115,7 @@ control Writing(packet_out packet, inout headers_t headers, in meta_t meta,
         }
         if (meta.sums_icmp) {
             headers.icmp.checksum = icmp.update({ headers.ipv4.source, headers.ipv4.destination, headers.ipv6.source, headers.ipv6.destination,
-                                                  headers.icmp.kind, headers.icmp.code, meta.transport_sum });
+                                                  headers.icmp.kind, headers.icmp.code, meta.transport_sum }, true);
         }
         headers.outer_ipv4.checksum = outer_ip.update({
             headers.outer_ipv4.version, headers.outer_ipv4.words, headers.outer_ipv4.tos, headers.outer_ipv4.length,
