@@ -18,7 +18,7 @@ table bindings {
         meta.session : exact @name("session");
     }
     actions = { bound; NoAction; }
-    default_action = NoAction();
+    const default_action = NoAction();
     size = SIZE_BINDINGS;
     IDLE_TIMEOUT
 }
@@ -30,6 +30,6 @@ table status {
         meta.generation : exact @name("generation");
     }
     actions = { serves; NoAction; }
-    default_action = NoAction();
+    const default_action = NoAction();
     size = SIZE_BACKENDS;
 }

@@ -13,6 +13,6 @@ table arena {
         meta.place : exact @name("place");
     }
     actions = { owner; NoAction; }
-    default_action = NoAction();
+    const default_action = NoAction();
     size = SIZE_ARENA;
 }

@@ -13,7 +13,7 @@ table payloads {
         meta.service_slot : exact @name("service");
     }
     actions = { segment; NoAction; }
-    default_action = NoAction();
+    const default_action = NoAction();
     size = SIZE_AFFINITIES;
 }
 
@@ -24,7 +24,7 @@ table layouts {
         meta.server_id[119:117] : exact @name("rotation");
     }
     actions = { layout; NoAction; }
-    default_action = NoAction();
+    const default_action = NoAction();
     size = SIZE_QUIC;
 }
 
@@ -35,6 +35,6 @@ table servers {
         meta.server_id : exact @name("server_id");
     }
     actions = { named; NoAction; }
-    default_action = NoAction();
+    const default_action = NoAction();
     size = SIZE_SERVERS;
 }

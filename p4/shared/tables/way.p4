@@ -28,7 +28,7 @@ table backends {
         meta.generation : exact @name("generation");
     }
     actions = { backend; NoAction; }
-    default_action = NoAction();
+    const default_action = NoAction();
     size = SIZE_BACKENDS;
 }
 
@@ -38,6 +38,6 @@ table routes {
         meta.destination : lpm @name("address");
     }
     actions = { route; NoAction; }
-    default_action = NoAction();
+    const default_action = NoAction();
     size = SIZE_ROUTES;
 }

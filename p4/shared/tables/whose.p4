@@ -48,7 +48,7 @@ table services {
         meta.protocol : exact @name("protocol");
     }
     actions = { service; NoAction; }
-    default_action = NoAction();
+    const default_action = NoAction();
     size = SIZE_SERVICES;
 }
 
@@ -59,7 +59,7 @@ table any_port {
         meta.protocol : exact @name("protocol");
     }
     actions = { service; NoAction; }
-    default_action = NoAction();
+    const default_action = NoAction();
     size = SIZE_ANY_PORT;
 }
 
@@ -70,7 +70,7 @@ table alone {
         meta.protocol : exact @name("protocol");
     }
     actions = { service; NoAction; }
-    default_action = NoAction();
+    const default_action = NoAction();
     size = SIZE_ALONE;
 }
 
@@ -80,7 +80,7 @@ table vips {
         meta.destination : exact @name("address");
     }
     actions = { is_vip; NoAction; }
-    default_action = NoAction();
+    const default_action = NoAction();
     size = SIZE_VIPS;
 }
 
@@ -92,7 +92,7 @@ table replies {
         meta.protocol : exact @name("protocol");
     }
     actions = { reply; NoAction; }
-    default_action = NoAction();
+    const default_action = NoAction();
     size = SIZE_REPLIES;
 }
 
@@ -104,6 +104,6 @@ table returns {
         meta.protocol : exact @name("protocol");
     }
     actions = { back; NoAction; }
-    default_action = NoAction();
+    const default_action = NoAction();
     size = SIZE_RETURNS;
 }
