@@ -39,6 +39,7 @@ struct headers_t {
     ipv4_h quoted_ipv4;
     ipv4_options_h quoted_options;
     ipv6_h quoted_ipv6;
+    extension_h[MAX_EXTENSIONS] quoted_extensions;
     ports_h quoted_ports;
     quoted_tcp_h quoted_tcp;
     quoted_udp_h quoted_udp;
@@ -76,7 +77,9 @@ struct meta_t {
     bit<1> is_too_deep;
     bit<8> bytes_left;
     bit<8> bytes;
-    // Bytes from the transport header of what an ICMP error quotes to the end.
+    // Of what an ICMP error quotes: its transport header, and the bytes from there to the end.
+    bit<8> quoted_protocol;
+    bit<8> quoted_extensions;
     bit<16> quoted_left;
     bit<1> quotes;
     // An ICMP error that is about a packet of ours: from here on source, destination, ports and protocol are those of the

@@ -220,6 +220,7 @@ parser Frame(packet_in packet, out headers_t headers, inout meta_t meta) {
         packet.extract(headers.icmp_word);
         packet.extract(headers.quoted_ipv4);
         meta.quoted_left = meta.ip_length - meta.before - ICMP_HEADER - ((bit<16>)headers.quoted_ipv4.words << 2);
+        meta.quoted_protocol = headers.quoted_ipv4.protocol;
         transition select(headers.quoted_ipv4.version, headers.quoted_ipv4.words) {
             (4, 5): quoted_v4;
             (4, 6 .. 15): quoted_v4_with_options;
@@ -252,10 +253,51 @@ parser Frame(packet_in packet, out headers_t headers, inout meta_t meta) {
         packet.extract(headers.icmp_word);
         packet.extract(headers.quoted_ipv6);
         meta.quoted_left = meta.ip_length - meta.before - ICMP_HEADER - 40;
-        transition select(headers.quoted_ipv6.version, headers.quoted_ipv6.next) {
-            (6, PROTOCOL_TCP): quoted_tcp;
-            (6, PROTOCOL_UDP): quoted_udp;
-            (_, _): accept;
+        meta.quoted_protocol = headers.quoted_ipv6.next;
+        transition select(headers.quoted_ipv6.version) {
+            6: quoted_v6;
+            default: accept;
+        }
+    }
+
+    state quoted_v6 {
+        transition select(meta.quoted_protocol) {
+            EXTENSION_HOP_BY_HOP: quoted_another;
+            EXTENSION_ROUTING: quoted_another;
+            EXTENSION_DESTINATION: quoted_another;
+            EXTENSION_FRAGMENT: quoted_another;
+            PROTOCOL_TCP: quoted_tcp;
+            PROTOCOL_UDP: quoted_udp;
+            default: accept;
+        }
+    }
+
+    state quoted_another {
+        transition select(meta.quoted_extensions, meta.quoted_protocol) {
+            (MAX_EXTENSIONS, _): accept;
+            (_, EXTENSION_FRAGMENT): quoted_fragment;
+            (_, _): quoted_extension;
+        }
+    }
+
+    state quoted_extension {
+        bit<16> begun = packet.lookahead<bit<16>>();
+        packet.extract(headers.quoted_extensions.next, ((bit<32>)begun[7:0] << 6) + 48);
+        meta.quoted_protocol = begun[15:8];
+        meta.quoted_left = meta.quoted_left - (((bit<16>)begun[7:0] + 1) << 3);
+        meta.quoted_extensions = meta.quoted_extensions + 1;
+        transition quoted_v6;
+    }
+
+    state quoted_fragment {
+        bit<64> whole = packet.lookahead<bit<64>>();
+        packet.extract(headers.quoted_extensions.next, 48);
+        meta.quoted_protocol = whole[63:56];
+        meta.quoted_left = meta.quoted_left - 8;
+        meta.quoted_extensions = meta.quoted_extensions + 1;
+        transition select(whole[47:35]) {
+            0: quoted_v6;
+            default: accept;
         }
     }
 

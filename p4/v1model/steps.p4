@@ -22,12 +22,11 @@ control Quoted(in headers_t headers, inout meta_t meta) {
         if (headers.quoted_ipv4.isValid()) {
             meta.source = MAPPED | (bit<128>)headers.quoted_ipv4.destination;
             meta.destination = MAPPED | (bit<128>)headers.quoted_ipv4.source;
-            meta.protocol = headers.quoted_ipv4.protocol;
         } else {
             meta.source = headers.quoted_ipv6.destination;
             meta.destination = headers.quoted_ipv6.source;
-            meta.protocol = headers.quoted_ipv6.next;
         }
+        meta.protocol = meta.quoted_protocol;
         meta.source_port = headers.quoted_ports.destination;
         meta.destination_port = headers.quoted_ports.source;
     }

@@ -296,10 +296,7 @@ control Forwarding(inout headers_t headers, inout meta_t meta, inout standard_me
                 if (rest < ICMP_HEADER) {
                     meta.is_cut = 1;
                 } else if (headers.quoted_ports.isValid()) {
-                    bit<16> quoted = ICMP_HEADER + 40;
-                    if (headers.quoted_ipv4.isValid()) {
-                        quoted = ICMP_HEADER + ((bit<16>)headers.quoted_ipv4.words << 2);
-                    }
+                    bit<16> quoted = rest - meta.quoted_left;
                     if (rest >= quoted + 4
                             && (headers.quoted_ipv4.isValid()
                                 || (headers.quoted_ipv6.source[127:32] != MAPPED[127:32]
@@ -583,6 +580,7 @@ control Writing(packet_out packet, in headers_t headers) {
         packet.emit(headers.quoted_ipv4);
         packet.emit(headers.quoted_options);
         packet.emit(headers.quoted_ipv6);
+        packet.emit(headers.quoted_extensions);
         packet.emit(headers.quoted_ports);
         packet.emit(headers.quoted_tcp);
         packet.emit(headers.quoted_udp);
