@@ -26,10 +26,6 @@ const bit<8> EXTENSION_ROUTING = 43;
 const bit<8> EXTENSION_FRAGMENT = 44;
 const bit<8> EXTENSION_DESTINATION = 60;
 
-const bit<16> ICMP_HEADER = 8;
-
-const address_t MAPPED = 128w0xffff_0000_0000;
-
 const bit<8> TCP_SYN = 0x02;
 const bit<8> TCP_RST = 0x04;
 const bit<8> TCP_ACK = 0x10;

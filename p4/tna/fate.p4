@@ -115,7 +115,6 @@ control Fate(in headers_t headers, inout meta_t meta, in ingress_intrinsic_metad
         }
         actions = { pass; lose; answer; go; go_noted; tell; tell_noted; }
         const default_action = lose(OUTCOME_MALFORMED);
-        size = 64;
         const entries = {
             // Headers that are not there as a whole.
             (READ(PARSER_ERROR_PARTIAL_HDR &&& PARSER_ERROR_PARTIAL_HDR, _, _, _, _, _), ANY_KIND, ANY_SERVICE, ANY_WAY, ANY_NEWS) : lose(OUTCOME_MALFORMED);

@@ -90,7 +90,6 @@ control News(inout meta_t meta) {
         }
         actions = { binds; opens; NoAction; }
         const default_action = NoAction();
-        size = 16;
         const entries = {
             // Errors and later fragments.
             (0, _, _, _, _, _, _, _, _) : NoAction();

@@ -28,7 +28,6 @@ control Translate(inout headers_t headers, inout meta_t meta) {
             headers.ipv4.isValid() : exact;
         }
         actions = { to_v4; to_v6; from_v4; from_v6; }
-        size = 4;
         const entries = {
             (0, true) : to_v4();
             (0, false) : to_v6();
@@ -62,7 +61,6 @@ control Translate(inout headers_t headers, inout meta_t meta) {
         }
         actions = { to_tcp; to_udp; from_tcp; from_udp; NoAction; }
         const default_action = NoAction();
-        size = 8;
         const entries = {
             // The port stays what it is.
             (_, _, _, 0) : NoAction();
@@ -142,7 +140,6 @@ control Encapsulate(inout headers_t headers, in meta_t meta) {
         }
         actions = { v4_over_v4; v6_over_v4; v4_over_v6; v6_over_v6; }
         const default_action = v6_over_v6();
-        size = 4;
         const entries = {
             (0xffff, true) : v4_over_v4();
             (0xffff, false) : v6_over_v4();
@@ -208,7 +205,6 @@ control Frame(inout headers_t headers, in meta_t meta) {
         }
         actions = { untagged; kept_tag; kept_tags; tagged; NoAction; }
         const default_action = NoAction();
-        size = 32;
         const entries = {
             TAGS(MODE_IPIP, 0xffff, _, ETHERTYPE_IPV4)
             TAGS(MODE_IPIP, _, _, ETHERTYPE_IPV6)
@@ -260,7 +256,6 @@ control Bridge(inout headers_t headers, in meta_t meta) {
         }
         actions = { request; reply; }
         const default_action = request(0);
-        size = 4;
         const entries = {
             (0, MODE_NAT) : request(1);
             (1, MODE_NAT) : reply(1);
@@ -307,7 +302,6 @@ control Echo(inout headers_t headers, inout meta_t meta) {
         }
         actions = { answer_v4; answer_v6; NoAction; }
         const default_action = NoAction();
-        size = 2;
         const entries = {
             (1, 0, PROTOCOL_ICMP, ECHO_V4) : answer_v4();
             (1, 0, PROTOCOL_ICMPV6, ECHO_V6) : answer_v6();

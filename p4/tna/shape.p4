@@ -33,7 +33,6 @@ control Shape(in headers_t headers, inout meta_t meta) {
         }
         actions = { v4; v6; NoAction; }
         const default_action = NoAction();
-        size = 32;
         const entries = {
             (true, false, 5, _, _, _) : v4(20);
             (true, false, 6, _, _, _) : v4(24);
@@ -68,7 +67,6 @@ control Shape(in headers_t headers, inout meta_t meta) {
         }
         actions = { malformed; NoAction; }
         const default_action = NoAction();
-        size = 4;
         const entries = {
             (true, IS_MAPPED, _) : malformed();
             (true, _, IS_MAPPED) : malformed();
@@ -83,7 +81,6 @@ control Shape(in headers_t headers, inout meta_t meta) {
         }
         actions = { malformed; NoAction; }
         const default_action = NoAction();
-        size = 4;
         const entries = {
             (true, IS_MAPPED, _) : malformed();
             (true, _, IS_MAPPED) : malformed();
@@ -162,7 +159,6 @@ control Cut(in headers_t headers, inout meta_t meta) {
         }
         actions = { needs; says; cut; NoAction; }
         const default_action = NoAction();
-        size = 32;
         const entries = {
             (true, 5, _, _, _, _, _, _) : needs(20);
             (true, 6, _, _, _, _, _, _) : needs(24);
@@ -196,7 +192,6 @@ control Cut(in headers_t headers, inout meta_t meta) {
         }
         actions = { nobodys; NoAction; }
         const default_action = NoAction();
-        size = 8;
         const entries = {
             128w0x0000_ffff_0000_0000 &&& 128w0xffffffff_ffffffff_ffffffff_ff000000 : nobodys();
             128w0x0000_ffff_7f00_0000 &&& 128w0xffffffff_ffffffff_ffffffff_ff000000 : nobodys();

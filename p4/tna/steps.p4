@@ -77,7 +77,6 @@ control Client(in headers_t headers, inout meta_t meta) {
         }
         actions = { from_v4; to_v4; from_v6; to_v6; NoAction; }
         const default_action = NoAction();
-        size = 16;
         const entries = {
             (AFFINITY_SOURCE_IP, _, 0, true) : from_v4();
             (AFFINITY_SOURCE_IP, _, 1, true) : to_v4();
@@ -175,7 +174,6 @@ control Datagram(in headers_t headers, inout meta_t meta) {
         }
         actions = { words_4_5; words_3_4; words_2_3; words_1_2; words_0_1; word_0; short; }
         const default_action = short();
-        size = 8;
         const entries = {
             (0, 0) : words_4_5();
             (32, 0) : words_3_4();

@@ -4,6 +4,10 @@
 
 #include "../shared/headers.p4"
 
+const bit<16> ICMP_HEADER = 8;
+
+const address_t MAPPED = 128w0xffff_0000_0000;
+
 header ipv4_options_h {
     varbit<320> content;
 }

@@ -39,17 +39,17 @@ control Whose(in headers_t headers, inout meta_t meta) {
 #include "../shared/tables/whose.p4"
 
     apply {
-        bit<1> is_vip = 0;
+        bit<1> to_vip = 0;
         bit<1> from_client = meta.has_ports;
         bit<1> from_backend = meta.has_ports;
         if (meta.has_ports == 0) {
             if (vips.apply().hit) {
-                is_vip = 1;
+                to_vip = 1;
             }
             if (meta.quotes == 1) {
                 // To a VIP an error is about a reply; elsewhere, about what a backend was sent.
-                from_client = is_vip;
-                from_backend = ~is_vip;
+                from_client = to_vip;
+                from_backend = ~to_vip;
                 quoted.apply(headers, meta);
             }
         }
@@ -68,7 +68,7 @@ control Whose(in headers_t headers, inout meta_t meta) {
                 is_found = 1;
             }
         }
-        if (is_vip == 1 && meta.is_later == 1) {
+        if (to_vip == 1 && meta.is_later == 1) {
             // Came before the first one: whose it is, its addresses must say, and whose session.
             if (alone.apply().hit && meta.affinity == AFFINITY_SOURCE_IP && meta.mode != MODE_NAT) {
                 is_found = 1;
@@ -78,7 +78,7 @@ control Whose(in headers_t headers, inout meta_t meta) {
             meta.is_error = meta.quotes;
         } else if (meta.is_guided == 1) {
             END(OUTCOME_FRAGMENT);
-        } else if (is_vip == 0) {
+        } else if (to_vip == 0) {
             END(OUTCOME_NOT_OURS);
         } else if (meta.is_later == 1
                 || (meta.is_first == 1
