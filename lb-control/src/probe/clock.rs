@@ -1,7 +1,7 @@
 //! Looks at the clocks of backends whose timestamps carry numbers ([`lb_core::stamp`]), by connections of its own.
 //!
 //! No call tells what the other end's timestamps say, so a raw socket sees the SYN-ACK that the kernel gets. By default Linux adds an offset of
-//! its own for each client, and such a clock is none: two connections from two addresses of this host must see the same.
+//! its own for each client (since 6.18 for each connection), and such a clock is none: two connections from two addresses of this host must see the same.
 
 use super::connection::{any, meaning, own};
 use crate::net::addresses;
@@ -68,7 +68,7 @@ async fn twice(address: SocketAddr, patience: Duration) -> Result<u32, Failure> 
             Ok(Ok((_, again))) if agree(ahead, again) => return Ok(ahead),
             Ok(Ok(_)) => {
                 return Err(Failure::Timestamps(
-                    "each client sees another clock: set the sysctl net.ipv4.tcp_timestamps=2 there",
+                    "every client sees another clock: set the sysctl net.ipv4.tcp_timestamps=2 there",
                 ));
             }
             Ok(Err(_)) | Err(_) => {}
@@ -187,9 +187,7 @@ mod tests {
     async fn the_clock_of_a_server_that_answers_is_seen() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("it is bound");
-        let (from, first) = look_from(address, None).await.expect("root may look");
+        let (from, _) = look_from(address, None).await.expect("root may look");
         assert_eq!(from, address.ip());
-        let (_, again) = look_from(address, None).await.expect("root may look");
-        assert!(agree(first, again), "{first} and {again}");
     }
 }

@@ -204,16 +204,15 @@ fn p4_nothing_is_written_before_marks_that_were_found_are_taken() {
     switch.state().updates = 0;
     let link = link(&switch, 1);
     want(&link, super::rows());
-    until("they are read", || link.standing() == Standing::Behind);
-    std::thread::sleep(Duration::from_millis(100));
-    want(&link, super::rows());
-    std::thread::sleep(Duration::from_millis(100));
-    assert_eq!((switch.state().updates, link.standing()), (0, Standing::Behind));
-    let found = link.marks().expect("they wait");
+    let taken = std::cell::OnceCell::new();
+    until("they are read", || link.marks().is_some_and(|marks| taken.set(marks).is_ok()));
+    let found = taken.into_inner().expect("they are there");
     assert!(
         matches!(found[..], [mark] if (mark.number, mark.stamp, mark.backend.slot) == (9, 0x0900_0001, 2))
     );
+    std::thread::sleep(Duration::from_millis(100));
     assert!(link.marks().is_none());
+    assert_eq!((switch.state().updates, link.standing()), (0, Standing::Behind));
     want(&link, super::rows());
     settled(&link);
     assert!(switch.rows(Table::Marks).is_empty());
