@@ -1,7 +1,7 @@
 //! Looks at the clocks of backends whose timestamps carry numbers ([`lb_core::stamp`]), by connections of its own.
 //!
 //! No call tells what the other end's timestamps say, so a raw socket sees the SYN-ACK that the kernel gets. By default Linux adds an offset of
-//! its own for each client (since 6.18 for each connection), and such a clock is none: two connections from two addresses of this host must see the same.
+//! its own for each client (newer ones for each connection), and such a clock is none: two connections from two addresses of this host must see the same.
 
 use super::connection::{any, meaning, own};
 use crate::net::addresses;

@@ -100,7 +100,8 @@ pub(super) fn rows(
             rows.insert(Key::exact(Table::Returns, from), Content::of([there]));
         }
         if service.mode == Mode::Nat as u8 {
-            for (slot, backend) in own {
+            // What nobody marks a client must not see.
+            for (slot, backend) in own.iter().filter(|(_, backend)| stamps.admit(backend)) {
                 let Some(tag) = numbers.backend(*slot) else { continue };
                 if let Some(mark) = stamps.mark(backend) {
                     let (stamp, number) = (u128::from(mark.stamp()), u128::from(mark.number().get()));
