@@ -68,7 +68,7 @@
 #define VLAN_NONE 0
 #define WINDOW 24
 #define NO_CPU_PORT 511
-#define STAMP_TOLERANCE 8388608
+#define STAMP_AGE 12582912
 #define SCHEMA 5
 
 // What becomes of packets that are not forwarded.
