@@ -82,11 +82,12 @@ async fn twice(address: SocketAddr, patience: Duration) -> Result<u32, Failure> 
 
 /// The address of this host that asks, and by how much the clock there is ahead of the wall clock.
 async fn look_from(address: SocketAddr, from: Option<IpAddr>) -> Result<(IpAddr, u32), Failure> {
-    let mut seen = tap(address).map_err(own)?;
+    let here = from.map_or_else(|| any(address), |from| SocketAddr::new(from, 0));
+    let mut seen = tap(here, address).map_err(own)?;
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
     let socket = socket.map_err(own)?;
     socket.set_zero_linger().map_err(own)?;
-    socket.bind(from.map_or_else(|| any(address), |from| SocketAddr::new(from, 0))).map_err(own)?;
+    socket.bind(here).map_err(own)?;
     let stream = socket.connect(address).await.map_err(|error| meaning(&error))?;
     let here = stream.local_addr().map_err(own)?;
     let now = wall().as_millis() as u32;
@@ -104,11 +105,13 @@ async fn look_from(address: SocketAddr, from: Option<IpAddr>) -> Result<(IpAddr,
     Err(Failure::Own(format!("the answer of {address} was not seen")))
 }
 
-/// Sees every TCP segment of an address.
-fn tap(address: SocketAddr) -> io::Result<Socket> {
+/// Sees every TCP segment that comes from an address to one of ours.
+fn tap(here: SocketAddr, address: SocketAddr) -> io::Result<Socket> {
     let domain = if address.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
     let socket = Socket::new(domain, Type::RAW, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
+    // Else a raw socket that is connected hears what comes to the address that it would ask from.
+    socket.bind(&here.into())?;
     socket.connect(&SocketAddr::new(address.ip(), 0).into())?;
     Ok(socket)
 }
@@ -184,10 +187,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_clock_of_a_server_that_answers_is_seen() {
+    async fn the_clock_of_a_server_that_answers_is_seen_from_every_address() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("it is bound");
         let (from, _) = look_from(address, None).await.expect("root may look");
         assert_eq!(from, address.ip());
+        let other = IpAddr::from([127, 0, 0, 9]);
+        let (from, _) = look_from(address, Some(other)).await.expect("root may look");
+        assert_eq!(from, other);
     }
 }
