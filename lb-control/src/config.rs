@@ -17,7 +17,7 @@ mod value;
 
 pub use command::{Report, check_file, diff_files, diff_running};
 pub use difference::{Change, Difference, Effect, difference};
-pub(crate) use difference::{affinity_words, health_words, method_word};
+pub(crate) use difference::{affinity_words, consistency_word, health_words, method_word};
 pub use problem::{ConfigErrors, Position, Problem, Related, Severity};
 pub use secret::{Purpose, QuicKeyFile, SecretError, SecretSource, Secrets, SharedSecrets};
 

@@ -4,6 +4,7 @@
 //! of the same address share its probes. What results mean is decided by [`lb_core::health`]; what follows from it, by others.
 
 mod check;
+mod clock;
 mod command;
 mod connection;
 mod grpc;
@@ -18,6 +19,7 @@ mod udp;
 pub(crate) use icmp::ping;
 
 pub use check::{Checker, Unusable};
+pub use clock::Clocks;
 pub(crate) use http::{Answer, Secured, exchange};
 pub use path::{PathError, PathSpec};
 pub use prober::{Prober, StartError};

@@ -4,4 +4,5 @@ pub mod binding;
 pub mod health;
 pub mod mirror;
 pub mod pool;
+pub mod stamp;
 pub mod sync;

@@ -12,5 +12,6 @@ pub mod table;
 
 pub use affinity::{AffinitySpec, CookieSpec, Fallback, PayloadSpec, QuicConfiguration, QuicSpec};
 pub use desired::{
-    Admin, BackendSpec, Desired, Limits, NodeSpec, PathSpec, PoolSpec, Protocol, ServiceSpec, Timeouts, Vlan,
+    Admin, BackendSpec, Consistency, Desired, Limits, NodeSpec, PathSpec, PoolSpec, Protocol, ServiceSpec,
+    Timeouts, Vlan,
 };

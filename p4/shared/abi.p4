@@ -17,6 +17,9 @@
 #define NAME_STATUS ".STATUS"
 #define NAME_ARENA ".ARENA"
 #define NAME_BACKENDS ".BACKENDS"
+#define NAME_CLOCK ".CLOCK"
+#define NAME_STAMPS ".STAMPS"
+#define NAME_MARKS ".MARKS"
 #define NAME_ROUTES ".ROUTES"
 #define NAME_SERVICE_PACKETS ".SERVICE_PACKETS"
 #define NAME_SERVICE_REPLIES ".SERVICE_REPLIES"
@@ -28,6 +31,7 @@
 #define NAME_RATES ".RATES"
 #define NAME_DOORKEEPER ".DOORKEEPER"
 #define NAME_FRAGMENTS ".FRAGMENTS"
+#define NAME_WALL ".WALL"
 
 // Sizes, unless the target has its own.
 #ifndef STICKLEBACK_SIZES
@@ -44,6 +48,7 @@
 #define SIZE_ARENA 1048576
 #define SIZE_BACKENDS 65536
 #define SIZE_ROUTES 1024
+#define SIZE_STAMPS 65536
 #define SIZE_SERVICE_COUNTERS 4097
 #define SIZE_OUTCOMES 64
 #define SIZE_DOORKEEPER 65536
@@ -63,6 +68,7 @@
 #define VLAN_NONE 0
 #define WINDOW 24
 #define NO_CPU_PORT 511
+#define STAMP_AGE 12582912
 #define SCHEMA 5
 
 // What becomes of packets that are not forwarded.

@@ -30,6 +30,10 @@ const bit<8> TCP_SYN = 0x02;
 const bit<8> TCP_RST = 0x04;
 const bit<8> TCP_ACK = 0x10;
 
+const bit<8> OPTION_END = 0;
+const bit<8> OPTION_NONE = 1;
+const bit<8> OPTION_TIMESTAMPS = 8;
+
 header ethernet_h {
     mac_t destination;
     mac_t source;
@@ -82,6 +86,14 @@ header tcp_h {
     bit<16> window;
     bit<16> checksum;
     bit<16> urgent;
+}
+
+// RFC 7323, section 3.2.
+header timestamps_h {
+    bit<8> kind;
+    bit<8> length;
+    bit<32> value;
+    bit<32> echo;
 }
 
 header udp_h {

@@ -19,12 +19,19 @@ header extension_h {
     varbit<16368> content;
 }
 
+// A TCP option.
+header option_h {
+    varbit<320> content;
+}
+
 // A byte of a UDP payload that is looked at.
 header byte_h {
     bit<8> value;
 }
 
 #define MAX_EXTENSIONS 6
+// In front of the timestamps.
+#define MAX_OPTIONS 16
 
 struct headers_t {
     ethernet_h ethernet;
@@ -37,6 +44,8 @@ struct headers_t {
     ipv6_h ipv6;
     extension_h[MAX_EXTENSIONS] extensions;
     tcp_h tcp;
+    option_h[MAX_OPTIONS] options;
+    timestamps_h timestamps;
     udp_h udp;
     icmp_h icmp;
     icmp_word_h icmp_word;
@@ -81,6 +90,9 @@ struct meta_t {
     bit<1> is_too_deep;
     bit<8> bytes_left;
     bit<8> bytes;
+    // Of TCP options: bytes from the timestamps, or from what ended the search for them, on; and options in front.
+    bit<8> options_left;
+    bit<8> options;
     // Of what an ICMP error quotes: its transport header, and the bytes from there to the end.
     bit<8> quoted_protocol;
     bit<8> quoted_extensions;
@@ -123,6 +135,15 @@ struct meta_t {
     bit<16> hop_vlan;
     bit<16> hop_mtu;
     bit<9> hop_port;
+
+    // What timestamps say: the wall clock, as it was written and as it is; which backend comes back; and what a backend's are more by.
+    bit<32> wall;
+    bit<32> now;
+    bit<8> number;
+    bit<32> stamp;
+    bit<16> marked_backend;
+    bit<16> marked_generation;
+    bit<1> leads;
 
     // The node.
     bit<9> cpu_port;

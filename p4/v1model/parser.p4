@@ -4,8 +4,11 @@
 #define STICKLEBACK_PARSER
 
 #include "packet.p4"
+#include "timestamps.p4"
 
 parser Frame(packet_in packet, out headers_t headers, inout meta_t meta) {
+    Options() options;
+
     state start {
         packet.extract(headers.ethernet);
         transition select(headers.ethernet.kind) {
@@ -166,6 +169,14 @@ parser Frame(packet_in packet, out headers_t headers, inout meta_t meta) {
         meta.destination_port = ports[15:0];
         packet.extract(headers.tcp);
         meta.flags = headers.tcp.flags;
+        transition select(headers.tcp.words) {
+            6 .. 15: tcp_options;
+            default: accept;
+        }
+    }
+
+    state tcp_options {
+        options.apply(packet, headers, meta);
         transition accept;
     }
 

@@ -9,6 +9,7 @@
 #include "parser.p4"
 #include "steps.p4"
 #include "checksum.p4"
+#include "timestamps.p4"
 #include "memory.p4"
 
 parser Reading(packet_in packet, out headers_t headers, inout meta_t meta, inout standard_metadata_t standard) {
@@ -244,6 +245,9 @@ control Encapsulate(inout headers_t headers, inout meta_t meta) {
 
 control Forwarding(inout headers_t headers, inout meta_t meta, inout standard_metadata_t standard) {
     Node() node;
+    Now() now;
+    Marked() marked;
+    Stamp() stamp;
     Whose() whose;
     Session() session;
     Bound() bound;
@@ -270,6 +274,7 @@ control Forwarding(inout headers_t headers, inout meta_t meta, inout standard_me
         bit<1> opens = 0;
         bit<1> is_known = 0;
         node.apply(meta);
+        now.apply(meta, standard.ingress_global_timestamp);
         if (headers.ethernet.destination[40:40] == 1) {
             END(OUTCOME_NOT_OURS);
         } else if (meta.is_ip == 0 && meta.is_too_deep == 1) {
@@ -373,6 +378,7 @@ control Forwarding(inout headers_t headers, inout meta_t meta, inout standard_me
             if (meta.is_guided == 0) {
                 session.apply(headers, meta);
             }
+            marked.apply(headers, meta);
             bound.apply(meta);
             if (meta.has_note == 1) {
                 outcomes.count((bit<32>)meta.note);
@@ -469,6 +475,7 @@ control Forwarding(inout headers_t headers, inout meta_t meta, inout standard_me
                     translate_quoted.apply(headers, meta);
                 } else {
                     translate.apply(headers, meta);
+                    stamp.apply(headers, meta);
                 }
             }
             if (headers.ipv4.isValid()) {
@@ -574,6 +581,8 @@ control Writing(packet_out packet, in headers_t headers) {
         packet.emit(headers.ipv6);
         packet.emit(headers.extensions);
         packet.emit(headers.tcp);
+        packet.emit(headers.options);
+        packet.emit(headers.timestamps);
         packet.emit(headers.udp);
         packet.emit(headers.icmp);
         packet.emit(headers.icmp_word);

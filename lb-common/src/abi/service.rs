@@ -173,6 +173,8 @@ impl ServiceFlags {
     pub const SPLICE: u16 = 1 << 1;
     /// Some backend has a limit of connections.
     pub const LIMITED: u16 = 1 << 2;
+    /// TCP timestamps carry the number of the backend (a switch only).
+    pub const STAMPED: u16 = 1 << 3;
 }
 
 super::pod!(ServiceKey: 20, Service: 64, ServiceAtHand: 88);

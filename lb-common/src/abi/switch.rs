@@ -10,6 +10,12 @@ pub const VIPS: &str = "VIPS";
 pub const REPLIES: &str = "REPLIES";
 /// Services of other modes, by what their backends' own replies come from.
 pub const RETURNS: &str = "RETURNS";
+/// The wall clock, for backends' timestamps.
+pub const CLOCK: &str = "CLOCK";
+/// What is added to the timestamps of a backend, by backend slot.
+pub const STAMPS: &str = "STAMPS";
+/// Backends by the number that their timestamps carry, and what to take off again.
+pub const MARKS: &str = "MARKS";
 /// Ways to clients, by prefix of their addresses.
 pub const ROUTES: &str = "ROUTES";
 
@@ -19,6 +25,9 @@ pub const ANY_PORT_ENTRIES: u32 = 512;
 pub const ROUTE_ENTRIES: u32 = 1_024;
 /// Entries of a switch's arena of selection tables: each is the owner of one slot.
 pub const ARENA_ENTRIES: u32 = 1 << 20;
+
+/// Register: the wall clock that was written last, and when that was by the switch's own.
+pub const WALL: &str = "WALL";
 
 /// Packets and bytes towards backends, by service slot.
 pub const SERVICE_PACKETS: &str = "SERVICE_PACKETS";
@@ -33,6 +42,9 @@ pub const BACKEND_REPLIES: &str = "BACKEND_REPLIES";
 /// Connections, by backend slot.
 pub const BACKEND_CONNECTIONS: &str = "BACKEND_CONNECTIONS";
 
+/// Milliseconds by which a timestamp that comes back may be behind the clock: three and a half hours. It may be ahead by what is left of
+/// 2^24, which is more than an hour.
+pub const STAMP_AGE: u32 = 12 << 20;
 /// Bytes of a UDP payload that a switch looks at.
 pub const WINDOW: u32 = 24;
 /// The CPU port that stands for none: what would go there is dropped.

@@ -118,6 +118,7 @@ mod tests {
             method: lb_common::abi::Method::Order,
             slow_start: core::time::Duration::ZERO,
             mirror: None,
+            consistency: lb_core::pool::Consistency::Tables,
             health: None,
             paths: Vec::new(),
             backends: vec![],

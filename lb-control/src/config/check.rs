@@ -3,6 +3,7 @@
 mod affinity;
 mod backend;
 mod cluster;
+mod consistency;
 mod events;
 mod health;
 mod node;
@@ -53,6 +54,7 @@ pub(super) fn check(file: &File, findings: &Findings) -> Checked {
         let files = service.key_files.iter().map(|file| QuicKeyFile { service: place, ..file.clone() });
         secrets.quic.extend(files);
     }
+    consistency::fits(&services, &daemon.plane, findings);
     let services: Vec<_> = services.into_iter().map(|service| service.spec).collect();
     cluster::sources(file, &daemon, &services, findings);
     Checked { desired: Desired { node, services }, daemon, secrets }

@@ -11,8 +11,8 @@ use core::fmt;
 use core::time::Duration;
 use lb_common::abi::{Method, Mode, OnMismatch, Reading};
 use lb_core::pool::{
-    Admin, AffinitySpec, BackendSpec, CookieSpec, Desired, Fallback, NodeSpec, PathSpec, PayloadSpec,
-    Protocol, QuicSpec, ServiceSpec, Vlan,
+    Admin, AffinitySpec, BackendSpec, Consistency, CookieSpec, Desired, Fallback, NodeSpec, PathSpec,
+    PayloadSpec, Protocol, QuicSpec, ServiceSpec, Vlan,
 };
 use serde::Serialize;
 use std::collections::HashMap;
@@ -262,6 +262,12 @@ fn compare_service(old: &ServiceSpec, new: &ServiceSpec, differences: &mut Vec<D
     changes.add("proxy-protocol", old.proxy_protocol, new.proxy_protocol, Effect::Live);
     changes.add("method", method_word(old.method), method_word(new.method), Effect::Live);
     changes.add("slow-start", spell(old.slow_start), spell(new.slow_start), Effect::Live);
+    changes.add(
+        "consistency",
+        consistency_word(old.consistency),
+        consistency_word(new.consistency),
+        Effect::EndsConnections,
+    );
     changes.add("mirror", mirror_words(old.mirror), mirror_words(new.mirror), Effect::Live);
     changes.add(
         "health",
@@ -341,6 +347,14 @@ pub(crate) const fn method_word(method: Method) -> &'static str {
         Method::TwoChoices => "two-choices",
         Method::LeastConnections => "least-connections",
         Method::LeastTime => "least-time",
+    }
+}
+
+/// What keeps connections where they are, as the configuration calls it.
+pub(crate) const fn consistency_word(consistency: Consistency) -> &'static str {
+    match consistency {
+        Consistency::Tables => "tables",
+        Consistency::Timestamps => "timestamps",
     }
 }
 

@@ -334,6 +334,9 @@ pub(super) struct Service {
     /// How old a connection is before it is mirrored.
     #[schemars(extend("default" = spell(defaults::MIRROR_AGE)))]
     pub(super) mirror_age: Field<Lifetime>,
+    /// What keeps connections where they are when a switch knows nothing of their sessions (others than "tables": a switch, TCP and `nat` only).
+    #[schemars(extend("default" = "tables"))]
+    pub(super) consistency: Field<Consistency>,
     /// How backends are checked; TCP services: by a connection to their port, others: not at all, when absent.
     pub(super) health: Field<HealthChoice>,
     /// Lifetime of a binding without traffic.
@@ -468,6 +471,17 @@ pub(super) enum Method {
     LeastConnections,
     /// The one with the least product of connections and time to answer a SYN.
     LeastTime,
+}
+
+/// What keeps connections where they are.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
+pub(super) enum Consistency {
+    /// Bindings, the order, and flows where there are some.
+    Tables,
+    /// The number of the backend in TCP timestamps, too.
+    Timestamps,
 }
 
 /// Whether a backend is used.

@@ -8,13 +8,13 @@ use crate::admin::row::{EventRow, HealthState};
 use crate::admin::{EventLog, HealthEvent, now};
 use crate::net::addresses::{self, Owned};
 use crate::net::interface::name_of;
-use crate::probe::{Backend, Prober, Report, Wish};
+use crate::probe::{Backend, Clocks, Prober, Report, Wish};
 use crate::reconcile::{Gone, Handle, Health, HealthChange, QueryError};
 use crate::webhook::Webhook;
 use anyhow::Context as _;
 use axum::http::StatusCode;
 use lb_core::health::State;
-use lb_core::pool::{Desired, NodeSpec, PoolSpec};
+use lb_core::pool::{BackendSpec, Consistency, Desired, NodeSpec, PoolSpec, ServiceSpec};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -49,9 +49,10 @@ impl Checks {
     pub(super) fn start(
         reconciler: &Handle,
         mut herald: Herald,
+        clocks: Clocks,
         tasks: &mut JoinSet<()>,
     ) -> anyhow::Result<Self> {
-        let (prober, mut reports) = Prober::start().context("health checks")?;
+        let (prober, mut reports) = Prober::start(clocks).context("health checks")?;
         tasks.spawn(passive::watch(reconciler.clone(), prober.clone()));
         let handle = reconciler.clone();
         let checks = Self { prober: prober.clone(), reconciler: reconciler.clone(), stand: Arc::default() };
@@ -194,9 +195,16 @@ fn wishes_of<'a>(
                 address: SocketAddr::new(backend.address, port.unwrap_or_default()),
                 spec: spec.clone(),
                 path: vantage.path(node, service, backend.address),
+                clock: clock(service, backend),
             }
         })
     })
+}
+
+/// Where the clock of a backend is looked at whose timestamps carry its number.
+fn clock(service: &ServiceSpec, backend: &BackendSpec) -> Option<SocketAddr> {
+    let port = if backend.port == 0 { service.port } else { backend.port };
+    (service.consistency == Consistency::Timestamps).then(|| SocketAddr::new(backend.address, port))
 }
 
 fn named(service: &str, backend: &str) -> Backend {

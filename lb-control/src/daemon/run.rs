@@ -15,6 +15,7 @@ use crate::config::PlaneSpec;
 use crate::dataplane::p4::P4;
 use crate::dataplane::xdp::{Options, Xdp};
 use crate::dataplane::{self, DataPlane, Sizes};
+use crate::probe::Clocks;
 use crate::reconcile;
 use crate::webhook::Webhook;
 use anyhow::{Context as _, anyhow};
@@ -73,8 +74,9 @@ pub(super) async fn run(args: Lbd) -> anyhow::Result<()> {
         arena: arena_chunks(&desired)?,
         holds: desired.node.held,
     };
-    let plane = daemon.plane.clone();
-    let plane = tokio::task::spawn_blocking(move || open(&plane, options, sizes))
+    let (plane, clocks) = (daemon.plane.clone(), Clocks::default());
+    let seen = clocks.clone();
+    let plane = tokio::task::spawn_blocking(move || open(&plane, options, sizes, seen))
         .await
         .context("opening the data plane ended early")?
         .map_err(|error| anyhow!("data plane: {}", chain(&error)))?;
@@ -104,7 +106,7 @@ pub(super) async fn run(args: Lbd) -> anyhow::Result<()> {
         }
     };
     let herald = Herald::new(Arc::clone(&events), webhook.clone());
-    let checks = Checks::start(&reconciler, herald, &mut tasks)?;
+    let checks = Checks::start(&reconciler, herald, clocks, &mut tasks)?;
     checks.watch().await?;
     let cluster = member::open(&daemon, &reconciler).await?;
     quorum::start(&reconciler, &cluster, &mut tasks);
@@ -153,7 +155,12 @@ pub(super) async fn run(args: Lbd) -> anyhow::Result<()> {
 }
 
 /// Opens what forwards packets.
-fn open(spec: &PlaneSpec, options: Options, sizes: Sizes) -> dataplane::Result<Box<dyn DataPlane>> {
+fn open(
+    spec: &PlaneSpec,
+    options: Options,
+    sizes: Sizes,
+    clocks: Clocks,
+) -> dataplane::Result<Box<dyn DataPlane>> {
     match spec {
         PlaneSpec::Xdp => {
             let adopted = Xdp::is_left(&options);
@@ -165,7 +172,7 @@ fn open(spec: &PlaneSpec, options: Options, sizes: Sizes) -> dataplane::Result<B
             Ok(Box::new(plane))
         }
         PlaneSpec::P4(switch) => {
-            let plane = P4::open(switch, sizes)?;
+            let plane = P4::open(switch, sizes)?.telling_time(move |address| clocks.ahead(address));
             info!(switch = %switch.address, "data plane open");
             Ok(Box::new(plane))
         }

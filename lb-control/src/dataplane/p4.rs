@@ -11,6 +11,7 @@ mod ports;
 mod program;
 pub mod proto;
 mod row;
+mod stamps;
 #[cfg(test)]
 mod tests;
 mod wanted;
@@ -35,7 +36,9 @@ use link::{Link, News, Peer, Told};
 use numbers::{Numbers, Tag};
 use ports::Ports;
 use row::Key as Entry;
+use stamps::Stamps;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -57,6 +60,8 @@ pub struct P4 {
     attached: BTreeMap<String, Attachment>,
     /// What the switch calls services and backends.
     numbers: Numbers,
+    /// Numbers of backends in timestamps.
+    stamps: Stamps,
     /// The image was changed since the switch's entries were computed from it.
     is_dirty: bool,
     /// A configuration was applied: until then the switch keeps what it has.
@@ -89,6 +94,7 @@ impl P4 {
             link,
             attached: BTreeMap::new(),
             numbers: Numbers::default(),
+            stamps: Stamps::new(Box::new(|_| None)),
             is_dirty: false,
             is_armed: false,
             bases: HashMap::new(),
@@ -96,6 +102,12 @@ impl P4 {
             last: HashMap::new(),
             made: HashMap::new(),
         })
+    }
+
+    /// The same, told by this how many milliseconds the TCP clock of the backend at an address is ahead of the wall clock.
+    pub fn telling_time(mut self, ahead: impl Fn(SocketAddr) -> Option<u32> + Send + 'static) -> Self {
+        self.stamps = Stamps::new(Box::new(ahead));
+        self
     }
 
     /// How it stands with the switch.
@@ -113,16 +125,18 @@ impl P4 {
 
     /// Computes the switch's entries anew.
     fn tell(&mut self) -> Result<()> {
-        let services = self.image.services()?.into_iter().filter(|(key, _)| key.kind == ServiceKey::BY_PORT);
-        let services: Vec<Service> = services.map(|(_, service)| service).collect();
+        let all = self.image.services()?;
         let backends: Vec<(u16, Backend)> =
             self.image.backends()?.into_iter().filter(|(_, row)| row.address != Addr::NONE).collect();
+        self.stamps.survey(&all, &backends);
+        let services = all.into_iter().filter(|(key, _)| key.kind == ServiceKey::BY_PORT);
+        let services: Vec<Service> = services.map(|(_, service)| service).collect();
         let numbers = Numbers::of(
             services.iter().map(|service| (service.slot, service.id)),
             backends.iter().map(|(slot, row)| (*slot, (row.service, row.number))),
         );
         let before = std::mem::replace(&mut self.numbers, numbers);
-        let rows = wanted::rows(&mut self.image, &self.ports, &self.routes, &self.numbers)?;
+        let rows = wanted::rows(&mut self.image, &self.ports, &self.routes, &self.numbers, &mut self.stamps)?;
         let lifetimes = services.iter().map(|service| (service.id, service.lifetime)).collect();
         let owners = backends.iter().filter_map(|(slot, row)| {
             let tag = self.numbers.backend(*slot)?;
@@ -156,6 +170,23 @@ impl P4 {
     fn tag(&self, slot: u16, generation: u16) -> Option<Tag> {
         let row = self.image.backend(slot).filter(|row| row.generation == generation)?;
         if row.address == Addr::NONE { None } else { self.numbers.backend(slot) }
+    }
+
+    /// Takes over the marks that the switch was found with, and tells it the time.
+    fn follow_clocks(&mut self) {
+        if let Some(found) = self.link.marks() {
+            let (numbers, image) = (&self.numbers, &self.image);
+            let owner = |tag| {
+                let row = image.backend(numbers.owner(tag)?)?;
+                Some((row.service, row.number))
+            };
+            self.stamps.adopt(found, owner);
+            self.is_dirty = true;
+        }
+        self.is_dirty |= self.stamps.have_changed();
+        if let Some((key, content)) = self.stamps.tick() {
+            self.link.want_row(key, content);
+        }
     }
 
     /// Takes in what the switch told.
@@ -510,6 +541,7 @@ impl DataPlane for P4 {
     }
 
     fn events(&mut self, limit: usize) -> Result<Vec<BindingEvent>> {
+        self.follow_clocks();
         if self.is_armed
             && std::mem::take(&mut self.is_dirty)
             && let Err(error) = self.tell()

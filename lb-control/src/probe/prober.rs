@@ -1,8 +1,8 @@
 //! The thread that probes.
 
-use super::Unusable;
 use super::path::{PathError, Paths};
 use super::schedule::{Backend, Job, Plan, Report, Schedule, Wish};
+use super::{Clocks, Unusable};
 use lb_core::health::Failure;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
@@ -38,14 +38,15 @@ enum Order {
 }
 
 impl Prober {
-    /// Starts the thread; what it finds comes out of the channel.
-    pub fn start() -> Result<(Self, mpsc::UnboundedReceiver<Vec<Report>>), StartError> {
+    /// Starts the thread; what it finds comes out of the channel, but what it reads off clocks, which goes there.
+    pub fn start(clocks: Clocks) -> Result<(Self, mpsc::UnboundedReceiver<Vec<Report>>), StartError> {
         let (orders, inbox) = mpsc::unbounded_channel();
         let (outbox, reports) = mpsc::unbounded_channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let worker = Worker {
             epoch: Instant::now(),
             schedule: Schedule::default(),
+            clocks,
             running: JoinSet::new(),
             jobs: HashMap::new(),
             outbox,
@@ -115,6 +116,7 @@ fn lock(paths: &Mutex<Paths>) -> MutexGuard<'_, Paths> {
 struct Worker {
     epoch: Instant,
     schedule: Schedule,
+    clocks: Clocks,
     running: JoinSet<Result<(), Failure>>,
     /// Which series each task probes for.
     jobs: HashMap<task::Id, u64>,
@@ -143,9 +145,16 @@ impl Worker {
     fn begin(&mut self) {
         let now = self.epoch.elapsed();
         while self.running.len() < AT_ONCE
-            && let Some(Job { id, checker, target, timeout }) = self.schedule.begin(now)
+            && let Some(Job { id, checker, target, clock, timeout }) = self.schedule.begin(now)
         {
-            let task = self.running.spawn(async move { checker.probe_by(&target, timeout).await });
+            let clocks = self.clocks.clone();
+            let task = self.running.spawn(async move {
+                checker.probe_by(&target, timeout).await?;
+                match clock {
+                    Some(address) => clocks.look(address, timeout).await,
+                    None => Ok(()),
+                }
+            });
             self.jobs.insert(task.id(), id);
         }
     }

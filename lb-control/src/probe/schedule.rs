@@ -32,6 +32,8 @@ pub struct Wish {
     pub was_down: bool,
     /// The way of its traffic, where probes go that.
     pub path: Option<PathSpec>,
+    /// Where its clock is looked at, too, for its timestamps.
+    pub clock: Option<SocketAddr>,
 }
 
 /// What is known of a backend.
@@ -69,6 +71,7 @@ pub(super) struct Job {
     pub(super) id: u64,
     pub(super) checker: Arc<Checker>,
     pub(super) target: Target,
+    pub(super) clock: Option<SocketAddr>,
     pub(super) timeout: Duration,
 }
 
@@ -77,6 +80,7 @@ pub(super) struct Job {
 struct Question {
     address: SocketAddr,
     path: Option<PathSpec>,
+    clock: Option<SocketAddr>,
     check: Check,
     policy: Policy,
 }
@@ -143,8 +147,8 @@ impl Schedule {
         let mut reports = Vec::new();
         for wish in plan.wishes {
             let Some(checker) = plan.checkers.get(&wish.spec.check) else { continue };
-            let Wish { backend, address, spec, was_down, path } = wish;
-            let question = Question { address, path, check: spec.check.clone(), policy: spec.policy };
+            let Wish { backend, address, spec, was_down, path, clock } = wish;
+            let question = Question { address, path, clock, check: spec.check.clone(), policy: spec.policy };
             let is_down = known.get(&backend).map_or(was_down, |is_healthy| !is_healthy);
             let way = path.and_then(|path| plan.paths.get(&(path, address.ip())).cloned());
             let id = self.series_of(question, checker, way, is_down, now);
@@ -186,6 +190,7 @@ impl Schedule {
             id,
             checker: Arc::clone(&series.checker),
             target: Target { address: series.question.address, path: series.path.clone() },
+            clock: series.question.clock,
             timeout: series.monitor.timeout(),
         })
     }

@@ -72,6 +72,7 @@ pub(crate) fn desired() -> Desired {
             method: lb_common::abi::Method::Order,
             slow_start: core::time::Duration::ZERO,
             mirror: None,
+            consistency: lb_core::pool::Consistency::Tables,
             health: None,
             paths: Vec::new(),
             backends: backends.collect(),

@@ -28,6 +28,8 @@ pub enum Failure {
     Exit(Option<i32>),
     /// This host could not even ask.
     Own(String),
+    /// Its TCP timestamps cannot carry its number.
+    Timestamps(&'static str),
     /// Backends did not answer the balancer's own SYNs, or refused them.
     Traffic,
 }
@@ -47,6 +49,7 @@ impl Failure {
             | Self::Body
             | Self::NotServing
             | Self::Exit(_)
+            | Self::Timestamps(_)
             | Self::Traffic => false,
         }
     }
@@ -67,6 +70,7 @@ impl fmt::Display for Failure {
             Self::Exit(Some(code)) => write!(f, "the command ended with {code}"),
             Self::Exit(None) => f.write_str("the command was ended by a signal"),
             Self::Own(why) => write!(f, "cannot be probed: {why}"),
+            Self::Timestamps(why) => write!(f, "TCP timestamps: {why}"),
             Self::Traffic => f.write_str("does not answer the balancer's connections"),
         }
     }

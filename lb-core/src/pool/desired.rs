@@ -113,6 +113,8 @@ pub struct ServiceSpec {
     pub slow_start: Duration,
     /// Connections that are older than this are mirrored to other nodes (TCP, `nat` only); `None` = none are.
     pub mirror: Option<Duration>,
+    /// What keeps its connections where they are.
+    pub consistency: Consistency,
     /// How its backends are checked; `None` = they are not.
     pub health: Option<Arc<HealthSpec>>,
     /// Requests that go to pools of their own, by their path (`http-cookie` only).
@@ -196,6 +198,16 @@ impl Protocol {
             Self::Udp => 17,
         }
     }
+}
+
+/// What keeps connections where they are when the data plane knows nothing of their sessions.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Consistency {
+    /// Bindings, the order, and flows where there are some.
+    #[default]
+    Tables,
+    /// The number of the backend in TCP timestamps, too (a switch, `nat` only).
+    Timestamps,
 }
 
 /// A server of a pool.

@@ -1,7 +1,7 @@
 //! The map entries of a service, from what is wanted of it and where its parts lie.
 
 use super::layout::ServicePlan;
-use super::{AffinitySpec, Fallback, ServiceSpec};
+use super::{AffinitySpec, Consistency, Fallback, ServiceSpec};
 use core::time::Duration;
 use lb_common::abi::{
     Addr, Affinity, AffinityFlags, AffinityRules, MAX_COOKIE_NAME, MAX_PATH_PREFIX, MAX_PAYLOAD_SEGMENT,
@@ -35,6 +35,7 @@ pub fn service(spec: &ServiceSpec, place: &ServicePlan) -> Service {
         prefix_v6,
         flags: flag(ServiceFlags::SNAT, spec.source.is_some())
             | flag(ServiceFlags::SPLICE, spec.is_spliced())
+            | flag(ServiceFlags::STAMPED, spec.consistency == Consistency::Timestamps)
             | flag(ServiceFlags::LIMITED, spec.backends.iter().any(|backend| backend.limit > 0)),
         binding_rate: spec.binding_rate,
         lifetime: nanoseconds(spec.lifetime),

@@ -3,7 +3,7 @@
 use super::report::align;
 use anyhow::{Context, Result, bail, ensure};
 use comfy_table::{Table, presets};
-use lb_control::probe::{Backend, Prober, Wish};
+use lb_control::probe::{Backend, Clocks, Prober, Wish};
 use lb_core::health::{Check, Failback, HealthSpec, Policy, State, Thresholds, Way};
 use serde::Serialize;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -61,8 +61,9 @@ pub fn run(quick: bool) -> Result<Vec<ProbingResult>> {
         spec: Arc::clone(&spec),
         was_down: false,
         path: None,
+        clock: None,
     };
-    let (prober, mut reports) = Prober::start()?;
+    let (prober, mut reports) = Prober::start(Clocks::default())?;
     prober.watch((0..count).map(wish).collect())?;
     std::thread::sleep(interval + interval / 2);
     let (begun, before) = (Instant::now(), cpu_time("prober")?);

@@ -9,6 +9,7 @@ mod fixtures;
 mod nodes;
 mod quic;
 mod rate;
+mod timestamps;
 
 use anyhow::{Context, Result, ensure};
 use lb_core::pool::identity::server_number;

@@ -54,6 +54,9 @@ fn constants() -> String {
         map::STATUS,
         map::ARENA,
         map::BACKENDS,
+        switch::CLOCK,
+        switch::STAMPS,
+        switch::MARKS,
         switch::ROUTES,
         switch::SERVICE_PACKETS,
         switch::SERVICE_REPLIES,
@@ -65,6 +68,7 @@ fn constants() -> String {
         map::RATES,
         map::DOORKEEPER,
         map::FRAGMENTS,
+        switch::WALL,
     ] {
         line(&format!("#define NAME_{name} \".{name}\""));
     }
@@ -83,6 +87,7 @@ fn constants() -> String {
         ("ARENA", switch::ARENA_ENTRIES),
         ("BACKENDS", MAX_BACKENDS),
         ("ROUTES", switch::ROUTE_ENTRIES),
+        ("STAMPS", MAX_BACKENDS),
         ("SERVICE_COUNTERS", RATE_ENTRIES),
         ("OUTCOMES", Outcome::COUNT),
         ("DOORKEEPER", DOORKEEPER_ENTRIES),
@@ -105,6 +110,7 @@ fn constants() -> String {
     }
     line(&format!("\n#define VLAN_KEEP {VLAN_KEEP}\n#define VLAN_NONE {VLAN_NONE}"));
     line(&format!("#define WINDOW {}\n#define NO_CPU_PORT {}", switch::WINDOW, switch::NO_CPU_PORT));
+    line(&format!("#define STAMP_AGE {}", switch::STAMP_AGE));
     line(&format!("#define SCHEMA {}", abi::SCHEMA_VERSION));
     line("\n// What becomes of packets that are not forwarded.");
     for outcome in Outcome::ALL {

@@ -42,6 +42,7 @@ pub(super) fn service(port: u16, protocol: Protocol) -> ServiceSpec {
         method: lb_common::abi::Method::Order,
         slow_start: core::time::Duration::ZERO,
         mirror: None,
+        consistency: lb_core::pool::Consistency::Tables,
         health: None,
         paths: Vec::new(),
         backends: vec![],

@@ -2,7 +2,7 @@
 
 use crate::admin::explain::{mode_name, protocol_name};
 use crate::admin::row::AdminState;
-use crate::config::{affinity_words, health_words, method_word};
+use crate::config::{affinity_words, consistency_word, health_words, method_word};
 use lb_core::pool::{BackendSpec, Desired, Fallback, NodeSpec, PathSpec, ServiceSpec, Vlan};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -110,6 +110,8 @@ pub struct ConfiguredService {
     pub slow_start_ms: u64,
     /// Age from which on connections are mirrored, in milliseconds; `null` = they are not.
     pub mirror_age_ms: Option<u64>,
+    /// What keeps connections where they are: `tables` or `timestamps`.
+    pub consistency: String,
     /// Pools of requests by their path.
     pub paths: Vec<ConfiguredPath>,
     /// Backends.
@@ -217,6 +219,7 @@ impl From<&ServiceSpec> for ConfiguredService {
             proxy_protocol: spec.proxy_protocol,
             method: method_word(spec.method).to_owned(),
             slow_start_ms: u64::try_from(spec.slow_start.as_millis()).unwrap_or(u64::MAX),
+            consistency: consistency_word(spec.consistency).to_owned(),
             mirror_age_ms: spec.mirror.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
             paths: spec.paths.iter().map(ConfiguredPath::from).collect(),
             backends: spec.backends.iter().map(ConfiguredBackend::from).collect(),

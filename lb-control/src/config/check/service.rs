@@ -2,6 +2,7 @@
 
 use super::affinity::{self, Checked};
 use super::backend::{self, LocatedBackend};
+use super::consistency;
 use super::health;
 use super::path::{self, LocatedPath};
 use super::secrets::QuicKeyFile;
@@ -46,6 +47,8 @@ pub(super) struct LocatedService {
     /// Place of its address.
     pub(super) address: Range<usize>,
     source_nat: Option<Range<usize>>,
+    /// Place of what keeps its connections, where it says so.
+    pub(super) consistency: Option<Range<usize>>,
     backends: Vec<LocatedBackend>,
     /// Its paths.
     pub(super) paths: Vec<LocatedPath>,
@@ -105,6 +108,7 @@ pub(super) fn check(service: &Service, pools: &Pools<'_>, owner: &Owner<'_>) -> 
         },
         slow_start: slow_start(service, &health, owner),
         mirror: mirror(service, owner),
+        consistency: consistency::of(service),
         health,
         paths: paths.iter().map(|path| path.spec.clone()).collect(),
         backends: backends.iter().map(|backend| backend.spec.clone()).collect(),
@@ -121,6 +125,7 @@ pub(super) fn check(service: &Service, pools: &Pools<'_>, owner: &Owner<'_>) -> 
     check_method(service, &spec, owner);
     health::check_ejected(service, spec.is_spliced(), owner);
     check_mirror(service, &spec, owner);
+    consistency::check(service, &spec, owner);
     let located = LocatedService {
         spec,
         object: owner.object.to_owned(),
@@ -129,6 +134,7 @@ pub(super) fn check(service: &Service, pools: &Pools<'_>, owner: &Owner<'_>) -> 
         name: name_span,
         address: address_span,
         source_nat: service.source_nat.span(),
+        consistency: service.consistency.span(),
         backends,
         paths,
         key_files,

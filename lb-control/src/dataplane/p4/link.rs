@@ -65,6 +65,35 @@ pub(super) struct Told {
     pub(super) backend: Tag,
 }
 
+/// A mark of timestamps that the switch works with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Found {
+    /// The number that timestamps carry.
+    pub(super) number: u8,
+    /// What is added to timestamps.
+    pub(super) stamp: u32,
+    /// The backend, as the switch calls it.
+    pub(super) backend: Tag,
+}
+
+/// Marks that a switch was found with: nothing is written before it was said what follows from them.
+#[derive(Default)]
+enum MarksFound {
+    /// None, or that has been said.
+    #[default]
+    None,
+    /// They wait to be taken.
+    Waiting(Vec<Found>),
+    /// They were taken, and what follows from them is not said yet.
+    Taken,
+}
+
+impl MarksFound {
+    fn of(found: Vec<Found>) -> Self {
+        if found.is_empty() { Self::None } else { Self::Waiting(found) }
+    }
+}
+
 /// How it stands with the switch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Standing {
@@ -92,6 +121,7 @@ struct Shared {
     owners: HashMap<Tag, u128>,
     /// Ways to backends that the switch had, and that we have not found ourselves yet.
     adopted: BTreeSet<Key>,
+    marks: MarksFound,
     /// Most bindings.
     capacity: usize,
     /// Bindings among what should be.
@@ -159,8 +189,33 @@ impl Link {
         }
         shared.changed.extend(old.into_keys());
         shared.wanted = Some(new);
+        if matches!(shared.marks, MarksFound::Taken) {
+            shared.marks = MarksFound::None;
+        }
         shared.fall_behind();
         self.wake.notify_one();
+    }
+
+    /// Says what one entry should be, where it is said already what all should.
+    pub(super) fn want_row(&self, key: Key, content: Content) {
+        let mut shared = self.lock();
+        let Some(wanted) = &mut shared.wanted else { return };
+        wanted.insert(key.clone(), content);
+        shared.changed.insert(key);
+        shared.fall_behind();
+        self.wake.notify_one();
+    }
+
+    /// Takes the marks that the switch was found with. Nothing is written before [`Self::want`] is called after that.
+    pub(super) fn marks(&self) -> Option<Vec<Found>> {
+        let mut shared = self.lock();
+        if !matches!(shared.marks, MarksFound::Waiting(_)) {
+            return None;
+        }
+        match std::mem::replace(&mut shared.marks, MarksFound::Taken) {
+            MarksFound::Waiting(found) => Some(found),
+            MarksFound::None | MarksFound::Taken => None,
+        }
     }
 
     /// Says where a session should go; `None` = it should not be bound.
@@ -175,6 +230,7 @@ impl Link {
         let old = shared.wanted.replace(Rows::new()).unwrap_or_default();
         shared.changed.extend(old.into_keys());
         (shared.bindings, shared.lifetimes, shared.adopted) = (0, HashMap::new(), BTreeSet::new());
+        shared.marks = MarksFound::None;
         shared.fall_behind();
         self.wake.notify_one();
     }

@@ -163,7 +163,7 @@ impl Program {
             table_id: ids.table,
             fields: fields.collect(),
             action,
-            is_default_action: key.table == Table::Settings,
+            is_default_action: key.table.is_default(),
             idle_timeout_ns: i64::try_from(content.idle).unwrap_or(i64::MAX),
         };
         Some(Entity { kind: Some(entity_kind::Kind::Table(entry)) })

@@ -7,10 +7,16 @@ use lb_common::abi::{map, switch};
 pub enum Table {
     /// What holds for the whole switch; one entry, the default one.
     Settings,
+    /// The wall clock, for backends' timestamps; one entry, the default one.
+    Clock,
     /// Ways to clients.
     Routes,
     /// Backends and the ways to them.
     Backends,
+    /// What is added to the timestamps of backends.
+    Stamps,
+    /// Backends by the numbers that timestamps carry.
+    Marks,
     /// Backends that serve.
     Status,
     /// Owners of the slots of selection tables.
@@ -41,10 +47,13 @@ pub enum Table {
 
 impl Table {
     /// Every one but [`Table::Rates`], which is none.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::Settings,
+        Self::Clock,
         Self::Routes,
         Self::Backends,
+        Self::Stamps,
+        Self::Marks,
         Self::Status,
         Self::Arena,
         Self::Affinities,
@@ -59,12 +68,20 @@ impl Table {
         Self::Services,
     ];
 
+    /// Whether its only entry is its default one, which is always there and cannot be read back.
+    pub const fn is_default(self) -> bool {
+        matches!(self, Self::Settings | Self::Clock)
+    }
+
     /// Its name in the program.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Settings => map::SETTINGS,
+            Self::Clock => switch::CLOCK,
             Self::Routes => switch::ROUTES,
             Self::Backends => map::BACKENDS,
+            Self::Stamps => switch::STAMPS,
+            Self::Marks => switch::MARKS,
             Self::Status => map::STATUS,
             Self::Arena => map::ARENA,
             Self::Affinities => map::AFFINITIES,
@@ -85,8 +102,11 @@ impl Table {
     pub const fn action(self) -> &'static str {
         match self {
             Self::Settings => "settings",
+            Self::Clock => "clock",
             Self::Routes => "route",
             Self::Backends => "backend",
+            Self::Stamps => "stamped",
+            Self::Marks => "marked",
             Self::Status => "serves",
             Self::Arena => "owner",
             Self::Affinities => "segment",

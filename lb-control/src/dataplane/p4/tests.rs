@@ -1,5 +1,6 @@
 //! Against a switch that speaks real gRPC and forwards nothing.
 
+mod stamps;
 mod switch;
 
 use super::link::{Link, News, Peer, Standing, Told};

@@ -6,6 +6,7 @@ mod slots;
 use super::numbers::{Numbers, Tag};
 use super::ports::{Ports, Route};
 use super::row::{Content, Key, Table};
+use super::stamps::Stamps;
 use crate::dataplane::{DataPlane as _, Error, Result, memory::Memory};
 use connection::server_id;
 use lb_common::abi::{
@@ -18,8 +19,14 @@ use std::collections::{BTreeMap, HashMap};
 pub(super) type Rows = BTreeMap<Key, Content>;
 
 /// Every entry but those of sessions.
-pub(super) fn rows(image: &mut Memory, ports: &Ports, routes: &[Route], numbers: &Numbers) -> Result<Rows> {
-    let mut rows = Rows::new();
+pub(super) fn rows(
+    image: &mut Memory,
+    ports: &Ports,
+    routes: &[Route],
+    numbers: &Numbers,
+    stamps: &mut Stamps,
+) -> Result<Rows> {
+    let mut rows: Rows = stamps.time().into_iter().collect();
     let settings = image.settings()?;
     let (services, backends) = (image.services()?, image.backends()?);
     let backends: HashMap<u16, Backend> = backends.into_iter().collect();
@@ -37,7 +44,7 @@ pub(super) fn rows(image: &mut Memory, ports: &Ports, routes: &[Route], numbers:
     for (&slot, backend) in backends.iter().filter(|(_, backend)| backend.address != Addr::NONE) {
         of_service.entry(backend.service).or_default().push((slot, *backend));
         let Some(tag) = numbers.backend(slot).map(Tag::values) else { continue };
-        if Status::serves(bits(slot), slot) {
+        if Status::serves(bits(slot), slot) && stamps.admit(backend) {
             rows.insert(Key::exact(Table::Status, tag), Content::default());
         }
         if let Some(port) = ports.number(backend.hop.ifindex)
@@ -76,10 +83,13 @@ pub(super) fn rows(image: &mut Memory, ports: &Ports, routes: &[Route], numbers:
             Key::exact(Table::Rates, [there]),
             Content::of([u128::from(service.binding_rate), u128::from(service.binding_rate.max(16) / 16)]),
         );
-        slots::fill(&mut rows, image, service, there, |slot| State {
-            accepts: Status::accepts(bits(slot), slot),
-            serves: Status::serves(bits(slot), slot),
-            tag: numbers.backend(slot),
+        slots::fill(&mut rows, image, service, there, |slot| {
+            let is_admitted = backends.get(&slot).is_none_or(|backend| stamps.admit(backend));
+            State {
+                accepts: is_admitted && Status::accepts(bits(slot), slot),
+                serves: is_admitted && Status::serves(bits(slot), slot),
+                tag: numbers.backend(slot),
+            }
         })?;
         if Affinity::from_u8(service.affinity) == Some(Affinity::Payload) {
             rows.insert(Key::exact(Table::Affinities, [there]), Content::of(segment(&rules)));
@@ -90,8 +100,17 @@ pub(super) fn rows(image: &mut Memory, ports: &Ports, routes: &[Route], numbers:
             rows.insert(Key::exact(Table::Returns, from), Content::of([there]));
         }
         if service.mode == Mode::Nat as u8 {
-            for (slot, backend) in own {
+            // What nobody marks a client must not see.
+            for (slot, backend) in own.iter().filter(|(_, backend)| stamps.admit(backend)) {
                 let Some(tag) = numbers.backend(*slot) else { continue };
+                if let Some(mark) = stamps.mark(backend) {
+                    let (stamp, number) = (u128::from(mark.stamp()), u128::from(mark.number().get()));
+                    let [there_slot, generation] = tag.values();
+                    let serves = u128::from(Status::serves(bits(*slot), *slot));
+                    rows.insert(Key::exact(Table::Stamps, tag.values()), Content::of([stamp]));
+                    let content = Content::of([stamp, there_slot, generation, serves]);
+                    rows.insert(Key::exact(Table::Marks, [there, number]), content);
+                }
                 let (key, content) = reply(key, service, there, tag, backend);
                 if let Some(other) = rows.insert(key.clone(), content.clone())
                     && other != content

@@ -46,8 +46,15 @@ async fn a_backend_comes_dies_and_comes_back() {
         failback: Failback::Never,
     };
     let backend = Backend { service: "web".into(), backend: "a".into() };
-    let (prober, mut reports) = Prober::start().expect("a thread");
-    let wish = Wish { backend: backend.clone(), address, spec: Arc::new(spec), was_down: false, path: None };
+    let (prober, mut reports) = Prober::start(Clocks::default()).expect("a thread");
+    let wish = Wish {
+        backend: backend.clone(),
+        address,
+        spec: Arc::new(spec),
+        was_down: false,
+        path: None,
+        clock: None,
+    };
     prober.watch(vec![wish]).expect("TCP needs nothing");
     wait_for(&mut reports, |state| state == State::Up).await;
     drop(listener);

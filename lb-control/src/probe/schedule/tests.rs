@@ -34,6 +34,7 @@ fn wish(service: &str, backend: &str, last: u8, spec: &Arc<HealthSpec>) -> Wish 
         spec: Arc::clone(spec),
         was_down: false,
         path: None,
+        clock: None,
     }
 }
 

@@ -159,6 +159,7 @@ fn service(id: u32, mode: Mode, backends: Vec<BackendSpec>) -> ServiceSpec {
         method: lb_common::abi::Method::Order,
         slow_start: core::time::Duration::ZERO,
         mirror: None,
+        consistency: lb_core::pool::Consistency::Tables,
         health: None,
         paths: Vec::new(),
         backends,

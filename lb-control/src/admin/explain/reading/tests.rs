@@ -29,6 +29,7 @@ fn service(protocol: Protocol, affinity: AffinitySpec) -> ServiceSpec {
         method: lb_common::abi::Method::Order,
         slow_start: core::time::Duration::ZERO,
         mirror: None,
+        consistency: lb_core::pool::Consistency::Tables,
         health: None,
         paths: vec![path("/", "all"), path("/static/", "files")],
         backends: vec![],

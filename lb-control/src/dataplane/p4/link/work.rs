@@ -1,6 +1,6 @@
 //! What is done while the switch is connected.
 
-use super::{News, Question, Shared, Standing, Told, Trouble, lock};
+use super::{Found, MarksFound, News, Question, Shared, Standing, Told, Trouble, lock};
 use crate::dataplane::p4::client::Client;
 use crate::dataplane::p4::numbers::Tag;
 use crate::dataplane::p4::program::{Program, number};
@@ -36,6 +36,10 @@ pub(super) struct Session {
     /// What the switch has; `None` = not known yet.
     actual: Option<Rows>,
     is_master: bool,
+    /// The switch was given the program: it has nothing that anybody knew.
+    is_fresh: bool,
+    /// What it has was compared with what it should.
+    is_compared: bool,
     /// What is to be written, in this order.
     due: BTreeSet<Key>,
     /// What was refused, until when it waits.
@@ -56,6 +60,8 @@ impl Session {
             requests,
             actual: None,
             is_master: false,
+            is_fresh: false,
+            is_compared: false,
             due: BTreeSet::new(),
             refused: None,
         }
@@ -96,7 +102,10 @@ impl Session {
             return Ok(());
         }
         if self.actual.is_none() {
-            self.compare().await?;
+            self.read_back().await?;
+        }
+        if !self.is_compared && !self.compare() {
+            return Ok(());
         }
         self.due.append(&mut lock(&self.shared).changed);
         if let Some((until, keys)) = &mut self.refused
@@ -120,6 +129,7 @@ impl Session {
         self.is_master = is_master;
         // Whoever was master before has changed what we knew.
         self.actual = None;
+        self.is_compared = false;
         self.due.clear();
         self.refused = None;
         let standing = if is_master { Standing::Behind } else { Standing::Backup };
@@ -154,12 +164,12 @@ impl Session {
         }
     }
 
-    /// Reads every table back, and finds what is to be written.
-    async fn compare(&mut self) -> Result<(), Trouble> {
+    /// Reads every table back.
+    async fn read_back(&mut self) -> Result<(), Trouble> {
         let running = self.client.running().await?;
         let mut actual = Rows::new();
-        let is_fresh = running != Some(self.program.cookie());
-        if is_fresh {
+        self.is_fresh = running != Some(self.program.cookie());
+        if self.is_fresh {
             self.client.run(&self.program).await?;
             info!("the switch runs our program now");
         } else {
@@ -178,20 +188,31 @@ impl Session {
             }
         }
         self.tell_of_digests().await?;
-        let mut shared = lock(&self.shared);
-        if !is_fresh {
-            adopt_ways(&mut shared, &actual);
-            settle_sessions(&mut shared, &actual);
-        }
-        let Some(wanted) = &shared.wanted else { return Ok(()) };
-        self.due = differences(wanted, &actual);
-        // What cannot be read back is always written.
-        let differences =
-            self.due.iter().filter(|key| !matches!(key.table, Table::Settings | Table::Rates)).count();
-        info!(entries = actual.len(), differences, "compared with the switch");
-        shared.changed.clear();
+        lock(&self.shared).marks =
+            MarksFound::of(actual.iter().filter_map(|(key, row)| mark(key, row)).collect());
         self.actual = Some(actual);
         Ok(())
+    }
+
+    /// Finds what is to be written; not before what should be is said with the switch's marks in view.
+    fn compare(&mut self) -> bool {
+        let mut shared = lock(&self.shared);
+        let Some(actual) = self.actual.as_ref().filter(|_| matches!(shared.marks, MarksFound::None)) else {
+            return false;
+        };
+        if !self.is_fresh {
+            adopt_ways(&mut shared, actual);
+            settle_sessions(&mut shared, actual);
+        }
+        let Some(wanted) = &shared.wanted else { return false };
+        self.due = differences(wanted, actual);
+        // What cannot be read back is always written.
+        let is_known = |key: &&Key| !key.table.is_default() && key.table != Table::Rates;
+        let differences = self.due.iter().filter(is_known).count();
+        info!(entries = actual.len(), differences, "compared with the switch");
+        shared.changed.clear();
+        self.is_compared = true;
+        true
     }
 
     async fn tell_of_digests(&mut self) -> Result<(), Trouble> {
@@ -361,6 +382,19 @@ fn settle_sessions(shared: &mut Shared, actual: &Rows) {
     }
 }
 
+/// A backend's mark, as an entry of it says.
+fn mark(key: &Key, row: &Content) -> Option<Found> {
+    let ([_, number], [stamp, backend @ .., _]) = (&key.fields[..], &row.values[..]) else { return None };
+    if key.table != Table::Marks {
+        return None;
+    }
+    Some(Found {
+        number: u8::try_from(*number).ok()?,
+        stamp: u32::try_from(*stamp).ok()?,
+        backend: Tag::read(backend)?,
+    })
+}
+
 /// Keys of which the switch has something else than it should.
 fn differences(wanted: &Rows, actual: &Rows) -> BTreeSet<Key> {
     let changed =
@@ -374,8 +408,8 @@ fn change(key: &Key, wanted: Option<&Content>, actual: Option<&Content>) -> Opti
     match (wanted, actual) {
         (wanted, actual) if wanted == actual => None,
         // A default entry, and a place of an array, are always there.
-        (Some(_), _) if matches!(key.table, Table::Settings | Table::Rates) => Some(UpdateKind::Modify),
-        (None, _) if key.table == Table::Settings => None,
+        (Some(_), _) if key.table.is_default() || key.table == Table::Rates => Some(UpdateKind::Modify),
+        (None, _) if key.table.is_default() => None,
         (None, Some(_)) if key.table == Table::Rates => Some(UpdateKind::Modify),
         (Some(_), None) => Some(UpdateKind::Insert),
         (Some(_), Some(_)) => Some(UpdateKind::Modify),

@@ -204,6 +204,7 @@ pub(super) fn service(id: u32, backends: &[(u64, u32)]) -> ServiceSpec {
         method: lb_common::abi::Method::Order,
         slow_start: core::time::Duration::ZERO,
         mirror: None,
+        consistency: crate::pool::Consistency::Tables,
         health: None,
         paths: Vec::new(),
         backends: backends.iter().map(|&(number, weight)| backend(number, weight)).collect(),

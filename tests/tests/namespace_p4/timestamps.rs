@@ -1,0 +1,156 @@
+//! Connections that stay with their backends though nobody knows of them any more: the number rides in TCP timestamps.
+
+use super::{CLIENTS, chosen, node, site, vip};
+use anyhow::{Context as _, Result, ensure};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+use stickleback_tests::topology::config::text;
+use stickleback_tests::topology::process::eventually;
+use stickleback_tests::topology::server::{file, in_url};
+use stickleback_tests::topology::{Balancer, Bmv2, SOON, Site, load};
+
+const HEALTH: &str = "affinity = \"source-ip\"\nhealth = { kind = \"tcp\", interval = \"200ms\", timeout = \"1s\", fall = 2, rise = 1 }\n";
+const TIMESTAMPS: &str = "consistency = \"timestamps\"\n";
+/// Of the file that is fetched, and of it in a second.
+const BYTES: u64 = 8 << 20;
+const RATE: u64 = 512 << 10;
+
+/// One clock for all clients.
+fn clocks(site: &Site) -> Result<()> {
+    site.backends.iter().try_for_each(|backend| backend.namespace.set("ipv4/tcp_timestamps=2"))
+}
+
+/// Fetches a file slowly, from a backend that is not the first of its session's order; meanwhile switch and `lbd` lose everything, and
+/// start again with the first one, too. Whether the file arrives.
+fn outlives_everything(v6: bool, lines: &str) -> Result<bool> {
+    let (site, mut switch) = site(1_500)?;
+    clocks(&site)?;
+    let vip = vip(v6);
+    let all = site.service("web", vip, "nat", v6).with(&format!("{HEALTH}{lines}"));
+    let mut less = all.clone();
+    less.backends.retain(|backend| backend.name != "be3");
+    let own: Vec<IpAddr> = site.clients(v6, CLIENTS);
+    let owners = chosen(&site, &own)?;
+    let client = owners.iter().find(|(_, backend)| *backend == "be3").context("be3 is somebody's first")?.0;
+
+    let mut balancer = site.balance_with(&node(&site, &switch, 1)?, &[less])?;
+    site.serves(vip)?;
+    std::fs::create_dir_all(site.files())?;
+    let original = site.files().join("data");
+    file(&original, BYTES)?;
+    let (head, body) = (site.directory().join("head"), site.directory().join("body"));
+    let mut fetching = site.client.start(
+        &[
+            "curl",
+            "-sSf",
+            "--noproxy",
+            "*",
+            "--max-time",
+            "120",
+            "--interface",
+            &client.to_string(),
+            "--limit-rate",
+            &RATE.to_string(),
+            "-D",
+            head.to_str().context("a path")?,
+            "-o",
+            body.to_str().context("a path")?,
+            &format!("http://{}/files/data", in_url(vip.ip())),
+        ],
+        &site.directory().join("curl.log"),
+    )?;
+    let has = || std::fs::metadata(&body).map_or(0, |body| body.len());
+    eventually(SOON, || {
+        ensure!(has() > RATE, "it has {} bytes", has());
+        Ok(())
+    })?;
+
+    balancer.kill();
+    switch.restart()?;
+    let before = has();
+    ensure!(before < BYTES / 2, "too fast: {before} bytes are there already");
+    let (_heir, ended) = again(&site, &switch, &[all], &mut fetching)?;
+    let answered = std::fs::read_to_string(&head)?;
+    ensure!(!answered.contains("be3"), "be3 had it from the beginning: {answered}");
+    Ok(ended && std::fs::read(&body)? == std::fs::read(&original)?)
+}
+
+/// Starts another `lbd`, and waits for the transfer; whether that ends well.
+fn again(
+    site: &Site,
+    switch: &Bmv2,
+    services: &[stickleback_tests::topology::ServiceConfig],
+    fetching: &mut stickleback_tests::topology::process::Process,
+) -> Result<(Balancer, bool)> {
+    let second = site.directory().join("second");
+    let config = text(&node(site, switch, 1)?, services);
+    let heir = Balancer::start(&site.lb, &second, &second.join("pins"), &config)?;
+    let status = fetching.wait(Duration::from_secs(120))?;
+    if !status.success() {
+        eprintln!("{}", fetching.log());
+    }
+    Ok((heir, status.success()))
+}
+
+#[test]
+#[ignore = "needs bmv2: `cargo xtask test --p4`"]
+fn namespace_p4_timestamps_keep_a_transfer_v4() -> Result<()> {
+    ensure!(outlives_everything(false, TIMESTAMPS)?, "the transfer broke");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs bmv2: `cargo xtask test --p4`"]
+fn namespace_p4_timestamps_keep_a_transfer_v6() -> Result<()> {
+    ensure!(outlives_everything(true, TIMESTAMPS)?, "the transfer broke");
+    Ok(())
+}
+
+/// The tables alone do not: else the others would show nothing.
+#[test]
+#[ignore = "needs bmv2: `cargo xtask test --p4`"]
+fn namespace_p4_tables_alone_lose_a_transfer() -> Result<()> {
+    ensure!(!outlives_everything(false, "")?, "the transfer went on");
+    Ok(())
+}
+
+/// A backend with the clock that Linux has by default gets no traffic, and it is said what to do; then it gets some.
+#[test]
+#[ignore = "needs bmv2: `cargo xtask test --p4`"]
+fn namespace_p4_timestamps_of_the_default_are_refused() -> Result<()> {
+    let (site, switch) = site(1_500)?;
+    clocks(&site)?;
+    site.backends[0].namespace.set("ipv4/tcp_timestamps=1")?;
+    let vip = vip(false);
+    let service = site.service("web", vip, "nat", false).with(&format!("{HEALTH}{TIMESTAMPS}"));
+    let balancer = site.balance_with(&node(&site, &switch, 1)?, &[service])?;
+    site.serves(vip)?;
+    let used = |n: u16| -> Result<BTreeSet<String>> {
+        let served = load::each(&site.client, vip, &site.clients_from(false, n, CLIENTS))?;
+        Ok(served.into_values().collect())
+    };
+    eventually(SOON, || {
+        let used = used(1)?;
+        ensure!(used.len() == 2 && !used.contains("be1"), "{used:?} serve");
+        let told = balancer.ctl(&["backends"])?;
+        ensure!(told.contains("tcp_timestamps=2"), "nobody says what to do: {told}");
+        Ok(())
+    })?;
+    site.backends[0].namespace.set("ipv4/tcp_timestamps=2")?;
+    // Each time other clients: who came too early stays with whom he got.
+    let mut early = 1_000;
+    eventually(SOON, || {
+        early += CLIENTS;
+        let used = used(early)?;
+        ensure!(used.len() == 3, "only {used:?} serve");
+        Ok(())
+    })?;
+    // A client without timestamps is served as well, and so is one whose SYN is answered by a cookie.
+    site.client.set("ipv4/tcp_timestamps=0")?;
+    ensure!(used(20_000)?.len() == 3, "clients without timestamps are not served");
+    site.client.set("ipv4/tcp_timestamps=1")?;
+    site.backends.iter().try_for_each(|backend| backend.namespace.set("ipv4/tcp_syncookies=2"))?;
+    ensure!(used(21_000)?.len() == 3, "clients with SYN cookies are not served");
+    Ok(())
+}
