@@ -117,6 +117,9 @@ struct meta_t {
     bit<16> hop_mtu;
     bit<9> hop_port;
 
+    // The switch goes on with its connection by itself: it is changed, and its way known.
+    bit<1> is_express;
+
     // The node.
     bit<9> cpu_port;
     address_t tunnel_v4;

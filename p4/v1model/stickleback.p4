@@ -10,6 +10,7 @@
 #include "steps.p4"
 #include "checksum.p4"
 #include "memory.p4"
+#include "express.p4"
 
 parser Reading(packet_in packet, out headers_t headers, inout meta_t meta, inout standard_metadata_t standard) {
     Frame() frame;
@@ -244,6 +245,7 @@ control Encapsulate(inout headers_t headers, inout meta_t meta) {
 
 control Forwarding(inout headers_t headers, inout meta_t meta, inout standard_metadata_t standard) {
     Node() node;
+    Express() express;
     Whose() whose;
     Session() session;
     Bound() bound;
@@ -343,7 +345,10 @@ control Forwarding(inout headers_t headers, inout meta_t meta, inout standard_me
             trains.apply(meta);
         }
 
-        if (meta.is_decided == 0) {
+        if (meta.is_decided == 0 && headers.tcp.isValid() && meta.is_first == 0 && meta.is_cut == 0) {
+            express.apply(headers, meta, standard.ingress_global_timestamp);
+        }
+        if (meta.is_decided == 0 && meta.is_express == 0) {
             whose.apply(headers, meta);
             if (meta.is_decided == 0 && meta.is_cut == 1) {
                 END(OUTCOME_MALFORMED);
@@ -372,7 +377,7 @@ control Forwarding(inout headers_t headers, inout meta_t meta, inout standard_me
             }
         }
 
-        if (meta.is_decided == 0) {
+        if (meta.is_decided == 0 && meta.is_express == 0) {
             if (meta.is_guided == 0) {
                 session.apply(headers, meta);
             }
@@ -404,7 +409,7 @@ control Forwarding(inout headers_t headers, inout meta_t meta, inout standard_me
             END(OUTCOME_HOP_LIMIT);
             meta.is_lost = 1;
         }
-        if (meta.is_decided == 0) {
+        if (meta.is_decided == 0 && meta.is_express == 0) {
             way.apply(meta);
         }
         if (meta.is_decided == 0) {
@@ -513,7 +518,9 @@ control Forwarding(inout headers_t headers, inout meta_t meta, inout standard_me
                 }
             } else {
                 service_packets.count((bit<32>)meta.service_slot);
-                backend_packets.count((bit<32>)meta.backend);
+                if (meta.is_express == 0) {
+                    backend_packets.count((bit<32>)meta.backend);
+                }
                 if (opens == 1) {
                     service_connections.count((bit<32>)meta.service_slot);
                     backend_connections.count((bit<32>)meta.backend);

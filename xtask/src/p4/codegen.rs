@@ -65,6 +65,9 @@ fn constants() -> String {
         map::RATES,
         map::DOORKEEPER,
         map::FRAGMENTS,
+        switch::OFFLOADED,
+        switch::TURNS,
+        switch::EXPRESS,
     ] {
         line(&format!("#define NAME_{name} \".{name}\""));
     }
@@ -87,6 +90,8 @@ fn constants() -> String {
         ("OUTCOMES", Outcome::COUNT),
         ("DOORKEEPER", DOORKEEPER_ENTRIES),
         ("FRAGMENTS", FRAGMENT_ENTRIES),
+        ("OFFLOADED", switch::OFFLOADED_ENTRIES),
+        ("TURNS", switch::TURN_ENTRIES),
     ] {
         line(&format!("#define SIZE_{name} {size}"));
     }

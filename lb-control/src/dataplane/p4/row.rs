@@ -25,6 +25,8 @@ pub enum Table {
     Rates,
     /// Sessions.
     Bindings,
+    /// Connections of XDP nodes that the switch goes on with by itself.
+    Offloaded,
     /// Whose replies come from where.
     Replies,
     /// Whose backends reply from where themselves.
@@ -41,7 +43,7 @@ pub enum Table {
 
 impl Table {
     /// Every one but [`Table::Rates`], which is none.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Settings,
         Self::Routes,
         Self::Backends,
@@ -51,6 +53,7 @@ impl Table {
         Self::Quic,
         Self::Servers,
         Self::Bindings,
+        Self::Offloaded,
         Self::Replies,
         Self::Returns,
         Self::Vips,
@@ -58,6 +61,11 @@ impl Table {
         Self::AnyPort,
         Self::Services,
     ];
+
+    /// Whether its entries come with the traffic; those of all others with the configuration.
+    pub const fn follows_traffic(self) -> bool {
+        matches!(self, Self::Bindings | Self::Offloaded)
+    }
 
     /// Its name in the program.
     pub const fn name(self) -> &'static str {
@@ -72,6 +80,7 @@ impl Table {
             Self::Servers => map::SERVERS,
             Self::Rates => map::RATES,
             Self::Bindings => map::BINDINGS,
+            Self::Offloaded => switch::OFFLOADED,
             Self::Replies => switch::REPLIES,
             Self::Returns => switch::RETURNS,
             Self::Vips => switch::VIPS,
@@ -94,6 +103,7 @@ impl Table {
             Self::Servers => "named",
             Self::Rates => "",
             Self::Bindings => "bound",
+            Self::Offloaded => "express",
             Self::Replies => "reply",
             Self::Returns => "back",
             Self::Vips => "is_vip",
