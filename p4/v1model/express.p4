@@ -12,9 +12,9 @@ const bit<8> TCP_FIN = 0x01;
 const bit<22> ALIVE = 122;
 const bit<22> HEAD = 31;
 
-// New addresses and ports, and numbers that the other side counts by.
+// New addresses and ports, numbers that the other side counts by, and windows in its unit: never 0 but when they are.
 control Shift(inout headers_t headers, in address_t source, in address_t destination, in bit<16> source_port, in bit<16> destination_port,
-              in bit<32> sequence, in bit<32> acknowledgement) {
+              in bit<32> sequence, in bit<32> acknowledgement, in bit<8> left, in bit<8> right) {
     Adjust() adjust_ip;
     Adjust() adjust_tcp;
 
@@ -39,6 +39,14 @@ control Shift(inout headers_t headers, in address_t source, in address_t destina
         number = headers.tcp.acknowledgement + acknowledgement;
         REPLACE32(covered, headers.tcp.acknowledgement, number);
         headers.tcp.acknowledgement = number;
+        number = ((bit<32>)headers.tcp.window << left) >> right;
+        if (number > 0xffff) {
+            number = 0xffff;
+        } else if (number == 0 && headers.tcp.window != 0) {
+            number = 1;
+        }
+        REPLACE16(covered, headers.tcp.window, number[15:0]);
+        headers.tcp.window = number[15:0];
         REPLACE16(covered, headers.tcp.source, source_port);
         REPLACE16(covered, headers.tcp.destination, destination_port);
         headers.tcp.source = source_port;
@@ -62,6 +70,8 @@ control Express(inout headers_t headers, inout meta_t meta, in bit<48> microseco
     bit<16> now_destination_port = 0;
     bit<32> sequence_ahead = 0;
     bit<32> acknowledgement_ahead = 0;
+    bit<8> window_left = 0;
+    bit<8> window_right = 0;
     mac_t way_destination = 0;
     mac_t way_source = 0;
     bit<16> way_mtu = 0;
@@ -130,7 +140,8 @@ control Express(inout headers_t headers, inout meta_t meta, in bit<48> microseco
             word = owner ++ ended ++ asked ++ answered ++ 1w0 ++ since ++ seen;
             turns.write((bit<32>)turn, word);
             if (to_node == 0) {
-                shift.apply(headers, now_source, now_destination, now_source_port, now_destination_port, sequence_ahead, acknowledgement_ahead);
+                shift.apply(headers, now_source, now_destination, now_source_port, now_destination_port, sequence_ahead, acknowledgement_ahead,
+                    window_left, window_right);
                 meta.is_express = 1;
                 meta.is_reply = from_backend;
                 meta.mode = MODE_L2;

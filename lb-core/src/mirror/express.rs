@@ -5,9 +5,10 @@ use core::net::IpAddr;
 use lb_common::abi::Flow;
 use lb_common::splice::SCALE;
 
-/// A spliced connection whose segments need new addresses and ports, and one number added to those of the other side.
+/// A spliced connection whose segments need new addresses and ports, one number added to those of the other side, and the backend's
+/// windows shifted.
 ///
-/// Windows mean the same to both sides, no FIN was seen, and all addresses are of one family.
+/// No FIN was seen, and all addresses are of one family.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Express {
     /// The node that told of it, and what that one knows it by.
@@ -22,12 +23,16 @@ pub struct Express {
     pub source: (IpAddr, u16),
     /// What the backend's sequence numbers are ahead of those that the client counts in.
     pub offset: u32,
+    /// By how many bits the backend's windows are shifted to the left, and to the right, for its client: 65,535 at most, and 0 only
+    /// when they are 0.
+    pub windows: (u8, u8),
 }
 
 impl Express {
     /// A connection that the node `owner` tells of; `None` = its segments need more, or it ends.
     pub fn of(owner: u64, record: &Record) -> Option<Self> {
-        let splice = record.splice.filter(Splice::keeps_windows)?;
+        let splice = record.splice?;
+        let windows = splice.windows()?;
         let ends = [record.client, record.service_address, record.backend, record.source];
         let is_one_family = ends.iter().all(|(address, _)| address.is_ipv4() == record.client.0.is_ipv4());
         (is_one_family && !record.is_closing).then_some(Self {
@@ -37,14 +42,19 @@ impl Express {
             backend: record.backend,
             source: record.source,
             offset: splice.answer.wrapping_sub(splice.isn),
+            windows,
         })
     }
 }
 
 impl Splice {
-    /// Whether window fields mean the same to client and backend: none scales, or the backend does as the client was promised.
-    fn keeps_windows(&self) -> bool {
-        self.client_scale == Flow::NO_SCALE || self.server_scale == SCALE
+    /// By how much the backend's windows are shifted; `None` = the client's would have to be, too, since it alone scales.
+    fn windows(&self) -> Option<(u8, u8)> {
+        match (self.client_scale, self.server_scale) {
+            (Flow::NO_SCALE, _) => Some((0, 0)),
+            (_, Flow::NO_SCALE) => None,
+            (_, scale) => Some((scale.saturating_sub(SCALE), SCALE.saturating_sub(scale))),
+        }
     }
 }
 
@@ -92,18 +102,21 @@ mod tests {
         assert_eq!(with(|record| record.splice = None), None);
         assert_eq!(with(|record| record.is_closing = true), None);
         assert_eq!(with(|record| record.source.0 = Ipv6Addr::LOCALHOST.into()), None);
-        let scaled = |record: &mut Record| record.splice = Some(Splice { server_scale: 8, ..splice() });
-        assert_eq!(with(scaled), None);
+        let alone =
+            |record: &mut Record| record.splice = Some(Splice { server_scale: Flow::NO_SCALE, ..splice() });
+        assert_eq!(with(alone), None);
     }
 
     proptest! {
         #[test]
-        fn windows_are_the_same_on_both_sides_of_what_is_taken(window: u16, client in 0_u8..=15, server in 0_u8..=15) {
+        fn windows_are_what_the_node_makes_of_them(window: u16, client in 0_u8..=15, server in 0_u8..=15) {
             // A backend scales only where the client does.
             let server_scale = if client == Flow::NO_SCALE { client } else { server };
             let splice = Splice { client_scale: client, server_scale, ..splice() };
-            if splice.keeps_windows() {
-                prop_assert_eq!(window_to_client(window, client, server_scale), window);
+            if let Some((left, right)) = splice.windows() {
+                let shifted = u32::from(window) << left >> right;
+                let shifted = shifted.clamp(u32::from(window != 0), 0xffff);
+                prop_assert_eq!(u32::from(window_to_client(window, client, server_scale)), shifted);
                 prop_assert_eq!(window_to_backend(window, client, server_scale), window);
             }
         }

@@ -2,7 +2,7 @@
 // which way it goes, and how long it may be. The target's are `.express`'s variables, and what notes whose turn it is.
 @name(".express")
 action express(address_t source_address, address_t destination_address, bit<16> source_port, bit<16> destination_port,
-               bit<32> sequence, bit<32> acknowledgement, mac_t destination, mac_t source, bit<16> mtu, bit<9> egress,
+               bit<32> sequence, bit<32> acknowledgement, bit<8> left, bit<8> right, mac_t destination, mac_t source, bit<16> mtu, bit<9> egress,
                bit<16> slot, bit<1> is_reply, bit<16> place, bit<16> generation) {
     now_source = source_address;
     now_destination = destination_address;
@@ -10,6 +10,8 @@ action express(address_t source_address, address_t destination_address, bit<16> 
     now_destination_port = destination_port;
     sequence_ahead = sequence;
     acknowledgement_ahead = acknowledgement;
+    window_left = left;
+    window_right = right;
     way_destination = destination;
     way_source = source;
     way_mtu = mtu;

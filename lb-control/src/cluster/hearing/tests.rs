@@ -32,7 +32,7 @@ fn record(id: u64) -> Record {
         service_address: at(2, 80),
         backend: at(3, 8_080),
         source: at(4, 5_000 + id as u16),
-        splice: Some(Splice { answer: 9, isn: 2, start: 1, client_scale: 7, server_scale: 7, readers: 0 }),
+        splice: Some(Splice { answer: 9, isn: 2, start: 1, client_scale: 7, server_scale: 10, readers: 0 }),
     }
 }
 

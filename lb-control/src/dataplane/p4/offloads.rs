@@ -152,19 +152,20 @@ fn rows(express: &Express, ways: &Ways, turn: Turn) -> [(Key, Content); 2] {
     let row = |from: (IpAddr, u16),
                to: (IpAddr, u16),
                [sequence, acknowledgement]: [u32; 2],
+               (left, right): (u8, u8),
                way: [u128; 4],
                is_reply| {
         let addresses = [number(from.0.into()), number(to.0.into()), u128::from(from.1), u128::from(to.1)];
-        let numbers = [u128::from(sequence), u128::from(acknowledgement)];
+        let numbers = [sequence.into(), acknowledgement.into(), left.into(), right.into()];
         let owner = [u128::from(ways.number), u128::from(is_reply)];
         let turn = [u128::from(turn.place), u128::from(turn.generation)];
         Content::of([&addresses[..], &numbers, &way, &owner, &turn].concat())
     };
     let [to_backend, to_client] = keys(express);
-    let Express { client, service, backend, source, offset, .. } = *express;
+    let Express { client, service, backend, source, offset, windows, .. } = *express;
     [
-        (to_backend, row(source, backend, [0, offset], ways.backend, false)),
-        (to_client, row(service, client, [offset.wrapping_neg(), 0], ways.client, true)),
+        (to_backend, row(source, backend, [0, offset], (0, 0), ways.backend, false)),
+        (to_client, row(service, client, [offset.wrapping_neg(), 0], windows, ways.client, true)),
     ]
 }
 
@@ -184,6 +185,7 @@ mod tests {
             backend: at(3, 8_080),
             source: at(4, n),
             offset: 7,
+            windows: (3, 0),
         }
     }
 
@@ -196,11 +198,11 @@ mod tests {
             panic!("{changes:?}")
         };
         assert_eq!(from_client.fields, [at(1), at(2), 9, 80]);
-        assert_eq!(to_backend.values[..12], [at(4), at(3), 9, 8_080, 0, 7, 4, 5, 1_400, 6, 50, 0]);
+        assert_eq!(to_backend.values[..14], [at(4), at(3), 9, 8_080, 0, 7, 0, 0, 4, 5, 1_400, 6, 50, 0]);
         assert_eq!(from_backend.fields, [at(3), at(4), 8_080, 9]);
         let behind = u128::from(7_u32.wrapping_neg());
-        assert_eq!(to_client.values[..12], [at(2), at(1), 80, 9, behind, 0, 1, 2, 1_500, 3, 50, 1]);
-        assert_eq!(to_backend.values[12..], to_client.values[12..], "one note for both");
+        assert_eq!(to_client.values[..14], [at(2), at(1), 80, 9, behind, 0, 3, 0, 1, 2, 1_500, 3, 50, 1]);
+        assert_eq!(to_backend.values[14..], to_client.values[14..], "one note for both");
         assert_eq!((offloads.of(5), offloads.of(6)), (1, 0));
     }
 
@@ -225,7 +227,7 @@ mod tests {
     #[test]
     fn a_note_of_an_earlier_connection_is_nobodys() {
         let mut offloads = Offloads::new();
-        let turn = |changes: &Changes| changes[0].1.as_ref().map(|content| content.values[12..].to_vec());
+        let turn = |changes: &Changes| changes[0].1.as_ref().map(|content| content.values[14..].to_vec());
         let first = turn(&offloads.follow(&[express(1)], |_| Some(WAYS))).expect("an entry");
         offloads.follow(&[], |_| Some(WAYS));
         let second = turn(&offloads.follow(&[express(1)], |_| Some(WAYS))).expect("an entry");

@@ -200,7 +200,7 @@ fn p4_ways_that_are_not_found_yet_stay_as_the_switch_has_them() {
 fn p4_connections_of_nodes_stay_while_who_knows_of_them_does() {
     let switch = Switch::start();
     let key = Key::exact(Table::Offloaded, [1, 2, 3, 4]);
-    let content = |place| Content::of([5, 6, 7, 8, 9, 10, 11, 12, 1_500, 2, 3, 1, place, 4]);
+    let content = |place| Content::of([5, 6, 7, 8, 9, 10, 3, 0, 11, 12, 1_500, 2, 3, 1, place, 4]);
     {
         let link = link(&switch, 1);
         assert!(!link.has_wants());
