@@ -8,9 +8,10 @@ use stickleback_tests::topology::crossing::{NODES, join_switch};
 use stickleback_tests::topology::process::{Process, eventually};
 use stickleback_tests::topology::{BackendConfig, Balancer, Crossing, SOON, ServiceConfig, server};
 
-/// Bytes of a download, and how many of them come in a second.
+/// Bytes of a download, and how many of them come in a second: of one that ends soon, and of one that lasts.
 const LONG: u64 = 12 << 20;
 const RATE: &str = "400k";
+const SLOW: &str = "150k";
 /// From the first byte of a response on, the node sees it for so long.
 const HEAD: Duration = Duration::from_secs(2);
 
@@ -121,13 +122,13 @@ impl Shop {
         download.runs()
     }
 
-    fn download(&self, more: &[&str]) -> Result<Download> {
+    fn download(&self, rate: &str, more: &[&str]) -> Result<Download> {
         let directory = self.crossing.directory();
         let (to, head) = (directory.join("came"), directory.join("head"));
         let url = format!("http://{}/files/long", vip());
         let paths = [&to, &head].map(|path| path.to_string_lossy().into_owned());
         let mut words =
-            vec!["curl", "-sS", "--fail", "--noproxy", "*", "--limit-rate", RATE, "-D", &paths[1]];
+            vec!["curl", "-sS", "--fail", "--noproxy", "*", "--limit-rate", rate, "-D", &paths[1]];
         words.extend(["-H", "Cookie: SESS=session1", "-o", &paths[0], &url]);
         words.extend(more);
         let process = self.crossing.client.start(&words, &directory.join("curl.log"))?;
@@ -176,7 +177,7 @@ fn outcome(node: &Balancer, name: &str) -> Result<u64> {
 #[ignore = "needs bmv2: `cargo xtask test --p4`"]
 fn namespace_p4_downloads_go_by_the_switch() -> Result<()> {
     let shop = shop("tcp-established = \"15s\"")?;
-    let mut download = shop.download(&["--local-port", "41000", "-H", "Connection: close"])?;
+    let mut download = shop.download(RATE, &["--local-port", "41000", "-H", "Connection: close"])?;
     shop.goes_on_with(1)?;
     shop.goes_by_the_switch(&mut download)?;
     let metrics = shop.switch.metrics()?;
@@ -200,7 +201,7 @@ fn namespace_p4_later_requests_are_read_by_their_node() -> Result<()> {
     let learnt = || shop.nodes.iter().map(|node| outcome(node, "learnt")).sum::<Result<u64>>();
     let before = learnt()?;
     let next = format!("http://{}/set?session=fresh", vip());
-    let mut download = shop.download(&["--next", "-sS", "--fail", "--noproxy", "*", &next])?;
+    let mut download = shop.download(RATE, &["--next", "-sS", "--fail", "--noproxy", "*", &next])?;
     shop.goes_on_with(1)?;
     shop.goes_by_the_switch(&mut download)?;
     ensure!(learnt()? == before, "a cookie was learnt already");
@@ -224,7 +225,7 @@ fn namespace_p4_later_requests_are_read_by_their_node() -> Result<()> {
 #[ignore = "needs bmv2: `cargo xtask test --p4`"]
 fn namespace_p4_downloads_outlive_the_switchs_daemon() -> Result<()> {
     let mut shop = shop("")?;
-    let mut download = shop.download(&[])?;
+    let mut download = shop.download(SLOW, &[])?;
     shop.goes_on_with(1)?;
     shop.goes_by_the_switch(&mut download)?;
     let (before, seen) = (download.bytes(), shop.seen_by_nodes()?);
@@ -244,7 +245,7 @@ fn namespace_p4_downloads_outlive_the_switchs_daemon() -> Result<()> {
 #[ignore = "needs bmv2: `cargo xtask test --p4`"]
 fn namespace_p4_downloads_go_on_while_their_node_dies() -> Result<()> {
     let mut shop = shop("")?;
-    let mut download = shop.download(&[])?;
+    let mut download = shop.download(SLOW, &[])?;
     shop.goes_on_with(1)?;
     shop.goes_by_the_switch(&mut download)?;
     let held = |node: &Balancer| -> Result<usize> {
