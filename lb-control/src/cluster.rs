@@ -5,6 +5,7 @@ pub mod announce;
 pub mod authority;
 pub mod bindings;
 pub mod error;
+pub mod hearing;
 pub(crate) mod heir;
 pub mod home;
 pub mod identity;

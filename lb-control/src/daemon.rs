@@ -11,6 +11,7 @@ mod heirs;
 mod inherit;
 mod member;
 mod notify;
+mod offload;
 mod orders;
 mod passive;
 mod peers;

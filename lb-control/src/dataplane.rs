@@ -19,6 +19,7 @@ use lb_common::abi::{
     FlowKey, PathRule, Peer, QuicConfig, RebindReport, RebindRequest, RecordResult, Secrets, Server, Service,
     ServiceKey, Settings, SweepReport, SweepRequest, Vitals,
 };
+use lb_core::mirror::Express;
 use std::os::fd::BorrowedFd;
 
 /// Result of an operation on a data plane.
@@ -129,6 +130,15 @@ pub trait DataPlane: Send {
     /// What is here already stays as it is, and nothing that lives gives way.
     fn adopt(&mut self, flows: &[Flow]) -> Result<Vec<RecordResult>>;
 
+    /// Goes on with these connections of other nodes packet by packet, as far as it can, and with no others.
+    fn offload(&mut self, _all: &[Express]) -> Result<()> {
+        Ok(())
+    }
+    /// What it goes on with of a service; packets as its counters were read last. `None` = it never does.
+    fn offloaded(&mut self, _service: u16) -> Result<Option<Offloaded>> {
+        Ok(None)
+    }
+
     /// Traffic of those services and backends, added up over all CPUs.
     fn counters(&mut self, services: &[u16], backends: &[u16]) -> Result<Traffic>;
     /// What is noted of those backends, in their order.
@@ -205,6 +215,17 @@ pub struct Traffic {
     pub services: Vec<Counters>,
     /// By backend.
     pub backends: Vec<Counters>,
+}
+
+/// What a switch goes on with by itself of a service whose connections are other nodes'.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Offloaded {
+    /// Connections.
+    pub connections: u64,
+    /// Packets of both directions that no node saw.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
 /// A place that counters are kept for.

@@ -32,6 +32,9 @@
 #define NAME_DOORKEEPER ".DOORKEEPER"
 #define NAME_FRAGMENTS ".FRAGMENTS"
 #define NAME_WALL ".WALL"
+#define NAME_OFFLOADED ".OFFLOADED"
+#define NAME_TURNS ".TURNS"
+#define NAME_EXPRESS ".EXPRESS"
 
 // Sizes, unless the target has its own.
 #ifndef STICKLEBACK_SIZES
@@ -53,6 +56,8 @@
 #define SIZE_OUTCOMES 64
 #define SIZE_DOORKEEPER 65536
 #define SIZE_FRAGMENTS 16384
+#define SIZE_OFFLOADED 131072
+#define SIZE_TURNS 65536
 #endif
 
 // How packets get to backends; what names a session.

@@ -144,6 +144,8 @@ struct meta_t {
     bit<16> marked_backend;
     bit<16> marked_generation;
     bit<1> leads;
+    // The switch goes on with its connection by itself: it is changed, and its way known.
+    bit<1> is_express;
 
     // The node.
     bit<9> cpu_port;

@@ -11,6 +11,7 @@
 #include "checksum.p4"
 #include "timestamps.p4"
 #include "memory.p4"
+#include "express.p4"
 
 parser Reading(packet_in packet, out headers_t headers, inout meta_t meta, inout standard_metadata_t standard) {
     Frame() frame;
@@ -248,6 +249,7 @@ control Forwarding(inout headers_t headers, inout meta_t meta, inout standard_me
     Now() now;
     Marked() marked;
     Stamp() stamp;
+    Express() express;
     Whose() whose;
     Session() session;
     Bound() bound;
@@ -345,7 +347,10 @@ control Forwarding(inout headers_t headers, inout meta_t meta, inout standard_me
             trains.apply(meta);
         }
 
-        if (meta.is_decided == 0) {
+        if (meta.is_decided == 0 && headers.tcp.isValid() && meta.is_first == 0 && meta.is_cut == 0) {
+            express.apply(headers, meta, standard.ingress_global_timestamp);
+        }
+        if (meta.is_decided == 0 && meta.is_express == 0) {
             whose.apply(headers, meta);
             if (meta.is_decided == 0 && meta.is_cut == 1) {
                 END(OUTCOME_MALFORMED);
@@ -374,7 +379,7 @@ control Forwarding(inout headers_t headers, inout meta_t meta, inout standard_me
             }
         }
 
-        if (meta.is_decided == 0) {
+        if (meta.is_decided == 0 && meta.is_express == 0) {
             if (meta.is_guided == 0) {
                 session.apply(headers, meta);
             }
@@ -407,7 +412,7 @@ control Forwarding(inout headers_t headers, inout meta_t meta, inout standard_me
             END(OUTCOME_HOP_LIMIT);
             meta.is_lost = 1;
         }
-        if (meta.is_decided == 0) {
+        if (meta.is_decided == 0 && meta.is_express == 0) {
             way.apply(meta);
         }
         if (meta.is_decided == 0) {
@@ -517,7 +522,9 @@ control Forwarding(inout headers_t headers, inout meta_t meta, inout standard_me
                 }
             } else {
                 service_packets.count((bit<32>)meta.service_slot);
-                backend_packets.count((bit<32>)meta.backend);
+                if (meta.is_express == 0) {
+                    backend_packets.count((bit<32>)meta.backend);
+                }
                 if (opens == 1) {
                     service_connections.count((bit<32>)meta.service_slot);
                     backend_connections.count((bit<32>)meta.backend);

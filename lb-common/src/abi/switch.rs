@@ -19,6 +19,15 @@ pub const MARKS: &str = "MARKS";
 /// Ways to clients, by prefix of their addresses.
 pub const ROUTES: &str = "ROUTES";
 
+/// Connections of XDP nodes that the switch goes on with by itself, two entries for each.
+pub const OFFLOADED: &str = "OFFLOADED";
+/// Whose turn it is in each of those connections.
+pub const TURNS: &str = "TURNS";
+
+/// Most connections that the switch goes on with by itself.
+pub const TURN_ENTRIES: u32 = 1 << 16;
+/// Entries of [`OFFLOADED`].
+pub const OFFLOADED_ENTRIES: u32 = 2 * TURN_ENTRIES;
 /// Entries of [`ANY_PORT`].
 pub const ANY_PORT_ENTRIES: u32 = 512;
 /// Entries of [`ROUTES`].
@@ -41,6 +50,8 @@ pub const BACKEND_PACKETS: &str = "BACKEND_PACKETS";
 pub const BACKEND_REPLIES: &str = "BACKEND_REPLIES";
 /// Connections, by backend slot.
 pub const BACKEND_CONNECTIONS: &str = "BACKEND_CONNECTIONS";
+/// Packets and bytes of connections that the switch goes on with by itself, by service slot.
+pub const EXPRESS: &str = "EXPRESS";
 
 /// Milliseconds by which a timestamp that comes back may be behind the clock: three and a half hours. It may be ahead by what is left of
 /// 2^24, which is more than an hour.

@@ -92,6 +92,20 @@ impl Snapshot {
             });
             counters(e, &format!("backend_{name}"), help, rows)?;
         }
+        let offloaded = || {
+            self.view
+                .services
+                .iter()
+                .filter_map(|s| Some(([("service", s.spec.name.as_str())], s.offloaded?)))
+        };
+        let rows = offloaded().map(|(labels, all)| (labels, signed(all.connections)));
+        let help = "Connections of nodes that the switch goes on with by itself";
+        gauges(e, "service_offloaded_connections", help, rows)?;
+        let rows = offloaded().map(|(labels, all)| (labels, all.packets));
+        let help = "Packets of both directions that the switch went on with by itself";
+        counters(e, "service_offloaded_packets", help, rows)?;
+        let rows = offloaded().map(|(labels, all)| (labels, all.bytes));
+        counters(e, "service_offloaded_bytes", "Bytes of those packets, from the IP header on", rows)?;
         let rows = self.outcomes.iter().map(|o| {
             let lost = if o.outcome.is_drop() { "yes" } else { "no" };
             ([("outcome", o.outcome.name()), ("drop", lost)], o.packets)

@@ -87,7 +87,8 @@ pub(super) fn status(s: &StatusRow, look: Look) -> String {
 
 /// `lbctl services`.
 pub(super) fn services(rows: &[ServiceRow], look: Look) -> String {
-    let columns = [
+    let is_offloaded = rows.iter().any(|row| row.offloaded.is_some());
+    let mut columns = vec![
         Column("SERVICE", Left),
         Column("ADDRESS", Left),
         Column("PROTO", Left),
@@ -100,6 +101,9 @@ pub(super) fn services(rows: &[ServiceRow], look: Look) -> String {
         Column("CONNECTIONS", Right),
         Column("BINDINGS", Right),
     ];
+    if is_offloaded {
+        columns.extend([Column("OFFLOADED", Right), Column("OF PACKETS", Right)]);
+    }
     let mut sheet = Sheet::new(look, &columns);
     for row in rows {
         let tone = match row.backends_up {
@@ -107,7 +111,7 @@ pub(super) fn services(rows: &[ServiceRow], look: Look) -> String {
             up if up < row.backends => Tone::Warning,
             _ => Tone::Good,
         };
-        sheet.row([
+        let mut cells = vec![
             plain(&row.name),
             plain(endpoint(&row.address, row.port)),
             plain(&row.protocol),
@@ -119,7 +123,11 @@ pub(super) fn services(rows: &[ServiceRow], look: Look) -> String {
             number(row.traffic.bytes + row.traffic.reply_bytes),
             number(row.traffic.connections),
             number(row.traffic.bindings),
-        ]);
+        ];
+        if let Some(offloaded) = row.offloaded {
+            cells.extend([number(offloaded.connections), number(offloaded.packets)]);
+        }
+        sheet.row(cells);
     }
     sheet.render("No services are configured.")
 }

@@ -137,9 +137,10 @@ impl Authority {
         request: &[u8],
         name: &str,
         addresses: Vec<String>,
+        wanted: Option<Role>,
     ) -> Result<Admission, ClusterError> {
         let mut tokens = self.tokens.clone();
-        let role = tokens.take(secret, unix_now()).ok_or(ClusterError::Token)?;
+        let role = tokens.take(secret, wanted, unix_now())?;
         self.keep_tokens(tokens)?;
         let id = self.free_id()?;
         let subject = Subject { id, role };

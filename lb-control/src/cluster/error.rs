@@ -1,6 +1,6 @@
 //! What can go wrong between nodes.
 
-use super::identity::NodeId;
+use super::identity::{NodeId, Role};
 use std::io;
 use std::path::PathBuf;
 
@@ -102,6 +102,35 @@ pub enum ClusterError {
     /// A token that does not let anybody in.
     #[error("the token is unknown, used or expired; make another one with `lbctl cluster token`")]
     Token,
+    /// A token for another kind of machine.
+    #[error(
+        "the token makes a member of role {}, and this machine is one of role {}, by `kind` of its [dataplane]; make another one \
+         with `lbctl cluster token --role {}`", role.name(), wanted.name(), wanted.name()
+    )]
+    OtherRole {
+        /// What the token is for.
+        role: Role,
+        /// What the machine is.
+        wanted: Role,
+    },
+    /// A machine that was another kind of member.
+    #[error(
+        "{}: this machine joined with role {}, and by `kind` of its [dataplane] it is of role {} now; have it removed, delete the \
+         directory and join again", path.display(), role.name(), now.name()
+    )]
+    Changed {
+        /// Where its identity stands.
+        path: PathBuf,
+        /// What it was.
+        role: Role,
+        /// What it is.
+        now: Role,
+    },
+    /// A switch that was told to make a cluster.
+    #[error(
+        "a cluster is made by one of its nodes: run `lbctl cluster init` there, and join the switch with a token of role switch"
+    )]
+    SwitchAlone,
     /// A name that nobody could read.
     #[error("a name of {length} characters, at most {most} are allowed; set `name` in [cluster]")]
     LongName {

@@ -25,6 +25,8 @@ pub enum Role {
     Node,
     /// An application server: asks and is told.
     App,
+    /// A switch in front of the nodes: is told of their connections, and of nothing else.
+    Switch,
 }
 
 /// Id and role, as a certificate names them.
@@ -106,12 +108,21 @@ impl From<NodeId> for String {
 }
 
 impl Role {
+    /// Every one.
+    pub const ALL: [Self; 3] = [Self::Node, Self::App, Self::Switch];
+
     /// Its name.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Node => "node",
             Self::App => "app",
+            Self::Switch => "switch",
         }
+    }
+
+    /// The role with a name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.name() == name)
     }
 }
 
@@ -136,7 +147,7 @@ impl Subject {
     fn named(name: &str) -> Option<Self> {
         let (id, rest) = name.split_once('.')?;
         let (role, domain) = rest.split_once('.')?;
-        let role = [Role::Node, Role::App].into_iter().find(|known| known.name() == role)?;
+        let role = Role::named(role)?;
         (domain == DOMAIN).then_some(Self { id: id.parse().ok()?, role })
     }
 }

@@ -3,7 +3,7 @@
 use super::authority::{Admission, request};
 use super::error::ClusterError;
 use super::home::Home;
-use super::identity::{Identity, hex, unhex};
+use super::identity::{Identity, Role, hex, unhex};
 use super::keyring::SignedKeyring;
 use super::roster::SignedRoster;
 use super::token::Token;
@@ -17,6 +17,9 @@ pub(super) struct JoinRequest {
     pub(super) request: String,
     pub(super) name: String,
     pub(super) addresses: Vec<String>,
+    /// What the machine can be; absent = anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) role: Option<Role>,
 }
 
 /// What it gets.
@@ -58,18 +61,20 @@ impl JoinAnswer {
 
 /// Joins the cluster of a node that listens at `address`, with a token of its authority.
 ///
-/// The node's key is made here and stays here. Nothing is kept unless everything fits together.
+/// The node's key is made here and stays here. Nothing is kept unless everything fits together, and the token is still good when it is
+/// for another `role`.
 pub async fn join(
     home: &Home,
     address: &str,
     token: &Token,
     name: &str,
     addresses: Vec<String>,
+    role: Option<Role>,
 ) -> Result<Identity, ClusterError> {
     home.must_be_free()?;
     let (key, request) = request()?;
-    let request =
-        JoinRequest { secret: token.secret(), request: hex(&request), name: name.to_owned(), addresses };
+    let (secret, request) = (token.secret(), hex(&request));
+    let request = JoinRequest { secret, request, name: name.to_owned(), addresses, role };
     let answer = super::transport::ask_to_join(address, token, &request).await?;
     let (certificate, authority, roster, keyring) = match answer {
         JoinAnswer::Refused { reason } => return Err(ClusterError::Refused { reason }),

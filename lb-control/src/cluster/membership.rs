@@ -2,11 +2,12 @@
 //!
 //! A [`Membership`] is what the daemon and its API hold. It starts the [`Replica`] when the state directory says that the
 //! node is a member, or when it becomes one, and says whether the node may take traffic: a node that is alone may at once,
-//! a member when it has the bindings.
+//! a member when it has the bindings. A switch has none, and only [hears](Hearing) what nodes tell of their connections.
 
 use super::authority::Authority;
 use super::bindings::{self, Bindings};
 use super::error::ClusterError;
+use super::hearing::Hearing;
 use super::home::Home;
 use super::identity::{NodeId, Role};
 use super::join::join;
@@ -16,6 +17,7 @@ use super::mirror::{self, Mirrors};
 use super::replica::{Ended, Replica, ReplicaError, Standing};
 use super::roster::Member;
 use super::token::Token;
+use super::transport::Transport;
 use super::{PORT, addresses};
 use crate::config::SharedSecrets;
 use crate::reconcile::Handle;
@@ -38,6 +40,8 @@ pub struct Settings {
     pub name: String,
     /// `host:port` that stands for all nodes.
     pub discover: Option<String>,
+    /// What this machine can be.
+    pub role: Role,
 }
 
 /// This node's part in a cluster; clones are cheap.
@@ -55,10 +59,17 @@ struct Inner {
 
 /// A member that runs.
 struct Running {
-    replica: Replica,
-    bindings: Bindings,
-    mirrors: Mirrors,
+    transport: Arc<Transport>,
+    part: Part,
     tasks: JoinSet<()>,
+}
+
+/// What it does in its cluster.
+enum Part {
+    /// It has the bindings, and goes on with what others leave.
+    Node { replica: Replica, bindings: Bindings, mirrors: Mirrors },
+    /// It is told of connections.
+    Switch(Hearing),
 }
 
 /// A cluster that was just made.
@@ -91,6 +102,13 @@ pub struct Status {
     pub standing: Standing,
     /// Connections that it mirrors, and those that it holds.
     pub mirror: mirror::Standing,
+}
+
+impl Status {
+    /// Whether this is a switch: it asks nobody, and inherits nothing.
+    pub fn is_switch(&self) -> bool {
+        self.member.as_ref().is_some_and(|member| member.role == Role::Switch)
+    }
 }
 
 /// Why something about the membership was not done.
@@ -144,7 +162,10 @@ impl Membership {
         lifetime: Duration,
     ) -> Result<Founded, MembershipError> {
         let mut running = self.0.running.write().await;
-        let Settings { listen, advertise, name, .. } = &self.0.settings;
+        let Settings { listen, advertise, name, role, .. } = &self.0.settings;
+        if *role == Role::Switch {
+            return Err(ClusterError::SwitchAlone.into());
+        }
         self.0.home.must_be_free()?;
         must_be_bindable(*listen)?;
         let addresses = match advertise.is_empty() {
@@ -153,8 +174,8 @@ impl Membership {
         };
         Authority::found(&self.0.home, name, addresses.clone(), Keyring::of(secrets))?;
         let started = running.insert(self.0.start().await?);
-        let token = started.replica.token(Role::Node, lifetime)?;
-        let id = started.replica.id();
+        let token = started.transport.token(Role::Node, lifetime)?;
+        let id = started.transport.id();
         tracing::info!(%id, "a cluster was made");
         Ok(Founded { id, token, addresses })
     }
@@ -162,14 +183,14 @@ impl Membership {
     /// Joins the cluster of the node at `address`.
     pub async fn join(&self, token: &Token, address: &str) -> Result<NodeId, MembershipError> {
         let mut running = self.0.running.write().await;
-        let Settings { listen, advertise, name, .. } = &self.0.settings;
+        let Settings { listen, advertise, name, role, .. } = &self.0.settings;
         self.0.home.must_be_free()?;
         must_be_bindable(*listen)?;
         let addresses = match advertise.is_empty() {
             true => addresses::toward(address, *listen).await?,
             false => advertise.clone(),
         };
-        let identity = join(&self.0.home, address, token, name, addresses).await?;
+        let identity = join(&self.0.home, address, token, name, addresses, Some(*role)).await?;
         *running = Some(self.0.start().await?);
         tracing::info!(id = %identity.subject.id, "joined a cluster");
         Ok(identity.subject.id)
@@ -177,30 +198,30 @@ impl Membership {
 
     /// Makes a token that lets one machine join.
     pub async fn token(&self, role: Role, lifetime: Duration) -> Result<Token, MembershipError> {
-        self.with(|replica| replica.token(role, lifetime)).await
+        self.with(|transport| transport.token(role, lifetime)).await
     }
 
     /// Removes a member.
     pub async fn remove(&self, id: NodeId) -> Result<(), MembershipError> {
-        self.with(|replica| replica.remove(id)).await
+        self.with(|transport| transport.remove(id)).await
     }
 
     /// Makes one of the shared secrets new.
     pub async fn rotate(&self, rotation: Rotation) -> Result<(), MembershipError> {
-        self.with(|replica| replica.rotate(rotation)).await
+        self.with(|transport| transport.rotate(rotation)).await
     }
 
     /// Says what administrators said as far as this node knows, and takes what others have said of that since the last time.
     pub async fn exchange_orders(&self, own: &str) -> Vec<String> {
         let running = self.0.running.read().await;
-        running.as_ref().map_or_else(Vec::new, |running| running.replica.exchange_orders(own))
+        running.as_ref().map_or_else(Vec::new, |running| running.transport.exchange_orders(own))
     }
 
     /// The member whose id or name this is.
     pub async fn member(&self, text: &str) -> Result<NodeId, MembershipError> {
         let named = |member: &&Member| member.name == text || member.id.to_string() == text;
-        self.with(|replica| {
-            let rosters = replica.roster();
+        self.with(|transport| {
+            let rosters = transport.roster();
             let roster = rosters.borrow();
             let mut found = roster.roster().members.iter().filter(named);
             match (found.next(), found.next()) {
@@ -218,47 +239,67 @@ impl Membership {
     /// How this node stands; `None` = it is in no cluster.
     pub async fn status(&self) -> Result<Option<Status>, MembershipError> {
         let running = self.0.running.read().await;
-        let Some(Running { replica, mirrors, .. }) = &*running else { return Ok(None) };
-        let standing = replica.standing().await?;
-        let rosters = replica.roster();
+        let Some(Running { transport, part, .. }) = &*running else { return Ok(None) };
+        let (standing, mirror) = match part {
+            Part::Node { replica, mirrors, .. } => (replica.standing().await?, mirrors.standing()),
+            Part::Switch(hearing) => (Standing::without_bindings(transport), hearing.standing()),
+        };
+        let rosters = transport.roster();
         let roster = rosters.borrow();
         Ok(Some(Status {
             member: roster.roster().member(standing.id).cloned(),
             is_ready: *self.0.ready.borrow(),
-            is_removed: replica.is_shut_out(),
+            is_removed: transport.is_shut_out(),
             listen: self.0.settings.listen,
-            is_authority: replica.is_authority(),
+            is_authority: transport.is_authority(),
             roster: roster.roster().serial,
             standing,
-            mirror: mirrors.standing(),
+            mirror,
         }))
     }
 
-    /// The bindings of the cluster; `None` = the node is in none.
+    /// The bindings of the cluster; `None` = the node is in none, or a switch.
     pub async fn bindings(&self) -> Option<Bindings> {
-        self.0.running.read().await.as_ref().map(|running| running.bindings.clone())
+        match &self.0.running.read().await.as_ref()?.part {
+            Part::Node { bindings, .. } => Some(bindings.clone()),
+            Part::Switch(_) => None,
+        }
     }
 
-    /// The mirroring of connections; `None` = the node is in no cluster.
+    /// The mirroring of connections; `None` = the node is in no cluster, or a switch.
     pub async fn mirrors(&self) -> Option<Mirrors> {
-        self.0.running.read().await.as_ref().map(|running| running.mirrors.clone())
+        match &self.0.running.read().await.as_ref()?.part {
+            Part::Node { mirrors, .. } => Some(mirrors.clone()),
+            Part::Switch(_) => None,
+        }
+    }
+
+    /// What nodes tell of their connections; `None` = this is no switch, or in no cluster.
+    pub async fn hearing(&self) -> Option<Hearing> {
+        match &self.0.running.read().await.as_ref()?.part {
+            Part::Node { .. } => None,
+            Part::Switch(hearing) => Some(hearing.clone()),
+        }
     }
 
     /// Ends it: what was told before is durable when this returns.
     pub async fn stop(&self) {
-        if let Some(Running { replica, mut tasks, .. }) = self.0.running.write().await.take() {
+        if let Some(Running { transport, part, mut tasks }) = self.0.running.write().await.take() {
             tasks.shutdown().await;
-            replica.stop().await;
+            match part {
+                Part::Node { replica, .. } => replica.stop().await,
+                Part::Switch(_) => transport.stop().await,
+            }
         }
     }
 
     async fn with<T>(
         &self,
-        act: impl FnOnce(&Replica) -> Result<T, ClusterError>,
+        act: impl FnOnce(&Transport) -> Result<T, ClusterError>,
     ) -> Result<T, MembershipError> {
         let running = self.0.running.read().await;
-        let Running { replica, .. } = running.as_ref().ok_or(ClusterError::NoCluster)?;
-        Ok(act(replica)?)
+        let Running { transport, .. } = running.as_ref().ok_or(ClusterError::NoCluster)?;
+        Ok(act(transport)?)
     }
 }
 
@@ -271,7 +312,20 @@ impl fmt::Debug for Membership {
 impl Inner {
     /// Starts what a member needs.
     async fn start(&self) -> Result<Running, ReplicaError> {
-        let Settings { listen, discover, .. } = &self.settings;
+        let Settings { listen, discover, role, .. } = &self.settings;
+        let identity = self.home.identity()?.ok_or(ClusterError::NoCluster)?;
+        let is_switch = identity.subject.role == Role::Switch;
+        if is_switch != (*role == Role::Switch) {
+            let path = self.home.directory().to_owned();
+            return Err(ClusterError::Changed { path, role: identity.subject.role, now: *role }.into());
+        }
+        let mut tasks = JoinSet::new();
+        if is_switch {
+            let (transport, events) = Transport::start(&self.home, *listen, discover.clone())?;
+            let transport = Arc::new(transport);
+            let hearing = Hearing::start(Arc::clone(&transport), events, &mut tasks);
+            return Ok(Running { transport, part: Part::Switch(hearing), tasks });
+        }
         let (mut replica, updates, opening) = Replica::start(&self.home, *listen, discover.clone())?;
         match opening {
             Opening::Fresh | Opening::Continued => {}
@@ -282,17 +336,16 @@ impl Inner {
             ),
         }
         self.ready.send_replace(false);
-        let mut tasks = JoinSet::new();
         let bindings = bindings::start(&self.reconciler, &replica, updates, &mut tasks);
         tasks.spawn(follow(bindings.complete(), self.ready.clone(), |ready| *ready));
         let (transport, mirrored) = replica.mirrored().expect("nobody has listened before");
-        let mirrors = Mirrors::start(&self.reconciler, transport, mirrored, &mut tasks);
+        let mirrors = Mirrors::start(&self.reconciler, Arc::clone(&transport), mirrored, &mut tasks);
         let secrets = |keyring: &Option<Arc<SignedKeyring>>| {
             keyring.as_ref().map(|keyring| Arc::new(keyring.content().secrets()))
         };
-        self.secrets.send_replace(secrets(&replica.keyring().borrow()));
-        tasks.spawn(follow(replica.keyring(), self.secrets.clone(), secrets));
-        Ok(Running { replica, bindings, mirrors, tasks })
+        self.secrets.send_replace(secrets(&transport.keyring().borrow()));
+        tasks.spawn(follow(transport.keyring(), self.secrets.clone(), secrets));
+        Ok(Running { transport, part: Part::Node { replica, bindings, mirrors }, tasks })
     }
 }
 

@@ -1,7 +1,7 @@
 //! Mirrored connections: tells the peers of this node's, and holds theirs until they die.
 //!
 //! Two tasks. One walks through the table of flows, twice a second while it is small, and sends what [`Mirror`] makes of it to
-//! the two nodes that would inherit first. The other one takes in what peers tell. Messages go the way of the bindings', behind
+//! the two nodes that would inherit first, and to switches. The other one takes in what peers tell. Messages go the way of the bindings', behind
 //! them: only into the front half of a peer's outbox; who takes them too slowly gets everything anew. What is held is in
 //! memory; [`Mirrors::take`] gives it up when its owner is dead.
 
@@ -60,11 +60,11 @@ impl State {
 }
 
 /// How the mirroring stands.
-#[derive(Clone, Debug)]
+#[derive(Clone, Default, Debug)]
 pub struct Standing {
     /// Whether connections of some service are mirrored.
     pub is_on: bool,
-    /// Connections of this node that others hold.
+    /// Connections of this node that others were told of.
     pub mirrored: usize,
     /// Records that were sent.
     pub sent: u64,
@@ -201,21 +201,17 @@ impl Shared {
         Time(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 
-    /// Other nodes that are connected.
-    fn connected(&self) -> Vec<u64> {
-        let peers = self.transport.peers();
-        let nodes = peers
-            .iter()
-            .filter(|(_, peer)| peer.contact.as_ref().is_some_and(|contact| contact.role == Role::Node));
-        nodes.map(|(id, _)| id.number()).collect()
-    }
-
     /// Takes over what the configuration says, and who is told.
     fn follow(&self, told: &Mirroring) {
-        let connected = self.connected();
         let peers = self.transport.peers();
-        let members: BTreeSet<u64> = peers.keys().map(|id| id.number()).collect();
-        let is_complete = peers.values().all(|peer| peer.contact.is_some());
+        let of = |role| peers.iter().filter(move |(_, peer)| peer.role == role);
+        let connected = |role| {
+            let there = of(role).filter(|(_, peer)| peer.contact.is_some());
+            there.map(|(id, _)| id.number()).collect::<Vec<_>>()
+        };
+        let (nodes, switches) = (connected(Role::Node), connected(Role::Switch));
+        let members: BTreeSet<u64> = of(Role::Node).map(|(id, _)| id.number()).collect();
+        let is_complete = nodes.len() == members.len();
         let now = self.now();
         let mut state = self.lock();
         state.is_on = Some(told.is_on);
@@ -224,10 +220,11 @@ impl Shared {
         state.copies.configure(told.lifetimes, told.room, &told.sources);
         state.copies.retain(|id| members.contains(&id.0));
         let inherited = state.mirror.inherited().iter().copied();
-        let (also, away): (Vec<_>, Vec<_>) = inherited.partition(|id| connected.contains(&id.0));
+        let (also, away): (Vec<_>, Vec<_>) = inherited.partition(|id| nodes.contains(&id.0));
         away.iter().filter(|id| !members.contains(&id.0)).for_each(|id| state.mirror.give_back(*id));
-        let mut peers = heirs(self.transport.id().number(), connected, HEIRS);
+        let mut peers = heirs(self.transport.id().number(), nodes, HEIRS);
         peers.extend(also.iter().map(|id| id.0));
+        peers.extend(switches);
         let peers: BTreeSet<u64> = peers.into_iter().collect();
         let peers: Vec<_> = peers.into_iter().map(binding::NodeId).collect();
         state.mirror.set_peers(&peers);

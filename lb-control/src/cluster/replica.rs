@@ -15,8 +15,6 @@ use super::error::ClusterError;
 use super::home::Home;
 use super::identity::{NodeId, Role};
 use super::journal::{Journal, JournalError, Opening};
-use super::keyring::{Rotation, SignedKeyring};
-use super::roster::SignedRoster;
 use super::token::Token;
 use super::transport::{PeerState, Transport};
 use lb_core::binding::{Binding, Key, Vector};
@@ -269,36 +267,6 @@ impl Replica {
         self.transport.remove(id)
     }
 
-    /// The shared secrets, and whenever they change.
-    pub fn keyring(&self) -> watch::Receiver<Option<Arc<SignedKeyring>>> {
-        self.transport.keyring()
-    }
-
-    /// Makes one of the shared secrets new.
-    pub fn rotate(&self, rotation: Rotation) -> Result<(), ClusterError> {
-        self.transport.rotate(rotation)
-    }
-
-    /// Says what administrators said as far as this node knows, and takes what others have said of that since the last time.
-    pub fn exchange_orders(&self, own: &str) -> Vec<String> {
-        self.transport.exchange_orders(own)
-    }
-
-    /// Whether this node makes tokens, removes members and changes secrets.
-    pub fn is_authority(&self) -> bool {
-        self.transport.is_authority()
-    }
-
-    /// Whether this node was removed, as far as it knows.
-    pub fn is_shut_out(&self) -> bool {
-        self.transport.is_shut_out()
-    }
-
-    /// The member list, and whenever it changes.
-    pub fn roster(&self) -> watch::Receiver<Arc<SignedRoster>> {
-        self.transport.roster()
-    }
-
     /// Ends: what was told before is durable when this returns.
     pub async fn stop(self) {
         let Self { teller, actor, .. } = self;
@@ -311,6 +279,25 @@ impl Replica {
 }
 
 impl Standing {
+    /// That of a member that has no replica.
+    pub(super) fn without_bindings(transport: &Transport) -> Self {
+        let (certificate_until, is_certificate_overdue) = transport.certificate_end();
+        Self {
+            id: transport.id(),
+            is_ready: true,
+            bindings: 0,
+            bytes: 0,
+            vector: Vector::default(),
+            counts: Counts::default(),
+            convergence: Histogram::default(),
+            journal_trouble: None,
+            certificate_until,
+            is_certificate_overdue,
+            snapshot: None,
+            peers: Self::peers(transport, [].into_iter(), |_| None),
+        }
+    }
+
     fn peers(
         transport: &Transport,
         replication: impl Iterator<Item = PeerStatus>,

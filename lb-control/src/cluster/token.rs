@@ -87,13 +87,24 @@ impl OpenTokens {
         self.0.push(OpenToken { digest: hash(&token.secret()), role, expires });
     }
 
-    /// Uses a token up.
-    pub(super) fn take(&mut self, secret: &str, now: u64) -> Option<Role> {
+    /// Uses a token up, unless it is for another role than `wanted`.
+    pub(super) fn take(
+        &mut self,
+        secret: &str,
+        wanted: Option<Role>,
+        now: u64,
+    ) -> Result<Role, ClusterError> {
         self.forget(now);
         let digest = hash(secret);
         // How far two digests agree says nothing about the secret.
-        let found = self.0.iter().position(|open| open.digest == digest)?;
-        Some(self.0.remove(found).role)
+        let found = self.0.iter().position(|open| open.digest == digest).ok_or(ClusterError::Token)?;
+        match (self.0[found].role, wanted) {
+            (role, Some(wanted)) if role != wanted => Err(ClusterError::OtherRole { role, wanted }),
+            (role, _) => {
+                self.0.remove(found);
+                Ok(role)
+            }
+        }
     }
 
     /// When the last one expires; `None` = there is none.

@@ -82,6 +82,8 @@ pub type Orders = String;
 /// How a member stands.
 #[derive(Clone, Debug)]
 pub struct PeerState {
+    /// What it may do.
+    pub role: Role,
     /// Its connection; `None` = there is none.
     pub contact: Option<Contact>,
     /// Why the last call to it failed.
@@ -308,7 +310,7 @@ impl Transport {
                 .map(|member| {
                     let contact = links.get(&member.id).map(contact);
                     let failure = failures.get(&member.id).filter(|_| contact.is_none()).cloned();
-                    (member.id, PeerState { contact, failure })
+                    (member.id, PeerState { role: member.role, contact, failure })
                 })
                 .collect()
         })

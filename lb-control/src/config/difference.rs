@@ -179,7 +179,7 @@ fn plane(spec: &PlaneSpec) -> String {
     match spec {
         PlaneSpec::Xdp => "xdp".to_owned(),
         PlaneSpec::P4(switch) => {
-            let SwitchSpec { address, device, election, ports, cpu_port, routes } = &**switch;
+            let SwitchSpec { address, device, election, ports, cpu_port, routes, offload } = &**switch;
             let ports: Vec<String> = ports.iter().map(|(name, number)| format!("{name}={number}")).collect();
             let routes: Vec<String> = routes
                 .iter()
@@ -188,8 +188,9 @@ fn plane(spec: &PlaneSpec) -> String {
                 })
                 .collect();
             let (ports, routes, cpu) = (ports.join(", "), routes.join(", "), option(*cpu_port));
+            let lane = if *offload { ", offload" } else { "" };
             format!(
-                "p4 at {address}, device {device}, election {election}, ports {ports}, cpu port {cpu}, routes {routes}"
+                "p4 at {address}, device {device}, election {election}, ports {ports}, cpu port {cpu}, routes {routes}{lane}"
             )
         }
     }

@@ -232,9 +232,12 @@ pub(super) struct DataPlane {
     /// `p4`: which interface of this host stands for which port.
     #[schemars(extend("default" = Vec::<&str>::new()))]
     pub(super) ports: Field<Vec<Field<SwitchPort>>>,
-    /// `p4`: ways to clients, which replies go that come through the switch.
+    /// `p4`: ways to clients, which replies go that come through the switch, and to backends of connections that it goes on with by itself.
     #[schemars(extend("default" = Vec::<&str>::new()))]
     pub(super) routes: Field<Vec<Field<SwitchRoute>>>,
+    /// `p4`: the switch goes on by itself with long connections that the nodes behind it mirror.
+    #[schemars(extend("default" = false))]
+    pub(super) offload: Field<bool>,
 }
 
 /// A port of a switch.

@@ -1,8 +1,9 @@
 //! This node's part in a cluster, as the configuration wants it.
 
 use crate::cluster::home::Home;
+use crate::cluster::identity::Role;
 use crate::cluster::membership::{Membership, MembershipError, Settings};
-use crate::config::DaemonSpec;
+use crate::config::{DaemonSpec, PlaneSpec};
 use crate::reconcile::Handle;
 use std::fs;
 
@@ -14,6 +15,10 @@ pub(super) async fn open(daemon: &DaemonSpec, reconciler: &Handle) -> Result<Mem
         advertise: spec.advertise.clone(),
         name: spec.name.clone().unwrap_or_else(|| name(daemon)),
         discover: spec.discover.clone(),
+        role: match daemon.plane {
+            PlaneSpec::Xdp => Role::Node,
+            PlaneSpec::P4(_) => Role::Switch,
+        },
     };
     Membership::open(Home::in_state(&daemon.state_dir), settings, reconciler.clone()).await
 }

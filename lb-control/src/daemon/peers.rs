@@ -69,7 +69,8 @@ pub(super) fn start(
 /// The ring of those that are there.
 async fn ring(status: &Status, misses: &mut BTreeMap<u64, u32>, inheritance: &Inheritance) -> PeerRing {
     let own = status.standing.id.number();
-    let Some(member) = status.member.as_ref().filter(|_| !status.is_removed) else {
+    let is_alone = status.is_removed || status.is_switch();
+    let Some(member) = status.member.as_ref().filter(|_| !is_alone) else {
         return PeerRing::new(own, Vec::new(), false);
     };
     let sources = addresses(&member.addresses).await;

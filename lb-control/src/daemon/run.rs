@@ -7,7 +7,7 @@ use super::inherit::Inheritance;
 use super::servers::Servers;
 use super::supervisor::{Signals, Supervisor};
 use super::vips::Vips;
-use super::{member, notify, orders, peers, privilege, quorum, target, way};
+use super::{member, notify, offload, orders, peers, privilege, quorum, target, way};
 use crate::admin::error::{ErrorBody, chain};
 use crate::admin::row::ReloadState;
 use crate::admin::{self, Context, EventLog, Facts, Listener, now};
@@ -120,6 +120,9 @@ pub(super) async fn run(args: Lbd) -> anyhow::Result<()> {
         }
     };
     peers::start(&reconciler, &cluster, &inheritance, &mut tasks);
+    if matches!(&daemon.plane, PlaneSpec::P4(switch) if switch.offload) {
+        offload::start(&reconciler, &cluster, &mut tasks);
+    }
     let (facts, told) = watch::channel(facts(&args));
     note_loaded(&facts);
     target::start(&reconciler, facts.clone(), &mut tasks);

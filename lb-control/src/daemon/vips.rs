@@ -47,7 +47,7 @@ impl Vips {
                         complaint.settle();
                         let status = cluster.status().await.ok().flatten();
                         let mut wanted = addresses(&view, status.as_ref().is_some_and(has_heirs));
-                        if let Some(status) = &status {
+                        if let Some(status) = status.as_ref().filter(|status| !status.is_switch()) {
                             let found = heirs.look(status).await;
                             wanted.extend(found.inherited);
                             claim(&view, &found.claimed);

@@ -7,6 +7,7 @@
 mod client;
 mod link;
 mod numbers;
+mod offloads;
 mod ports;
 mod program;
 pub mod proto;
@@ -24,16 +25,18 @@ pub use row::{Content, Key, Table};
 
 use super::memory::Memory;
 use super::{
-    AttachMode, Attachment, Capabilities, CounterSlot, Cursor, DataPlane, Error, Migration, Page, Result,
-    Sizes, Traffic, Usage, clock::monotonic_ns,
+    AttachMode, Attachment, Capabilities, CounterSlot, Cursor, DataPlane, Error, Migration, Offloaded, Page,
+    Result, Sizes, Traffic, Usage, clock::monotonic_ns,
 };
 use lb_common::abi::{
     Addr, AffinityRules, ArenaChunk, Backend, Binding, BindingEvent, BindingKey, BindingRecord, BindingWord,
-    Counters, Flow, FlowKey, Outcome, PathRule, QuicConfig, RebindReport, RebindRequest, RecordResult,
+    Counters, Flow, FlowKey, Mode, Outcome, PathRule, QuicConfig, RebindReport, RebindRequest, RecordResult,
     Secrets, Server, Service, ServiceKey, Settings, SweepReport, SweepRequest, SweepTarget, Vitals, switch,
 };
+use lb_core::mirror::Express;
 use link::{Link, News, Peer, Told};
 use numbers::{Numbers, Tag};
+use offloads::{Offloads, Ways};
 use ports::Ports;
 use row::Key as Entry;
 use stamps::Stamps;
@@ -48,6 +51,8 @@ use tracing::warn;
 const MOST_BINDINGS: u32 = lb_common::abi::DEFAULT_BINDINGS;
 /// Ethernet's part of a frame, which the switch counts and XDP does not.
 const ETHERNET: u64 = 14;
+/// The only protocol of connections that it goes on with.
+const TCP: u8 = lb_core::pool::Protocol::Tcp.number();
 /// How long leaving may take.
 const LEAVING: Duration = Duration::from_secs(5);
 
@@ -74,6 +79,8 @@ pub struct P4 {
     last: HashMap<(&'static str, u16), (u64, u64)>,
     /// Bindings made, by service slot.
     made: HashMap<u16, u64>,
+    /// Connections that it goes on with by itself; `None` = it is not to.
+    offloads: Option<Offloads>,
 }
 
 impl P4 {
@@ -101,6 +108,7 @@ impl P4 {
             cleared: HashSet::new(),
             last: HashMap::new(),
             made: HashMap::new(),
+            offloads: spec.offload.then(Offloads::new),
         })
     }
 
@@ -219,10 +227,10 @@ impl P4 {
 
     /// Counters of these slots since they got their present owners.
     fn traffic(&mut self, of_services: bool, slots: &[u16]) -> Vec<Counters> {
-        let names = if of_services {
-            [switch::SERVICE_PACKETS, switch::SERVICE_REPLIES, switch::SERVICE_CONNECTIONS]
+        let names: &[&'static str] = if of_services {
+            &[switch::SERVICE_PACKETS, switch::SERVICE_REPLIES, switch::SERVICE_CONNECTIONS, switch::EXPRESS]
         } else {
-            [switch::BACKEND_PACKETS, switch::BACKEND_REPLIES, switch::BACKEND_CONNECTIONS]
+            &[switch::BACKEND_PACKETS, switch::BACKEND_REPLIES, switch::BACKEND_CONNECTIONS]
         };
         if slots.is_empty() {
             return Vec::new();
@@ -236,7 +244,7 @@ impl P4 {
         };
         let places: HashMap<u32, u16> =
             slots.iter().filter_map(|slot| Some((u32::from(there(*slot)?), *slot))).collect();
-        for name in names {
+        for &name in names {
             for (place, packets, bytes) in self.link.counters(name, Some(places.keys().copied().collect())) {
                 let Some(&slot) = places.get(&place) else { continue };
                 self.last.insert((name, slot), (packets, bytes));
@@ -252,15 +260,9 @@ impl P4 {
         for slot in slots {
             self.cleared.remove(&(of_services, *slot));
         }
-        let number = |name: &'static str, slot: u16| {
-            let now = self.last.get(&(name, slot)).copied().unwrap_or_default();
-            let base = self.bases.get(&(name, slot)).copied().unwrap_or_default();
-            let packets = now.0.saturating_sub(base.0);
-            (packets, now.1.saturating_sub(base.1).saturating_sub(packets * ETHERNET))
-        };
         let row = |slot: &u16| {
             let ((packets, bytes), (reply_packets, reply_bytes)) =
-                (number(names[0], *slot), number(names[1], *slot));
+                (self.number(names[0], *slot), self.number(names[1], *slot));
             let bindings = if of_services { self.made.get(slot).copied().unwrap_or_default() } else { 0 };
             Counters {
                 packets,
@@ -268,10 +270,20 @@ impl P4 {
                 reply_packets,
                 reply_bytes,
                 bindings,
-                connections: number(names[2], *slot).0,
+                connections: self.number(names[2], *slot).0,
             }
         };
         slots.iter().map(row).collect()
+    }
+}
+
+impl P4 {
+    /// Packets and bytes of a slot's owner, as a counter was read last.
+    fn number(&self, name: &'static str, slot: u16) -> (u64, u64) {
+        let now = self.last.get(&(name, slot)).copied().unwrap_or_default();
+        let base = self.bases.get(&(name, slot)).copied().unwrap_or_default();
+        let packets = now.0.saturating_sub(base.0);
+        (packets, now.1.saturating_sub(base.1).saturating_sub(packets * ETHERNET))
     }
 }
 
@@ -478,6 +490,38 @@ impl DataPlane for P4 {
 
     fn adopt(&mut self, flows: &[Flow]) -> Result<Vec<RecordResult>> {
         self.image.adopt(flows)
+    }
+
+    fn offload(&mut self, all: &[Express]) -> Result<()> {
+        let Some(offloads) = &mut self.offloads else { return Ok(()) };
+        // Before there is a configuration no service is known.
+        if !self.link.has_wants() {
+            return Ok(());
+        }
+        let services = self.image.services()?.into_iter().filter(|(key, service)| {
+            key.kind == ServiceKey::BY_PORT && key.protocol == TCP && service.mode == Mode::L2 as u8
+        });
+        let services: HashMap<(Addr, u16), u16> =
+            services.map(|(key, service)| ((key.address, key.port.host()), service.slot)).collect();
+        let ways = |express: &Express| {
+            let (address, port) = express.service;
+            let at = |port| services.get(&(address.into(), port)).copied();
+            let service = at(port).or_else(|| at(0))?;
+            Some(Ways {
+                service,
+                number: self.numbers.service(service)?,
+                client: offloads::way(&self.routes, &self.ports, express.client.0, true)?,
+                backend: offloads::way(&self.routes, &self.ports, express.backend.0, false)?,
+            })
+        };
+        let changes = offloads.follow(all, ways);
+        self.link.want_offloads(changes);
+        Ok(())
+    }
+
+    fn offloaded(&mut self, service: u16) -> Result<Option<Offloaded>> {
+        let (packets, bytes) = self.number(switch::EXPRESS, service);
+        Ok(self.offloads.as_ref().map(|all| Offloaded { connections: all.of(service), packets, bytes }))
     }
 
     fn counters(&mut self, services: &[u16], backends: &[u16]) -> Result<Traffic> {

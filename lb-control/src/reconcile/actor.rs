@@ -314,6 +314,7 @@ impl Actor {
             Request::Mirroring(reply) => drop(reply.send(self.node.mirroring())),
             Request::Mirrored { cursor, reply } => drop(reply.send(self.node.mirrored(cursor))),
             Request::Adopt(all, reply) => drop(reply.send(self.node.adopt(&all))),
+            Request::Offload(all, reply) => drop(reply.send(self.node.plane.offload(&all))),
             Request::Explain { service, reply } => drop(reply.send(self.node.explain(&service))),
             Request::Replicate(feed) => {
                 let feed = self.feed.insert(*feed);

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::dataplane::{self, Cursor};
 use lb_common::abi::{BindingEvent, FlowState, Hop};
+use lb_core::mirror::Express;
 use lb_core::pool::{Admin, Desired};
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -116,6 +117,8 @@ pub(super) enum Request {
     },
     /// Connections of a node that died.
     Adopt(Vec<Heirloom>, Reply<Result<Taken, dataplane::Error>>),
+    /// Connections of other nodes that can be gone on with packet by packet.
+    Offload(Vec<Express>, Reply<Result<(), dataplane::Error>>),
     Explain {
         service: String,
         reply: Reply<Result<ExplainInputs, ChangeError>>,
@@ -336,6 +339,11 @@ impl Handle {
             self.flows(FlowFilter { service, backend, client: None, state: None }, usize::MAX).await?;
         let open = flows.iter().filter(|flow| flow.state != FlowState::Closed).count();
         Ok((sessions, open as u64))
+    }
+
+    /// Says which connections of other nodes can be gone on with packet by packet; with no others it is.
+    pub async fn offload(&self, all: Vec<Express>) -> Result<(), QueryError> {
+        Ok(self.ask(|reply| Request::Offload(all, reply)).await??)
     }
 
     /// What is needed to compute which backend a session of this service gets.

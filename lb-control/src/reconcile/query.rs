@@ -64,6 +64,7 @@ impl Node {
                 }
             };
             services.push(ServiceView {
+                offloaded: self.plane.offloaded(place.slot)?,
                 backends,
                 counters,
                 prefix: pool.prefix.clone(),

@@ -1,7 +1,7 @@
 //! What runs, as people and programs ask for it.
 
 use super::Health;
-use crate::dataplane::{Attachment, Migration, Sizes};
+use crate::dataplane::{Attachment, Migration, Offloaded, Sizes};
 use lb_common::abi::{AffinityRules, Counters, Hop, Outcome, Secrets, Server, Service, Status, Vitals};
 use lb_core::pool::{Admin, BackendSpec, ServiceSpec};
 use std::net::IpAddr;
@@ -53,6 +53,8 @@ pub struct ServiceView {
     pub table_size: u32,
     /// Its traffic; for a path's pool that of its backends, since the service counts the rest.
     pub counters: Counters,
+    /// What a switch goes on with of it by itself; `None` = this is none, or it is not to.
+    pub offloaded: Option<Offloaded>,
     /// Its backends, in the order of the configuration.
     pub backends: Vec<BackendView>,
     /// For a path's pool: what the path begins with.

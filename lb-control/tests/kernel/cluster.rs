@@ -221,7 +221,7 @@ async fn cluster_of(adjust: impl Fn(&mut Machine)) -> (Machine, Running, Machine
     let mut b = Machine::new(Sandbox::beside(), "lb1", "peer1", lasting(laid_out_differently()));
     adjust(&mut b);
     let token = one.replica.token(Role::Node, HOUR).expect("a token");
-    join(&b.home(), &a.listen.to_string(), &token, "b", b.addresses()).await.expect("joined");
+    join(&b.home(), &a.listen.to_string(), &token, "b", b.addresses(), None).await.expect("joined");
     let two = b.start().await;
     two.ready().await;
     (a, one, b, two)
@@ -376,7 +376,7 @@ async fn a_session_that_is_used_lives_on_at_the_other_node() {
     one.ready().await;
     let b = Machine::new(Sandbox::beside(), "lb1", "peer1", brief(laid_out_differently()));
     let token = one.replica.token(Role::Node, HOUR).expect("a token");
-    join(&b.home(), &a.listen.to_string(), &token, "b", b.addresses()).await.expect("joined");
+    join(&b.home(), &a.listen.to_string(), &token, "b", b.addresses(), None).await.expect("joined");
     let begun = Instant::now();
     let two = b.start().await;
     two.ready().await;

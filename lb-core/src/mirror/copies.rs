@@ -205,6 +205,11 @@ impl Copies {
         self.home.is_empty() && of.iter().all(|id| self.holding(*id).is_whole)
     }
 
+    /// Flows that each node has told of, in the order of their nodes.
+    pub fn told(&self) -> impl Iterator<Item = (NodeId, &Record)> {
+        self.owners.iter().flat_map(|(id, owner)| owner.flows.values().map(|copy| (*id, &copy.record)))
+    }
+
     /// Forgets nodes that are no members any more.
     pub fn retain(&mut self, is_member: impl Fn(NodeId) -> bool) {
         self.owners.retain(|id, _| is_member(*id));

@@ -67,6 +67,11 @@ pub fn is_about(bytes: &[u8]) -> bool {
     matches!(bytes.get(1), Some(&(FLOWS | AGAIN)))
 }
 
+/// Whether a message only asks for everything once more.
+pub fn is_again(bytes: &[u8]) -> bool {
+    bytes == again()
+}
+
 /// Reads a message.
 pub fn parse(bytes: &[u8]) -> Result<Message, Malformed> {
     let mut reader = Reader::new(bytes, "header");

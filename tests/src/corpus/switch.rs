@@ -152,6 +152,7 @@ impl Switch {
             ports: DEVICES.into_iter().map(number).collect(),
             cpu_port: Some(CPU as u16),
             routes: vec![route(Ipv4Addr::UNSPECIFIED.into()), route(Ipv6Addr::UNSPECIFIED.into())],
+            offload: false,
         };
         let chunks = tables.arena.len().div_ceil(ARENA_CHUNK) as u32;
         let sizes = Sizes { bindings: 1_024, flows: 16, arena: chunks.max(1), holds: 1 };

@@ -22,7 +22,7 @@ pub struct ServiceConfig {
     pub name: String,
     /// Its VIP.
     pub address: IpAddr,
-    /// Its port.
+    /// Its port; 0 = any.
     pub port: u16,
     /// `tcp` or `udp`.
     pub protocol: &'static str,
@@ -82,6 +82,7 @@ impl ServiceConfig {
         let Self { name, address, port, protocol, mode, lines, backends } = self;
         // Most tests break backends to see what the data plane does by itself.
         let health = if lines.contains("health") { "" } else { "health = \"none\"\n" };
+        let port = if *port == 0 { "\"any\"".to_owned() } else { port.to_string() };
         let header = format!(
             "\n[[service]]\nname = \"{name}\"\naddress = \"{address}\"\nport = {port}\n\
              protocol = \"{protocol}\"\nmode = \"{mode}\"\n{health}{lines}\n"

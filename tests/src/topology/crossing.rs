@@ -281,6 +281,18 @@ pub fn join(first: &Balancer, next: &Balancer) -> Result<()> {
     agrees(next)
 }
 
+/// Lets a switch into the cluster that the first node has made, and waits until all nodes are connected.
+pub fn join_switch(first: &Balancer, switch: &Balancer) -> Result<()> {
+    invite(&first.ctl(&["cluster", "token", "--role", "switch"])?, switch)?;
+    eventually(SOON, || {
+        let status = switch.ask(&["cluster", "status"])?;
+        let peers = status["peers"].as_array();
+        let is_so = peers.is_some_and(|peers| peers.iter().all(|peer| peer["connected"].is_object()));
+        ensure!(is_so, "{status:#}");
+        Ok(())
+    })
+}
+
 /// Runs the command that was printed for the next node.
 fn invite(printed: &str, next: &Balancer) -> Result<()> {
     let command = printed.lines().find_map(|line| line.trim().strip_prefix("lbctl "));

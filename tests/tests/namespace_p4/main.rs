@@ -5,6 +5,7 @@
 mod control;
 mod datagram;
 mod errors;
+mod express;
 mod fixtures;
 mod nodes;
 mod quic;

@@ -16,40 +16,61 @@ const COOKIES: usize = 12;
 const METRICS: u16 = 9_464;
 const COOKIE: &str = r#"affinity = { kind = "http-cookie", cookie = "SESS" }"#;
 
-fn vip() -> SocketAddr {
+pub(super) fn vip() -> SocketAddr {
     "10.99.0.2:80".parse().expect("an address")
 }
 
 /// The switch, the nodes of one cluster behind it, and backends.
-struct Shop {
-    nodes: Vec<Balancer>,
-    switch: Balancer,
+pub(super) struct Shop {
+    pub(super) nodes: Vec<Balancer>,
+    pub(super) switch: Balancer,
     _bmv2: Bmv2,
     _passed: Vec<Testbed>,
-    crossing: Crossing,
+    pub(super) crossing: Crossing,
+}
+
+/// What a shop has besides.
+#[derive(Default)]
+pub(super) struct Besides {
+    /// Ports of the switch.
+    pub(super) ports: &'static [&'static str],
+    /// Lines of the service on the nodes.
+    pub(super) service: &'static str,
+    /// Lines of `[node.timeouts]` there.
+    pub(super) timeouts: &'static str,
+    /// Makes the switch's `[dataplane]` of what it is without.
+    pub(super) plane: Option<fn(&Crossing, String) -> Result<String>>,
+    /// Services of the switch.
+    pub(super) services: Vec<ServiceConfig>,
+    /// Lines behind everything of the switch.
+    pub(super) cluster: &'static str,
 }
 
 impl Shop {
-    fn new() -> Result<Self> {
+    pub(super) fn new(besides: Besides) -> Result<Self> {
         let crossing = Crossing::new(3)?;
         let ports: Vec<String> = (0..=NODES).map(|n| format!("r{n}")).collect();
+        let ports: Vec<String> =
+            ports.into_iter().chain(besides.ports.iter().map(ToString::to_string)).collect();
         let bmv2 = Bmv2::at(&crossing.router, ports.clone(), crossing.directory())?;
         // What a node's XDP sends comes through a cable whose other end has a program, too, or GRO, which would merge it.
-        let passed = ports[1..].iter().map(|port| Testbed::pass(&crossing.router, port));
+        let passed = ports[1..=NODES].iter().map(|port| Testbed::pass(&crossing.router, port));
         let passed = passed.collect::<Result<Vec<_>>>()?;
         let start = |node| {
-            let service = crossing.service(node, "shop", vip(), "nat").with(COOKIE);
+            let service = crossing.service(node, "shop", vip(), "nat").with(COOKIE).with(besides.service);
             let text = crossing.config(node, "", &[service]);
             let metrics = format!("[admin]\nmetrics = \"10.3.{}.2:{METRICS}\"\n", node + 1);
-            crossing.balance(node, &format!("{text}{metrics}"))
+            let timeouts = format!("[node.timeouts]\n{}\n", besides.timeouts);
+            crossing.balance(node, &format!("{text}{metrics}{timeouts}"))
         };
         let nodes = (0..NODES).map(start).collect::<Result<Vec<_>>>()?;
         unite(&nodes[0], &nodes[1])?;
-        let node = NodeConfig {
-            interfaces: ports,
-            node: bmv2.config(&crossing.client, 1)?,
-            ..NodeConfig::default()
+        let plane = bmv2.config(&crossing.client, 1)?;
+        let plane = match besides.plane {
+            None => plane,
+            Some(change) => change(&crossing, plane)?,
         };
+        let node = NodeConfig { interfaces: ports, node: plane, ..NodeConfig::default() };
         let pool = (1..=NODES).map(|n| BackendConfig {
             name: format!("lb{n}"),
             address: [10, 3, n as u8, 2].into(),
@@ -71,14 +92,21 @@ impl Shop {
         let directory = crossing.directory().join("switch");
         std::fs::create_dir_all(&directory)?;
         let pins = directory.join("pins");
-        let switch = Balancer::start(&crossing.router, &directory, &pins, &text(&node, &[service]))?;
+        let services: Vec<_> = [service].into_iter().chain(besides.services).collect();
+        let text = text(&node, &services) + besides.cluster;
+        let switch = Balancer::start(&crossing.router, &directory, &pins, &text)?;
         Ok(Self { nodes, switch, _bmv2: bmv2, _passed: passed, crossing })
     }
 
     /// The backend that answers who brings this cookie, on a connection of its own.
-    fn backend(&self, cookie: usize) -> Result<String> {
+    pub(super) fn backend(&self, cookie: usize) -> Result<String> {
+        self.backend_of(&format!("session{cookie}"))
+    }
+
+    /// The same with the cookie as it is.
+    pub(super) fn backend_of(&self, session: &str) -> Result<String> {
         let line = format!(
-            "curl -sS --fail --noproxy '*' --max-time 10 -H 'Cookie: SESS=session{cookie}' http://{}/whoami",
+            "curl -sS --fail --noproxy '*' --max-time 10 -H 'Cookie: SESS={session}' http://{}/whoami",
             vip()
         );
         let said = self.crossing.client.sh_within(&line, Duration::from_secs(15))?;
@@ -93,7 +121,7 @@ impl Shop {
 }
 
 /// Packets of the service that a balancer has forwarded.
-fn packets(balancer: &Balancer) -> Result<u64> {
+pub(super) fn packets(balancer: &Balancer) -> Result<u64> {
     let text = balancer.ask(&["services"])?.to_string();
     let packets = text.split("\"packets\":").nth(1).context("a count of packets")?;
     Ok(packets.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default().parse()?)
@@ -104,7 +132,7 @@ fn packets(balancer: &Balancer) -> Result<u64> {
 #[test]
 #[ignore = "needs bmv2: `cargo xtask test --p4`"]
 fn namespace_p4_cookies_through_two_nodes() -> Result<()> {
-    let mut shop = Shop::new()?;
+    let mut shop = Shop::new(Besides::default())?;
     eventually(SOON, || shop.all().map(drop))?;
     // Sessions that only the nodes' bindings know: they are made while one backend takes none.
     for node in &shop.nodes {

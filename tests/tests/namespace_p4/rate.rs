@@ -86,6 +86,7 @@ fn namespace_p4_write_rate() -> Result<()> {
             ports: (1..).zip(["l0", "l1"]).map(|(number, name)| (name.to_owned(), number)).collect(),
             cpu_port: None,
             routes: Vec::new(),
+            offload: false,
         };
         let sizes = Sizes { bindings: 2 * SESSIONS as u32, flows: 16, arena: 1, holds: 1 };
         write(&mut P4::open(&spec, sizes)?)

@@ -69,6 +69,9 @@ fn constants() -> String {
         map::DOORKEEPER,
         map::FRAGMENTS,
         switch::WALL,
+        switch::OFFLOADED,
+        switch::TURNS,
+        switch::EXPRESS,
     ] {
         line(&format!("#define NAME_{name} \".{name}\""));
     }
@@ -92,6 +95,8 @@ fn constants() -> String {
         ("OUTCOMES", Outcome::COUNT),
         ("DOORKEEPER", DOORKEEPER_ENTRIES),
         ("FRAGMENTS", FRAGMENT_ENTRIES),
+        ("OFFLOADED", switch::OFFLOADED_ENTRIES),
+        ("TURNS", switch::TURN_ENTRIES),
     ] {
         line(&format!("#define SIZE_{name} {size}"));
     }

@@ -82,8 +82,9 @@ pub(in crate::admin) async fn token(
     State(context): State<Context>,
     Body(body): Body<TokenBody>,
 ) -> Result<Json<TokenRow>, ApiError> {
-    let known = [Role::Node, Role::App].into_iter().find(|role| role.name() == body.role);
-    let role = known.ok_or_else(|| ApiError::bad_input(format!("role {}", body.role), "node or app"))?;
+    let role = Role::named(&body.role);
+    let role =
+        role.ok_or_else(|| ApiError::bad_input(format!("role {}", body.role), "node, app or switch"))?;
     let token = context.cluster.token(role, lifetime(body.valid_seconds)?).await?;
     let status = context.cluster.status().await?;
     let status = status.ok_or(crate::cluster::error::ClusterError::NoCluster);

@@ -219,7 +219,7 @@ pub struct JoinBody {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenBody {
-    /// `node` or `app`.
+    /// `node`, `app` or `switch`.
     pub role: String,
     /// How long it is good, in seconds.
     pub valid_seconds: u64,

@@ -2,6 +2,7 @@
 
 use super::Traffic;
 use crate::admin::explain::{mode_name, protocol_name};
+use crate::dataplane::Offloaded;
 use crate::reconcile::ServiceView;
 use lb_common::abi::Status;
 use lb_core::pool::AffinitySpec;
@@ -41,6 +42,19 @@ pub struct ServiceRow {
     pub backends_up: usize,
     /// Counters.
     pub traffic: Traffic,
+    /// What the switch goes on with of it by itself; absent: this is no switch, or it is not to.
+    pub offloaded: Option<OffloadedRow>,
+}
+
+/// Connections of nodes that a switch goes on with by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OffloadedRow {
+    /// How many.
+    pub connections: u64,
+    /// Packets of both directions that no node saw; they are among those of `traffic`.
+    pub packets: u64,
+    /// Their bytes, from the IP header on.
+    pub bytes: u64,
 }
 
 impl From<&ServiceView> for ServiceRow {
@@ -59,7 +73,14 @@ impl From<&ServiceView> for ServiceRow {
             backends: view.backends.len(),
             backends_up: view.backends.iter().filter(|b| b.status == Status::Up).count(),
             traffic: view.counters.into(),
+            offloaded: view.offloaded.map(OffloadedRow::from),
         }
+    }
+}
+
+impl From<Offloaded> for OffloadedRow {
+    fn from(Offloaded { connections, packets, bytes }: Offloaded) -> Self {
+        Self { connections, packets, bytes }
     }
 }
 

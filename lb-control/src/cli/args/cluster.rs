@@ -18,6 +18,7 @@ this node.")]
   lbctl cluster token
   lbctl cluster token --valid 10m
   lbctl cluster token --role app    for an application server, which has no bindings
+  lbctl cluster token --role switch for an `lbd` of a switch, which goes on with the nodes' connections
 
 Works on the node where `lbctl cluster init` ran.")]
     Token(TokenArgs),
@@ -81,6 +82,8 @@ pub enum RoleName {
     Node,
     /// An application server.
     App,
+    /// The `lbd` of a switch in front of the load balancers.
+    Switch,
 }
 
 /// Arguments of `cluster join`.
@@ -138,6 +141,7 @@ impl RoleName {
         match self {
             Self::Node => "node",
             Self::App => "app",
+            Self::Switch => "switch",
         }
     }
 }

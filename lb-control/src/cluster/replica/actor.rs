@@ -10,6 +10,7 @@ use crate::cluster::journal::{Journal, Progress, Recovered, Ticket, Write};
 use crate::cluster::roster::{Roster, SignedRoster};
 use crate::cluster::transport::{Event, SendError, Transport};
 use lb_core::binding::{self, StreamId, Time};
+use lb_core::mirror;
 use lb_core::sync::{self, Config, Node, Recovery};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -255,9 +256,10 @@ impl Actor {
         match event {
             Event::Message { peer, bytes } => {
                 let from = binding::NodeId(peer.number());
-                if lb_core::mirror::wire::is_about(&bytes) {
+                if mirror::wire::is_about(&bytes) {
                     // Who listens sees when one is missing.
-                    if self.members.contains(&from) {
+                    if self.members.contains(&from) || self.is_switch(peer) && mirror::wire::is_again(&bytes)
+                    {
                         let _ = self.mirror.try_send((peer, bytes));
                     }
                     return;
@@ -282,6 +284,11 @@ impl Actor {
                 self.block(binding::NodeId(peer.number()));
             }
         }
+    }
+
+    fn is_switch(&self, peer: NodeId) -> bool {
+        let roster = self.rosters.borrow();
+        roster.roster().member(peer).is_some_and(|member| member.role == Role::Switch)
     }
 
     fn follow_roster(&mut self) {

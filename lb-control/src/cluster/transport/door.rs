@@ -81,7 +81,8 @@ async fn admit(shared: &Shared, connection: &quinn::Connection) -> Result<(), Cl
             return Err(ClusterError::LongName { length, most: NAME });
         }
         let mut authority = shared.authority()?;
-        let admission = authority.admit(&request.secret, &der, &request.name, request.addresses)?;
+        let JoinRequest { secret, name, addresses, role, .. } = &request;
+        let admission = authority.admit(secret, &der, name, addresses.clone(), *role)?;
         shared.roster.send_replace(Arc::new(authority.roster().clone()));
         Ok(admission)
     })();

@@ -88,7 +88,17 @@ impl Machine {
         by: &Machine,
         token: &Token,
     ) -> Result<Identity, ClusterError> {
-        join(&self.home(), &by.listen.to_string(), token, "another", self.addresses()).await
+        self.join_as(by, token, None).await
+    }
+
+    /// The same for a machine that can be this only.
+    pub(in crate::cluster) async fn join_as(
+        &self,
+        by: &Machine,
+        token: &Token,
+        role: Option<Role>,
+    ) -> Result<Identity, ClusterError> {
+        join(&self.home(), &by.listen.to_string(), token, "another", self.addresses(), role).await
     }
 }
 
@@ -215,12 +225,12 @@ async fn a_name_that_is_too_long_uses_no_token_up() {
     let a = first.start();
     let token = a.token();
     let by = first.listen.to_string();
-    let long = join(&second.home(), &by, &token, &"\u{e9}".repeat(NAME + 1), second.addresses()).await;
+    let long = join(&second.home(), &by, &token, &"\u{e9}".repeat(NAME + 1), second.addresses(), None).await;
     match long {
         Err(ClusterError::Refused { reason }) => assert!(reason.contains("65 characters"), "{reason}"),
         other => panic!("{other:?}"),
     }
-    let fits = join(&second.home(), &by, &token, &"\u{e9}".repeat(NAME), second.addresses()).await;
+    let fits = join(&second.home(), &by, &token, &"\u{e9}".repeat(NAME), second.addresses(), None).await;
     fits.expect("joined");
 }
 

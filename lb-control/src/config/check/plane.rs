@@ -14,10 +14,17 @@ pub(super) fn check(file: &File, findings: &Findings) -> PlaneSpec {
     let Some((plane, span)) = file.dataplane.located() else { return PlaneSpec::Xdp };
     let owner = Owner { span, object: "[dataplane]", findings };
     match plane.kind.get() {
-        None | Some(PlaneWord::Xdp) => PlaneSpec::Xdp,
+        None | Some(PlaneWord::Xdp) => {
+            if let Some((true, at)) = plane.offload.located().map(|(is_on, at)| (*is_on, at)) {
+                let what = "`offload` is of a switch: it goes on with connections of the nodes behind it";
+                owner.report(Finding::error(at, what).suggest("remove it, or write `kind = \"p4\"`"));
+            }
+            PlaneSpec::Xdp
+        }
         Some(PlaneWord::P4) => {
             let ports = ports(plane, &owner);
             let routes = routes(plane, &ports, &owner);
+            let offload = offload(plane, &routes, &owner);
             PlaneSpec::P4(Box::new(SwitchSpec {
                 address: plane
                     .address
@@ -29,6 +36,7 @@ pub(super) fn check(file: &File, findings: &Findings) -> PlaneSpec {
                 ports,
                 cpu_port: plane.cpu_port.get().map(|port| port.narrow()),
                 routes,
+                offload,
             }))
         }
     }
@@ -53,6 +61,18 @@ fn ports(plane: &DataPlane, owner: &Owner<'_>) -> BTreeMap<String, u16> {
         owner.report(finding.suggest("add `ports = [{ interface = \"eth1\", number = 1 }]`"));
     }
     ports
+}
+
+/// Whether connections of nodes are gone on with: whatever the switch sends to a backend by itself needs a way there.
+fn offload(plane: &DataPlane, routes: &[Route], owner: &Owner<'_>) -> bool {
+    let Some((true, at)) = plane.offload.located().map(|(is_on, at)| (*is_on, at)) else { return false };
+    if routes.iter().all(|route| route.prefix == 0) && !matches!(plane.routes, Field::Invalid(_)) {
+        let what = "no connection can be offloaded: no route but one to everywhere";
+        let finding = Finding::error(at, what).expected("a route to each backend that the nodes use");
+        let route = "{ to = \"10.2.0.101/32\", interface = \"eth1\", mac = \"02:00:00:00:00:02\" }";
+        owner.report(finding.suggest(format!("add ways to them to `routes`, such as `{route}`")));
+    }
+    true
 }
 
 fn routes(plane: &DataPlane, ports: &BTreeMap<String, u16>, owner: &Owner<'_>) -> Vec<Route> {

@@ -259,6 +259,55 @@ async fn what_cannot_be_done_is_said_with_what_can() {
     assert!(a.json("cluster token --role app").await["token"].as_str().unwrap().starts_with("sb1-"));
 }
 
+/// A daemon of a switch; it has no data plane, either.
+async fn switch(name: &str) -> Rig {
+    let plane = "\n[dataplane]\nkind = \"p4\"\nports = [{ interface = \"p1\", number = 1 }]\n";
+    let listen = UdpSocket::bind(loopback::any_port()).unwrap().local_addr().unwrap();
+    let text = format!("[cluster]\nname = \"{name}\"\nlisten = \"{listen}\"\n{plane}");
+    Rig::with(&CONFIG.replacen("[[service]]", &format!("{text}\n[[service]]"), 1), &[], Faults::default())
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_switch_is_a_member_without_bindings_secrets_or_a_voice() {
+    let (a, b) = pair().await;
+    let s = switch("tor1").await;
+    let alone = s.lbctl("cluster init").await.unwrap_err();
+    assert!(alone.contains("made by one of its nodes"), "{alone}");
+    let wrong = invitation(&a.lbctl("cluster token").await.unwrap());
+    let refused = s.lbctl(&wrong).await.unwrap_err();
+    assert!(refused.contains("--role switch"), "{refused}");
+    let right = invitation(&a.lbctl("cluster token --role switch").await.unwrap());
+    let refused = node("lb3").await.lbctl(&right).await.unwrap_err();
+    assert!(refused.contains("--role node"), "{refused}");
+    s.lbctl(&right).await.unwrap();
+    let all_there = |shown: &Value| {
+        let peers = shown["peers"].as_array().unwrap();
+        shown["state"] == "ready"
+            && peers.len() == 2
+            && peers.iter().all(|peer| peer["connected"].is_object())
+    };
+    let shown = s.shows(all_there).await;
+    assert_eq!(
+        (&shown["node"]["bindings"], &shown["node"]["vector"]),
+        (&Value::from(0), &serde_json::json!([]))
+    );
+    let of_switch = |shown: &Value| {
+        let peers = shown["peers"].as_array().unwrap().clone();
+        peers.into_iter().find(|peer| peer["name"] == "tor1")
+    };
+    let is_there = |peer: &Value| peer["connected"].is_object() && peer["role"] == "switch";
+    let shown = a.shows(|shown| of_switch(shown).is_some_and(|peer| is_there(&peer))).await;
+    let peer = of_switch(&shown).unwrap();
+    assert_eq!((&peer["asked"], &peer["vector"]), (&Value::from(false), &serde_json::json!([])));
+    // What is said of backends on a node holds on nodes, and a switch asks nobody.
+    a.lbctl("drain web be2").await.unwrap();
+    b.sees(|row| row["admin"] == "draining").await;
+    s.sees(|row| row["admin"] == "enabled").await;
+    // Its bindings are its own.
+    assert_eq!(s.json("sessions list").await["sessions"], serde_json::json!([]));
+}
+
 pub(super) const DOWN: State = State::Down(Voice::Probe);
 
 fn says(node: &str, serves: bool) -> Value {

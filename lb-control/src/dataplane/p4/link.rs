@@ -8,6 +8,7 @@ mod work;
 
 use super::client::Client;
 use super::numbers::Tag;
+use super::offloads::Changes;
 use super::program::Program;
 use super::proto::{Arbitration, Request, Uint128, request_kind};
 use super::row::{Content, Key, Table};
@@ -159,17 +160,17 @@ impl Link {
         Ok(Self { shared, wake, thread: Some(thread) })
     }
 
-    /// Says what every table but that of sessions should be, for how long sessions of which
+    /// Says what every table should be whose entries do not come with the traffic, for how long sessions of which
     /// service are bound, and where the backends are.
     pub(super) fn want(&self, rows: Rows, lifetimes: HashMap<u32, u64>, owners: HashMap<Tag, u128>) {
         let mut shared = self.lock();
         shared.owners = owners;
         shared.lifetimes = lifetimes;
-        let is_session = |key: &Key| key.table == Table::Bindings;
+        let stays = |key: &Key| key.table.follows_traffic();
         let mut old = shared.wanted.take().unwrap_or_default();
         let mut new = rows;
-        let sessions: Vec<Key> = old.keys().filter(|key| is_session(key)).cloned().collect();
-        for key in sessions {
+        let staying: Vec<Key> = old.keys().filter(|key| stays(key)).cloned().collect();
+        for key in staying {
             if let Some(content) = old.remove(&key) {
                 new.insert(key, content);
             }
@@ -183,7 +184,7 @@ impl Link {
             }
         }
         for (key, content) in &new {
-            if old.remove(key).as_ref() != Some(content) && !is_session(key) {
+            if old.remove(key).as_ref() != Some(content) && !stays(key) {
                 shared.changed.insert(key.clone());
             }
         }
@@ -221,6 +222,26 @@ impl Link {
     /// Says where a session should go; `None` = it should not be bound.
     pub(super) fn want_session(&self, key: Key, content: Option<Content>) {
         self.lock().put_session(key, content);
+        self.wake.notify_one();
+    }
+
+    /// Whether it has been said what the tables should be.
+    pub(super) fn has_wants(&self) -> bool {
+        self.lock().wanted.is_some()
+    }
+
+    /// Says what changes of the connections that the switch goes on with by itself.
+    pub(super) fn want_offloads(&self, changes: Changes) {
+        let mut shared = self.lock();
+        let Shared { wanted: Some(wanted), changed, .. } = &mut *shared else { return };
+        for (key, content) in changes {
+            match content {
+                Some(content) => drop(wanted.insert(key.clone(), content)),
+                None => drop(wanted.remove(&key)),
+            }
+            changed.insert(key);
+        }
+        shared.fall_behind();
         self.wake.notify_one();
     }
 

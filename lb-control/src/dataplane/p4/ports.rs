@@ -22,8 +22,10 @@ pub struct SwitchSpec {
     pub ports: BTreeMap<String, u16>,
     /// Port that what the switch does not forward itself goes to; none = it is dropped.
     pub cpu_port: Option<u16>,
-    /// Ways to clients.
+    /// Ways to clients, and to backends of connections that the switch goes on with by itself.
     pub routes: Vec<Route>,
+    /// Whether it goes on by itself with connections that XDP nodes behind it tell of.
+    pub offload: bool,
 }
 
 /// A way to clients: replies go this way that come through the switch.
@@ -115,6 +117,12 @@ impl Route {
         number(self.address.into())
     }
 
+    /// Whether it is a way to this address.
+    pub(super) fn leads_to(&self, address: IpAddr) -> bool {
+        let apart = self.address() ^ number(address.into());
+        address.is_ipv4() == self.address.is_ipv4() && apart.leading_zeros() >= u32::from(self.prefix())
+    }
+
     /// Bits of that.
     pub(super) const fn prefix(&self) -> u8 {
         if self.address.is_ipv4() { 96 + self.prefix } else { self.prefix }
@@ -142,4 +150,23 @@ pub(crate) fn parse_mac(text: &str) -> Option<[u8; 6]> {
         *byte = u8::from_str_radix(part, 16).ok()?;
     }
     parts.next().is_none().then_some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv6Addr;
+
+    fn route(address: impl Into<IpAddr>, prefix: u8) -> Route {
+        Route { address: address.into(), prefix, interface: "p1".into(), mac: [2; 6] }
+    }
+
+    #[test]
+    fn routes_lead_to_what_begins_like_them() {
+        let v4 = |last| IpAddr::from([10, 2, 0, last]);
+        assert!(route([10, 2, 0, 0], 24).leads_to(v4(9)) && route([0, 0, 0, 0], 0).leads_to(v4(9)));
+        assert!(route([10, 2, 0, 9], 32).leads_to(v4(9)) && !route([10, 2, 0, 9], 32).leads_to(v4(8)));
+        let everywhere = route(Ipv6Addr::UNSPECIFIED, 0);
+        assert!(everywhere.leads_to(Ipv6Addr::LOCALHOST.into()) && !everywhere.leads_to(v4(9)));
+    }
 }

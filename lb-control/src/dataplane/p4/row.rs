@@ -31,6 +31,8 @@ pub enum Table {
     Rates,
     /// Sessions.
     Bindings,
+    /// Connections of XDP nodes that the switch goes on with by itself.
+    Offloaded,
     /// Whose replies come from where.
     Replies,
     /// Whose backends reply from where themselves.
@@ -47,7 +49,7 @@ pub enum Table {
 
 impl Table {
     /// Every one but [`Table::Rates`], which is none.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Settings,
         Self::Clock,
         Self::Routes,
@@ -60,6 +62,7 @@ impl Table {
         Self::Quic,
         Self::Servers,
         Self::Bindings,
+        Self::Offloaded,
         Self::Replies,
         Self::Returns,
         Self::Vips,
@@ -71,6 +74,11 @@ impl Table {
     /// Whether its only entry is its default one, which is always there and cannot be read back.
     pub const fn is_default(self) -> bool {
         matches!(self, Self::Settings | Self::Clock)
+    }
+
+    /// Whether its entries come with the traffic; those of all others with the configuration.
+    pub const fn follows_traffic(self) -> bool {
+        matches!(self, Self::Bindings | Self::Offloaded)
     }
 
     /// Its name in the program.
@@ -89,6 +97,7 @@ impl Table {
             Self::Servers => map::SERVERS,
             Self::Rates => map::RATES,
             Self::Bindings => map::BINDINGS,
+            Self::Offloaded => switch::OFFLOADED,
             Self::Replies => switch::REPLIES,
             Self::Returns => switch::RETURNS,
             Self::Vips => switch::VIPS,
@@ -114,6 +123,7 @@ impl Table {
             Self::Servers => "named",
             Self::Rates => "",
             Self::Bindings => "bound",
+            Self::Offloaded => "express",
             Self::Replies => "reply",
             Self::Returns => "back",
             Self::Vips => "is_vip",

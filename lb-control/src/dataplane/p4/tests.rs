@@ -198,6 +198,36 @@ fn p4_ways_that_are_not_found_yet_stay_as_the_switch_has_them() {
 }
 
 #[test]
+fn p4_connections_of_nodes_stay_while_who_knows_of_them_does() {
+    let switch = Switch::start();
+    let key = Key::exact(Table::Offloaded, [1, 2, 3, 4]);
+    let content = |place| Content::of([5, 6, 7, 8, 9, 10, 3, 0, 11, 12, 1_500, 2, 3, 1, place, 4]);
+    {
+        let link = link(&switch, 1);
+        assert!(!link.has_wants());
+        want(&link, rows());
+        assert!(link.has_wants());
+        link.want_offloads(vec![(key.clone(), Some(content(0)))]);
+        settled(&link);
+        assert_eq!(switch.rows(Table::Offloaded)[&key], content(0));
+        // What else should be does not touch them.
+        let mut more = rows();
+        more.insert(Key::exact(Table::Vips, [10]), Content::default());
+        want(&link, more);
+        settled(&link);
+        // One is over, and the next one has the same ports.
+        link.want_offloads(vec![(key.clone(), None), (key.clone(), Some(content(1)))]);
+        settled(&link);
+        assert_eq!(switch.rows(Table::Offloaded)[&key], content(1));
+        assert_eq!(link.bindings(), 0);
+    }
+    let link = link(&switch, 1);
+    want(&link, rows());
+    settled(&link);
+    assert!(switch.rows(Table::Offloaded).is_empty());
+}
+
+#[test]
 fn p4_switch_that_starts_again_gets_everything_again() {
     let switch = Switch::start();
     let link = link(&switch, 1);

@@ -80,7 +80,7 @@ impl Node {
                 let token = first.order("token")?.parse().map_err(|_| anyhow::anyhow!("no token"))?;
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
                 let address = first.listen.to_string();
-                runtime.block_on(join(&home, &address, &token, "second", vec![listen.to_string()]))?;
+                runtime.block_on(join(&home, &address, &token, "second", vec![listen.to_string()], None))?;
             }
         }
         let mut process = Command::new(std::env::current_exe()?)

@@ -1,0 +1,292 @@
+//! Long connections of nodes behind the switch, which it goes on with by itself.
+
+use super::nodes::{Besides, Shop, packets, vip};
+use anyhow::{Context as _, Result, ensure};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use stickleback_tests::topology::crossing::{NODES, join_switch};
+use stickleback_tests::topology::process::{Process, eventually};
+use stickleback_tests::topology::{BackendConfig, Balancer, Crossing, SOON, ServiceConfig, server};
+
+/// Bytes of a download, and how many of them come in a second: of one that ends soon, and of one that lasts.
+const LONG: u64 = 12 << 20;
+const RATE: &str = "400k";
+const SLOW: &str = "150k";
+/// From the first byte of a response on, the node sees it for so long.
+const HEAD: Duration = Duration::from_secs(2);
+
+/// What the switch says of the service's connections that it goes on with.
+#[derive(Clone, Copy, Debug)]
+struct Offloaded {
+    connections: u64,
+    packets: u64,
+}
+
+/// A download that is on its way.
+struct Download {
+    process: Process,
+    to: PathBuf,
+    head: PathBuf,
+}
+
+/// A shop whose switch is a member and goes on with connections; backends answer by way of it.
+fn shop(timeouts: &'static str) -> Result<Shop> {
+    let back = |n: usize| ServiceConfig {
+        name: format!("back{n}"),
+        address: [10, 2, 0, 20 + n as u8].into(),
+        port: 0,
+        protocol: "tcp",
+        mode: "l2",
+        lines: "affinity = \"none\"\n".into(),
+        backends: vec![BackendConfig {
+            name: format!("lb{n}"),
+            address: [10, 3, n as u8, 2].into(),
+            lines: String::new(),
+        }],
+    };
+    let shop = Shop::new(Besides {
+        ports: &["r9"],
+        service: "mirror = true\nmirror-age = \"1s\"",
+        timeouts,
+        plane: Some(plane),
+        services: (1..=NODES).map(back).collect(),
+        cluster: "\n[cluster]\nadvertise = [\"10.2.0.1:7117\"]\nname = \"tor1\"\n",
+    })?;
+    // Downloads are to be on their way, not in the sockets of those who are in no hurry.
+    shop.crossing.client.set("ipv4/tcp_rmem=4096 65536 65536")?;
+    for (_, backend) in &shop.crossing.backends {
+        backend.set("ipv4/tcp_wmem=4096 65536 65536")?;
+        for n in 1..=NODES {
+            backend.sh(&format!("ip route add 10.2.0.2{n}/32 via 10.2.0.1"))?;
+        }
+    }
+    join_switch(&shop.nodes[0], &shop.switch)?;
+    server::file(&long(&shop.crossing), LONG)?;
+    eventually(SOON, || shop.backend(1).map(drop))?;
+    Ok(shop)
+}
+
+/// Ways to the backends, and that the switch is to go on with connections.
+fn plane(crossing: &Crossing, text: String) -> Result<String> {
+    let mut ways = String::new();
+    for (n, (_, backend)) in (101..).zip(&crossing.backends) {
+        let link = backend.sh("ip -o link show dev eth0")?;
+        let mac = link.split_whitespace().skip_while(|word| *word != "link/ether").nth(1);
+        let mac = mac.context("a backend's interface has a MAC")?;
+        ways += &format!("{{ to = \"10.2.0.{n}/32\", interface = \"r9\", mac = {mac:?} }}, ");
+    }
+    Ok(text.replacen("routes = [", &format!("offload = true\nroutes = [{ways}"), 1))
+}
+
+fn long(crossing: &Crossing) -> PathBuf {
+    crossing.directory().join("files/long")
+}
+
+impl Shop {
+    fn offloaded(&self) -> Result<Offloaded> {
+        let services = self.switch.ask(&["services"])?;
+        let shop = services.as_array().and_then(|all| all.iter().find(|row| row["name"] == "shop"));
+        let row = &shop.context("no service")?["offloaded"];
+        let number = |name: &str| row[name].as_u64().with_context(|| format!("no {name} in {row}"));
+        Ok(Offloaded { connections: number("connections")?, packets: number("packets")? })
+    }
+
+    /// Waits until the switch goes on with so many connections.
+    fn goes_on_with(&self, connections: u64) -> Result<()> {
+        eventually(SOON, || {
+            let now = self.offloaded()?;
+            ensure!(now.connections == connections, "{now:?}, not {connections} connections");
+            Ok(())
+        })
+    }
+
+    /// Packets of the service that all nodes have forwarded.
+    fn seen_by_nodes(&self) -> Result<u64> {
+        self.nodes.iter().map(packets).sum()
+    }
+
+    /// Waits until packets go by the switch alone, and checks that for a while the nodes see next to none.
+    fn goes_by_the_switch(&self, download: &mut Download) -> Result<()> {
+        let begun = self.offloaded()?.packets;
+        eventually(SOON, || {
+            let now = self.offloaded()?;
+            ensure!(now.packets > begun + 50, "{now:?}, after {begun} packets");
+            Ok(())
+        })?;
+        let (before, seen) = (self.offloaded()?.packets, self.seen_by_nodes()?);
+        std::thread::sleep(Duration::from_secs(5));
+        let (after, still) = (self.offloaded()?.packets - before, self.seen_by_nodes()? - seen);
+        ensure!(after > 200, "{after} packets went by the switch");
+        // Signs of life, and what tells of segments that got lost.
+        ensure!(still * 10 < after, "the nodes saw {still} packets while {after} went by the switch");
+        download.runs()
+    }
+
+    fn download(&self, rate: &str, more: &[&str]) -> Result<Download> {
+        let directory = self.crossing.directory();
+        let (to, head) = (directory.join("came"), directory.join("head"));
+        let url = format!("http://{}/files/long", vip());
+        let paths = [&to, &head].map(|path| path.to_string_lossy().into_owned());
+        let mut words =
+            vec!["curl", "-sS", "--fail", "--noproxy", "*", "--limit-rate", rate, "-D", &paths[1]];
+        words.extend(["-H", "Cookie: SESS=session1", "-o", &paths[0], &url]);
+        words.extend(more);
+        let process = self.crossing.client.start(&words, &directory.join("curl.log"))?;
+        Ok(Download { process, to, head })
+    }
+}
+
+impl Download {
+    fn bytes(&self) -> u64 {
+        std::fs::metadata(&self.to).map_or(0, |file| file.len())
+    }
+
+    /// Fails when it has ended.
+    fn runs(&mut self) -> Result<()> {
+        ensure!(
+            self.process.ended()?.is_none(),
+            "it ended after {} bytes: {}",
+            self.bytes(),
+            self.process.log()
+        );
+        Ok(())
+    }
+
+    /// Whether every byte came as it was sent.
+    fn finish(mut self, crossing: &Crossing) -> Result<()> {
+        let status = self.process.wait(SOON * 3)?;
+        ensure!(status.success(), "curl ended with {status}: {}", self.process.log());
+        ensure!(
+            std::fs::read(&self.to)? == std::fs::read(long(crossing))?,
+            "other bytes came than were sent"
+        );
+        Ok(())
+    }
+}
+
+/// How often a node has met an outcome.
+fn outcome(node: &Balancer, name: &str) -> Result<u64> {
+    let status = node.ask(&["status"])?;
+    let all = status["outcomes"].as_array().context("no outcomes")?;
+    Ok(all.iter().find(|row| row["name"] == name).and_then(|row| row["count"].as_u64()).unwrap_or(0))
+}
+
+/// A download goes by the switch while its node's counters stand still, and longer than that forgets connections that it hears nothing of. When
+/// it is over, the next connection of the same ports is the node's from its first packet on.
+#[test]
+#[ignore = "needs bmv2: `cargo xtask test --p4`"]
+fn namespace_p4_downloads_go_by_the_switch() -> Result<()> {
+    let shop = shop("tcp-established = \"15s\"")?;
+    let mut download = shop.download(RATE, &["--local-port", "41000", "-H", "Connection: close"])?;
+    shop.goes_on_with(1)?;
+    shop.goes_by_the_switch(&mut download)?;
+    let metrics = shop.switch.metrics()?;
+    let shown = "stickleback_service_offloaded_connections{service=\"shop\"} 1";
+    ensure!(metrics.contains(shown), "{metrics}");
+    download.finish(&shop.crossing)?;
+    let line = format!(
+        "curl -sS --fail --noproxy '*' --max-time 5 --local-port 41000 -H 'Cookie: SESS=session1' http://{}/whoami",
+        vip()
+    );
+    let again = shop.crossing.client.sh_within(&line, SOON)?;
+    ensure!(again.contains("\"backend\""), "{again}");
+    shop.goes_on_with(0)
+}
+
+/// The next request on a connection is read by its node, and so is the head of the response, so that a new session's cookie is learnt.
+#[test]
+#[ignore = "needs bmv2: `cargo xtask test --p4`"]
+fn namespace_p4_later_requests_are_read_by_their_node() -> Result<()> {
+    let shop = shop("")?;
+    let learnt = || shop.nodes.iter().map(|node| outcome(node, "learnt")).sum::<Result<u64>>();
+    let before = learnt()?;
+    let next = format!("http://{}/set?session=fresh", vip());
+    let mut download = shop.download(RATE, &["--next", "-sS", "--fail", "--noproxy", "*", &next])?;
+    shop.goes_on_with(1)?;
+    shop.goes_by_the_switch(&mut download)?;
+    ensure!(learnt()? == before, "a cookie was learnt already");
+    let head = std::fs::read_to_string(&download.head)?;
+    download.finish(&shop.crossing)?;
+    eventually(SOON, || {
+        ensure!(learnt()? == before + 1, "{} cookies were learnt, not one", learnt()? - before);
+        Ok(())
+    })?;
+    let named = head.lines().find_map(|line| line.strip_prefix("X-Backend: ")).context("no backend")?;
+    let of_cookie = shop.backend_of("fresh")?;
+    ensure!(
+        of_cookie == named.trim(),
+        "the connection was with {named}, its new session is with {of_cookie}"
+    );
+    Ok(())
+}
+
+/// The switch's `lbd` may go and come back: what it wrote goes on, and what it writes then holds.
+#[test]
+#[ignore = "needs bmv2: `cargo xtask test --p4`"]
+fn namespace_p4_downloads_outlive_the_switchs_daemon() -> Result<()> {
+    let mut shop = shop("")?;
+    let mut download = shop.download(SLOW, &[])?;
+    shop.goes_on_with(1)?;
+    shop.goes_by_the_switch(&mut download)?;
+    let (before, seen) = (download.bytes(), shop.seen_by_nodes()?);
+    shop.switch.kill();
+    std::thread::sleep(Duration::from_secs(5));
+    let still = shop.seen_by_nodes()? - seen;
+    let came = download.bytes() - before;
+    ensure!(still * 20 * 1_448 < came, "the nodes saw {still} packets while {came} bytes came without it");
+    shop.switch.restart()?;
+    shop.goes_on_with(1)?;
+    shop.goes_by_the_switch(&mut download)?;
+    download.finish(&shop.crossing)
+}
+
+/// A node dies: for as long as nobody knows that, its download goes on; then nothing of it is left on the switch.
+#[test]
+#[ignore = "needs bmv2: `cargo xtask test --p4`"]
+fn namespace_p4_downloads_go_on_while_their_node_dies() -> Result<()> {
+    let mut shop = shop("")?;
+    let mut download = shop.download(SLOW, &[])?;
+    shop.goes_on_with(1)?;
+    shop.goes_by_the_switch(&mut download)?;
+    let held = |node: &Balancer| -> Result<usize> {
+        let flows = node.ask(&["flows"])?;
+        Ok(flows["flows"].as_array().or(flows.as_array()).map_or(0, Vec::len))
+    };
+    let mut owner = None;
+    for (n, node) in shop.nodes.iter().enumerate() {
+        if held(node)? > 0 {
+            owner = Some(n);
+        }
+    }
+    let owner = owner.context("no node has the connection")?;
+    let before = download.bytes();
+    let Shop { crossing, nodes, .. } = &mut shop;
+    crossing.kill(owner, &mut nodes[owner])?;
+    std::thread::sleep(HEAD);
+    let came = download.bytes() - before;
+    ensure!(came > 100_000, "{came} bytes came in two seconds without the node");
+    download.runs()?;
+    shop.goes_on_with(0)
+}
+
+/// A connection that says nothing any more ends at its node, and the switch forgets it.
+#[test]
+#[ignore = "needs bmv2: `cargo xtask test --p4`"]
+fn namespace_p4_idle_connections_are_given_back() -> Result<()> {
+    let shop = shop("tcp-established = \"15s\"")?;
+    let host = vip();
+    let line = format!(
+        "exec 3<>/dev/tcp/{}/{}; printf 'GET /whoami HTTP/1.1\\r\\nHost: shop\\r\\nCookie: SESS=session1\\r\\n\\r\\n' >&3; sleep 60",
+        host.ip(),
+        host.port()
+    );
+    let log = shop.crossing.directory().join("idle.log");
+    let mut idle = shop.crossing.client.start(&["bash", "-c", &line], &log)?;
+    shop.goes_on_with(1)?;
+    let begun = Instant::now();
+    shop.goes_on_with(0)?;
+    ensure!(idle.ended()?.is_none(), "the client ended it: {}", idle.log());
+    eprintln!("given back {:?} after it was taken", begun.elapsed());
+    ensure!(begun.elapsed() > Duration::from_secs(5), "given back at once");
+    Ok(())
+}
