@@ -1,6 +1,6 @@
 //! UDP, connections without sessions, pings and strangers through the switch.
 
-use super::{balance, sessions, site, vip};
+use super::{balance, mac, sessions, site, vip};
 use anyhow::{Context as _, Result, ensure};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -155,11 +155,8 @@ fn namespace_p4_strangers_are_limited() -> Result<()> {
     })?;
     let script = site.directory().join("strangers.py");
     std::fs::write(&script, include_str!("strangers.py"))?;
-    let mac = site.lb.sh("ip -o link show dev l0")?;
-    let mac =
-        mac.split_whitespace().skip_while(|word| *word != "link/ether").nth(1).context("l0 has a MAC")?;
     let begun = Instant::now();
-    site.client.sh(&format!("python3 {} eth0 {mac} {} {STRANGERS}", script.display(), vip.ip()))?;
+    site.client.sh(&format!("python3 {} eth0 {} {} {STRANGERS}", script.display(), mac(&site)?, vip.ip()))?;
     let during = load::each(&site.client, vip, &clients)?;
     ensure!(before == during, "known sessions moved: {before:?}, then {during:?}");
     // Until all of them have come through: the switch is slower than who sends.

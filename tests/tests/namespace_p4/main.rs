@@ -48,6 +48,13 @@ fn balance(site: &Site, switch: &Bmv2, service: ServiceConfig) -> Result<Balance
     site.balance_with(&node(site, switch, 1)?, &[service])
 }
 
+/// The MAC of the switch's port to the clients.
+fn mac(site: &Site) -> Result<String> {
+    let shown = site.lb.sh("ip -o link show dev l0")?;
+    let mac = shown.split_whitespace().skip_while(|word| *word != "link/ether").nth(1);
+    Ok(mac.context("l0 has a MAC")?.to_owned())
+}
+
 /// Backends by client, as `docs/order.md` says.
 fn chosen(site: &Site, clients: &[IpAddr]) -> Result<BTreeMap<IpAddr, String>> {
     let named = site.backends.iter().map(|backend| (server_number(&backend.name), &backend.name[..]));

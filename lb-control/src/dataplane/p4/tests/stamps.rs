@@ -39,6 +39,7 @@ impl Rig {
             ports: BTreeMap::new(),
             cpu_port: None,
             routes: Vec::new(),
+            offload: false,
         };
         let clocks = Clocks::default();
         let seen = Arc::clone(&clocks);
