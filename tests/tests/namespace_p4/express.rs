@@ -193,6 +193,25 @@ fn namespace_p4_downloads_go_by_the_switch() -> Result<()> {
     shop.goes_on_with(0)
 }
 
+/// While nobody can take an entry back, the next connection of the same ports is none that the switch goes on with.
+#[test]
+#[ignore = "needs bmv2: `cargo xtask test --p4`"]
+fn namespace_p4_what_has_ended_leaves_nothing_to_the_next() -> Result<()> {
+    let mut shop = shop("")?;
+    let once = ["--local-port", "41000", "-H", "Connection: close"];
+    let mut download = shop.download(RATE, &once)?;
+    shop.goes_on_with(1)?;
+    shop.goes_by_the_switch(&mut download)?;
+    shop.switch.kill();
+    download.finish(&shop.crossing)?;
+    let seen = shop.seen_by_nodes()?;
+    shop.download(RATE, &once)?.finish(&shop.crossing)?;
+    let seen = shop.seen_by_nodes()? - seen;
+    // A client acknowledges every second segment, or more at a time.
+    ensure!(seen > LONG / 1_460 / 20, "the nodes saw {seen} packets of {LONG} bytes");
+    Ok(())
+}
+
 /// The next request on a connection is read by its node, and so is the head of the response, so that a new session's cookie is learnt.
 #[test]
 #[ignore = "needs bmv2: `cargo xtask test --p4`"]
