@@ -69,7 +69,7 @@ theirs, flags, value, _ = answer()
 if flags != SYN | ACK or value is None:
     sys.exit(f"no SYN-ACK with timestamps: flags {flags:#x}")
 number = (value - int(time.time() * 1000) + (1 << 23)) >> 24 & 0xFF
-send(ACK | PUSH, 1001, theirs + 1, b"\x01" + timestamps(value) + b"\x01", b"GET / HTTP/1.0\r\n\r\n")
+send(ACK | PUSH, 1001, theirs + 1, b"\x01" + timestamps(value) + b"\x01", b"GET /whoami HTTP/1.0\r\n\r\n")
 while True:
     _, flags, value, data = answer()
     if data:
