@@ -100,7 +100,6 @@ parser Reading(packet_in packet, out headers_t headers, out meta_t meta, out ing
 
     state later_v4 {
         meta.is_later = 1;
-        meta.protocol = headers.ipv4.protocol;
         transition accept;
     }
 
@@ -167,19 +166,16 @@ parser Reading(packet_in packet, out headers_t headers, out meta_t meta, out ing
 
     state later_v6 {
         meta.is_later = 1;
-        meta.protocol = headers.fragment.next;
         transition accept;
     }
 
     state first_v4 {
         meta.is_first = 1;
-        meta.protocol = headers.ipv4.protocol;
         transition accept;
     }
 
     state first_v6 {
         meta.is_first = 1;
-        meta.protocol = headers.fragment.next;
         transition accept;
     }
 
@@ -200,7 +196,6 @@ parser Reading(packet_in packet, out headers_t headers, out meta_t meta, out ing
         meta.has_ports = 1;
         meta.source_port = headers.tcp.source;
         meta.destination_port = headers.tcp.destination;
-        meta.protocol = PROTOCOL_TCP;
         meta.flags = headers.tcp.flags;
         transition accept;
     }
@@ -212,7 +207,6 @@ parser Reading(packet_in packet, out headers_t headers, out meta_t meta, out ing
         meta.has_ports = 1;
         meta.source_port = headers.udp.source;
         meta.destination_port = headers.udp.destination;
-        meta.protocol = PROTOCOL_UDP;
         transition select(headers.udp.length) {
             0 .. 11: accept;
             12 .. 31: word_0;
@@ -314,7 +308,6 @@ parser Reading(packet_in packet, out headers_t headers, out meta_t meta, out ing
 
     state icmp_v4 {
         packet.extract(headers.icmp);
-        meta.protocol = PROTOCOL_ICMP;
         transport_sum.subtract({ headers.icmp.kind, headers.icmp.code, headers.icmp.checksum });
         transport_sum.subtract_all_and_deposit(meta.transport_sum);
         transition select(headers.icmp.kind) {
@@ -337,7 +330,6 @@ parser Reading(packet_in packet, out headers_t headers, out meta_t meta, out ing
 
     state icmp_v6 {
         packet.extract(headers.icmp);
-        meta.protocol = PROTOCOL_ICMPV6;
         transport_sum.subtract({ headers.icmp.kind, headers.icmp.code, headers.icmp.checksum });
         transport_sum.subtract_all_and_deposit(meta.transport_sum);
         transition select(headers.icmp.kind) {

@@ -87,6 +87,39 @@ control Shape(in headers_t headers, inout meta_t meta) {
         }
     }
 
+    action is(bit<8> protocol) {
+        meta.protocol = protocol;
+    }
+
+    action of_v4() {
+        meta.protocol = headers.ipv4.protocol;
+    }
+
+    action of_fragment() {
+        meta.protocol = headers.fragment.next;
+    }
+
+    // A parser copies only what stands at a place that it knows: behind options it knows none.
+    table protocols {
+        key = {
+            headers.tcp.isValid() : ternary;
+            headers.udp.isValid() : ternary;
+            headers.icmp.isValid() : ternary;
+            headers.ipv4.isValid() : ternary;
+            headers.fragment.isValid() : ternary;
+        }
+        actions = { is; of_v4; of_fragment; NoAction; }
+        const default_action = NoAction();
+        const entries = {
+            (true, _, _, _, _) : is(PROTOCOL_TCP);
+            (_, true, _, _, _) : is(PROTOCOL_UDP);
+            (_, _, true, true, _) : is(PROTOCOL_ICMP);
+            (_, _, true, false, _) : is(PROTOCOL_ICMPV6);
+            (_, _, _, true, _) : of_v4();
+            (_, _, _, _, true) : of_fragment();
+        }
+    }
+
     action own_v4() {
         meta.source = 80w0 ++ 16w0xffff ++ headers.ipv4.source;
         meta.destination = 80w0 ++ 16w0xffff ++ headers.ipv4.destination;
@@ -124,10 +157,13 @@ control Shape(in headers_t headers, inout meta_t meta) {
             } else {
                 quoted_v6();
             }
-        } else if (headers.ipv4.isValid()) {
-            own_v4();
-        } else if (headers.ipv6.isValid()) {
-            own_v6();
+        } else {
+            protocols.apply();
+            if (headers.ipv4.isValid()) {
+                own_v4();
+            } else if (headers.ipv6.isValid()) {
+                own_v6();
+            }
         }
     }
 }
