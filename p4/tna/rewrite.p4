@@ -104,12 +104,10 @@ control Encapsulate(inout headers_t headers, in meta_t meta) {
 
     action v4_over_v4() {
         over_v4(PROTOCOL_IPIP);
-        headers.outer_ipv4.tos = headers.ipv4.tos;
     }
 
     action v6_over_v4() {
         over_v4(PROTOCOL_IPV6);
-        headers.outer_ipv4.tos = headers.ipv6.traffic_class;
     }
 
     action over_v6(bit<8> next) {
@@ -125,12 +123,10 @@ control Encapsulate(inout headers_t headers, in meta_t meta) {
 
     action v4_over_v6() {
         over_v6(PROTOCOL_IPIP);
-        headers.outer_ipv6.traffic_class = headers.ipv4.tos;
     }
 
     action v6_over_v6() {
         over_v6(PROTOCOL_IPV6);
-        headers.outer_ipv6.traffic_class = headers.ipv6.traffic_class;
     }
 
     table tunnels {
