@@ -1,6 +1,6 @@
 //! UDP, connections without sessions, pings and strangers through the switch.
 
-use super::{balance, mac, sessions, site, vip};
+use super::{balance, mac, script, sessions, site, vip};
 use anyhow::{Context as _, Result, ensure};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -153,8 +153,7 @@ fn namespace_p4_strangers_are_limited() -> Result<()> {
         ensure!(sessions(&balancer)? >= clients.len(), "not all sessions are bound");
         Ok(())
     })?;
-    let script = site.directory().join("strangers.py");
-    std::fs::write(&script, include_str!("strangers.py"))?;
+    let script = script(&site, "strangers.py", include_str!("strangers.py"))?;
     let begun = Instant::now();
     site.client.sh(&format!("python3 {} eth0 {} {} {STRANGERS}", script.display(), mac(&site)?, vip.ip()))?;
     let during = load::each(&site.client, vip, &clients)?;

@@ -17,6 +17,7 @@ use lb_core::pool::identity::server_number;
 use lb_core::pool::table::{Selection, Share};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use stickleback_tests::bench::template::decap;
 use stickleback_tests::topology::process::eventually;
 use stickleback_tests::topology::{
@@ -46,6 +47,14 @@ fn node(site: &Site, switch: &Bmv2, election: u64) -> Result<NodeConfig> {
 
 fn balance(site: &Site, switch: &Bmv2, service: ServiceConfig) -> Result<Balancer> {
     site.balance_with(&node(site, switch, 1)?, &[service])
+}
+
+/// Writes a script that sends segments of its own, and what it makes them with.
+fn script(site: &Site, name: &str, text: &str) -> Result<PathBuf> {
+    std::fs::write(site.directory().join("segment.py"), include_str!("segment.py"))?;
+    let path = site.directory().join(name);
+    std::fs::write(&path, text)?;
+    Ok(path)
 }
 
 /// The MAC of the switch's port to the clients.

@@ -8,6 +8,8 @@ import struct
 import sys
 import time
 
+from segment import covered, frame
+
 SYN, ACK, PUSH = 2, 16, 8
 CLIENT = bytes([10, 77, 0, 1])
 PORT = 40000
@@ -15,35 +17,18 @@ PORT = 40000
 interface, mac, vip = sys.argv[1], sys.argv[2], socket.inet_aton(sys.argv[3])
 
 
-def total(data):
-    data += b"\0" * (len(data) % 2)
-    sum = 0
-    for place in range(0, len(data), 2):
-        sum += data[place] << 8 | data[place + 1]
-    while sum >> 16:
-        sum = (sum & 0xFFFF) + (sum >> 16)
-    return ~sum & 0xFFFF
-
-
-def covered(source, destination, tcp):
-    return total(source + destination + struct.pack("!HH", 6, len(tcp)) + tcp)
-
-
 def send(flags, sequence, acknowledgement, options, data=b""):
     words = 5 + len(options) // 4
     tcp = struct.pack("!HHIIBBHHH", PORT, 80, sequence, acknowledgement, words << 4, flags, 65535, 0, 0) + options + data
-    tcp = tcp[:16] + struct.pack("!H", covered(CLIENT, vip, tcp)) + tcp[18:]
-    ip = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(tcp), 0, 0x4000, 64, 6, 0) + CLIENT + vip
-    ip = ip[:10] + struct.pack("!H", total(ip)) + ip[12:]
-    wire.send(bytes.fromhex(mac.replace(":", "")) + b"\x02\0\0\0\0\xc1\x08\0" + ip + tcp)
+    wire.send(frame(mac, CLIENT, vip, tcp))
 
 
 def answer():
     """The next segment for the client that has its checksum right: number, flags, timestamp, data."""
     while True:
-        frame = wire.recv(2000)
-        ip = frame[14:]
-        if frame[12:14] != b"\x08\0" or ip[9] != 6 or ip[16:20] != CLIENT:
+        came = wire.recv(2000)
+        ip = came[14:]
+        if came[12:14] != b"\x08\0" or ip[9] != 6 or ip[16:20] != CLIENT:
             continue
         tcp = ip[(ip[0] & 15) * 4:struct.unpack("!H", ip[2:4])[0]]
         if covered(ip[12:16], CLIENT, tcp) != 0:

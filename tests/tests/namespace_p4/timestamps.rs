@@ -1,6 +1,6 @@
 //! Connections that stay with their backends though nobody knows of them any more: the number rides in TCP timestamps.
 
-use super::{CLIENTS, chosen, mac, node, site, vip};
+use super::{CLIENTS, chosen, mac, node, script, site, vip};
 use anyhow::{Context as _, Result, ensure};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -165,8 +165,7 @@ fn namespace_p4_timestamps_at_odd_places() -> Result<()> {
     let service = site.service("web", vip, "nat", false).with(&format!("{HEALTH}{TIMESTAMPS}"));
     let _balancer = site.balance_with(&node(&site, &switch, 1)?, &[service])?;
     site.serves(vip)?;
-    let script = site.directory().join("odd.py");
-    std::fs::write(&script, include_str!("odd.py"))?;
+    let script = script(&site, "odd.py", include_str!("odd.py"))?;
     let told = site.client.sh_within(
         &format!("python3 {} eth0 {} {}", script.display(), mac(&site)?, vip.ip()),
         Duration::from_secs(30),
