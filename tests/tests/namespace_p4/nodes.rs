@@ -32,6 +32,9 @@ pub(super) struct Shop {
     pub(super) crossing: Crossing,
 }
 
+/// Makes a `[dataplane]` of another one, for IPv6 or IPv4.
+type Plane = fn(&Crossing, bool, String) -> Result<String>;
+
 /// What a shop has besides.
 #[derive(Default)]
 pub(super) struct Besides {
@@ -42,7 +45,7 @@ pub(super) struct Besides {
     /// Lines of `[node.timeouts]` there.
     pub(super) timeouts: &'static str,
     /// Makes the switch's `[dataplane]` of what it is without.
-    pub(super) plane: Option<fn(&Crossing, bool, String) -> Result<String>>,
+    pub(super) plane: Option<Plane>,
     /// Services of the switch.
     pub(super) services: Vec<ServiceConfig>,
     /// Lines behind everything of the switch.
