@@ -195,8 +195,7 @@ impl Crossing {
             address: backend_address(n, vip.is_ipv6()),
             lines: if mode == "nat" { "port = 8080\n".to_owned() } else { String::new() },
         });
-        let network = if vip.is_ipv6() { "fd02::" } else { "10.2.0." };
-        let source = format!("source-nat = \"{network}2{}\"\n", node + 1);
+        let source = format!("source-nat = \"{}\"\n", source(node, vip.is_ipv6()));
         ServiceConfig {
             name: name.to_owned(),
             address: vip.ip(),
@@ -340,15 +339,42 @@ pub fn bindings(balancer: &Balancer) -> Result<u64> {
         .with_context(|| format!("{:#}", Value::from(tables.clone())))
 }
 
-/// Commands that let machine `n`, counted from 1, send to the router.
-fn defaults(n: usize) -> String {
-    format!("ip route replace default via 10.3.{n}.1; ip route replace default via fd03:{n}::1")
+/// Where the router finds a node, counted from 0.
+pub fn node_address(node: usize, is_v6: bool) -> IpAddr {
+    let n = node as u8 + 1;
+    match is_v6 {
+        true => Ipv6Addr::new(0xfd03, n.into(), 0, 0, 0, 0, 0, 2).into(),
+        false => Ipv4Addr::new(10, 3, n, 2).into(),
+    }
 }
 
-fn backend_address(n: u8, is_v6: bool) -> IpAddr {
+/// What a node, counted from 0, translates connections to.
+pub fn source(node: usize, is_v6: bool) -> IpAddr {
+    let n = node as u8 + 1;
+    match is_v6 {
+        true => Ipv6Addr::new(0xfd02, 0, 0, 0, 0, 0, 0, 0x20 + u16::from(n)).into(),
+        false => Ipv4Addr::new(10, 2, 0, 20 + n).into(),
+    }
+}
+
+/// The router's own address in the backends' networks.
+pub fn gateway(is_v6: bool) -> IpAddr {
+    match is_v6 {
+        true => Ipv6Addr::new(0xfd02, 0, 0, 0, 0, 0, 0, 1).into(),
+        false => Ipv4Addr::new(10, 2, 0, 1).into(),
+    }
+}
+
+/// Where backend `n`, counted from 1, is.
+pub fn backend_address(n: u8, is_v6: bool) -> IpAddr {
     match is_v6 {
         // Read by people, both end in the same number.
         true => Ipv6Addr::new(0xfd02, 0, 0, 0, 0, 0, 0, 0x100 + u16::from(n)).into(),
         false => Ipv4Addr::new(10, 2, 0, BACKENDS + n).into(),
     }
+}
+
+/// Commands that let machine `n`, counted from 1, send to the router.
+fn defaults(n: usize) -> String {
+    format!("ip route replace default via 10.3.{n}.1; ip route replace default via fd03:{n}::1")
 }

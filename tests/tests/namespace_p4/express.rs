@@ -1,12 +1,12 @@
 //! Long connections of nodes behind the switch, which it goes on with by itself.
 
-use super::nodes::{Besides, Shop, packets, vip};
+use super::nodes::{Besides, Shop, as_backend, packets};
 use anyhow::{Context as _, Result, ensure};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use stickleback_tests::topology::crossing::{NODES, join_switch};
+use stickleback_tests::topology::crossing::{NODES, backend_address, gateway, join_switch, source};
 use stickleback_tests::topology::process::{Process, eventually};
-use stickleback_tests::topology::{BackendConfig, Balancer, Crossing, SOON, ServiceConfig, server};
+use stickleback_tests::topology::{Balancer, Crossing, SOON, ServiceConfig, server};
 
 /// Bytes of a download, and how many of them come in a second: of one that ends soon, and of one that lasts.
 const LONG: u64 = 12 << 20;
@@ -29,35 +29,37 @@ struct Download {
     head: PathBuf,
 }
 
-/// A shop whose switch is a member and goes on with connections; backends answer by way of it.
+/// A shop of IPv4 whose switch is a member and goes on with connections; backends answer by way of it.
 fn shop(timeouts: &'static str) -> Result<Shop> {
-    let back = |n: usize| ServiceConfig {
-        name: format!("back{n}"),
-        address: [10, 2, 0, 20 + n as u8].into(),
+    shop_of(false, timeouts)
+}
+
+/// The same of one family.
+fn shop_of(v6: bool, timeouts: &'static str) -> Result<Shop> {
+    let back = |node: usize| ServiceConfig {
+        name: format!("back{node}"),
+        address: source(node, v6),
         port: 0,
         protocol: "tcp",
         mode: "l2",
         lines: "affinity = \"none\"\n".into(),
-        backends: vec![BackendConfig {
-            name: format!("lb{n}"),
-            address: [10, 3, n as u8, 2].into(),
-            lines: String::new(),
-        }],
+        backends: vec![as_backend(v6)(node)],
     };
-    let shop = Shop::new(Besides {
+    let besides = Besides {
         ports: &["r9"],
         service: "mirror = true\nmirror-age = \"1s\"",
         timeouts,
         plane: Some(plane),
-        services: (1..=NODES).map(back).collect(),
+        services: (0..NODES).map(back).collect(),
         cluster: "\n[cluster]\nadvertise = [\"10.2.0.1:7117\"]\nname = \"tor1\"\n",
-    })?;
+    };
+    let shop = Shop::new(v6, besides)?;
     // Downloads are to be on their way, not in the sockets of those who are in no hurry.
     shop.crossing.client.set("ipv4/tcp_rmem=4096 65536 65536")?;
     for (_, backend) in &shop.crossing.backends {
         backend.set("ipv4/tcp_wmem=4096 65536 65536")?;
-        for n in 1..=NODES {
-            backend.sh(&format!("ip route add 10.2.0.2{n}/32 via 10.2.0.1"))?;
+        for node in 0..NODES {
+            backend.sh(&format!("ip route add {} via {}", source(node, v6), gateway(v6)))?;
         }
     }
     join_switch(&shop.nodes[0], &shop.switch)?;
@@ -67,13 +69,15 @@ fn shop(timeouts: &'static str) -> Result<Shop> {
 }
 
 /// Ways to the backends, and that the switch is to go on with connections.
-fn plane(crossing: &Crossing, text: String) -> Result<String> {
+fn plane(crossing: &Crossing, v6: bool, text: String) -> Result<String> {
     let mut ways = String::new();
-    for (n, (_, backend)) in (101..).zip(&crossing.backends) {
+    let length = if v6 { 128 } else { 32 };
+    for (n, (_, backend)) in (1..).zip(&crossing.backends) {
         let link = backend.sh("ip -o link show dev eth0")?;
         let mac = link.split_whitespace().skip_while(|word| *word != "link/ether").nth(1);
         let mac = mac.context("a backend's interface has a MAC")?;
-        ways += &format!("{{ to = \"10.2.0.{n}/32\", interface = \"r9\", mac = {mac:?} }}, ");
+        let to = backend_address(n, v6);
+        ways += &format!("{{ to = \"{to}/{length}\", interface = \"r9\", mac = {mac:?} }}, ");
     }
     Ok(text.replacen("routes = [", &format!("offload = true\nroutes = [{ways}"), 1))
 }
@@ -125,7 +129,7 @@ impl Shop {
     fn download(&self, rate: &str, more: &[&str]) -> Result<Download> {
         let directory = self.crossing.directory();
         let (to, head) = (directory.join("came"), directory.join("head"));
-        let url = format!("http://{}/files/long", vip());
+        let url = format!("{}/files/long", self.url());
         let paths = [&to, &head].map(|path| path.to_string_lossy().into_owned());
         let mut words =
             vec!["curl", "-sS", "--fail", "--noproxy", "*", "--limit-rate", rate, "-D", &paths[1]];
@@ -173,10 +177,8 @@ fn outcome(node: &Balancer, name: &str) -> Result<u64> {
 
 /// A download goes by the switch while its node's counters stand still, and longer than that forgets connections that it hears nothing of. When
 /// it is over, the next connection of the same ports is the node's from its first packet on.
-#[test]
-#[ignore = "needs bmv2: `cargo xtask test --p4`"]
-fn namespace_p4_downloads_go_by_the_switch() -> Result<()> {
-    let shop = shop("tcp-established = \"15s\"")?;
+fn goes_by_the_switch_alone(v6: bool) -> Result<()> {
+    let shop = shop_of(v6, "tcp-established = \"15s\"")?;
     let mut download = shop.download(RATE, &["--local-port", "41000", "-H", "Connection: close"])?;
     shop.goes_on_with(1)?;
     shop.goes_by_the_switch(&mut download)?;
@@ -185,12 +187,24 @@ fn namespace_p4_downloads_go_by_the_switch() -> Result<()> {
     ensure!(metrics.contains(shown), "{metrics}");
     download.finish(&shop.crossing)?;
     let line = format!(
-        "curl -sS --fail --noproxy '*' --max-time 5 --local-port 41000 -H 'Cookie: SESS=session1' http://{}/whoami",
-        vip()
+        "curl -sS --fail --noproxy '*' --max-time 5 --local-port 41000 -H 'Cookie: SESS=session1' {}/whoami",
+        shop.url()
     );
     let again = shop.crossing.client.sh_within(&line, SOON)?;
     ensure!(again.contains("\"backend\""), "{again}");
     shop.goes_on_with(0)
+}
+
+#[test]
+#[ignore = "needs bmv2: `cargo xtask test --p4`"]
+fn namespace_p4_downloads_go_by_the_switch_v4() -> Result<()> {
+    goes_by_the_switch_alone(false)
+}
+
+#[test]
+#[ignore = "needs bmv2: `cargo xtask test --p4`"]
+fn namespace_p4_downloads_go_by_the_switch_v6() -> Result<()> {
+    goes_by_the_switch_alone(true)
 }
 
 /// While nobody can take an entry back, the next connection of the same ports is none that the switch goes on with.
@@ -219,7 +233,7 @@ fn namespace_p4_later_requests_are_read_by_their_node() -> Result<()> {
     let shop = shop("")?;
     let learnt = || shop.nodes.iter().map(|node| outcome(node, "learnt")).sum::<Result<u64>>();
     let before = learnt()?;
-    let next = format!("http://{}/set?session=fresh", vip());
+    let next = format!("{}/set?session=fresh", shop.url());
     let mut download = shop.download(RATE, &["--next", "-sS", "--fail", "--noproxy", "*", &next])?;
     shop.goes_on_with(1)?;
     shop.goes_by_the_switch(&mut download)?;
@@ -293,7 +307,7 @@ fn namespace_p4_downloads_go_on_while_their_node_dies() -> Result<()> {
 #[ignore = "needs bmv2: `cargo xtask test --p4`"]
 fn namespace_p4_idle_connections_are_given_back() -> Result<()> {
     let shop = shop("tcp-established = \"15s\"")?;
-    let host = vip();
+    let host = shop.vip;
     let line = format!(
         "exec 3<>/dev/tcp/{}/{}; printf 'GET /whoami HTTP/1.1\\r\\nHost: shop\\r\\nCookie: SESS=session1\\r\\n\\r\\n' >&3; sleep 60",
         host.ip(),

@@ -2,11 +2,12 @@
 
 use anyhow::{Context as _, Result, ensure};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 use stickleback_tests::topology::config::text;
-use stickleback_tests::topology::crossing::{NODES, bindings, unite};
+use stickleback_tests::topology::crossing::{NODES, bindings, node_address, unite};
 use stickleback_tests::topology::process::eventually;
+use stickleback_tests::topology::server::in_url;
 use stickleback_tests::topology::{
     BackendConfig, Balancer, Bmv2, Crossing, NodeConfig, SOON, ServiceConfig, Testbed,
 };
@@ -16,18 +17,23 @@ const COOKIES: usize = 12;
 const METRICS: u16 = 9_464;
 const COOKIE: &str = r#"affinity = { kind = "http-cookie", cookie = "SESS" }"#;
 
-pub(super) fn vip() -> SocketAddr {
-    "10.99.0.2:80".parse().expect("an address")
+fn vip(v6: bool) -> SocketAddr {
+    let address: IpAddr = if v6 { [0xfd99, 0, 0, 0, 0, 0, 0, 2].into() } else { [10, 99, 0, 2].into() };
+    SocketAddr::new(address, 80)
 }
 
 /// The switch, the nodes of one cluster behind it, and backends.
 pub(super) struct Shop {
     pub(super) nodes: Vec<Balancer>,
     pub(super) switch: Balancer,
+    pub(super) vip: SocketAddr,
     _bmv2: Bmv2,
     _passed: Vec<Testbed>,
     pub(super) crossing: Crossing,
 }
+
+/// Makes a `[dataplane]` of another one, for IPv6 or IPv4.
+type Plane = fn(&Crossing, bool, String) -> Result<String>;
 
 /// What a shop has besides.
 #[derive(Default)]
@@ -39,7 +45,7 @@ pub(super) struct Besides {
     /// Lines of `[node.timeouts]` there.
     pub(super) timeouts: &'static str,
     /// Makes the switch's `[dataplane]` of what it is without.
-    pub(super) plane: Option<fn(&Crossing, String) -> Result<String>>,
+    pub(super) plane: Option<Plane>,
     /// Services of the switch.
     pub(super) services: Vec<ServiceConfig>,
     /// Lines behind everything of the switch.
@@ -47,7 +53,9 @@ pub(super) struct Besides {
 }
 
 impl Shop {
-    pub(super) fn new(besides: Besides) -> Result<Self> {
+    /// All of one family.
+    pub(super) fn new(v6: bool, besides: Besides) -> Result<Self> {
+        let vip = vip(v6);
         let crossing = Crossing::new(3)?;
         let ports: Vec<String> = (0..=NODES).map(|n| format!("r{n}")).collect();
         let ports: Vec<String> =
@@ -57,9 +65,10 @@ impl Shop {
         let passed = ports[1..=NODES].iter().map(|port| Testbed::pass(&crossing.router, port));
         let passed = passed.collect::<Result<Vec<_>>>()?;
         let start = |node| {
-            let service = crossing.service(node, "shop", vip(), "nat").with(COOKIE).with(besides.service);
+            let service = crossing.service(node, "shop", vip, "nat").with(COOKIE).with(besides.service);
             let text = crossing.config(node, "", &[service]);
-            let metrics = format!("[admin]\nmetrics = \"10.3.{}.2:{METRICS}\"\n", node + 1);
+            let metrics = SocketAddr::new(node_address(node, v6), METRICS);
+            let metrics = format!("[admin]\nmetrics = \"{metrics}\"\n");
             let timeouts = format!("[node.timeouts]\n{}\n", besides.timeouts);
             crossing.balance(node, &format!("{text}{metrics}{timeouts}"))
         };
@@ -68,22 +77,18 @@ impl Shop {
         let plane = bmv2.config(&crossing.client, 1)?;
         let plane = match besides.plane {
             None => plane,
-            Some(change) => change(&crossing, plane)?,
+            Some(change) => change(&crossing, v6, plane)?,
         };
         let node = NodeConfig { interfaces: ports, node: plane, ..NodeConfig::default() };
-        let pool = (1..=NODES).map(|n| BackendConfig {
-            name: format!("lb{n}"),
-            address: [10, 3, n as u8, 2].into(),
-            lines: String::new(),
-        });
+        let pool = (0..NODES).map(as_backend(v6));
         let lines = format!(
             "affinity = \"none\"\nhealth = {{ kind = \"http\", way = \"direct\", port = {METRICS}, path = \"/metrics\", \
              interval = \"500ms\", timeout = \"2s\" }}\n"
         );
         let service = ServiceConfig {
             name: "shop".into(),
-            address: vip().ip(),
-            port: vip().port(),
+            address: vip.ip(),
+            port: vip.port(),
             protocol: "tcp",
             mode: "l2",
             lines,
@@ -95,7 +100,12 @@ impl Shop {
         let services: Vec<_> = [service].into_iter().chain(besides.services).collect();
         let text = text(&node, &services) + besides.cluster;
         let switch = Balancer::start(&crossing.router, &directory, &pins, &text)?;
-        Ok(Self { nodes, switch, _bmv2: bmv2, _passed: passed, crossing })
+        Ok(Self { nodes, switch, vip, _bmv2: bmv2, _passed: passed, crossing })
+    }
+
+    /// Where clients find it.
+    pub(super) fn url(&self) -> String {
+        format!("http://{}", in_url(self.vip.ip()))
     }
 
     /// The backend that answers who brings this cookie, on a connection of its own.
@@ -106,8 +116,8 @@ impl Shop {
     /// The same with the cookie as it is.
     pub(super) fn backend_of(&self, session: &str) -> Result<String> {
         let line = format!(
-            "curl -sS --fail --noproxy '*' --max-time 10 -H 'Cookie: SESS={session}' http://{}/whoami",
-            vip()
+            "curl -sS --fail --noproxy '*' --max-time 10 -H 'Cookie: SESS={session}' {}/whoami",
+            self.url()
         );
         let said = self.crossing.client.sh_within(&line, Duration::from_secs(15))?;
         let said: serde_json::Value = serde_json::from_str(&said).with_context(|| said.clone())?;
@@ -117,6 +127,15 @@ impl Shop {
     /// Who answers each of the cookies.
     fn all(&self) -> Result<BTreeMap<usize, String>> {
         (0..COOKIES).map(|cookie| Ok((cookie, self.backend(cookie)?))).collect()
+    }
+}
+
+/// Nodes, counted from 0, as the switch has them among a service's backends.
+pub(super) fn as_backend(v6: bool) -> impl Fn(usize) -> BackendConfig {
+    move |node| BackendConfig {
+        name: format!("lb{}", node + 1),
+        address: node_address(node, v6),
+        lines: String::new(),
     }
 }
 
@@ -132,7 +151,7 @@ pub(super) fn packets(balancer: &Balancer) -> Result<u64> {
 #[test]
 #[ignore = "needs bmv2: `cargo xtask test --p4`"]
 fn namespace_p4_cookies_through_two_nodes() -> Result<()> {
-    let mut shop = Shop::new(Besides::default())?;
+    let mut shop = Shop::new(false, Besides::default())?;
     eventually(SOON, || shop.all().map(drop))?;
     // Sessions that only the nodes' bindings know: they are made while one backend takes none.
     for node in &shop.nodes {
