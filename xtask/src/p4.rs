@@ -2,6 +2,7 @@
 
 mod build;
 mod codegen;
+mod tofino;
 
 use anyhow::Result;
 
@@ -16,7 +17,7 @@ pub(crate) struct Arguments {
 enum Task {
     /// Write p4/shared/abi.p4 from the names and numbers of lb-common
     Codegen,
-    /// Compile the program for bmv2 with p4c (p4c-bm2-ss) and write what lbd embeds
+    /// Compile the program for bmv2 with p4c (p4c-bm2-ss) and write what lbd embeds; and that for Tofino, if p4c can, to see that it fits
     Build,
 }
 
@@ -24,6 +25,6 @@ enum Task {
 pub(crate) fn task(arguments: &Arguments) -> Result<()> {
     match arguments.task {
         Task::Codegen => codegen::write(),
-        Task::Build => build::bmv2(),
+        Task::Build => build::programs(),
     }
 }

@@ -1,4 +1,4 @@
-//! The compiled program for bmv2, and whether it is that of the sources.
+//! The compiled programs, and whether the one that is kept, that for bmv2, is that of the sources.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
+use super::tofino;
 use crate::progress::{quietly, say};
 use crate::workspace;
 
@@ -14,8 +15,20 @@ const COMPILER: &str = "p4c-bm2-ss";
 /// What the compiled program is named by: the sum of the sources it was compiled from.
 const SOURCES: &str = "stickleback.sources";
 
-/// Compiles the program and writes P4Info (as text for people, as bytes for lbd), bmv2's JSON and the sum of the sources.
-pub(super) fn bmv2() -> Result<()> {
+/// Compiles the programs that there are compilers for.
+pub(super) fn programs() -> Result<()> {
+    bmv2()?;
+    match tofino::driver() {
+        Some(driver) => tofino::build(&driver),
+        None => {
+            say("p4/tna is not compiled: p4c has no backend for Tofino here (p4c-barefoot)");
+            Ok(())
+        }
+    }
+}
+
+/// Compiles the program for bmv2 and writes P4Info (as text for people, as bytes for lbd), bmv2's JSON and the sum of the sources.
+fn bmv2() -> Result<()> {
     let Some(compiler) = workspace::program(COMPILER) else {
         bail!("{COMPILER} is not on the PATH: build p4lang/p4c with its bmv2 backend and install it");
     };

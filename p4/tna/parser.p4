@@ -1,0 +1,357 @@
+// From a frame to headers. A parser of TNA copies and compares, and does no arithmetic: what must be subtracted or shifted is left to the
+// stages, what has a length that varies is a loop or is not followed.
+#ifndef STICKLEBACK_PARSER
+#define STICKLEBACK_PARSER
+
+#include "packet.p4"
+
+parser Reading(packet_in packet, out headers_t headers, out meta_t meta, out ingress_intrinsic_metadata_t intrinsic) {
+    Checksum() ip_sum;
+    Checksum() transport_sum;
+    ParserCounter() words;
+
+    state start {
+        packet.extract(intrinsic);
+        packet.advance(PORT_METADATA_SIZE);
+        transition ethernet;
+    }
+
+    state ethernet {
+        packet.extract(headers.ethernet);
+        transition select(headers.ethernet.kind) {
+            ETHERTYPE_VLAN: tag;
+            ETHERTYPE_QINQ: tag;
+            ETHERTYPE_IPV4: ipv4;
+            ETHERTYPE_IPV6: ipv6;
+            default: accept;
+        }
+    }
+
+    state tag {
+        packet.extract(headers.vlan);
+        transition select(headers.vlan.kind) {
+            ETHERTYPE_VLAN: second_tag;
+            ETHERTYPE_QINQ: second_tag;
+            ETHERTYPE_IPV4: ipv4;
+            ETHERTYPE_IPV6: ipv6;
+            default: accept;
+        }
+    }
+
+    state second_tag {
+        packet.extract(headers.inner_vlan);
+        transition select(headers.inner_vlan.kind) {
+            ETHERTYPE_VLAN: too_deep;
+            ETHERTYPE_QINQ: too_deep;
+            ETHERTYPE_IPV4: ipv4;
+            ETHERTYPE_IPV6: ipv6;
+            default: accept;
+        }
+    }
+
+    state too_deep {
+        meta.is_too_deep = 1;
+        transition accept;
+    }
+
+    state malformed {
+        meta.is_malformed = 1;
+        transition accept;
+    }
+
+    state ipv4 {
+        packet.extract(headers.ipv4);
+        meta.is_ip = 1;
+        ip_sum.add(headers.ipv4);
+        transport_sum.subtract({ headers.ipv4.source, headers.ipv4.destination });
+        words.set(headers.ipv4.words, 255, 0, 3, 251);
+        transition select(headers.ipv4.version, headers.ipv4.words) {
+            (4, 0 .. 4): malformed;
+            (4, 5): ipv4_payload;
+            (4, _): option;
+            default: malformed;
+        }
+    }
+
+    // The counter is what the header has more than five words.
+    state option {
+        packet.extract(headers.ipv4_options.next);
+        ip_sum.add(headers.ipv4_options.last);
+        words.decrement(1);
+        transition select(words.is_zero()) {
+            true: ipv4_payload;
+            false: option;
+        }
+    }
+
+    state ipv4_payload {
+        meta.is_wrong = ip_sum.verify();
+        transition select(headers.ipv4.more_fragments, headers.ipv4.offset, headers.ipv4.protocol) {
+            (0, 0, PROTOCOL_TCP): tcp;
+            (0, 0, PROTOCOL_UDP): udp;
+            (0, 0, PROTOCOL_ICMP): icmp_v4;
+            (0, 0, _): accept;
+            (1, 0, PROTOCOL_TCP): first_tcp;
+            (1, 0, PROTOCOL_UDP): first_udp;
+            (1, 0, _): first_v4;
+            default: later_v4;
+        }
+    }
+
+    state later_v4 {
+        meta.is_later = 1;
+        transition accept;
+    }
+
+    state ipv6 {
+        packet.extract(headers.ipv6);
+        meta.is_ip = 1;
+        transport_sum.subtract({ headers.ipv6.source, headers.ipv6.destination });
+        transition select(headers.ipv6.version, headers.ipv6.next) {
+            (6, EXTENSION_HOP_BY_HOP): extension;
+            (6, EXTENSION_ROUTING): extension;
+            (6, EXTENSION_DESTINATION): extension;
+            (6, EXTENSION_FRAGMENT): fragment;
+            (6, PROTOCOL_TCP): tcp;
+            (6, PROTOCOL_UDP): udp;
+            (6, PROTOCOL_ICMPV6): icmp_v6;
+            (6, _): accept;
+            default: malformed;
+        }
+    }
+
+    state extension {
+        packet.extract(headers.extension);
+        transition select(headers.extension.words, headers.extension.next) {
+            (0, EXTENSION_HOP_BY_HOP): second_extension;
+            (0, EXTENSION_ROUTING): second_extension;
+            (0, EXTENSION_DESTINATION): second_extension;
+            (0, EXTENSION_FRAGMENT): fragment;
+            (0, PROTOCOL_TCP): tcp;
+            (0, PROTOCOL_UDP): udp;
+            (0, PROTOCOL_ICMPV6): icmp_v6;
+            (0, _): accept;
+            default: too_deep;
+        }
+    }
+
+    state second_extension {
+        packet.extract(headers.second_extension);
+        transition select(headers.second_extension.words, headers.second_extension.next) {
+            (0, EXTENSION_HOP_BY_HOP): too_deep;
+            (0, EXTENSION_ROUTING): too_deep;
+            (0, EXTENSION_DESTINATION): too_deep;
+            (0, EXTENSION_FRAGMENT): fragment;
+            (0, PROTOCOL_TCP): tcp;
+            (0, PROTOCOL_UDP): udp;
+            (0, PROTOCOL_ICMPV6): icmp_v6;
+            (0, _): accept;
+            default: too_deep;
+        }
+    }
+
+    state fragment {
+        packet.extract(headers.fragment);
+        transition select(headers.fragment.offset, headers.fragment.more_fragments, headers.fragment.next) {
+            (0, 0, PROTOCOL_TCP): tcp;
+            (0, 0, PROTOCOL_UDP): udp;
+            (0, 0, PROTOCOL_ICMPV6): icmp_v6;
+            (0, 1, PROTOCOL_TCP): first_tcp;
+            (0, 1, PROTOCOL_UDP): first_udp;
+            (0, 1, _): first_v6;
+            (0, 0, _): accept;
+            default: later_v6;
+        }
+    }
+
+    state later_v6 {
+        meta.is_later = 1;
+        transition accept;
+    }
+
+    state first_v4 {
+        meta.is_first = 1;
+        transition accept;
+    }
+
+    state first_v6 {
+        meta.is_first = 1;
+        transition accept;
+    }
+
+    state first_tcp {
+        meta.is_first = 1;
+        transition tcp;
+    }
+
+    state first_udp {
+        meta.is_first = 1;
+        transition udp;
+    }
+
+    state tcp {
+        packet.extract(headers.tcp);
+        transport_sum.subtract({ headers.tcp.source, headers.tcp.destination, headers.tcp.checksum });
+        transport_sum.subtract_all_and_deposit(meta.transport_sum);
+        meta.has_ports = 1;
+        meta.source_port = headers.tcp.source;
+        meta.destination_port = headers.tcp.destination;
+        meta.flags = headers.tcp.flags;
+        transition accept;
+    }
+
+    state udp {
+        packet.extract(headers.udp);
+        transport_sum.subtract({ headers.udp.source, headers.udp.destination, headers.udp.checksum });
+        transport_sum.subtract_all_and_deposit(meta.transport_sum);
+        meta.has_ports = 1;
+        meta.source_port = headers.udp.source;
+        meta.destination_port = headers.udp.destination;
+        transition select(headers.udp.length) {
+            0 .. 11: accept;
+            12 .. 31: word_0;
+            default: connection_id;
+        }
+    }
+
+    // Where a connection id would stand (RFC 8999): a long header tells its length, a short one does not.
+    state connection_id {
+        transition select(packet.lookahead<bit<1>>()) {
+            0: short_header;
+            default: long_header;
+        }
+    }
+
+    state short_header {
+        meta.server_id = packet.lookahead<bit<128>>()[119:0];
+        meta.available = WINDOW - 1;
+        transition word_0;
+    }
+
+    state long_header {
+        meta.server_id = packet.lookahead<bit<168>>()[119:0];
+        meta.available = packet.lookahead<bit<48>>()[7:0];
+        transition word_0;
+    }
+
+    // Six words of a payload, as far as they are whole.
+    state word_0 {
+        packet.extract(headers.payload[0]);
+        transition select(headers.udp.length) {
+            12 .. 15: one_word;
+            default: word_1;
+        }
+    }
+
+    state word_1 {
+        packet.extract(headers.payload[1]);
+        transition select(headers.udp.length) {
+            16 .. 19: two_words;
+            default: word_2;
+        }
+    }
+
+    state word_2 {
+        packet.extract(headers.payload[2]);
+        transition select(headers.udp.length) {
+            20 .. 23: three_words;
+            default: word_3;
+        }
+    }
+
+    state word_3 {
+        packet.extract(headers.payload[3]);
+        transition select(headers.udp.length) {
+            24 .. 27: four_words;
+            default: word_4;
+        }
+    }
+
+    state word_4 {
+        packet.extract(headers.payload[4]);
+        transition select(headers.udp.length) {
+            28 .. 31: five_words;
+            default: word_5;
+        }
+    }
+
+    state word_5 {
+        packet.extract(headers.payload[5]);
+        meta.bytes = 24;
+        transition accept;
+    }
+
+    state one_word {
+        meta.bytes = 4;
+        transition accept;
+    }
+
+    state two_words {
+        meta.bytes = 8;
+        transition accept;
+    }
+
+    state three_words {
+        meta.bytes = 12;
+        transition accept;
+    }
+
+    state four_words {
+        meta.bytes = 16;
+        transition accept;
+    }
+
+    state five_words {
+        meta.bytes = 20;
+        transition accept;
+    }
+
+    state icmp_v4 {
+        packet.extract(headers.icmp);
+        transport_sum.subtract({ headers.icmp.kind, headers.icmp.code, headers.icmp.checksum });
+        transport_sum.subtract_all_and_deposit(meta.transport_sum);
+        transition select(headers.icmp.kind) {
+            3: error_v4;
+            11: error_v4;
+            12: error_v4;
+            default: accept;
+        }
+    }
+
+    state error_v4 {
+        packet.extract(headers.icmp_word);
+        packet.extract(headers.quoted_ipv4);
+        transition select(headers.quoted_ipv4.version, headers.quoted_ipv4.words, headers.quoted_ipv4.offset, headers.quoted_ipv4.protocol) {
+            (4, 5, 0, PROTOCOL_TCP): quoted;
+            (4, 5, 0, PROTOCOL_UDP): quoted;
+            default: accept;
+        }
+    }
+
+    state icmp_v6 {
+        packet.extract(headers.icmp);
+        transport_sum.subtract({ headers.icmp.kind, headers.icmp.code, headers.icmp.checksum });
+        transport_sum.subtract_all_and_deposit(meta.transport_sum);
+        transition select(headers.icmp.kind) {
+            1 .. 4: error_v6;
+            default: accept;
+        }
+    }
+
+    state error_v6 {
+        packet.extract(headers.icmp_word);
+        packet.extract(headers.quoted_ipv6);
+        transition select(headers.quoted_ipv6.version, headers.quoted_ipv6.next) {
+            (6, PROTOCOL_TCP): quoted;
+            (6, PROTOCOL_UDP): quoted;
+            default: accept;
+        }
+    }
+
+    state quoted {
+        packet.extract(headers.quoted_ports);
+        meta.quotes = 1;
+        transition accept;
+    }
+}
+#endif

@@ -1,0 +1,250 @@
+// What is read off the headers before any table is asked: addresses in one form, lengths, and what contradicts itself.
+#ifndef STICKLEBACK_SHAPE
+#define STICKLEBACK_SHAPE
+
+#include "packet.p4"
+
+// What an address begins with that only an IPv4 packet may have here.
+#define IS_MAPPED 96w0xffff
+
+control Shape(in headers_t headers, inout meta_t meta) {
+    action v4(bit<16> bytes) {
+        meta.ttl = headers.ipv4.ttl;
+        meta.ip_length = headers.ipv4.length;
+        meta.rest = headers.ipv4.length;
+        meta.before = bytes;
+    }
+
+    action v6(bit<16> extensions) {
+        meta.ttl = headers.ipv6.hop_limit;
+        meta.ip_length = headers.ipv6.length + 40;
+        meta.rest = headers.ipv6.length;
+        meta.before = extensions;
+    }
+
+    table lengths {
+        key = {
+            headers.ipv4.isValid() : ternary;
+            headers.ipv6.isValid() : ternary;
+            headers.ipv4.words : ternary;
+            headers.extension.isValid() : ternary;
+            headers.second_extension.isValid() : ternary;
+            headers.fragment.isValid() : ternary;
+        }
+        actions = { v4; v6; NoAction; }
+        const default_action = NoAction();
+        const entries = {
+            (true, false, 5, _, _, _) : v4(20);
+            (true, false, 6, _, _, _) : v4(24);
+            (true, false, 7, _, _, _) : v4(28);
+            (true, false, 8, _, _, _) : v4(32);
+            (true, false, 9, _, _, _) : v4(36);
+            (true, false, 10, _, _, _) : v4(40);
+            (true, false, 11, _, _, _) : v4(44);
+            (true, false, 12, _, _, _) : v4(48);
+            (true, false, 13, _, _, _) : v4(52);
+            (true, false, 14, _, _, _) : v4(56);
+            (true, false, 15, _, _, _) : v4(60);
+            (false, true, _, false, false, false) : v6(0);
+            (false, true, _, false, false, true) : v6(8);
+            (false, true, _, true, false, false) : v6(8);
+            (false, true, _, true, false, true) : v6(16);
+            (false, true, _, true, true, false) : v6(16);
+            (false, true, _, true, true, true) : v6(24);
+        }
+    }
+
+    action malformed() {
+        meta.is_malformed = 1;
+    }
+
+    // No IPv6 packet may have what stands for an IPv4 address here: it would be taken for one of an IPv4 service.
+    table mapped {
+        key = {
+            headers.ipv6.isValid() : ternary;
+            headers.ipv6.source[127:32] : ternary;
+            headers.ipv6.destination[127:32] : ternary;
+        }
+        actions = { malformed; NoAction; }
+        const default_action = NoAction();
+        const entries = {
+            (true, IS_MAPPED, _) : malformed();
+            (true, _, IS_MAPPED) : malformed();
+        }
+    }
+
+    table quoted_mapped {
+        key = {
+            headers.quoted_ipv6.isValid() : ternary;
+            headers.quoted_ipv6.source[127:32] : ternary;
+            headers.quoted_ipv6.destination[127:32] : ternary;
+        }
+        actions = { malformed; NoAction; }
+        const default_action = NoAction();
+        const entries = {
+            (true, IS_MAPPED, _) : malformed();
+            (true, _, IS_MAPPED) : malformed();
+        }
+    }
+
+    action is(bit<8> protocol) {
+        meta.protocol = protocol;
+    }
+
+    action of_v4() {
+        meta.protocol = headers.ipv4.protocol;
+    }
+
+    action of_fragment() {
+        meta.protocol = headers.fragment.next;
+    }
+
+    // A parser copies only what stands at a place that it knows: behind options it knows none.
+    table protocols {
+        key = {
+            headers.tcp.isValid() : ternary;
+            headers.udp.isValid() : ternary;
+            headers.icmp.isValid() : ternary;
+            headers.ipv4.isValid() : ternary;
+            headers.fragment.isValid() : ternary;
+        }
+        actions = { is; of_v4; of_fragment; NoAction; }
+        const default_action = NoAction();
+        const entries = {
+            (true, _, _, _, _) : is(PROTOCOL_TCP);
+            (_, true, _, _, _) : is(PROTOCOL_UDP);
+            (_, _, true, true, _) : is(PROTOCOL_ICMP);
+            (_, _, true, false, _) : is(PROTOCOL_ICMPV6);
+            (_, _, _, true, _) : of_v4();
+            (_, _, _, _, true) : of_fragment();
+        }
+    }
+
+    action own_v4() {
+        meta.source = 80w0 ++ 16w0xffff ++ headers.ipv4.source;
+        meta.destination = 80w0 ++ 16w0xffff ++ headers.ipv4.destination;
+    }
+
+    action own_v6() {
+        meta.source = headers.ipv6.source;
+        meta.destination = headers.ipv6.destination;
+    }
+
+    // Of what an ICMP error quotes, turned round: who would send it is whom the error is about.
+    action quoted_v4() {
+        meta.source = 80w0 ++ 16w0xffff ++ headers.quoted_ipv4.destination;
+        meta.destination = 80w0 ++ 16w0xffff ++ headers.quoted_ipv4.source;
+        meta.protocol = headers.quoted_ipv4.protocol;
+        meta.source_port = headers.quoted_ports.destination;
+        meta.destination_port = headers.quoted_ports.source;
+    }
+
+    action quoted_v6() {
+        meta.source = headers.quoted_ipv6.destination;
+        meta.destination = headers.quoted_ipv6.source;
+        meta.protocol = headers.quoted_ipv6.next;
+        meta.source_port = headers.quoted_ports.destination;
+        meta.destination_port = headers.quoted_ports.source;
+    }
+
+    apply {
+        lengths.apply();
+        mapped.apply();
+        quoted_mapped.apply();
+        if (headers.quoted_ports.isValid()) {
+            if (headers.quoted_ipv4.isValid()) {
+                quoted_v4();
+            } else {
+                quoted_v6();
+            }
+        } else {
+            protocols.apply();
+            if (headers.ipv4.isValid()) {
+                own_v4();
+            } else if (headers.ipv6.isValid()) {
+                own_v6();
+            }
+        }
+    }
+}
+
+// Is there what the header behind the IP header says there is? Whom could an answer go to?
+control Cut(in headers_t headers, inout meta_t meta) {
+    action needs(bit<16> bytes) {
+        meta.lack = bytes |-| meta.rest;
+    }
+
+    action says() {
+        meta.lack = headers.udp.length |-| meta.rest;
+    }
+
+    action cut() {
+        meta.lack = 1;
+    }
+
+    table extents {
+        key = {
+            headers.tcp.isValid() : ternary;
+            headers.tcp.words : ternary;
+            headers.udp.isValid() : ternary;
+            headers.udp.length : ternary;
+            meta.is_first : ternary;
+            headers.icmp.isValid() : ternary;
+            headers.quoted_ipv4.isValid() : ternary;
+            headers.quoted_ports.isValid() : ternary;
+        }
+        actions = { needs; says; cut; NoAction; }
+        const default_action = NoAction();
+        const entries = {
+            (true, 5, _, _, _, _, _, _) : needs(20);
+            (true, 6, _, _, _, _, _, _) : needs(24);
+            (true, 7, _, _, _, _, _, _) : needs(28);
+            (true, 8, _, _, _, _, _, _) : needs(32);
+            (true, 9, _, _, _, _, _, _) : needs(36);
+            (true, 10, _, _, _, _, _, _) : needs(40);
+            (true, 11, _, _, _, _, _, _) : needs(44);
+            (true, 12, _, _, _, _, _, _) : needs(48);
+            (true, 13, _, _, _, _, _, _) : needs(52);
+            (true, 14, _, _, _, _, _, _) : needs(56);
+            (true, 15, _, _, _, _, _, _) : needs(60);
+            (true, _, _, _, _, _, _, _) : cut();
+            (_, _, true, 0 &&& 0xfff8, _, _, _, _) : cut();
+            // The first fragment of a datagram has less than the whole.
+            (_, _, true, _, 1, _, _, _) : needs(8);
+            (_, _, true, _, 0, _, _, _) : says();
+            (_, _, _, _, _, true, true, true) : needs(32);
+            (_, _, _, _, _, true, false, true) : needs(52);
+            (_, _, _, _, _, true, _, _) : needs(8);
+        }
+    }
+
+    action nobodys() {
+        meta.is_nobodys = 1;
+    }
+
+    table nobody {
+        key = {
+            meta.source : ternary;
+        }
+        actions = { nobodys; NoAction; }
+        const default_action = NoAction();
+        const entries = {
+            128w0x0000_ffff_0000_0000 &&& 128w0xffffffff_ffffffff_ffffffff_ff000000 : nobodys();
+            128w0x0000_ffff_7f00_0000 &&& 128w0xffffffff_ffffffff_ffffffff_ff000000 : nobodys();
+            128w0x0000_ffff_e000_0000 &&& 128w0xffffffff_ffffffff_ffffffff_e0000000 : nobodys();
+            128w0 &&& 128w0xffffffff_ffffffff_ffffffff_fffffffe : nobodys();
+            128w0xff000000_00000000_00000000_00000000 &&& 128w0xff000000_00000000_00000000_00000000 : nobodys();
+        }
+    }
+
+    apply {
+        // From what a table says, a field can be taken; from a field, but a field.
+        meta.rest = meta.rest |-| meta.before;
+        extents.apply();
+        nobody.apply();
+        if (meta.lack != 0) {
+            meta.is_cut = 1;
+        }
+    }
+}
+#endif

@@ -1,0 +1,178 @@
+// Stickleback's fast path for Tofino (TNA): what v1model/stickleback.p4 does, as far as p4/README.md says so, in twelve stages.
+#include <core.p4>
+#include <tna.p4>
+
+#include "sizes.p4"
+#include "packet.p4"
+#include "parser.p4"
+#include "shape.p4"
+#include "steps.p4"
+#include "memory.p4"
+#include "fate.p4"
+#include "rewrite.p4"
+
+// What is written waits for the way to the backend, that for the backend, that for its binding, and that for the session and the service: the
+// numbers are the stages in which each of them can stand at the earliest. What is not waited for stands beside it.
+control Forwarding(inout headers_t headers, inout meta_t meta, in ingress_intrinsic_metadata_t intrinsic,
+                   in ingress_intrinsic_metadata_from_parser_t parsed, inout ingress_intrinsic_metadata_for_deparser_t deparsed,
+                   inout ingress_intrinsic_metadata_for_tm_t traffic) {
+    Shape() shape;
+    Cut() cut;
+    Whose() whose;
+    Client() client;
+    Datagram() datagram;
+    Doorkeeper() doorkeeper;
+    Bound() bound;
+    Slot() slot;
+    News() news;
+    Chosen() chosen;
+    Way() way;
+    Node() node;
+    Fate() fate;
+    Translate() translate;
+    Encapsulate() encapsulate;
+    Frame() frame;
+    Age() age;
+    Echo() echo;
+    Bridge() bridge;
+
+    apply {
+        // 0
+        shape.apply(headers, meta);
+        // 1 to 3
+        cut.apply(headers, meta);
+        // 1
+        if (headers.ethernet.destination[40:40] == 0) {
+            whose.apply(meta);
+        }
+        // 2
+        meta.sender = meta.backend;
+        client.apply(headers, meta);
+        // 2, 3
+        datagram.apply(headers, meta);
+        // 2 to 5
+        doorkeeper.apply(parsed, meta);
+        // 4 to 6
+        slot.apply(meta);
+        // 4 to 8: as much of the bindings as four stages have room for
+        bound.apply(meta);
+        // 8, 9
+        news.apply(meta);
+        // 9
+        if (meta.is_ours == 1 && meta.serves == 0) {
+            chosen.apply(meta);
+        }
+        // 10
+        way.apply(meta);
+        node.apply(meta);
+        // 11
+        fate.apply(headers, meta, intrinsic, parsed, deparsed, traffic);
+        if (meta.has_hop == 1) {
+            if (meta.mode == MODE_NAT) {
+                translate.apply(headers, meta);
+            } else if (meta.mode == MODE_IPIP) {
+                encapsulate.apply(headers, meta);
+            }
+            frame.apply(headers, meta);
+            age.apply(headers);
+            meta.sums_ip = true;
+            bridge.apply(headers, meta);
+        } else {
+            echo.apply(headers, meta);
+        }
+    }
+}
+
+// Sums of what stands there now and of what the parser left; each field counts if its header is there.
+control Writing(packet_out packet, inout headers_t headers, in meta_t meta,
+                in ingress_intrinsic_metadata_for_deparser_t deparsed) {
+    Checksum() ip;
+    Checksum() outer_ip;
+    Checksum() tcp;
+    Checksum() udp;
+    Checksum() icmp;
+    @name(".binding_t") Digest<binding_t>(TELLS) bindings;
+
+    apply {
+        bindings.pack({ meta.service, meta.session, meta.backend, meta.generation });
+        if (meta.sums_ip) {
+            headers.ipv4.checksum = ip.update({
+                headers.ipv4.version, headers.ipv4.words, headers.ipv4.tos, headers.ipv4.length, headers.ipv4.identification,
+                headers.ipv4.reserved, headers.ipv4.dont_fragment, headers.ipv4.more_fragments, headers.ipv4.offset, headers.ipv4.ttl,
+                headers.ipv4.protocol, headers.ipv4.source, headers.ipv4.destination,
+                headers.ipv4_options[0].value, headers.ipv4_options[1].value, headers.ipv4_options[2].value,
+                headers.ipv4_options[3].value, headers.ipv4_options[4].value, headers.ipv4_options[5].value,
+                headers.ipv4_options[6].value, headers.ipv4_options[7].value, headers.ipv4_options[8].value,
+                headers.ipv4_options[9].value });
+        }
+        if (meta.sums_tcp) {
+            headers.tcp.checksum = tcp.update({ headers.ipv4.source, headers.ipv4.destination, headers.ipv6.source, headers.ipv6.destination,
+                                                headers.tcp.source, headers.tcp.destination, meta.transport_sum });
+        }
+        if (meta.sums_udp) {
+            headers.udp.checksum = udp.update({ headers.ipv4.source, headers.ipv4.destination, headers.ipv6.source, headers.ipv6.destination,
+                                                headers.udp.source, headers.udp.destination, meta.transport_sum }, true);
+        }
+        if (meta.sums_icmp) {
+            headers.icmp.checksum = icmp.update({ headers.ipv4.source, headers.ipv4.destination, headers.ipv6.source, headers.ipv6.destination,
+                                                  headers.icmp.kind, headers.icmp.code, meta.transport_sum }, true);
+        }
+        headers.outer_ipv4.checksum = outer_ip.update({
+            headers.outer_ipv4.version, headers.outer_ipv4.words, headers.outer_ipv4.tos, headers.outer_ipv4.length,
+            headers.outer_ipv4.identification, headers.outer_ipv4.reserved, headers.outer_ipv4.dont_fragment,
+            headers.outer_ipv4.more_fragments, headers.outer_ipv4.offset, headers.outer_ipv4.ttl, headers.outer_ipv4.protocol,
+            headers.outer_ipv4.source, headers.outer_ipv4.destination });
+        packet.emit(headers);
+    }
+}
+
+struct counted_t {
+    bridge_h bridge;
+}
+
+struct nothing_t {}
+
+parser Leaving(packet_in packet, out counted_t headers, out nothing_t meta, out egress_intrinsic_metadata_t intrinsic) {
+    state start {
+        packet.extract(intrinsic);
+        packet.extract(headers.bridge);
+        transition accept;
+    }
+}
+
+// Packets that go on are counted here, where they come as they leave, so that ingress has its counters' stages for itself.
+control Counting(inout counted_t headers, inout nothing_t meta, in egress_intrinsic_metadata_t intrinsic,
+                 in egress_intrinsic_metadata_from_parser_t parsed, inout egress_intrinsic_metadata_for_deparser_t deparsed,
+                 inout egress_intrinsic_metadata_for_output_port_t port) {
+    @name(NAME_SERVICE_PACKETS) Counter<bit<64>, bit<16>>(SIZE_SERVICE_COUNTERS, CounterType_t.PACKETS_AND_BYTES) service_packets;
+    @name(NAME_SERVICE_REPLIES) Counter<bit<64>, bit<16>>(SIZE_SERVICE_COUNTERS, CounterType_t.PACKETS_AND_BYTES) service_replies;
+    @name(NAME_SERVICE_CONNECTIONS) Counter<bit<32>, bit<16>>(SIZE_SERVICE_COUNTERS, CounterType_t.PACKETS) service_connections;
+    @name(NAME_BACKEND_PACKETS) Counter<bit<64>, bit<16>>(SIZE_BACKEND_COUNTERS, CounterType_t.PACKETS_AND_BYTES) backend_packets;
+    @name(NAME_BACKEND_REPLIES) Counter<bit<64>, bit<16>>(SIZE_BACKEND_COUNTERS, CounterType_t.PACKETS_AND_BYTES) backend_replies;
+    @name(NAME_BACKEND_CONNECTIONS) Counter<bit<32>, bit<16>>(SIZE_BACKEND_COUNTERS, CounterType_t.PACKETS) backend_connections;
+
+    apply {
+        if (headers.bridge.is_reply == 1) {
+            service_replies.count(headers.bridge.service_slot, sizeInBytes(headers.bridge));
+            if (headers.bridge.is_nat == 1) {
+                backend_replies.count(headers.bridge.backend, sizeInBytes(headers.bridge));
+            }
+        } else {
+            service_packets.count(headers.bridge.service_slot, sizeInBytes(headers.bridge));
+            backend_packets.count(headers.bridge.backend, sizeInBytes(headers.bridge));
+            if (headers.bridge.opens == 1) {
+                service_connections.count(headers.bridge.service_slot);
+                backend_connections.count(headers.bridge.backend);
+            }
+        }
+    }
+}
+
+control Sending(packet_out packet, inout counted_t headers, in nothing_t meta,
+                in egress_intrinsic_metadata_for_deparser_t deparsed) {
+    apply {}
+}
+
+@pa_auto_init_metadata
+Pipeline(Reading(), Forwarding(), Writing(), Leaving(), Counting(), Sending()) pipe;
+Switch(pipe) main;

@@ -1,0 +1,77 @@
+//! The program for Tofino: compiled when p4c has the backend, and what it takes of the pipeline.
+
+mod report;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+use serde::Deserialize;
+
+use crate::progress::quietly;
+use crate::workspace;
+
+/// Runs compiler and assembler: only the latter says whether a program fits, by how the driver ends.
+const DRIVER: &str = "p4c";
+/// The compiler's backend.
+const BACKEND: &str = "p4c-barefoot";
+
+/// What a run of the driver wrote, and where.
+#[derive(Deserialize)]
+struct Manifest {
+    programs: Vec<Compiled>,
+}
+
+#[derive(Deserialize)]
+struct Compiled {
+    pipes: Vec<Pipe>,
+}
+
+#[derive(Deserialize)]
+struct Pipe {
+    files: Files,
+}
+
+#[derive(Deserialize)]
+struct Files {
+    context: Written,
+    resources: Vec<Written>,
+}
+
+#[derive(Deserialize)]
+struct Written {
+    path: PathBuf,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+}
+
+/// The driver, if it can compile for Tofino.
+pub(super) fn driver() -> Option<PathBuf> {
+    workspace::program(BACKEND).and_then(|_| workspace::program(DRIVER))
+}
+
+/// Compiles the program, and prints what it takes.
+pub(super) fn build(driver: &Path) -> Result<()> {
+    let out = workspace::target().join("p4/tna");
+    fs::create_dir_all(&out).with_context(|| format!("making {}", out.display()))?;
+    let mut command = Command::new(driver);
+    command.current_dir(workspace::root().join("p4/tna"));
+    // -g: only then the compiler says what each stage has.
+    command.args(["--target", "tofino", "--arch", "tna", "-g", "--p4runtime-force-std-externs"]);
+    command.arg("--p4runtime-files").arg(out.join("stickleback.p4info.txtpb"));
+    command.arg("-o").arg(&out).arg("stickleback.p4");
+    quietly("compiling p4/tna/stickleback.p4", &mut command)?;
+    let manifest: Manifest = read(&out.join("manifest.json"))?;
+    let pipe = manifest.programs.iter().flat_map(|program| &program.pipes).next();
+    let files = &pipe.context("the compiler's manifest names no pipe")?.files;
+    let of_stages = files.resources.iter().find(|file| file.kind.as_deref() == Some("resources"));
+    let of_stages = of_stages.context("the compiler's manifest names no resources")?;
+    println!("{}", report::text(&read(&out.join(&of_stages.path))?, &read(&out.join(&files.context.path))?));
+    Ok(())
+}
+
+fn read<T: for<'a> Deserialize<'a>>(file: &Path) -> Result<T> {
+    let text = fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("reading {}", file.display()))
+}
