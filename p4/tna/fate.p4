@@ -7,6 +7,8 @@
 // The digest of ingress.
 const DigestType_t TELLS = 1;
 const bit<3> DROPPED = 1;
+// An ICMP error is parsed twice: for itself, and for what it quotes.
+const ResubmitType_t AGAIN = 1;
 
 const bit<8> GREEN = 0;
 const bit<96> MAPPED_BEGIN = 0xffff;
@@ -14,13 +16,15 @@ const bit<96> MAPPED_BEGIN = 0xffff;
 // Columns of the table, by what they are about.
 #define READ(parser_err, is_multicast, is_ip, is_too_deep, is_malformed, is_wrong) \
     parser_err, is_multicast, is_ip, is_too_deep, is_malformed, is_wrong
+#define SPECIAL(is_vip, has_options, is_error, comes_again, quotes) \
+    _, _, is_vip, quotes, _, _, _, _, _, _, has_options, is_error, comes_again
 #define KIND(is_ours, is_reply, is_vip, quotes, is_first, is_later, is_cut, protocol, kind, is_nobodys) \
-    is_ours, is_reply, is_vip, quotes, is_first, is_later, is_cut, protocol, kind, is_nobodys
+    is_ours, is_reply, is_vip, quotes, is_first, is_later, is_cut, protocol, kind, is_nobodys, _, _, _
 #define SERVICE(mode, affinity, serves, ttl) mode, affinity, serves, ttl
 #define WAY(has_hop, target, room, room_v4) has_hop, target, room, room_v4
 #define NEWS(binds, colour, note) binds, colour, note
 #define ANY_READ _, _, _, _, _, _
-#define ANY_KIND _, _, _, _, _, _, _, _, _, _
+#define ANY_KIND _, _, _, _, _, _, _, _, _, _, _, _, _
 #define ANY_SERVICE _, _, _, _
 #define ANY_WAY _, _, _, _
 #define ANY_NEWS _, _, _
@@ -56,6 +60,10 @@ control Fate(in headers_t headers, inout meta_t meta, in ingress_intrinsic_metad
         outcomes.count(outcome);
         traffic.ucast_egress_port = intrinsic.ingress_port;
         traffic.bypass_egress = 1;
+    }
+
+    action again() {
+        deparsed.resubmit_type = AGAIN;
     }
 
     action go() {
@@ -98,6 +106,9 @@ control Fate(in headers_t headers, inout meta_t meta, in ingress_intrinsic_metad
             meta.protocol : ternary;
             headers.icmp.kind : ternary;
             meta.is_nobodys : ternary;
+            meta.has_options : ternary;
+            meta.is_error : ternary;
+            intrinsic.resubmit_flag : ternary @name("comes_again");
             // Whose it is.
             meta.mode : ternary;
             meta.affinity : ternary;
@@ -113,7 +124,7 @@ control Fate(in headers_t headers, inout meta_t meta, in ingress_intrinsic_metad
             meta.colour : ternary;
             meta.note : ternary;
         }
-        actions = { pass; lose; answer; go; go_noted; tell; tell_noted; }
+        actions = { pass; lose; answer; again; go; go_noted; tell; tell_noted; }
         const default_action = lose(OUTCOME_MALFORMED);
         const entries = {
             // Headers that are not there as a whole.
@@ -124,6 +135,11 @@ control Fate(in headers_t headers, inout meta_t meta, in ingress_intrinsic_metad
             (READ(_, _, _, _, 1, _), ANY_KIND, ANY_SERVICE, ANY_WAY, ANY_NEWS) : lose(OUTCOME_MALFORMED);
             (READ(_, _, _, _, _, true), ANY_KIND, ANY_SERVICE, ANY_WAY, ANY_NEWS) : lose(OUTCOME_MALFORMED);
             (READ(_, _, _, 1, _, _), ANY_KIND, ANY_SERVICE, ANY_WAY, ANY_NEWS) : lose(OUTCOME_TOO_DEEP);
+
+            // What no parser of this target can follow, and what it follows when it comes again.
+            (ANY_READ, SPECIAL(1, 1, _, _, _), ANY_SERVICE, ANY_WAY, ANY_NEWS) : lose(OUTCOME_TOO_DEEP);
+            (ANY_READ, SPECIAL(1, _, 1, _, _), ANY_SERVICE, ANY_WAY, ANY_NEWS) : again();
+            (ANY_READ, SPECIAL(_, _, _, 1, 0), ANY_SERVICE, ANY_WAY, ANY_NEWS) : lose(OUTCOME_ICMP_IGNORED);
 
             // Nobody's session.
             (ANY_READ, KIND(0, 0, 0, _, _, _, _, _, _, _), ANY_SERVICE, ANY_WAY, ANY_NEWS) : pass(OUTCOME_NOT_OURS);

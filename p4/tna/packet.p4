@@ -4,7 +4,7 @@
 
 #include "../shared/headers.p4"
 
-// Four bytes of IPv4 options, or of a UDP payload.
+// Four bytes of a UDP payload.
 header word_h {
     bit<32> value;
 }
@@ -29,7 +29,6 @@ header fragment_h {
 const bit<8> ECHO_V4 = 8;
 const bit<8> ECHO_V6 = 128;
 
-#define MAX_OPTIONS 10
 #define WORDS (WINDOW / 4)
 
 // What ingress tells egress, which counts.
@@ -50,7 +49,6 @@ struct headers_t {
     ipv4_h outer_ipv4;
     ipv6_h outer_ipv6;
     ipv4_h ipv4;
-    word_h[MAX_OPTIONS] ipv4_options;
     ipv6_h ipv6;
     extension_h extension;
     extension_h second_extension;
@@ -85,8 +83,11 @@ struct meta_t {
     bit<1> is_first;
     bit<1> is_later;
     bit<1> is_too_deep;
+    bit<1> has_options;
     bit<1> is_malformed;
     bit<1> is_cut;
+    // An ICMP error; and one whose quoted packet stands above in place of its own addresses: the second time that it comes (`AGAIN`).
+    bit<1> is_error;
     bit<1> quotes;
     // Nobody has its source address, so nobody can be answered.
     bit<1> is_nobodys;
@@ -124,7 +125,6 @@ struct meta_t {
     bit<8> missing;
     bit<120> server_id;
     bit<8> segment_shift;
-    bit<64> segment_mask;
     bit<32> crc;
     bit<32> place;
     bit<16> flow;
@@ -155,8 +155,6 @@ struct meta_t {
 
     // The node.
     bit<9> cpu_port;
-    address_t tunnel_v4;
-    address_t tunnel_v6;
 
     // Something is counted of a packet that goes on.
     bit<8> note;

@@ -8,7 +8,6 @@
 parser Reading(packet_in packet, out headers_t headers, out meta_t meta, out ingress_intrinsic_metadata_t intrinsic) {
     Checksum() ip_sum;
     Checksum() transport_sum;
-    ParserCounter() words;
 
     state start {
         packet.extract(intrinsic);
@@ -21,8 +20,8 @@ parser Reading(packet_in packet, out headers_t headers, out meta_t meta, out ing
         transition select(headers.ethernet.kind) {
             ETHERTYPE_VLAN: tag;
             ETHERTYPE_QINQ: tag;
-            ETHERTYPE_IPV4: ipv4;
-            ETHERTYPE_IPV6: ipv6;
+            ETHERTYPE_IPV4: any_ipv4;
+            ETHERTYPE_IPV6: any_ipv6;
             default: accept;
         }
     }
@@ -32,8 +31,8 @@ parser Reading(packet_in packet, out headers_t headers, out meta_t meta, out ing
         transition select(headers.vlan.kind) {
             ETHERTYPE_VLAN: second_tag;
             ETHERTYPE_QINQ: second_tag;
-            ETHERTYPE_IPV4: ipv4;
-            ETHERTYPE_IPV6: ipv6;
+            ETHERTYPE_IPV4: any_ipv4;
+            ETHERTYPE_IPV6: any_ipv6;
             default: accept;
         }
     }
@@ -43,8 +42,8 @@ parser Reading(packet_in packet, out headers_t headers, out meta_t meta, out ing
         transition select(headers.inner_vlan.kind) {
             ETHERTYPE_VLAN: too_deep;
             ETHERTYPE_QINQ: too_deep;
-            ETHERTYPE_IPV4: ipv4;
-            ETHERTYPE_IPV6: ipv6;
+            ETHERTYPE_IPV4: any_ipv4;
+            ETHERTYPE_IPV6: any_ipv6;
             default: accept;
         }
     }
@@ -59,29 +58,39 @@ parser Reading(packet_in packet, out headers_t headers, out meta_t meta, out ing
         transition accept;
     }
 
+    state any_ipv4 {
+        transition select(intrinsic.resubmit_flag) {
+            0: ipv4;
+            default: error_v4;
+        }
+    }
+
+    state any_ipv6 {
+        transition select(intrinsic.resubmit_flag) {
+            0: ipv6;
+            default: error_v6;
+        }
+    }
+
     state ipv4 {
         packet.extract(headers.ipv4);
+        meta.source[31:0] = headers.ipv4.source;
+        meta.destination[31:0] = headers.ipv4.destination;
         meta.is_ip = 1;
         ip_sum.add(headers.ipv4);
         transport_sum.subtract({ headers.ipv4.source, headers.ipv4.destination });
-        words.set(headers.ipv4.words, 255, 0, 3, 251);
         transition select(headers.ipv4.version, headers.ipv4.words) {
             (4, 0 .. 4): malformed;
             (4, 5): ipv4_payload;
-            (4, _): option;
+            (4, _): options;
             default: malformed;
         }
     }
 
-    // The counter is what the header has more than five words.
-    state option {
-        packet.extract(headers.ipv4_options.next);
-        ip_sum.add(headers.ipv4_options.last);
-        words.decrement(1);
-        transition select(words.is_zero()) {
-            true: ipv4_payload;
-            false: option;
-        }
+    // Nothing behind options is looked at.
+    state options {
+        meta.has_options = 1;
+        transition accept;
     }
 
     state ipv4_payload {
@@ -105,6 +114,8 @@ parser Reading(packet_in packet, out headers_t headers, out meta_t meta, out ing
 
     state ipv6 {
         packet.extract(headers.ipv6);
+        meta.source = headers.ipv6.source;
+        meta.destination = headers.ipv6.destination;
         meta.is_ip = 1;
         transport_sum.subtract({ headers.ipv6.source, headers.ipv6.destination });
         transition select(headers.ipv6.version, headers.ipv6.next) {
@@ -192,23 +203,21 @@ parser Reading(packet_in packet, out headers_t headers, out meta_t meta, out ing
     state tcp {
         packet.extract(headers.tcp);
         transport_sum.subtract({ headers.tcp.source, headers.tcp.destination, headers.tcp.checksum });
-        transport_sum.subtract_all_and_deposit(meta.transport_sum);
         meta.has_ports = 1;
         meta.source_port = headers.tcp.source;
         meta.destination_port = headers.tcp.destination;
         meta.flags = headers.tcp.flags;
-        transition accept;
+        transition rest;
     }
 
     state udp {
         packet.extract(headers.udp);
         transport_sum.subtract({ headers.udp.source, headers.udp.destination, headers.udp.checksum });
-        transport_sum.subtract_all_and_deposit(meta.transport_sum);
         meta.has_ports = 1;
         meta.source_port = headers.udp.source;
         meta.destination_port = headers.udp.destination;
         transition select(headers.udp.length) {
-            0 .. 11: accept;
+            0 .. 11: rest;
             12 .. 31: word_0;
             default: connection_id;
         }
@@ -278,78 +287,125 @@ parser Reading(packet_in packet, out headers_t headers, out meta_t meta, out ing
     state word_5 {
         packet.extract(headers.payload[5]);
         meta.bytes = 24;
-        transition accept;
+        transition rest;
     }
 
     state one_word {
         meta.bytes = 4;
-        transition accept;
+        transition rest;
     }
 
     state two_words {
         meta.bytes = 8;
-        transition accept;
+        transition rest;
     }
 
     state three_words {
         meta.bytes = 12;
-        transition accept;
+        transition rest;
     }
 
     state four_words {
         meta.bytes = 16;
-        transition accept;
+        transition rest;
     }
 
     state five_words {
         meta.bytes = 20;
-        transition accept;
+        transition rest;
     }
 
     state icmp_v4 {
         packet.extract(headers.icmp);
         transport_sum.subtract({ headers.icmp.kind, headers.icmp.code, headers.icmp.checksum });
-        transport_sum.subtract_all_and_deposit(meta.transport_sum);
         transition select(headers.icmp.kind) {
-            3: error_v4;
-            11: error_v4;
-            12: error_v4;
-            default: accept;
-        }
-    }
-
-    state error_v4 {
-        packet.extract(headers.icmp_word);
-        packet.extract(headers.quoted_ipv4);
-        transition select(headers.quoted_ipv4.version, headers.quoted_ipv4.words, headers.quoted_ipv4.offset, headers.quoted_ipv4.protocol) {
-            (4, 5, 0, PROTOCOL_TCP): quoted;
-            (4, 5, 0, PROTOCOL_UDP): quoted;
-            default: accept;
+            3: error_first;
+            11: error_first;
+            12: error_first;
+            default: rest;
         }
     }
 
     state icmp_v6 {
         packet.extract(headers.icmp);
         transport_sum.subtract({ headers.icmp.kind, headers.icmp.code, headers.icmp.checksum });
-        transport_sum.subtract_all_and_deposit(meta.transport_sum);
         transition select(headers.icmp.kind) {
-            1 .. 4: error_v6;
+            1 .. 4: error_first;
+            default: rest;
+        }
+    }
+
+    state error_first {
+        meta.is_error = 1;
+        transition rest;
+    }
+
+    // What stands behind the last header is in the sum from here on.
+    state rest {
+        transport_sum.subtract_all_and_deposit(meta.transport_sum);
+        transition accept;
+    }
+
+    // An error, the second time: its addresses are those of the packet that it quotes, turned round. Who would send that is whom the error is
+    // about. There are no fragments and no malformed ones among these any more.
+    state error_v4 {
+        packet.extract(headers.ipv4);
+        meta.is_ip = 1;
+        transition select(headers.ipv4.words) {
+            5: quoting_v4;
+            default: accept;
+        }
+    }
+
+    state quoting_v4 {
+        packet.extract(headers.icmp);
+        packet.extract(headers.icmp_word);
+        packet.extract(headers.quoted_ipv4);
+        meta.source[31:0] = headers.quoted_ipv4.destination;
+        meta.destination[31:0] = headers.quoted_ipv4.source;
+        transition select(headers.quoted_ipv4.version, headers.quoted_ipv4.words, headers.quoted_ipv4.offset, headers.quoted_ipv4.protocol) {
+            (4, 5, 0, PROTOCOL_TCP): quoted_tcp;
+            (4, 5, 0, PROTOCOL_UDP): quoted_udp;
             default: accept;
         }
     }
 
     state error_v6 {
-        packet.extract(headers.icmp_word);
-        packet.extract(headers.quoted_ipv6);
-        transition select(headers.quoted_ipv6.version, headers.quoted_ipv6.next) {
-            (6, PROTOCOL_TCP): quoted;
-            (6, PROTOCOL_UDP): quoted;
+        packet.extract(headers.ipv6);
+        meta.is_ip = 1;
+        transition select(headers.ipv6.next) {
+            PROTOCOL_ICMPV6: quoting_v6;
             default: accept;
         }
     }
 
+    state quoting_v6 {
+        packet.extract(headers.icmp);
+        packet.extract(headers.icmp_word);
+        packet.extract(headers.quoted_ipv6);
+        meta.source = headers.quoted_ipv6.destination;
+        meta.destination = headers.quoted_ipv6.source;
+        transition select(headers.quoted_ipv6.version, headers.quoted_ipv6.next) {
+            (6, PROTOCOL_TCP): quoted_tcp;
+            (6, PROTOCOL_UDP): quoted_udp;
+            default: accept;
+        }
+    }
+
+    state quoted_tcp {
+        meta.protocol = PROTOCOL_TCP;
+        transition quoted;
+    }
+
+    state quoted_udp {
+        meta.protocol = PROTOCOL_UDP;
+        transition quoted;
+    }
+
     state quoted {
         packet.extract(headers.quoted_ports);
+        meta.source_port = headers.quoted_ports.destination;
+        meta.destination_port = headers.quoted_ports.source;
         meta.quotes = 1;
         transition accept;
     }

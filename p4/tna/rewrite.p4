@@ -98,7 +98,6 @@ control Encapsulate(inout headers_t headers, in meta_t meta) {
         headers.outer_ipv4.offset = 0;
         headers.outer_ipv4.ttl = 64;
         headers.outer_ipv4.protocol = protocol;
-        headers.outer_ipv4.source = meta.tunnel_v4[31:0];
         headers.outer_ipv4.destination = meta.target[31:0];
     }
 
@@ -117,7 +116,6 @@ control Encapsulate(inout headers_t headers, in meta_t meta) {
         headers.outer_ipv6.length = meta.ip_length;
         headers.outer_ipv6.next = next;
         headers.outer_ipv6.hop_limit = 64;
-        headers.outer_ipv6.source = meta.tunnel_v6;
         headers.outer_ipv6.destination = meta.target;
     }
 
@@ -270,8 +268,9 @@ control Echo(inout headers_t headers, inout meta_t meta) {
         mac_t mac = headers.ethernet.source;
         headers.ethernet.source = headers.ethernet.destination;
         headers.ethernet.destination = mac;
-        headers.ipv4.source = meta.destination[31:0];
-        headers.ipv4.destination = meta.source[31:0];
+        bit<32> address = headers.ipv4.source;
+        headers.ipv4.source = headers.ipv4.destination;
+        headers.ipv4.destination = address;
         headers.ipv4.ttl = 64;
         headers.icmp.kind = 0;
         meta.sums_icmp = true;
@@ -282,8 +281,9 @@ control Echo(inout headers_t headers, inout meta_t meta) {
         mac_t mac = headers.ethernet.source;
         headers.ethernet.source = headers.ethernet.destination;
         headers.ethernet.destination = mac;
-        headers.ipv6.source = meta.destination;
-        headers.ipv6.destination = meta.source;
+        address_t address = headers.ipv6.source;
+        headers.ipv6.source = headers.ipv6.destination;
+        headers.ipv6.destination = address;
         headers.ipv6.hop_limit = 64;
         headers.icmp.kind = 129;
         meta.sums_icmp = true;

@@ -62,22 +62,8 @@ control Shape(in headers_t headers, inout meta_t meta) {
     table mapped {
         key = {
             headers.ipv6.isValid() : ternary;
-            headers.ipv6.source[127:32] : ternary;
-            headers.ipv6.destination[127:32] : ternary;
-        }
-        actions = { malformed; NoAction; }
-        const default_action = NoAction();
-        const entries = {
-            (true, IS_MAPPED, _) : malformed();
-            (true, _, IS_MAPPED) : malformed();
-        }
-    }
-
-    table quoted_mapped {
-        key = {
-            headers.quoted_ipv6.isValid() : ternary;
-            headers.quoted_ipv6.source[127:32] : ternary;
-            headers.quoted_ipv6.destination[127:32] : ternary;
+            meta.source[127:32] : ternary;
+            meta.destination[127:32] : ternary;
         }
         actions = { malformed; NoAction; }
         const default_action = NoAction();
@@ -120,50 +106,15 @@ control Shape(in headers_t headers, inout meta_t meta) {
         }
     }
 
-    action own_v4() {
-        meta.source = 80w0 ++ 16w0xffff ++ headers.ipv4.source;
-        meta.destination = 80w0 ++ 16w0xffff ++ headers.ipv4.destination;
-    }
-
-    action own_v6() {
-        meta.source = headers.ipv6.source;
-        meta.destination = headers.ipv6.destination;
-    }
-
-    // Of what an ICMP error quotes, turned round: who would send it is whom the error is about.
-    action quoted_v4() {
-        meta.source = 80w0 ++ 16w0xffff ++ headers.quoted_ipv4.destination;
-        meta.destination = 80w0 ++ 16w0xffff ++ headers.quoted_ipv4.source;
-        meta.protocol = headers.quoted_ipv4.protocol;
-        meta.source_port = headers.quoted_ports.destination;
-        meta.destination_port = headers.quoted_ports.source;
-    }
-
-    action quoted_v6() {
-        meta.source = headers.quoted_ipv6.destination;
-        meta.destination = headers.quoted_ipv6.source;
-        meta.protocol = headers.quoted_ipv6.next;
-        meta.source_port = headers.quoted_ports.destination;
-        meta.destination_port = headers.quoted_ports.source;
-    }
-
     apply {
+        if (headers.ipv4.isValid()) {
+            meta.source[63:32] = 0xffff;
+            meta.destination[63:32] = 0xffff;
+        }
         lengths.apply();
         mapped.apply();
-        quoted_mapped.apply();
-        if (headers.quoted_ports.isValid()) {
-            if (headers.quoted_ipv4.isValid()) {
-                quoted_v4();
-            } else {
-                quoted_v6();
-            }
-        } else {
+        if (meta.quotes == 0) {
             protocols.apply();
-            if (headers.ipv4.isValid()) {
-                own_v4();
-            } else if (headers.ipv6.isValid()) {
-                own_v6();
-            }
         }
     }
 }
@@ -191,7 +142,7 @@ control Cut(in headers_t headers, inout meta_t meta) {
             meta.is_first : ternary;
             headers.icmp.isValid() : ternary;
             headers.quoted_ipv4.isValid() : ternary;
-            headers.quoted_ports.isValid() : ternary;
+            meta.quotes : ternary;
         }
         actions = { needs; says; cut; NoAction; }
         const default_action = NoAction();
@@ -212,8 +163,8 @@ control Cut(in headers_t headers, inout meta_t meta) {
             // The first fragment of a datagram has less than the whole.
             (_, _, true, _, 1, _, _, _) : needs(8);
             (_, _, true, _, 0, _, _, _) : says();
-            (_, _, _, _, _, true, true, true) : needs(32);
-            (_, _, _, _, _, true, false, true) : needs(52);
+            (_, _, _, _, _, true, true, 1) : needs(32);
+            (_, _, _, _, _, true, false, 1) : needs(52);
             (_, _, _, _, _, true, _, _) : needs(8);
         }
     }

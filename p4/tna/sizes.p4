@@ -19,5 +19,5 @@
 #define SIZE_OUTCOMES 64
 #define SIZE_DOORKEEPER 65536
 // Backends are numbered up to here, however few there are.
-#define SIZE_BACKEND_COUNTERS 65536
+#define SIZE_BACKEND_COUNTERS 16384
 #endif

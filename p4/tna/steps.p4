@@ -5,12 +5,16 @@
 
 #include "packet.p4"
 
+// Memory for keys of any width, of which there is little.
+#define IN_TCAM @ternary(1)
 // Ages entries of BINDINGS.
 #define IDLE_TIMEOUT idle_timeout = true;
+// They stand where they are written, in headers that are not there unless there is a tunnel.
+#define TUNNELS(v4, v6) headers.outer_ipv4.source = v4[31:0]; headers.outer_ipv6.source = v6
 // A difference that stops at 0: no stage compares two fields by their size. What is taken off must be a field.
 #define ROOM(mtu) meta.room = mtu |-| meta.needed; meta.room_v4 = mtu |-| meta.needed_v4
 
-control Node(inout meta_t meta) {
+control Node(inout headers_t headers, inout meta_t meta) {
 #include "../shared/tables/node.p4"
 
     apply {
@@ -115,7 +119,7 @@ control Client(in headers_t headers, inout meta_t meta) {
 control Datagram(in headers_t headers, inout meta_t meta) {
     action segment(bit<8> shift, bit<64> mask, bit<8> bytes) {
         meta.segment_shift = shift;
-        meta.segment_mask = mask;
+        meta.key_mask = mask;
         meta.missing = bytes |-| meta.bytes;
     }
 
@@ -128,38 +132,38 @@ control Datagram(in headers_t headers, inout meta_t meta) {
 
     // No stage shifts by what a table says: segments end where a word of the window does.
     action words_4_5() {
-        meta.session[63:32] = headers.payload[4].value & meta.segment_mask[63:32];
-        meta.session[31:0] = headers.payload[5].value & meta.segment_mask[31:0];
+        meta.session[63:32] = headers.payload[4].value & meta.key_mask[63:32];
+        meta.session[31:0] = headers.payload[5].value & meta.key_mask[31:0];
         meta.has_session = 1;
     }
 
     action words_3_4() {
-        meta.session[63:32] = headers.payload[3].value & meta.segment_mask[63:32];
-        meta.session[31:0] = headers.payload[4].value & meta.segment_mask[31:0];
+        meta.session[63:32] = headers.payload[3].value & meta.key_mask[63:32];
+        meta.session[31:0] = headers.payload[4].value & meta.key_mask[31:0];
         meta.has_session = 1;
     }
 
     action words_2_3() {
-        meta.session[63:32] = headers.payload[2].value & meta.segment_mask[63:32];
-        meta.session[31:0] = headers.payload[3].value & meta.segment_mask[31:0];
+        meta.session[63:32] = headers.payload[2].value & meta.key_mask[63:32];
+        meta.session[31:0] = headers.payload[3].value & meta.key_mask[31:0];
         meta.has_session = 1;
     }
 
     action words_1_2() {
-        meta.session[63:32] = headers.payload[1].value & meta.segment_mask[63:32];
-        meta.session[31:0] = headers.payload[2].value & meta.segment_mask[31:0];
+        meta.session[63:32] = headers.payload[1].value & meta.key_mask[63:32];
+        meta.session[31:0] = headers.payload[2].value & meta.key_mask[31:0];
         meta.has_session = 1;
     }
 
     action words_0_1() {
-        meta.session[63:32] = headers.payload[0].value & meta.segment_mask[63:32];
-        meta.session[31:0] = headers.payload[1].value & meta.segment_mask[31:0];
+        meta.session[63:32] = headers.payload[0].value & meta.key_mask[63:32];
+        meta.session[31:0] = headers.payload[1].value & meta.key_mask[31:0];
         meta.has_session = 1;
     }
 
     action word_0() {
         meta.session[63:32] = 0;
-        meta.session[31:0] = headers.payload[0].value & meta.segment_mask[31:0];
+        meta.session[31:0] = headers.payload[0].value & meta.key_mask[31:0];
         meta.has_session = 1;
     }
 

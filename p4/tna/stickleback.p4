@@ -13,6 +13,22 @@
 
 // What is written waits for the way to the backend, that for the backend, that for its binding, and that for the session and the service: the
 // numbers are the stages in which each of them can stand at the earliest. What is not waited for stands beside it.
+@pa_container_size("ingress", "meta.target", 32)
+@pa_container_size("ingress", "meta.session", 32)
+@pa_container_size("ingress", "meta.key_mask", 32)
+@pa_container_size("ingress", "headers.ipv6.source", 32)
+@pa_container_size("ingress", "headers.ipv6.destination", 32)
+@pa_container_size("ingress", "headers.ipv4.source", 32)
+@pa_container_size("ingress", "headers.ipv4.destination", 32)
+@pa_container_size("ingress", "headers.outer_ipv6.destination", 32)
+@pa_container_size("ingress", "headers.outer_ipv4.destination", 32)
+@pa_mutually_exclusive("ingress", "headers.outer_ipv4", "headers.outer_ipv6")
+@pa_container_size("ingress", "headers.payload[0].value", 32)
+@pa_container_size("ingress", "headers.payload[1].value", 32)
+@pa_container_size("ingress", "headers.payload[2].value", 32)
+@pa_container_size("ingress", "headers.payload[3].value", 32)
+@pa_container_size("ingress", "headers.payload[4].value", 32)
+@pa_container_size("ingress", "headers.payload[5].value", 32)
 control Forwarding(inout headers_t headers, inout meta_t meta, in ingress_intrinsic_metadata_t intrinsic,
                    in ingress_intrinsic_metadata_from_parser_t parsed, inout ingress_intrinsic_metadata_for_deparser_t deparsed,
                    inout ingress_intrinsic_metadata_for_tm_t traffic) {
@@ -64,7 +80,7 @@ control Forwarding(inout headers_t headers, inout meta_t meta, in ingress_intrin
         }
         // 10
         way.apply(meta);
-        node.apply(meta);
+        node.apply(headers, meta);
         // 11
         fate.apply(headers, meta, intrinsic, parsed, deparsed, traffic);
         if (meta.has_hop == 1) {
@@ -91,19 +107,21 @@ control Writing(packet_out packet, inout headers_t headers, in meta_t meta,
     Checksum() tcp;
     Checksum() udp;
     Checksum() icmp;
+    Resubmit(AGAIN) errors;
     @name(".binding_t") Digest<binding_t>(TELLS) bindings;
 
     apply {
-        bindings.pack({ meta.service, meta.session, meta.backend, meta.generation });
+        if (deparsed.resubmit_type == AGAIN) {
+            errors.emit();
+        }
+        if (deparsed.digest_type == TELLS) {
+            bindings.pack({ meta.service, meta.session, meta.backend, meta.generation });
+        }
         if (meta.sums_ip) {
             headers.ipv4.checksum = ip.update({
                 headers.ipv4.version, headers.ipv4.words, headers.ipv4.tos, headers.ipv4.length, headers.ipv4.identification,
                 headers.ipv4.reserved, headers.ipv4.dont_fragment, headers.ipv4.more_fragments, headers.ipv4.offset, headers.ipv4.ttl,
-                headers.ipv4.protocol, headers.ipv4.source, headers.ipv4.destination,
-                headers.ipv4_options[0].value, headers.ipv4_options[1].value, headers.ipv4_options[2].value,
-                headers.ipv4_options[3].value, headers.ipv4_options[4].value, headers.ipv4_options[5].value,
-                headers.ipv4_options[6].value, headers.ipv4_options[7].value, headers.ipv4_options[8].value,
-                headers.ipv4_options[9].value });
+                headers.ipv4.protocol, headers.ipv4.source, headers.ipv4.destination });
         }
         if (meta.sums_tcp) {
             headers.tcp.checksum = tcp.update({ headers.ipv4.source, headers.ipv4.destination, headers.ipv6.source, headers.ipv6.destination,

@@ -1,9 +1,8 @@
-// What holds for the whole switch.
+// What holds for the whole switch. Where the target keeps the ends of its tunnels is `TUNNELS`.
 @name(".settings")
 action settings(bit<9> cpu_port, address_t tunnel_v4, address_t tunnel_v6) {
     meta.cpu_port = cpu_port;
-    meta.tunnel_v4 = tunnel_v4;
-    meta.tunnel_v6 = tunnel_v6;
+    TUNNELS(tunnel_v4, tunnel_v6);
 }
 
 @name(NAME_SETTINGS)

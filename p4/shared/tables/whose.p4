@@ -1,4 +1,4 @@
-// Whose a packet is: by what it goes to, and by what it comes from.
+// Whose a packet is: by what it goes to, and by what it comes from. Few things can be where the target says `IN_TCAM`.
 @name(".service")
 action service(bit<32> id, bit<16> slot, bit<8> mode, bit<8> affinity, bit<8> fallback, bit<64> key_mask,
                bit<32> table_mask) {
@@ -52,7 +52,7 @@ table services {
     size = SIZE_SERVICES;
 }
 
-@name(NAME_ANY_PORT)
+IN_TCAM @name(NAME_ANY_PORT)
 table any_port {
     key = {
         meta.destination : exact @name("address");
@@ -63,7 +63,7 @@ table any_port {
     size = SIZE_ANY_PORT;
 }
 
-@name(NAME_ALONE)
+IN_TCAM @name(NAME_ALONE)
 table alone {
     key = {
         meta.destination : exact @name("address");
@@ -74,7 +74,7 @@ table alone {
     size = SIZE_ALONE;
 }
 
-@name(NAME_VIPS)
+IN_TCAM @name(NAME_VIPS)
 table vips {
     key = {
         meta.destination : exact @name("address");
