@@ -49,6 +49,7 @@ struct headers_t {
     ipv4_h outer_ipv4;
     ipv6_h outer_ipv6;
     ipv4_h ipv4;
+    ipv4_h optioned_ipv4;
     ipv6_h ipv6;
     extension_h extension;
     extension_h second_extension;
@@ -93,12 +94,9 @@ struct meta_t {
     bit<1> is_nobodys;
     // The checksum of an IPv4 header is wrong.
     bool is_wrong;
-    // That of what is behind the IP header, with its addresses, without what changes; and which checksums the deparser makes.
+    // That of what is behind the IP header, with its addresses, without what changes; and whether a datagram has one.
     bit<16> transport_sum;
-    bool sums_ip;
-    bool sums_tcp;
     bool sums_udp;
-    bool sums_icmp;
 
     // The service.
     bit<1> is_ours;

@@ -59,10 +59,22 @@ parser Reading(packet_in packet, out headers_t headers, out meta_t meta, out ing
     }
 
     state any_ipv4 {
-        transition select(intrinsic.resubmit_flag) {
-            0: ipv4;
-            default: error_v4;
+        transition select(packet.lookahead<bit<8>>(), intrinsic.resubmit_flag) {
+            (0x45, 0): ipv4;
+            (0x45, 1): error_v4;
+            (0x46 .. 0x4f, _): options;
+            default: malformed;
         }
+    }
+
+    // Nothing behind options is looked at.
+    state options {
+        packet.extract(headers.optioned_ipv4);
+        meta.source[31:0] = headers.optioned_ipv4.source;
+        meta.destination[31:0] = headers.optioned_ipv4.destination;
+        meta.is_ip = 1;
+        meta.has_options = 1;
+        transition accept;
     }
 
     state any_ipv6 {
@@ -74,26 +86,12 @@ parser Reading(packet_in packet, out headers_t headers, out meta_t meta, out ing
 
     state ipv4 {
         packet.extract(headers.ipv4);
+        meta.protocol = headers.ipv4.protocol;
         meta.source[31:0] = headers.ipv4.source;
         meta.destination[31:0] = headers.ipv4.destination;
         meta.is_ip = 1;
         ip_sum.add(headers.ipv4);
         transport_sum.subtract({ headers.ipv4.source, headers.ipv4.destination });
-        transition select(headers.ipv4.version, headers.ipv4.words) {
-            (4, 0 .. 4): malformed;
-            (4, 5): ipv4_payload;
-            (4, _): options;
-            default: malformed;
-        }
-    }
-
-    // Nothing behind options is looked at.
-    state options {
-        meta.has_options = 1;
-        transition accept;
-    }
-
-    state ipv4_payload {
         meta.is_wrong = ip_sum.verify();
         transition select(headers.ipv4.more_fragments, headers.ipv4.offset, headers.ipv4.protocol) {
             (0, 0, PROTOCOL_TCP): tcp;
@@ -102,12 +100,12 @@ parser Reading(packet_in packet, out headers_t headers, out meta_t meta, out ing
             (0, 0, _): accept;
             (1, 0, PROTOCOL_TCP): first_tcp;
             (1, 0, PROTOCOL_UDP): first_udp;
-            (1, 0, _): first_v4;
-            default: later_v4;
+            (1, 0, _): first;
+            default: later;
         }
     }
 
-    state later_v4 {
+    state later {
         meta.is_later = 1;
         transition accept;
     }
@@ -123,9 +121,9 @@ parser Reading(packet_in packet, out headers_t headers, out meta_t meta, out ing
             (6, EXTENSION_ROUTING): extension;
             (6, EXTENSION_DESTINATION): extension;
             (6, EXTENSION_FRAGMENT): fragment;
-            (6, PROTOCOL_TCP): tcp;
-            (6, PROTOCOL_UDP): udp;
-            (6, PROTOCOL_ICMPV6): icmp_v6;
+            (6, PROTOCOL_TCP): tcp_v6;
+            (6, PROTOCOL_UDP): udp_v6;
+            (6, PROTOCOL_ICMPV6): whole_icmp_v6;
             (6, _): accept;
             default: malformed;
         }
@@ -138,9 +136,9 @@ parser Reading(packet_in packet, out headers_t headers, out meta_t meta, out ing
             (0, EXTENSION_ROUTING): second_extension;
             (0, EXTENSION_DESTINATION): second_extension;
             (0, EXTENSION_FRAGMENT): fragment;
-            (0, PROTOCOL_TCP): tcp;
-            (0, PROTOCOL_UDP): udp;
-            (0, PROTOCOL_ICMPV6): icmp_v6;
+            (0, PROTOCOL_TCP): tcp_v6;
+            (0, PROTOCOL_UDP): udp_v6;
+            (0, PROTOCOL_ICMPV6): whole_icmp_v6;
             (0, _): accept;
             default: too_deep;
         }
@@ -153,39 +151,45 @@ parser Reading(packet_in packet, out headers_t headers, out meta_t meta, out ing
             (0, EXTENSION_ROUTING): too_deep;
             (0, EXTENSION_DESTINATION): too_deep;
             (0, EXTENSION_FRAGMENT): fragment;
-            (0, PROTOCOL_TCP): tcp;
-            (0, PROTOCOL_UDP): udp;
-            (0, PROTOCOL_ICMPV6): icmp_v6;
+            (0, PROTOCOL_TCP): tcp_v6;
+            (0, PROTOCOL_UDP): udp_v6;
+            (0, PROTOCOL_ICMPV6): whole_icmp_v6;
             (0, _): accept;
             default: too_deep;
         }
     }
 
+    state tcp_v6 {
+        meta.protocol = PROTOCOL_TCP;
+        transition tcp;
+    }
+
+    state udp_v6 {
+        meta.protocol = PROTOCOL_UDP;
+        transition udp;
+    }
+
+    state whole_icmp_v6 {
+        meta.protocol = PROTOCOL_ICMPV6;
+        transition icmp_v6;
+    }
+
     state fragment {
         packet.extract(headers.fragment);
+        meta.protocol = headers.fragment.next;
         transition select(headers.fragment.offset, headers.fragment.more_fragments, headers.fragment.next) {
             (0, 0, PROTOCOL_TCP): tcp;
             (0, 0, PROTOCOL_UDP): udp;
             (0, 0, PROTOCOL_ICMPV6): icmp_v6;
             (0, 1, PROTOCOL_TCP): first_tcp;
             (0, 1, PROTOCOL_UDP): first_udp;
-            (0, 1, _): first_v6;
+            (0, 1, _): first;
             (0, 0, _): accept;
-            default: later_v6;
+            default: later;
         }
     }
 
-    state later_v6 {
-        meta.is_later = 1;
-        transition accept;
-    }
-
-    state first_v4 {
-        meta.is_first = 1;
-        transition accept;
-    }
-
-    state first_v6 {
+    state first {
         meta.is_first = 1;
         transition accept;
     }
@@ -350,45 +354,43 @@ parser Reading(packet_in packet, out headers_t headers, out meta_t meta, out ing
     // about. There are no fragments and no malformed ones among these any more.
     state error_v4 {
         packet.extract(headers.ipv4);
+        packet.extract(headers.icmp);
+        packet.extract(headers.icmp_word);
         meta.is_ip = 1;
-        transition select(headers.ipv4.words) {
-            5: quoting_v4;
-            default: accept;
-        }
+        transport_sum.subtract({ headers.ipv4.source, headers.ipv4.destination });
+        transport_sum.subtract({ headers.icmp.kind, headers.icmp.code, headers.icmp.checksum });
+        transition quoting_v4;
     }
 
     state quoting_v4 {
-        packet.extract(headers.icmp);
-        packet.extract(headers.icmp_word);
         packet.extract(headers.quoted_ipv4);
         meta.source[31:0] = headers.quoted_ipv4.destination;
         meta.destination[31:0] = headers.quoted_ipv4.source;
         transition select(headers.quoted_ipv4.version, headers.quoted_ipv4.words, headers.quoted_ipv4.offset, headers.quoted_ipv4.protocol) {
             (4, 5, 0, PROTOCOL_TCP): quoted_tcp;
             (4, 5, 0, PROTOCOL_UDP): quoted_udp;
-            default: accept;
+            default: rest;
         }
     }
 
     state error_v6 {
         packet.extract(headers.ipv6);
+        packet.extract(headers.icmp);
+        packet.extract(headers.icmp_word);
         meta.is_ip = 1;
-        transition select(headers.ipv6.next) {
-            PROTOCOL_ICMPV6: quoting_v6;
-            default: accept;
-        }
+        transport_sum.subtract({ headers.ipv6.source, headers.ipv6.destination });
+        transport_sum.subtract({ headers.icmp.kind, headers.icmp.code, headers.icmp.checksum });
+        transition quoting_v6;
     }
 
     state quoting_v6 {
-        packet.extract(headers.icmp);
-        packet.extract(headers.icmp_word);
         packet.extract(headers.quoted_ipv6);
         meta.source = headers.quoted_ipv6.destination;
         meta.destination = headers.quoted_ipv6.source;
         transition select(headers.quoted_ipv6.version, headers.quoted_ipv6.next) {
             (6, PROTOCOL_TCP): quoted_tcp;
             (6, PROTOCOL_UDP): quoted_udp;
-            default: accept;
+            default: rest;
         }
     }
 
@@ -407,7 +409,7 @@ parser Reading(packet_in packet, out headers_t headers, out meta_t meta, out ing
         meta.source_port = headers.quoted_ports.destination;
         meta.destination_port = headers.quoted_ports.source;
         meta.quotes = 1;
-        transition accept;
+        transition rest;
     }
 }
 #endif

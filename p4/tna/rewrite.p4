@@ -74,13 +74,6 @@ control Translate(inout headers_t headers, inout meta_t meta) {
     apply {
         addresses.apply();
         ports.apply();
-        if (headers.tcp.isValid()) {
-            meta.sums_tcp = true;
-        }
-        // 0 = the sender made none.
-        if (headers.udp.isValid() && headers.udp.checksum != 0) {
-            meta.sums_udp = true;
-        }
     }
 }
 
@@ -273,8 +266,6 @@ control Echo(inout headers_t headers, inout meta_t meta) {
         headers.ipv4.destination = address;
         headers.ipv4.ttl = 64;
         headers.icmp.kind = 0;
-        meta.sums_icmp = true;
-        meta.sums_ip = true;
     }
 
     action answer_v6() {
@@ -286,7 +277,6 @@ control Echo(inout headers_t headers, inout meta_t meta) {
         headers.ipv6.destination = address;
         headers.ipv6.hop_limit = 64;
         headers.icmp.kind = 129;
-        meta.sums_icmp = true;
     }
 
     table echo {

@@ -91,7 +91,6 @@ control Forwarding(inout headers_t headers, inout meta_t meta, in ingress_intrin
             }
             frame.apply(headers, meta);
             age.apply(headers);
-            meta.sums_ip = true;
             bridge.apply(headers, meta);
         } else {
             echo.apply(headers, meta);
@@ -117,24 +116,18 @@ control Writing(packet_out packet, inout headers_t headers, in meta_t meta,
         if (deparsed.digest_type == TELLS) {
             bindings.pack({ meta.service, meta.session, meta.backend, meta.generation });
         }
-        if (meta.sums_ip) {
-            headers.ipv4.checksum = ip.update({
-                headers.ipv4.version, headers.ipv4.words, headers.ipv4.tos, headers.ipv4.length, headers.ipv4.identification,
-                headers.ipv4.reserved, headers.ipv4.dont_fragment, headers.ipv4.more_fragments, headers.ipv4.offset, headers.ipv4.ttl,
-                headers.ipv4.protocol, headers.ipv4.source, headers.ipv4.destination });
-        }
-        if (meta.sums_tcp) {
-            headers.tcp.checksum = tcp.update({ headers.ipv4.source, headers.ipv4.destination, headers.ipv6.source, headers.ipv6.destination,
-                                                headers.tcp.source, headers.tcp.destination, meta.transport_sum });
-        }
+        headers.ipv4.checksum = ip.update({
+            headers.ipv4.version, headers.ipv4.words, headers.ipv4.tos, headers.ipv4.length, headers.ipv4.identification,
+            headers.ipv4.reserved, headers.ipv4.dont_fragment, headers.ipv4.more_fragments, headers.ipv4.offset, headers.ipv4.ttl,
+            headers.ipv4.protocol, headers.ipv4.source, headers.ipv4.destination });
+        headers.tcp.checksum = tcp.update({ headers.ipv4.source, headers.ipv4.destination, headers.ipv6.source, headers.ipv6.destination,
+                                            headers.tcp.source, headers.tcp.destination, meta.transport_sum });
         if (meta.sums_udp) {
             headers.udp.checksum = udp.update({ headers.ipv4.source, headers.ipv4.destination, headers.ipv6.source, headers.ipv6.destination,
                                                 headers.udp.source, headers.udp.destination, meta.transport_sum }, true);
         }
-        if (meta.sums_icmp) {
-            headers.icmp.checksum = icmp.update({ headers.ipv4.source, headers.ipv4.destination, headers.ipv6.source, headers.ipv6.destination,
-                                                  headers.icmp.kind, headers.icmp.code, meta.transport_sum }, true);
-        }
+        headers.icmp.checksum = icmp.update({ headers.ipv4.source, headers.ipv4.destination, headers.ipv6.source, headers.ipv6.destination,
+                                              headers.icmp.kind, headers.icmp.code, meta.transport_sum }, true);
         headers.outer_ipv4.checksum = outer_ip.update({
             headers.outer_ipv4.version, headers.outer_ipv4.words, headers.outer_ipv4.tos, headers.outer_ipv4.length,
             headers.outer_ipv4.identification, headers.outer_ipv4.reserved, headers.outer_ipv4.dont_fragment,
