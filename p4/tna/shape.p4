@@ -74,6 +74,10 @@ control Shape(in headers_t headers, inout meta_t meta) {
     }
 
     apply {
+        if (headers.ipv4.isValid() || headers.optioned_ipv4.isValid()) {
+            meta.source[63:32] = 0xffff;
+            meta.destination[63:32] = 0xffff;
+        }
         lengths.apply();
         mapped.apply();
         // 0 = the sender made none.
