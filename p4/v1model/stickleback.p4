@@ -3,6 +3,8 @@
 #include <v1model.p4>
 
 #define IDLE_TIMEOUT support_timeout = true;
+#define IN_TCAM
+#define TUNNELS(v4, v6) meta.tunnel_v4 = v4; meta.tunnel_v6 = v6
 #define ROOM(mtu) meta.hop_mtu = mtu
 
 #include "packet.p4"

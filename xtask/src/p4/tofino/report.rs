@@ -86,7 +86,8 @@ struct Attributes {
 
 #[derive(Deserialize)]
 struct Part {
-    stage_number: usize,
+    /// -1 where a parser has it (ports' metadata).
+    stage_number: i32,
     size: usize,
 }
 
