@@ -187,9 +187,9 @@ mod tests {
                 .unwrap_or_default()
                 .join(" ")
         };
-        assert_eq!(row("4"), "4 3 / 80 0 / 24 2 / 416 1 / 16");
-        assert_eq!(row("all"), "all 3 / 160 1 / 48 2 / 832 2 / 32");
-        assert!(text.ends_with("2 of 12 stages. 3072 bindings fit, in stages 4 to 5."), "{text}");
+        assert_eq!(row("7"), "7 73 / 80 0 / 24 72 / 416 10 / 16");
+        assert_eq!(row("all"), "all 77 / 160 0 / 48 112 / 832 14 / 32");
+        assert!(text.ends_with("2 of 12 stages. 229376 bindings fit, in stages 5 to 7."), "{text}");
     }
 
     #[test]
