@@ -16,8 +16,8 @@ const bit<96> MAPPED_BEGIN = 0xffff;
 // Columns of the table, by what they are about.
 #define READ(parser_err, is_multicast, is_ip, is_too_deep, is_malformed, is_wrong) \
     parser_err, is_multicast, is_ip, is_too_deep, is_malformed, is_wrong
-#define SPECIAL(is_vip, has_options, is_error, comes_again, quotes) \
-    _, _, is_vip, quotes, _, _, _, _, _, _, has_options, is_error, comes_again
+#define SPECIAL(is_ours, is_vip, has_options, is_error, comes_again) \
+    is_ours, _, is_vip, _, _, _, _, _, _, _, has_options, is_error, comes_again
 #define KIND(is_ours, is_reply, is_vip, quotes, is_first, is_later, is_cut, protocol, kind, is_nobodys) \
     is_ours, is_reply, is_vip, quotes, is_first, is_later, is_cut, protocol, kind, is_nobodys, _, _, _
 #define SERVICE(mode, affinity, serves, ttl) mode, affinity, serves, ttl
@@ -127,6 +127,8 @@ control Fate(in headers_t headers, inout meta_t meta, in ingress_intrinsic_metad
         actions = { pass; lose; answer; again; go; go_noted; tell; tell_noted; }
         const default_action = lose(OUTCOME_MALFORMED);
         const entries = {
+            // An error that is read again because of what it quotes goes where that is served, or nowhere.
+            (ANY_READ, SPECIAL(0, _, _, _, 1), ANY_SERVICE, ANY_WAY, ANY_NEWS) : lose(OUTCOME_ICMP_IGNORED);
             // Headers that are not there as a whole.
             (READ(PARSER_ERROR_PARTIAL_HDR &&& PARSER_ERROR_PARTIAL_HDR, _, _, _, _, _), ANY_KIND, ANY_SERVICE, ANY_WAY, ANY_NEWS) : lose(OUTCOME_MALFORMED);
             (READ(_, 1, _, _, _, _), ANY_KIND, ANY_SERVICE, ANY_WAY, ANY_NEWS) : pass(OUTCOME_NOT_OURS);
@@ -137,9 +139,8 @@ control Fate(in headers_t headers, inout meta_t meta, in ingress_intrinsic_metad
             (READ(_, _, _, 1, _, _), ANY_KIND, ANY_SERVICE, ANY_WAY, ANY_NEWS) : lose(OUTCOME_TOO_DEEP);
 
             // What no parser of this target can follow, and what it follows when it comes again.
-            (ANY_READ, SPECIAL(1, 1, _, _, _), ANY_SERVICE, ANY_WAY, ANY_NEWS) : lose(OUTCOME_TOO_DEEP);
-            (ANY_READ, SPECIAL(1, _, 1, _, _), ANY_SERVICE, ANY_WAY, ANY_NEWS) : again();
-            (ANY_READ, SPECIAL(_, _, _, 1, 0), ANY_SERVICE, ANY_WAY, ANY_NEWS) : lose(OUTCOME_ICMP_IGNORED);
+            (ANY_READ, SPECIAL(_, 1, 1, _, _), ANY_SERVICE, ANY_WAY, ANY_NEWS) : lose(OUTCOME_TOO_DEEP);
+            (ANY_READ, SPECIAL(_, 1, _, 1, _), ANY_SERVICE, ANY_WAY, ANY_NEWS) : again();
 
             // Nobody's session.
             (ANY_READ, KIND(0, 0, 0, _, _, _, _, _, _, _), ANY_SERVICE, ANY_WAY, ANY_NEWS) : pass(OUTCOME_NOT_OURS);

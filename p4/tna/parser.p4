@@ -63,8 +63,13 @@ parser Reading(packet_in packet, out headers_t headers, out meta_t meta, out ing
             (0x45, 0): ipv4;
             (0x45, 1): error_v4;
             (0x46 .. 0x4f, _): options;
-            default: malformed;
+            default: no_ipv4;
         }
+    }
+
+    state no_ipv4 {
+        meta.is_ip = 1;
+        transition malformed;
     }
 
     // Nothing behind options is looked at.

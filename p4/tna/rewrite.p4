@@ -139,6 +139,28 @@ control Encapsulate(inout headers_t headers, in meta_t meta) {
     }
 }
 
+// Classes of traffic, for headers that may come around the packet: before it is known whether they do. An action that writes them beside
+// constants cannot move them to where the other version has them.
+control Classes(inout headers_t headers) {
+    action of_v4() {
+        headers.outer_ipv4.tos = headers.ipv4.tos;
+        headers.outer_ipv6.traffic_class = headers.ipv4.tos;
+    }
+
+    action of_v6() {
+        headers.outer_ipv4.tos = headers.ipv6.traffic_class;
+        headers.outer_ipv6.traffic_class = headers.ipv6.traffic_class;
+    }
+
+    apply {
+        if (headers.ipv4.isValid()) {
+            of_v4();
+        } else {
+            of_v6();
+        }
+    }
+}
+
 // What is around the packet: MACs, tags, and the kind of what follows them.
 control Frame(inout headers_t headers, in meta_t meta) {
     action untagged(bit<16> kind) {

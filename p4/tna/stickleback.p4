@@ -22,7 +22,6 @@
 @pa_container_size("ingress", "headers.ipv4.destination", 32)
 @pa_container_size("ingress", "headers.outer_ipv6.destination", 32)
 @pa_container_size("ingress", "headers.outer_ipv4.destination", 32)
-@pa_mutually_exclusive("ingress", "headers.outer_ipv4", "headers.outer_ipv6")
 @pa_container_size("ingress", "headers.payload[0].value", 32)
 @pa_container_size("ingress", "headers.payload[1].value", 32)
 @pa_container_size("ingress", "headers.payload[2].value", 32)
@@ -46,6 +45,7 @@ control Forwarding(inout headers_t headers, inout meta_t meta, in ingress_intrin
     Node() node;
     Fate() fate;
     Translate() translate;
+    Classes() classes;
     Encapsulate() encapsulate;
     Frame() frame;
     Age() age;
@@ -55,6 +55,7 @@ control Forwarding(inout headers_t headers, inout meta_t meta, in ingress_intrin
     apply {
         // 0
         shape.apply(headers, meta);
+        classes.apply(headers);
         // 1 to 3
         cut.apply(headers, meta);
         // 1
