@@ -81,6 +81,7 @@ control News(inout meta_t meta) {
             meta.has_ports : ternary;
             meta.has_session : ternary;
             meta.is_named : ternary;
+            meta.leads : ternary;
             meta.is_bound : ternary;
             meta.is_reply : ternary;
             meta.mode : ternary;
@@ -92,17 +93,17 @@ control News(inout meta_t meta) {
         const default_action = NoAction();
         const entries = {
             // Errors and later fragments.
-            (0, _, _, _, _, _, _, _, _) : NoAction();
-            (1, _, _, _, 0, _, PROTOCOL_TCP, TCP_SYN &&& (TCP_SYN | TCP_ACK | TCP_RST), _) : opens();
-            (1, _, _, _, _, _, PROTOCOL_TCP, TCP_SYN &&& TCP_SYN, _) : NoAction();
-            (1, _, _, _, _, _, PROTOCOL_TCP, TCP_RST &&& TCP_RST, _) : NoAction();
-            (1, 1, 0, 0, 1, _, PROTOCOL_TCP, _, _) : binds();
-            (1, 1, 0, 0, 0, MODE_L2, PROTOCOL_TCP, _, _) : binds();
-            (1, 1, 0, 0, 0, MODE_IPIP, PROTOCOL_TCP, _, _) : binds();
+            (0, _, _, _, _, _, _, _, _, _) : NoAction();
+            (1, _, _, _, _, 0, _, PROTOCOL_TCP, TCP_SYN &&& (TCP_SYN | TCP_ACK | TCP_RST), _) : opens();
+            (1, _, _, _, _, _, _, PROTOCOL_TCP, TCP_SYN &&& TCP_SYN, _) : NoAction();
+            (1, _, _, _, _, _, _, PROTOCOL_TCP, TCP_RST &&& TCP_RST, _) : NoAction();
+            (1, 1, 0, 0, 0, 1, _, PROTOCOL_TCP, _, _) : binds();
+            (1, 1, 0, 0, 0, 0, MODE_L2, PROTOCOL_TCP, _, _) : binds();
+            (1, 1, 0, 0, 0, 0, MODE_IPIP, PROTOCOL_TCP, _, _) : binds();
             // Seen in the last minute.
-            (1, 1, 0, 0, 0, _, PROTOCOL_UDP, _, 0 &&& 0xfff0) : binds();
-            (1, 0, 0, 0, 0, _, PROTOCOL_UDP, _, 0 &&& 0xfff0) : NoAction();
-            (1, _, 0, 0, 0, _, PROTOCOL_UDP, _, _) : opens();
+            (1, 1, 0, 0, 0, 0, _, PROTOCOL_UDP, _, 0 &&& 0xfff0) : binds();
+            (1, 0, 0, 0, 0, 0, _, PROTOCOL_UDP, _, 0 &&& 0xfff0) : NoAction();
+            (1, _, 0, 0, 0, 0, _, PROTOCOL_UDP, _, _) : opens();
         }
     }
 

@@ -4,7 +4,7 @@
 
 #include "../shared/headers.p4"
 
-// Four bytes of a UDP payload.
+// Four bytes of TCP options, or of a UDP payload.
 header word_h {
     bit<32> value;
 }
@@ -25,6 +25,12 @@ header fragment_h {
     bit<32> identification;
 }
 
+
+// What timestamps (RFC 7323) say, of which kind and length stand in the word in front.
+header stamps_h {
+    bit<32> value;
+    bit<32> echo;
+}
 
 const bit<8> ECHO_V4 = 8;
 const bit<8> ECHO_V6 = 128;
@@ -55,6 +61,10 @@ struct headers_t {
     extension_h second_extension;
     fragment_h fragment;
     tcp_h tcp;
+    word_h first_option;
+    word_h second_option;
+    word_h last_option;
+    stamps_h stamps;
     udp_h udp;
     icmp_h icmp;
     icmp_word_h icmp_word;
@@ -123,6 +133,9 @@ struct meta_t {
     bit<8> missing;
     bit<120> server_id;
     bit<8> segment_shift;
+    bit<1> asks;
+    bit<1> has_segment;
+    bit<1> has_layout;
     bit<32> crc;
     bit<32> place;
     bit<16> flow;
@@ -132,6 +145,18 @@ struct meta_t {
     bit<1> opens;
     bit<1> binds;
     bit<8> colour;
+
+    // The clock of timestamps: what was written, this switch's, what that was; and how far an echo is ahead, with the number above it.
+    bit<32> wall;
+    bit<32> here;
+    bit<32> since;
+    bit<32> ahead;
+    bit<1> echoes;
+    // Whom it names, whether that one serves, and what timestamps change by.
+    bit<16> marked_backend;
+    bit<16> marked_generation;
+    bit<1> leads;
+    bit<32> stamp;
 
     // The backend and the way to it, or the way back; and whose reply it is.
     bit<16> backend;

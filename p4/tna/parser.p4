@@ -5,6 +5,15 @@
 
 #include "packet.p4"
 
+// Options of TCP, four bytes at a time: two of nothing, or "selective acknowledgements permitted", and what timestamps begin with; the size of
+// segments; one of nothing, and how windows are scaled.
+const bit<32> PADDED_TIMESTAMPS = 0x0101080a;
+const bit<32> SELECTIVE_TIMESTAMPS = 0x0402080a;
+const bit<32> SEGMENT_SIZE = 0x02040000;
+const bit<32> WINDOW_SCALE = 0x01030300;
+const bit<32> OF_TWO_BYTES = 0xffff0000;
+const bit<32> OF_THREE_BYTES = 0xffffff00;
+
 parser Reading(packet_in packet, out headers_t headers, out meta_t meta, out ingress_intrinsic_metadata_t intrinsic) {
     Checksum() ip_sum;
     Checksum() transport_sum;
@@ -216,6 +225,78 @@ parser Reading(packet_in packet, out headers_t headers, out meta_t meta, out ing
         meta.source_port = headers.tcp.source;
         meta.destination_port = headers.tcp.destination;
         meta.flags = headers.tcp.flags;
+        transition select(headers.tcp.words) {
+            8: three_words_of_options;
+            9: four_words_of_options;
+            10 .. 15: more_words_of_options;
+            default: rest;
+        }
+    }
+
+    // Where timestamps stand: at a multiple of four bytes, with two bytes in front that say what they are. First, as in all segments of
+    // established connections; behind the segment size; or behind the window scale, too, as BSDs have it.
+    state three_words_of_options {
+        transition select(packet.lookahead<bit<32>>()) {
+            PADDED_TIMESTAMPS: timestamps;
+            default: rest;
+        }
+    }
+
+    state four_words_of_options {
+        transition select(packet.lookahead<bit<32>>()) {
+            PADDED_TIMESTAMPS: timestamps;
+            SEGMENT_SIZE &&& OF_TWO_BYTES: behind_segment_size;
+            default: rest;
+        }
+    }
+
+    state more_words_of_options {
+        transition select(packet.lookahead<bit<32>>()) {
+            PADDED_TIMESTAMPS: timestamps;
+            SEGMENT_SIZE &&& OF_TWO_BYTES: behind_segment_size_or_scale;
+            default: rest;
+        }
+    }
+
+    state behind_segment_size {
+        transition select(packet.lookahead<bit<64>>()[31:0]) {
+            PADDED_TIMESTAMPS: second_timestamps;
+            SELECTIVE_TIMESTAMPS: second_timestamps;
+            default: rest;
+        }
+    }
+
+    state behind_segment_size_or_scale {
+        transition select(packet.lookahead<bit<64>>()[31:0]) {
+            PADDED_TIMESTAMPS: second_timestamps;
+            SELECTIVE_TIMESTAMPS: second_timestamps;
+            WINDOW_SCALE &&& OF_THREE_BYTES: behind_scale;
+            default: rest;
+        }
+    }
+
+    state behind_scale {
+        transition select(packet.lookahead<bit<96>>()[31:0]) {
+            PADDED_TIMESTAMPS: third_timestamps;
+            SELECTIVE_TIMESTAMPS: third_timestamps;
+            default: rest;
+        }
+    }
+
+    state third_timestamps {
+        packet.extract(headers.first_option);
+        transition second_timestamps;
+    }
+
+    state second_timestamps {
+        packet.extract(headers.second_option);
+        transition timestamps;
+    }
+
+    state timestamps {
+        packet.extract(headers.last_option);
+        packet.extract(headers.stamps);
+        transport_sum.subtract({ headers.stamps.value, headers.stamps.echo });
         transition rest;
     }
 

@@ -80,6 +80,9 @@ control Shape(in headers_t headers, inout meta_t meta) {
         }
         lengths.apply();
         mapped.apply();
+        if (headers.stamps.echo != 0 && (headers.tcp.flags & TCP_ACK) != 0) {
+            meta.echoes = 1;
+        }
         // 0 = the sender made none.
         if (headers.udp.checksum != 0) {
             meta.sums_udp = true;

@@ -7,6 +7,8 @@
 
 // Memory for keys of any width, of which there is little.
 #define IN_TCAM @ternary(1)
+// Which backend an echo names.
+#define NUMBER meta.ahead[31:24]
 // Ages entries of BINDINGS.
 #define IDLE_TIMEOUT idle_timeout = true;
 // They stand where they are written, in headers that are not there unless there is a tunnel.
@@ -121,11 +123,13 @@ control Datagram(in headers_t headers, inout meta_t meta) {
         meta.segment_shift = shift;
         meta.key_mask = mask;
         meta.missing = bytes |-| meta.bytes;
+        meta.has_segment = 1;
     }
 
     action layout(bit<120> mask, bit<8> bytes) {
         meta.server_id = meta.server_id & mask;
         meta.missing = bytes |-| meta.available;
+        meta.has_layout = 1;
     }
 
 #include "../shared/tables/session.p4"
@@ -171,53 +175,71 @@ control Datagram(in headers_t headers, inout meta_t meta) {
         meta.note = OUTCOME_PAYLOAD_SHORT;
     }
 
+    action asks() {
+        meta.asks = 1;
+    }
+
     table words {
         key = {
-            meta.segment_shift : exact;
-            meta.missing : exact;
+            meta.asks : ternary;
+            meta.has_segment : ternary;
+            meta.segment_shift : ternary;
+            meta.missing : ternary;
         }
-        actions = { words_4_5; words_3_4; words_2_3; words_1_2; words_0_1; word_0; short; }
-        const default_action = short();
+        actions = { words_4_5; words_3_4; words_2_3; words_1_2; words_0_1; word_0; short; NoAction; }
+        const default_action = NoAction();
         const entries = {
-            (0, 0) : words_4_5();
-            (32, 0) : words_3_4();
-            (64, 0) : words_2_3();
-            (96, 0) : words_1_2();
-            (128, 0) : words_0_1();
-            (160, 0) : word_0();
+            (1, 1, 0, 0) : words_4_5();
+            (1, 1, 32, 0) : words_3_4();
+            (1, 1, 64, 0) : words_2_3();
+            (1, 1, 96, 0) : words_1_2();
+            (1, 1, 128, 0) : words_0_1();
+            (1, 1, 160, 0) : word_0();
+            (1, _, _, _) : short();
         }
     }
 
+    action unroutable() {
+        meta.note = OUTCOME_QUIC_UNROUTABLE;
+    }
+
+    // While a condition holds for tables of several stages, no other table can stand in the stages between: so each has its own.
     apply {
         // What the backend was told the session by is not quoted by errors.
         if (meta.quotes == 0 && meta.is_reply == 0) {
             if (meta.affinity == AFFINITY_PAYLOAD) {
-                if (payloads.apply().hit) {
-                    words.apply();
-                } else {
-                    short();
-                }
+                asks();
+                payloads.apply();
             } else if (meta.affinity == AFFINITY_QUIC_CID) {
-                if (layouts.apply().hit) {
-                    if (meta.missing == 0) {
-                        servers.apply();
-                    }
-                }
-                if (meta.is_named == 0) {
-                    meta.note = OUTCOME_QUIC_UNROUTABLE;
-                }
+                unroutable();
+                layouts.apply();
             }
+        }
+        words.apply();
+        if (meta.has_layout == 1 && meta.missing == 0) {
+            servers.apply();
+        }
+        if (meta.is_named == 1) {
+            meta.note = 0;
         }
     }
 }
 
-// The backend that is bound, and whether it or the one that is named serves. A packet back is not led by a binding: it keeps it from ageing.
-control Bound(inout meta_t meta) {
+// The backend that is bound, that which a timestamp names, and whether the one that counts serves. A packet back is not led by a binding: it keeps
+// it from ageing; what is added to its timestamp is that of the backend that it comes from.
+control Bound(in headers_t headers, inout meta_t meta) {
 #include "../shared/tables/bound.p4"
+#include "../shared/tables/timestamps.p4"
 
     apply {
+        if (headers.stamps.isValid() && meta.mode == MODE_NAT && meta.is_reply == 1) {
+            stamps.apply();
+        }
         if (meta.has_session == 1 && meta.is_named == 0) {
             bindings.apply();
+        }
+        if (headers.stamps.isValid() && meta.mode == MODE_NAT && meta.is_reply == 0 && meta.echoes == 1) {
+            marks.apply();
         }
         if (meta.is_reply == 0 && (meta.is_named == 1 || meta.is_bound == 1)) {
             if (!status.apply().hit) {
@@ -266,8 +288,19 @@ control Slot(inout meta_t meta) {
 control Chosen(inout meta_t meta) {
 #include "../shared/tables/chosen.p4"
 
+    action leads() {
+        meta.backend = meta.marked_backend;
+        meta.generation = meta.marked_generation;
+        meta.serves = 1;
+    }
+
+    // The connection's own backend comes before the session's.
     apply {
-        arena.apply();
+        if (meta.leads == 1) {
+            leads();
+        } else if (meta.is_ours == 1 && meta.serves == 0) {
+            arena.apply();
+        }
     }
 }
 

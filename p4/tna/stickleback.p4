@@ -8,19 +8,20 @@
 #include "shape.p4"
 #include "steps.p4"
 #include "memory.p4"
+#include "timestamps.p4"
 #include "fate.p4"
 #include "rewrite.p4"
 
 // What is written waits for the way to the backend, that for the backend, that for its binding, and that for the session and the service: the
 // numbers are the stages in which each of them can stand at the earliest. What is not waited for stands beside it.
-@pa_container_size("ingress", "meta.target", 32)
+@pa_container_size("ingress", "meta.target", 32, 32, 16, 16, 16, 16)
 @pa_container_size("ingress", "meta.session", 32)
 @pa_container_size("ingress", "meta.key_mask", 32)
-@pa_container_size("ingress", "headers.ipv6.source", 32)
-@pa_container_size("ingress", "headers.ipv6.destination", 32)
+@pa_container_size("ingress", "headers.ipv6.source", 32, 32, 16, 16, 16, 16)
+@pa_container_size("ingress", "headers.ipv6.destination", 32, 32, 16, 16, 16, 16)
 @pa_container_size("ingress", "headers.ipv4.source", 32)
 @pa_container_size("ingress", "headers.ipv4.destination", 32)
-@pa_container_size("ingress", "headers.outer_ipv6.destination", 32)
+@pa_container_size("ingress", "headers.outer_ipv6.destination", 32, 32, 16, 16, 16, 16)
 @pa_container_size("ingress", "headers.outer_ipv4.destination", 32)
 @pa_container_size("ingress", "headers.payload[0].value", 32)
 @pa_container_size("ingress", "headers.payload[1].value", 32)
@@ -28,6 +29,10 @@
 @pa_container_size("ingress", "headers.payload[3].value", 32)
 @pa_container_size("ingress", "headers.payload[4].value", 32)
 @pa_container_size("ingress", "headers.payload[5].value", 32)
+@pa_no_overlay("ingress", "meta.wall")
+@pa_no_overlay("ingress", "meta.here")
+@pa_no_overlay("ingress", "meta.since")
+@pa_no_overlay("ingress", "meta.ahead")
 control Forwarding(inout headers_t headers, inout meta_t meta, in ingress_intrinsic_metadata_t intrinsic,
                    in ingress_intrinsic_metadata_from_parser_t parsed, inout ingress_intrinsic_metadata_for_deparser_t deparsed,
                    inout ingress_intrinsic_metadata_for_tm_t traffic) {
@@ -37,6 +42,8 @@ control Forwarding(inout headers_t headers, inout meta_t meta, in ingress_intrin
     Client() client;
     Datagram() datagram;
     Doorkeeper() doorkeeper;
+    Ahead() ahead;
+    Stamp() stamp;
     Bound() bound;
     Slot() slot;
     News() news;
@@ -53,6 +60,8 @@ control Forwarding(inout headers_t headers, inout meta_t meta, in ingress_intrin
     Bridge() bridge;
 
     apply {
+        // 0 to 5
+        ahead.apply(headers, meta, parsed);
         // 0
         shape.apply(headers, meta);
         classes.apply(headers);
@@ -72,13 +81,12 @@ control Forwarding(inout headers_t headers, inout meta_t meta, in ingress_intrin
         // 4 to 6
         slot.apply(meta);
         // 4 to 8: as much of the bindings as four stages have room for
-        bound.apply(meta);
+        bound.apply(headers, meta);
+        stamp.apply(headers, meta);
         // 8, 9
         news.apply(meta);
         // 9
-        if (meta.is_ours == 1 && meta.serves == 0) {
-            chosen.apply(meta);
-        }
+        chosen.apply(meta);
         // 10
         way.apply(meta);
         node.apply(headers, meta);
@@ -122,7 +130,8 @@ control Writing(packet_out packet, inout headers_t headers, in meta_t meta,
             headers.ipv4.reserved, headers.ipv4.dont_fragment, headers.ipv4.more_fragments, headers.ipv4.offset, headers.ipv4.ttl,
             headers.ipv4.protocol, headers.ipv4.source, headers.ipv4.destination });
         headers.tcp.checksum = tcp.update({ headers.ipv4.source, headers.ipv4.destination, headers.ipv6.source, headers.ipv6.destination,
-                                            headers.tcp.source, headers.tcp.destination, meta.transport_sum });
+                                            headers.tcp.source, headers.tcp.destination,
+                                            headers.stamps.value, headers.stamps.echo, meta.transport_sum });
         if (meta.sums_udp) {
             headers.udp.checksum = udp.update({ headers.ipv4.source, headers.ipv4.destination, headers.ipv6.source, headers.ipv6.destination,
                                                 headers.udp.source, headers.udp.destination, meta.transport_sum }, true);

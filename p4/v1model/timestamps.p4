@@ -5,6 +5,8 @@
 #include "packet.p4"
 #include "checksum.p4"
 
+#define NUMBER meta.number
+
 // The option with timestamps, and those in front of it; what is behind it goes as it came.
 parser Options(packet_in packet, inout headers_t headers, inout meta_t meta) {
     state start {

@@ -1,4 +1,4 @@
-// What is added to the timestamps of a backend, and which backend a timestamp that comes back names.
+// What is added to the timestamps of a backend, and which backend a timestamp that comes back names (`NUMBER`).
 @name(".stamped")
 action stamped(bit<32> stamp) {
     meta.stamp = stamp;
@@ -27,7 +27,7 @@ table stamps {
 table marks {
     key = {
         meta.service_slot : exact @name("service");
-        meta.number : exact @name("number");
+        NUMBER : exact @name("number");
     }
     actions = { marked; NoAction; }
     const default_action = NoAction();
