@@ -280,13 +280,13 @@ pub fn join(first: &Balancer, next: &Balancer) -> Result<()> {
     agrees(next)
 }
 
-/// Lets a switch into the cluster that the first node has made, and waits until all nodes are connected.
+/// Lets an `lbd` of a switch into the cluster that the first node has made, and waits until all nodes are connected.
 pub fn join_switch(first: &Balancer, switch: &Balancer) -> Result<()> {
     invite(&first.ctl(&["cluster", "token", "--role", "switch"])?, switch)?;
     eventually(SOON, || {
         let status = switch.ask(&["cluster", "status"])?;
-        let peers = status["peers"].as_array();
-        let is_so = peers.is_some_and(|peers| peers.iter().all(|peer| peer["connected"].is_object()));
+        let is_there = |peer: &Value| peer["connected"].is_object() || peer["role"] == "switch";
+        let is_so = status["peers"].as_array().is_some_and(|peers| peers.iter().all(is_there));
         ensure!(is_so, "{status:#}");
         Ok(())
     })

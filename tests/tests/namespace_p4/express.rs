@@ -1,5 +1,7 @@
 //! Long connections of nodes behind the switch, which it goes on with by itself.
 
+mod heirs;
+
 use super::nodes::{Besides, Shop, as_backend, packets};
 use anyhow::{Context as _, Result, ensure};
 use std::path::PathBuf;
@@ -51,7 +53,7 @@ fn shop_of(v6: bool, timeouts: &'static str) -> Result<Shop> {
         timeouts,
         plane: Some(plane),
         services: (0..NODES).map(back).collect(),
-        cluster: "\n[cluster]\nadvertise = [\"10.2.0.1:7117\"]\nname = \"tor1\"\n",
+        is_member: true,
     };
     let shop = Shop::new(v6, besides)?;
     // Downloads are to be on their way, not in the sockets of those who are in no hurry.
@@ -137,6 +139,15 @@ impl Shop {
         words.extend(more);
         let process = self.crossing.client.start(&words, &directory.join("curl.log"))?;
         Ok(Download { process, to, head })
+    }
+
+    /// A connection that is silent after its first request.
+    fn idle(&self) -> Result<Process> {
+        let (host, port) = (self.vip.ip(), self.vip.port());
+        let line = format!(
+            "exec 3<>/dev/tcp/{host}/{port}; printf 'GET /whoami HTTP/1.1\\r\\nHost: shop\\r\\nCookie: SESS=session1\\r\\n\\r\\n' >&3; sleep 120"
+        );
+        self.crossing.client.start(&["bash", "-c", &line], &self.crossing.directory().join("idle.log"))
     }
 }
 
@@ -307,14 +318,7 @@ fn namespace_p4_downloads_go_on_while_their_node_dies() -> Result<()> {
 #[ignore = "needs bmv2: `cargo xtask test --p4`"]
 fn namespace_p4_idle_connections_are_given_back() -> Result<()> {
     let shop = shop("tcp-established = \"15s\"")?;
-    let host = shop.vip;
-    let line = format!(
-        "exec 3<>/dev/tcp/{}/{}; printf 'GET /whoami HTTP/1.1\\r\\nHost: shop\\r\\nCookie: SESS=session1\\r\\n\\r\\n' >&3; sleep 60",
-        host.ip(),
-        host.port()
-    );
-    let log = shop.crossing.directory().join("idle.log");
-    let mut idle = shop.crossing.client.start(&["bash", "-c", &line], &log)?;
+    let mut idle = shop.idle()?;
     shop.goes_on_with(1)?;
     let begun = Instant::now();
     shop.goes_on_with(0)?;
