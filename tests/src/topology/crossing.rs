@@ -188,6 +188,17 @@ impl Crossing {
         format!("{text}\n[cluster]\nadvertise = [\"10.2.0.1{}:7117\"]\n{cluster}\n", node + 1)
     }
 
+    /// Lines of `[cluster]` that make nodes inherit these addresses of each node, counted from 0, and announce them on an interface.
+    pub fn inheritance(&self, interface: &str, addresses: impl Fn(usize) -> Vec<String>) -> String {
+        let block =
+            |node: usize| format!("{{ node = \"lb{}\", addresses = {:?} }}", node + 1, addresses(node));
+        let blocks: Vec<String> = (0..self.machines.len()).map(block).collect();
+        format!(
+            "announce = {{ interface = \"{interface}\", lifetime = \"3s\" }}\nblock = [{}]\n",
+            blocks.join(", ")
+        )
+    }
+
     /// A TCP service with all backends, of its family; `nat` with the node's own source address.
     pub fn service(&self, node: usize, name: &str, vip: SocketAddr, mode: &'static str) -> ServiceConfig {
         let backends = (1..).zip(&self.backends).map(|(n, (name, _))| BackendConfig {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use stickleback_tests::topology::crossing::{NODES, backend_address, gateway, join_switch, source};
 use stickleback_tests::topology::process::{Process, eventually};
-use stickleback_tests::topology::{Balancer, Crossing, SOON, ServiceConfig, server};
+use stickleback_tests::topology::{BackendConfig, Balancer, Crossing, SOON, ServiceConfig, server};
 
 /// Bytes of a download, and how many of them come in a second: of one that ends soon, and of one that lasts.
 const LONG: u64 = 12 << 20;
@@ -38,24 +38,28 @@ fn shop(timeouts: &'static str) -> Result<Shop> {
 
 /// The same of one family.
 fn shop_of(v6: bool, timeouts: &'static str) -> Result<Shop> {
-    let back = |node: usize| ServiceConfig {
+    let services = (0..NODES).map(|node| back(node, v6, as_backend(v6)(node)));
+    shop_with(v6, Besides { timeouts, services: services.collect(), ..Besides::default() })
+}
+
+/// The service of what backends answer to.
+fn back(node: usize, v6: bool, to: BackendConfig) -> ServiceConfig {
+    ServiceConfig {
         name: format!("back{node}"),
         address: source(node, v6),
         port: 0,
         protocol: "tcp",
         mode: "l2",
         lines: "affinity = \"none\"\n".into(),
-        backends: vec![as_backend(v6)(node)],
-    };
-    let besides = Besides {
-        ports: &["r9"],
-        service: "mirror = true\nmirror-age = \"1s\"",
-        timeouts,
-        plane: Some(plane),
-        services: (0..NODES).map(back).collect(),
-        is_member: true,
-    };
-    let shop = Shop::new(v6, besides)?;
+        backends: vec![to],
+    }
+}
+
+/// The same with what it has besides.
+fn shop_with(v6: bool, besides: Besides) -> Result<Shop> {
+    let service = "mirror = true\nmirror-age = \"1s\"";
+    let shop =
+        Shop::new(v6, Besides { ports: &["r9"], service, plane: Some(plane), is_member: true, ..besides })?;
     // Downloads are to be on their way, not in the sockets of those who are in no hurry.
     shop.crossing.client.set("ipv4/tcp_rmem=4096 65536 65536")?;
     for (_, backend) in &shop.crossing.backends {
@@ -139,6 +143,30 @@ impl Shop {
         words.extend(more);
         let process = self.crossing.client.start(&words, &directory.join("curl.log"))?;
         Ok(Download { process, to, head })
+    }
+
+    /// The node that told the switch of a connection, counted from 0.
+    fn owner(&self) -> Result<usize> {
+        let status = self.switch.ask(&["cluster", "status"])?;
+        let peers = status["peers"].as_array().context("no peers")?;
+        let teller = peers.iter().find(|peer| peer["held_connections"].as_u64().is_some_and(|held| held > 0));
+        let name = teller.and_then(|peer| peer["name"].as_str()).with_context(|| format!("{status:#}"))?;
+        let number: usize = name.strip_prefix("lb").context("a node")?.parse()?;
+        Ok(number - 1)
+    }
+
+    /// The node of a download dies: for as long as nobody knows that, it goes on; then nothing of it is left on the switch.
+    fn loses_the_node_of(&mut self, download: &mut Download) -> Result<Balancer> {
+        let node = self.owner()?;
+        let before = download.bytes();
+        let mut dead = self.nodes.remove(node);
+        self.crossing.kill(node, &mut dead)?;
+        std::thread::sleep(HEAD);
+        let came = download.bytes() - before;
+        ensure!(came > 100_000, "{came} bytes came in two seconds without the node");
+        download.runs()?;
+        self.goes_on_with(0)?;
+        Ok(dead)
     }
 
     /// A connection that is silent after its first request.
@@ -284,7 +312,7 @@ fn namespace_p4_downloads_outlive_the_switchs_daemon() -> Result<()> {
     download.finish(&shop.crossing)
 }
 
-/// A node dies: for as long as nobody knows that, its download goes on; then nothing of it is left on the switch.
+/// Nobody inherits from a node that dies: its download goes on for a while.
 #[test]
 #[ignore = "needs bmv2: `cargo xtask test --p4`"]
 fn namespace_p4_downloads_go_on_while_their_node_dies() -> Result<()> {
@@ -292,25 +320,7 @@ fn namespace_p4_downloads_go_on_while_their_node_dies() -> Result<()> {
     let mut download = shop.download(SLOW, &[])?;
     shop.goes_on_with(1)?;
     shop.goes_by_the_switch(&mut download)?;
-    let held = |node: &Balancer| -> Result<usize> {
-        let flows = node.ask(&["flows"])?;
-        Ok(flows["flows"].as_array().or(flows.as_array()).map_or(0, Vec::len))
-    };
-    let mut owner = None;
-    for (n, node) in shop.nodes.iter().enumerate() {
-        if held(node)? > 0 {
-            owner = Some(n);
-        }
-    }
-    let owner = owner.context("no node has the connection")?;
-    let before = download.bytes();
-    let Shop { crossing, nodes, .. } = &mut shop;
-    crossing.kill(owner, &mut nodes[owner])?;
-    std::thread::sleep(HEAD);
-    let came = download.bytes() - before;
-    ensure!(came > 100_000, "{came} bytes came in two seconds without the node");
-    download.runs()?;
-    shop.goes_on_with(0)
+    shop.loses_the_node_of(&mut download).map(drop)
 }
 
 /// A connection that says nothing any more ends at its node, and the switch forgets it.

@@ -47,6 +47,8 @@ pub(super) struct Besides {
     pub(super) service: &'static str,
     /// Lines of `[node.timeouts]` there.
     pub(super) timeouts: &'static str,
+    /// Makes the lines of `[cluster]` there.
+    pub(super) cluster: Option<fn(&Crossing) -> Result<String>>,
     /// Makes the switch's `[dataplane]` of what it is without.
     pub(super) plane: Option<Plane>,
     /// Services of the switch.
@@ -67,9 +69,10 @@ impl Shop {
         // What a node's XDP sends comes through a cable whose other end has a program, too, or GRO, which would merge it.
         let passed = ports[1..=NODES].iter().map(|port| Testbed::pass(&crossing.router, port));
         let passed = passed.collect::<Result<Vec<_>>>()?;
+        let cluster = besides.cluster.map_or_else(|| Ok(String::new()), |lines| lines(&crossing))?;
         let start = |node| {
             let service = crossing.service(node, "shop", vip, "nat").with(COOKIE).with(besides.service);
-            let text = crossing.config(node, "", &[service]);
+            let text = crossing.config(node, &cluster, &[service]);
             let metrics = SocketAddr::new(node_address(node, v6), METRICS);
             let metrics = format!("[admin]\nmetrics = \"{metrics}\"\n");
             let timeouts = format!("[node.timeouts]\n{}\n", besides.timeouts);
