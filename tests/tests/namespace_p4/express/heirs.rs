@@ -1,28 +1,16 @@
 //! Who takes over: the switch's other `lbd`, and the node that inherits from a dead one.
 
 use super::{back, shop, shop_with};
+use crate::control::compared;
 use crate::nodes::Besides;
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use std::net::IpAddr;
 use std::time::Instant;
 use stickleback_tests::topology::crossing::{NODES, join_switch, source};
-use stickleback_tests::topology::process::eventually;
-use stickleback_tests::topology::{BackendConfig, Balancer, Crossing, SOON};
+use stickleback_tests::topology::{BackendConfig, Crossing};
 
 /// Ends after everything that happens meanwhile.
 const RATE: &str = "250k";
-
-/// Waits until an `lbd` has compared the switch with what it wants so often; answers how much differed the last time.
-fn compared(switch: &Balancer, times: usize) -> Result<u64> {
-    eventually(SOON, || {
-        let log = switch.log();
-        let lines: Vec<&str> = log.lines().filter(|line| line.contains("compared with the switch")).collect();
-        ensure!(lines.len() >= times, "compared {} times", lines.len());
-        let number =
-            lines[lines.len() - 1].split("differences=").nth(1).context("a number of differences")?;
-        Ok(number.split_whitespace().next().context("a number")?.parse()?)
-    })
-}
 
 /// The master of two `lbd`s dies: the other one goes on with its connections, gives back who is silent and who has ended, and leaves
 /// nothing.
