@@ -1,7 +1,9 @@
 use super::*;
 use crate::cluster::authority::Authority;
+use crate::cluster::journal::Recovered;
 use crate::cluster::transport::tests::Machine;
 use std::collections::BTreeSet;
+use std::path::Path;
 use tokio::time::{sleep, timeout};
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -55,6 +57,27 @@ async fn joined(by: &(Machine, Running)) -> (Machine, Running) {
     machine.join(&by.0, &token).await.expect("joined");
     let running = start(&machine).await;
     (machine, running)
+}
+
+/// A member's number.
+fn number(machine: &Machine) -> u64 {
+    machine.home().identity().expect("readable").expect("a member").subject.id.number()
+}
+
+/// What a journal that nobody has open holds.
+fn opened(path: &Path, node: u64) -> (Recovered, Opening) {
+    let (journal, recovered, opening) = Journal::open(path, node, 1).expect("opened");
+    journal.close().expect("closed");
+    (recovered, opening)
+}
+
+/// What the journal of a member that runs holds; `None` = it was written to while it was copied.
+fn copied(machine: &Machine) -> Option<Recovered> {
+    let directory = tempfile::tempdir().expect("a directory");
+    let copy = directory.path().join("journal.redb");
+    std::fs::copy(machine.home().journal(), &copy).expect("copied");
+    let (recovered, opening) = opened(&copy, number(machine));
+    (opening == Opening::Continued).then_some(recovered)
 }
 
 impl Running {
@@ -161,8 +184,12 @@ async fn a_checkpoint_takes_the_place_of_the_events_before_it() {
         for from in (0..MANY).step_by(4_000) {
             running.replica.tell((from..from + 4_000).map(bound).collect()).await.expect("a replica");
         }
-        // Long enough for all portions, on a busy machine too.
-        sleep(Duration::from_secs(2)).await;
+        let sealed = async {
+            while copied(&machine).is_none_or(|copy| copy.snapshot.is_none()) {
+                sleep(Duration::from_millis(200)).await;
+            }
+        };
+        timeout(SOON, sealed).await.expect("a checkpoint in time");
     };
     tokio::select! {
         () = drain => panic!("the replica ended"),
@@ -170,9 +197,7 @@ async fn a_checkpoint_takes_the_place_of_the_events_before_it() {
     }
     running.replica.stop().await;
 
-    let id = machine.home().identity().expect("readable").expect("a member").subject.id;
-    let (journal, recovered, _) = Journal::open(&machine.home().journal(), id.number(), 1).expect("opened");
-    journal.close().expect("closed");
+    let (recovered, _) = opened(&machine.home().journal(), number(&machine));
     let snapshot = recovered.snapshot.expect("a checkpoint");
     assert!(snapshot.parts.len() > 1, "it came in portions");
     let kept: u64 = recovered.blocks.iter().map(|block| block.last - block.first + 1).sum();
