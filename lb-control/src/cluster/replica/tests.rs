@@ -1,7 +1,8 @@
 use super::*;
 use crate::cluster::authority::Authority;
-use crate::cluster::journal::Recovered;
+use crate::cluster::journal::{Block, Recovered, Write};
 use crate::cluster::transport::tests::Machine;
+use lb_core::binding::StreamId;
 use std::collections::BTreeSet;
 use std::path::Path;
 use tokio::time::{sleep, timeout};
@@ -236,6 +237,44 @@ async fn a_node_whose_journal_is_damaged_begins_anew_with_what_its_peer_has() {
     assert_eq!(own.count(), 2, "an old epoch and a new one");
     a = (machine, again);
     a.1.holds(0..310).await;
+}
+
+/// A checkpoint whose vector has all events, and one of whose parts nobody understands.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_cannot_read_its_checkpoint_has_its_peer_tell_it_everything() {
+    let a = first().await;
+    a.1.ready().await;
+    let mut b = joined(&a).await;
+    b.1.ready().await;
+    a.1.tell((0..300).map(bound).collect()).await;
+    b.1.put(0..300).await;
+    let (machine, running) = a;
+    running.replica.stop().await;
+    let path = machine.home().journal();
+    let (mut journal, recovered, _) = Journal::open(&path, number(&machine), 1).expect("opened");
+    let through = |block: &Block| {
+        (StreamId { node: lb_core::binding::NodeId(block.origin), epoch: block.epoch }, block.last)
+    };
+    let vector: Vector = recovered.blocks.iter().map(through).collect();
+    let trims = vector.iter().map(|(stream, through)| Write::Trim {
+        origin: stream.node.0,
+        epoch: stream.epoch,
+        through,
+    });
+    let part = Write::Part { snapshot: 1, part: 0, bytes: vec![0xff; 40] };
+    let seal = Write::Seal { snapshot: 1, vector: record::vector(&vector), views: Vec::new() };
+    journal.write([part, seal].into_iter().chain(trims).collect()).await.expect("queued");
+    journal.close().expect("durable");
+
+    let mut again = start(&machine).await;
+    let Opening::SetAside { path: aside, reason } = &again.opening else { panic!("{:?}", again.opening) };
+    assert!(aside.exists() && reason == "a part of the checkpoint cannot be read", "{reason}");
+    again.ready().await;
+    again.put(0..300).await;
+    again.tell((300..310).map(bound).collect()).await;
+    b.1.put(300..310).await;
+    again.replica.stop().await;
+    assert_eq!(opened(&path, number(&machine)).1, Opening::Continued);
 }
 
 #[tokio::test(flavor = "multi_thread")]
