@@ -1,5 +1,22 @@
 //! Long connections of nodes behind the switch, which it goes on with by itself.
 
+/// A test of each family.
+macro_rules! families {
+    ($($run:ident: $v4:ident $v6:ident;)*) => {
+        $(#[test]
+        #[ignore = "needs bmv2: `cargo xtask test --p4`"]
+        fn $v4() -> Result<()> {
+            $run(false)
+        }
+
+        #[test]
+        #[ignore = "needs bmv2: `cargo xtask test --p4`"]
+        fn $v6() -> Result<()> {
+            $run(true)
+        })*
+    };
+}
+
 mod heirs;
 
 use super::nodes::{Besides, Shop, as_backend, packets};
@@ -216,7 +233,7 @@ fn outcome(node: &Balancer, name: &str) -> Result<u64> {
 
 /// A download goes by the switch while its node's counters stand still, and longer than that forgets connections that it hears nothing of. When
 /// it is over, the next connection of the same ports is the node's from its first packet on.
-fn goes_by_the_switch_alone(v6: bool) -> Result<()> {
+fn downloads_go_by_the_switch(v6: bool) -> Result<()> {
     let shop = shop_of(v6, "tcp-established = \"15s\"")?;
     let mut download = shop.download(RATE, &["--local-port", "41000", "-H", "Connection: close"])?;
     shop.goes_on_with(1)?;
@@ -232,18 +249,6 @@ fn goes_by_the_switch_alone(v6: bool) -> Result<()> {
     let again = shop.crossing.client.sh_within(&line, SOON)?;
     ensure!(again.contains("\"backend\""), "{again}");
     shop.goes_on_with(0)
-}
-
-#[test]
-#[ignore = "needs bmv2: `cargo xtask test --p4`"]
-fn namespace_p4_downloads_go_by_the_switch_v4() -> Result<()> {
-    goes_by_the_switch_alone(false)
-}
-
-#[test]
-#[ignore = "needs bmv2: `cargo xtask test --p4`"]
-fn namespace_p4_downloads_go_by_the_switch_v6() -> Result<()> {
-    goes_by_the_switch_alone(true)
 }
 
 /// While nobody can take an entry back, the next connection of the same ports is none that the switch goes on with.
@@ -266,10 +271,8 @@ fn namespace_p4_what_has_ended_leaves_nothing_to_the_next() -> Result<()> {
 }
 
 /// The next request on a connection is read by its node, and so is the head of the response, so that a new session's cookie is learnt.
-#[test]
-#[ignore = "needs bmv2: `cargo xtask test --p4`"]
-fn namespace_p4_later_requests_are_read_by_their_node() -> Result<()> {
-    let shop = shop("")?;
+fn later_requests_are_read_by_their_node(v6: bool) -> Result<()> {
+    let shop = shop_of(v6, "")?;
     let learnt = || shop.nodes.iter().map(|node| outcome(node, "learnt")).sum::<Result<u64>>();
     let before = learnt()?;
     let next = format!("{}/set?session=fresh", shop.url());
@@ -324,10 +327,8 @@ fn namespace_p4_downloads_go_on_while_their_node_dies() -> Result<()> {
 }
 
 /// A connection that says nothing any more ends at its node, and the switch forgets it.
-#[test]
-#[ignore = "needs bmv2: `cargo xtask test --p4`"]
-fn namespace_p4_idle_connections_are_given_back() -> Result<()> {
-    let shop = shop("tcp-established = \"15s\"")?;
+fn idle_connections_are_given_back(v6: bool) -> Result<()> {
+    let shop = shop_of(v6, "tcp-established = \"15s\"")?;
     let mut idle = shop.idle()?;
     shop.goes_on_with(1)?;
     let begun = Instant::now();
@@ -336,4 +337,10 @@ fn namespace_p4_idle_connections_are_given_back() -> Result<()> {
     eprintln!("given back {:?} after it was taken", begun.elapsed());
     ensure!(begun.elapsed() > Duration::from_secs(5), "given back at once");
     Ok(())
+}
+
+families! {
+    downloads_go_by_the_switch: namespace_p4_downloads_go_by_the_switch_v4 namespace_p4_downloads_go_by_the_switch_v6;
+    later_requests_are_read_by_their_node: namespace_p4_later_requests_are_read_v4 namespace_p4_later_requests_are_read_v6;
+    idle_connections_are_given_back: namespace_p4_idle_connections_are_given_back_v4 namespace_p4_idle_connections_are_given_back_v6;
 }

@@ -87,14 +87,6 @@ fn heir(v6: bool) -> Result<()> {
     shop.goes_on_with(0)
 }
 
-#[test]
-#[ignore = "needs bmv2: `cargo xtask test --p4`"]
-fn namespace_p4_downloads_outlive_their_node_v4() -> Result<()> {
-    heir(false)
-}
-
-#[test]
-#[ignore = "needs bmv2: `cargo xtask test --p4`"]
-fn namespace_p4_downloads_outlive_their_node_v6() -> Result<()> {
-    heir(true)
+families! {
+    heir: namespace_p4_downloads_outlive_their_node_v4 namespace_p4_downloads_outlive_their_node_v6;
 }
