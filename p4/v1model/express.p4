@@ -105,8 +105,9 @@ control Express(inout headers_t headers, inout meta_t meta, in bit<48> microseco
             if (meta.ip_length - meta.before != (bit<16>)headers.tcp.words << 2) {
                 has_data = 1;
             }
-            if ((meta.flags & (TCP_FIN | TCP_SYN | TCP_RST)) != 0) {
-                // The next connection of the same addresses and ports must not meet the entry of this one.
+            if ((meta.flags & (TCP_FIN | TCP_SYN | TCP_RST)) != 0 || headers.vlan.isValid()) {
+                // The next connection of the same addresses and ports must not meet the entry of this one. And where segments have tags, only
+                // the node knows which those of the other direction have.
                 ended = 1;
             }
             if (ended == 1 || (meta.flags & TCP_ACK) == 0 || headers.tcp.words != 5 || headers.ipv4_options.isValid()

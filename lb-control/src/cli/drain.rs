@@ -54,7 +54,7 @@ pub(super) async fn wait(
         let is_young = left.moving_per_second.is_some() && pace.0.len() < 4;
         let estimate = if is_young { at_most(left) } else { pace.estimate() };
         bar.set_message(message(left, estimate));
-        let is_late = deadline.is_some_and(|deadline| begun.elapsed() >= Duration::from_secs(deadline));
+        let is_late = is_late(left, deadline, begun.elapsed());
         if sum == 0 && !is_late {
             bar.finish_with_message("nothing is left");
             return Ok(End::Drained);
@@ -72,6 +72,17 @@ pub(super) async fn wait(
             return Ok(End::Late);
         }
         tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Whether the deadline (in seconds) has come: by the clock of `lbd`, which moves the sessions then. It began to count before this
+/// program, so sessions may be gone before the deadline has come by this one's.
+fn is_late(left: LoadRow, deadline: Option<u64>, waited: Duration) -> bool {
+    match (left.moving_per_second, left.deadline_unix_seconds) {
+        (Some(_), _) => true,
+        (None, Some(_)) => false,
+        // None was set, or somebody has said something else of the backend meanwhile.
+        (None, None) => deadline.is_some_and(|deadline| waited >= Duration::from_secs(deadline)),
     }
 }
 
@@ -117,6 +128,22 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_deadline_comes_when_sessions_are_moved() {
+        let left = |deadline_unix_seconds, moving_per_second| LoadRow {
+            sessions: 0,
+            flows: 0,
+            deadline_unix_seconds,
+            moving_per_second,
+        };
+        let soon = Duration::from_millis(1_990);
+        assert!(is_late(left(Some(1_000), Some(20)), Some(2), soon), "its clock is ahead of ours");
+        assert!(!is_late(left(Some(1_000), None), Some(2), Duration::from_secs(3)), "it is behind");
+        assert!(!is_late(left(None, None), Some(2), soon));
+        assert!(is_late(left(None, None), Some(2), Duration::from_secs(2)), "nobody waits for ever");
+        assert!(!is_late(left(None, None), None, Duration::from_secs(1_000_000)));
+    }
 
     #[test]
     fn the_estimate_is_what_the_latest_looks_say() {

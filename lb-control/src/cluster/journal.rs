@@ -138,6 +138,24 @@ impl Journal {
     /// cannot be *reached* (permissions, a full disk, another daemon that has it open) is an error and stays.
     pub fn open(path: &Path, node: u64, fresh: u64) -> Result<(Self, Recovered, Opening), JournalError> {
         let (file, recovered, opening) = opening::open(path, node, fresh)?;
+        Ok((Self::of(file)?, recovered, opening))
+    }
+
+    /// Sets the file aside, as if it could not be trusted, since what it holds means nothing to its owner. Blocks.
+    pub fn set_aside(
+        self,
+        path: &Path,
+        node: u64,
+        fresh: u64,
+        reason: String,
+    ) -> Result<(Self, Opening), JournalError> {
+        // Nothing is written any more: whether the thread ended well is of no importance.
+        let _ = self.close();
+        let (file, opening) = opening::set_aside(path, node, fresh, reason)?;
+        Ok((Self::of(file)?, opening))
+    }
+
+    fn of(file: opening::JournalFile) -> Result<Self, JournalError> {
         let (queue, inbox) = mpsc::channel(QUEUE);
         let (told, progress) = watch::channel(Progress::default());
         let writer = writer::Writer::new(file, inbox, told);
@@ -145,7 +163,7 @@ impl Journal {
             .name("journal".into())
             .spawn(move || writer.run())
             .map_err(|source| JournalError::Thread { source })?;
-        Ok((Self { queue, last: Ticket(0), progress, thread }, recovered, opening))
+        Ok(Self { queue, last: Ticket(0), progress, thread })
     }
 
     /// Queues writes that become durable together; waits while the disk is far behind.

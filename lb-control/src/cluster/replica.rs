@@ -5,12 +5,14 @@
 //! made durable, and never waits for a disk, a peer or the receiver of updates.
 
 mod actor;
+mod beginning;
 mod checkpoint;
 mod convergence;
 mod record;
 
 pub use convergence::{BUCKETS, Histogram};
 
+use self::beginning::Beginning;
 use super::error::ClusterError;
 use super::home::Home;
 use super::identity::{NodeId, Role};
@@ -201,18 +203,21 @@ impl Replica {
     ) -> Result<(Self, mpsc::Receiver<Vec<Update>>, Opening), ReplicaError> {
         let identity = home.identity()?.ok_or(ClusterError::NoCluster)?;
         let id = identity.subject.id;
-        let (journal, recovered, opening) = Journal::open(&home.journal(), id.number(), wall())?;
+        let path = home.journal();
+        let opened = Journal::open(&path, id.number(), wall())?;
         let (transport, events) = Transport::start(home, listen, discover)?;
         let transport = Arc::new(transport);
         let members = actor::members(transport.roster().borrow().roster(), id);
-        let mut config = Config::new(lb_core::binding::NodeId(id.number()), members);
+        let mut config = Config::new(lb_core::binding::NodeId(id.number()), members.clone());
         adjust(&mut config);
+        let beginning = Beginning::of(opened, &path, &config)?;
+        let opening = beginning.opening.clone();
         let (requests, inbox) = mpsc::channel(REQUESTS);
         let (updates, updated) = mpsc::channel(UPDATES);
         let (told, ready) = watch::channel(false);
         let (mirror, mirrored) = mpsc::channel(super::mirror::MESSAGES);
         let sinks = actor::Sinks { ready: told, updates, mirror };
-        let actor = actor::Actor::new(config, &recovered, journal, Arc::clone(&transport), sinks)?;
+        let actor = actor::Actor::new(members, beginning, Arc::clone(&transport), sinks);
         let actor = tokio::spawn(actor.run(inbox, events));
         let replica = Self { teller: Teller(requests), ready, transport, mirrored: Some(mirrored), actor };
         Ok((replica, updated, opening))

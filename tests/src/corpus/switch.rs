@@ -3,6 +3,8 @@
 //! A switch does less than XDP, and some of it otherwise. What a case needs that no switch has is found in the case, and said;
 //! where both have an answer, frame, port, counters and bindings must be the same.
 
+mod lane;
+mod segment;
 mod wire;
 
 use super::case::{Area, BoundData, Case, PacketStep, ServiceData, Step};
@@ -23,6 +25,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use wire::{Wire, Wires};
+
+pub use lane::{Lane, Passage};
 
 /// Where the switch listens for P4Runtime.
 const SERVER: &str = "127.0.0.1:9559";
@@ -85,7 +89,7 @@ impl Switch {
             Step::Packet(packet) => is_fragment(&packet.frame),
             _ => false,
         });
-        if let Err(error) = self.install(&tables, has_trains || tables.has_datagrams())? {
+        if let Err(error) = self.install(&tables, has_trains || tables.has_datagrams(), &[])? {
             return Ok(Compared::LeftOut(format!("refused: {error}")));
         }
         let mut found = Vec::new();
@@ -126,8 +130,14 @@ impl Switch {
         self.plane.as_mut().context("no case is installed")
     }
 
-    /// Gives the switch the tables of a case; the inner error is why a switch cannot have them.
-    fn install(&mut self, tables: &Tables, remembers: bool) -> Result<Result<(), dataplane::Error>> {
+    /// Gives the switch the tables of a case, and ways to the backends of connections that it is to go on with; the inner error is why a
+    /// switch cannot have them.
+    fn install(
+        &mut self,
+        tables: &Tables,
+        remembers: bool,
+        ways: &[Route],
+    ) -> Result<Result<(), dataplane::Error>> {
         if let Some(mut plane) = self.plane.take() {
             // What stands there would be taken over.
             plane.detach_all()?;
@@ -151,8 +161,9 @@ impl Switch {
             election: self.election,
             ports: DEVICES.into_iter().map(number).collect(),
             cpu_port: Some(CPU as u16),
-            routes: vec![route(Ipv4Addr::UNSPECIFIED.into()), route(Ipv6Addr::UNSPECIFIED.into())],
-            offload: false,
+            routes: [&[route(Ipv4Addr::UNSPECIFIED.into()), route(Ipv6Addr::UNSPECIFIED.into())], ways]
+                .concat(),
+            offload: !ways.is_empty(),
         };
         let chunks = tables.arena.len().div_ceil(ARENA_CHUNK) as u32;
         let sizes = Sizes { bindings: 1_024, flows: 16, arena: chunks.max(1), holds: 1 };

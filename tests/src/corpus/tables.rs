@@ -458,7 +458,7 @@ fn binding(data: &BindingData) -> Result<(BindingKey, BindingWord, i64)> {
     Ok((BindingKey::new(data.service, data.session), word, data.expires * 1_000_000_000))
 }
 
-fn mac(text: &str) -> Result<Mac> {
+pub(super) fn mac(text: &str) -> Result<Mac> {
     let parts = text.split(':').map(|part| u8::from_str_radix(part, 16)).collect::<Result<Vec<_>, _>>()?;
     Ok(Mac(parts.try_into().ok().context("a MAC address has six parts")?))
 }

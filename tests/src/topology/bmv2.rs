@@ -59,6 +59,11 @@ impl Bmv2 {
         Ok(())
     }
 
+    /// Its interfaces, the first of which leads to the clients.
+    pub fn ports(&self) -> &[String] {
+        &self.ports
+    }
+
     /// What it has logged.
     pub fn log(&self) -> String {
         self.process.log()

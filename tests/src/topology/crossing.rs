@@ -188,6 +188,17 @@ impl Crossing {
         format!("{text}\n[cluster]\nadvertise = [\"10.2.0.1{}:7117\"]\n{cluster}\n", node + 1)
     }
 
+    /// Lines of `[cluster]` that make nodes inherit these addresses of each node, counted from 0, and announce them on an interface.
+    pub fn inheritance(&self, interface: &str, addresses: impl Fn(usize) -> Vec<String>) -> String {
+        let block =
+            |node: usize| format!("{{ node = \"lb{}\", addresses = {:?} }}", node + 1, addresses(node));
+        let blocks: Vec<String> = (0..self.machines.len()).map(block).collect();
+        format!(
+            "announce = {{ interface = \"{interface}\", lifetime = \"3s\" }}\nblock = [{}]\n",
+            blocks.join(", ")
+        )
+    }
+
     /// A TCP service with all backends, of its family; `nat` with the node's own source address.
     pub fn service(&self, node: usize, name: &str, vip: SocketAddr, mode: &'static str) -> ServiceConfig {
         let backends = (1..).zip(&self.backends).map(|(n, (name, _))| BackendConfig {
@@ -280,13 +291,13 @@ pub fn join(first: &Balancer, next: &Balancer) -> Result<()> {
     agrees(next)
 }
 
-/// Lets a switch into the cluster that the first node has made, and waits until all nodes are connected.
+/// Lets an `lbd` of a switch into the cluster that the first node has made, and waits until all nodes are connected.
 pub fn join_switch(first: &Balancer, switch: &Balancer) -> Result<()> {
     invite(&first.ctl(&["cluster", "token", "--role", "switch"])?, switch)?;
     eventually(SOON, || {
         let status = switch.ask(&["cluster", "status"])?;
-        let peers = status["peers"].as_array();
-        let is_so = peers.is_some_and(|peers| peers.iter().all(|peer| peer["connected"].is_object()));
+        let is_there = |peer: &Value| peer["connected"].is_object() || peer["role"] == "switch";
+        let is_so = status["peers"].as_array().is_some_and(|peers| peers.iter().all(is_there));
         ensure!(is_so, "{status:#}");
         Ok(())
     })

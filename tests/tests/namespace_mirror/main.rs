@@ -80,22 +80,14 @@ fn cluster(crossing: &Crossing, interface: &str, rows: &[Row]) -> Result<Vec<Bal
         end.set("ipv4/tcp_rmem=4096 65536 65536")?;
         end.set("ipv4/tcp_wmem=4096 65536 65536")?;
     }
-    let of = |node: usize| {
-        let [v4, v6] = block(node);
-        let n = node + 1;
-        format!("{{ node = \"lb{n}\", addresses = [\"{v4}\", \"{v6}\", \"fd05::{n}\"] }}")
-    };
-    let count = crossing.machines.len();
-    let blocks: Vec<String> = (0..count).map(of).collect();
-    let text = format!(
-        "announce = {{ interface = \"{interface}\", lifetime = \"3s\" }}\nblock = [{}]\n",
-        blocks.join(", ")
-    );
+    let addresses = |node: usize| block(node).into_iter().chain([format!("fd05::{}", node + 1)]).collect();
+    let text = crossing.inheritance(interface, addresses);
     let start = |node| -> Result<Balancer> {
         let text = crossing.config(node, &text, &services(crossing, node, rows)?);
         // Small, so that a walk through the connections is short also where the machine is busy.
         crossing.balance(node, &text.replacen("[node]\n", "[node]\nflows = 8192\n", 1))
     };
+    let count = crossing.machines.len();
     let nodes = (0..count).map(start).collect::<Result<Vec<_>>>()?;
     unite(&nodes[0], &nodes[1])?;
     nodes[2..].iter().try_for_each(|node| join(&nodes[0], node))?;

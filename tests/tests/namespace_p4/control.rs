@@ -8,6 +8,18 @@ use stickleback_tests::topology::config::text;
 use stickleback_tests::topology::process::eventually;
 use stickleback_tests::topology::{BackendConfig, Balancer, SOON, load};
 
+/// Waits until an `lbd` has compared the switch with what it wants so often; answers how much differed the last time.
+pub(super) fn compared(switch: &Balancer, times: usize) -> Result<u64> {
+    eventually(SOON, || {
+        let log = switch.log();
+        let lines: Vec<&str> = log.lines().filter(|line| line.contains("compared with the switch")).collect();
+        ensure!(lines.len() >= times, "compared {} times", lines.len());
+        let number =
+            lines[lines.len() - 1].split("differences=").nth(1).context("a number of differences")?;
+        Ok(number.split_whitespace().next().context("a number")?.parse()?)
+    })
+}
+
 /// A backend that dies loses its sessions to the next of their orders, and no other session moves.
 #[test]
 #[ignore = "needs bmv2: `cargo xtask test --p4`"]
@@ -128,14 +140,7 @@ fn namespace_p4_unresolved_backend_keeps_its_way() -> Result<()> {
     silent.namespace.set("ipv4/conf/all/arp_ignore=8")?;
     site.lb.sh(&format!("ip neigh del {} dev l1", silent.v4))?;
     balancer.restart()?;
-    let compared = || {
-        eventually(SOON, || {
-            let times = balancer.log().matches("compared with the switch").count();
-            ensure!(times >= 2, "compared {times} times");
-            Ok(())
-        })
-    };
-    compared()?;
+    compared(&balancer, 2)?;
     // Longer than the kernel asks.
     std::thread::sleep(Duration::from_secs(4));
     let known = site.lb.sh(&format!("ip neigh show {} dev l1", silent.v4))?;
@@ -163,17 +168,6 @@ fn namespace_p4_two_daemons_write_the_same() -> Result<()> {
         vec![BackendConfig { name: "gone".into(), lines: String::new(), ..web.backends[0].clone() }];
     let config =
         |election| Ok::<_, anyhow::Error>(text(&node(&site, &switch, election)?, std::slice::from_ref(&web)));
-    let differences = |balancer: &Balancer, times: usize| {
-        eventually(SOON, || {
-            let log = balancer.log();
-            let lines: Vec<&str> =
-                log.lines().filter(|line| line.contains("compared with the switch")).collect();
-            ensure!(lines.len() >= times, "compared {} times", lines.len());
-            let line = lines[lines.len() - 1];
-            ensure!(line.contains("differences=0"), "the heir found differences: {line}");
-            Ok(())
-        })
-    };
 
     let mut first = site.balance_with(&node(&site, &switch, 2)?, &[other, less])?;
     first.reload(&config(2)?)?;
@@ -198,7 +192,7 @@ fn namespace_p4_two_daemons_write_the_same() -> Result<()> {
 
     first.kill();
     let begun = Instant::now();
-    differences(&second, 1)?;
+    ensure!(compared(&second, 1)? == 0, "the heir found differences: {}", second.log());
     eprintln!("the second was master {:?} after the first", begun.elapsed());
     ensure!(before == load::each(&site.client, vip, &clients)?, "sessions moved to the second");
     eventually(SOON, || {
@@ -208,7 +202,7 @@ fn namespace_p4_two_daemons_write_the_same() -> Result<()> {
 
     // The first comes back, and takes over again.
     first.restart()?;
-    differences(&first, 2)?;
+    ensure!(compared(&first, 2)? == 0, "the first found differences: {}", first.log());
     ensure!(before == load::each(&site.client, vip, &clients)?, "sessions moved back to the first");
     eventually(SOON, || {
         ensure!(sessions(&first)? >= clients.len(), "the first knows {} sessions", sessions(&first)?);

@@ -1,12 +1,31 @@
 //! Long connections of nodes behind the switch, which it goes on with by itself.
 
+/// A test of each family.
+macro_rules! families {
+    ($($run:ident: $v4:ident $v6:ident;)*) => {
+        $(#[test]
+        #[ignore = "needs bmv2: `cargo xtask test --p4`"]
+        fn $v4() -> Result<()> {
+            $run(false)
+        }
+
+        #[test]
+        #[ignore = "needs bmv2: `cargo xtask test --p4`"]
+        fn $v6() -> Result<()> {
+            $run(true)
+        })*
+    };
+}
+
+mod heirs;
+
 use super::nodes::{Besides, Shop, as_backend, packets};
 use anyhow::{Context as _, Result, ensure};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use stickleback_tests::topology::crossing::{NODES, backend_address, gateway, join_switch, source};
 use stickleback_tests::topology::process::{Process, eventually};
-use stickleback_tests::topology::{Balancer, Crossing, SOON, ServiceConfig, server};
+use stickleback_tests::topology::{BackendConfig, Balancer, Crossing, SOON, ServiceConfig, server};
 
 /// Bytes of a download, and how many of them come in a second: of one that ends soon, and of one that lasts.
 const LONG: u64 = 12 << 20;
@@ -36,24 +55,28 @@ fn shop(timeouts: &'static str) -> Result<Shop> {
 
 /// The same of one family.
 fn shop_of(v6: bool, timeouts: &'static str) -> Result<Shop> {
-    let back = |node: usize| ServiceConfig {
+    let services = (0..NODES).map(|node| back(node, v6, as_backend(v6)(node)));
+    shop_with(v6, Besides { timeouts, services: services.collect(), ..Besides::default() })
+}
+
+/// The service of what backends answer to.
+fn back(node: usize, v6: bool, to: BackendConfig) -> ServiceConfig {
+    ServiceConfig {
         name: format!("back{node}"),
         address: source(node, v6),
         port: 0,
         protocol: "tcp",
         mode: "l2",
         lines: "affinity = \"none\"\n".into(),
-        backends: vec![as_backend(v6)(node)],
-    };
-    let besides = Besides {
-        ports: &["r9"],
-        service: "mirror = true\nmirror-age = \"1s\"",
-        timeouts,
-        plane: Some(plane),
-        services: (0..NODES).map(back).collect(),
-        cluster: "\n[cluster]\nadvertise = [\"10.2.0.1:7117\"]\nname = \"tor1\"\n",
-    };
-    let shop = Shop::new(v6, besides)?;
+        backends: vec![to],
+    }
+}
+
+/// The same with what it has besides.
+fn shop_with(v6: bool, besides: Besides) -> Result<Shop> {
+    let service = "mirror = true\nmirror-age = \"1s\"";
+    let shop =
+        Shop::new(v6, Besides { ports: &["r9"], service, plane: Some(plane), is_member: true, ..besides })?;
     // Downloads are to be on their way, not in the sockets of those who are in no hurry.
     shop.crossing.client.set("ipv4/tcp_rmem=4096 65536 65536")?;
     for (_, backend) in &shop.crossing.backends {
@@ -138,6 +161,39 @@ impl Shop {
         let process = self.crossing.client.start(&words, &directory.join("curl.log"))?;
         Ok(Download { process, to, head })
     }
+
+    /// The node that told the switch of a connection, counted from 0.
+    fn owner(&self) -> Result<usize> {
+        let status = self.switch.ask(&["cluster", "status"])?;
+        let peers = status["peers"].as_array().context("no peers")?;
+        let teller = peers.iter().find(|peer| peer["held_connections"].as_u64().is_some_and(|held| held > 0));
+        let name = teller.and_then(|peer| peer["name"].as_str()).with_context(|| format!("{status:#}"))?;
+        let number: usize = name.strip_prefix("lb").context("a node")?.parse()?;
+        Ok(number - 1)
+    }
+
+    /// The node of a download dies: for as long as nobody knows that, it goes on; then nothing of it is left on the switch.
+    fn loses_the_node_of(&mut self, download: &mut Download) -> Result<Balancer> {
+        let node = self.owner()?;
+        let before = download.bytes();
+        let mut dead = self.nodes.remove(node);
+        self.crossing.kill(node, &mut dead)?;
+        std::thread::sleep(HEAD);
+        let came = download.bytes() - before;
+        ensure!(came > 100_000, "{came} bytes came in two seconds without the node");
+        download.runs()?;
+        self.goes_on_with(0)?;
+        Ok(dead)
+    }
+
+    /// A connection that is silent after its first request.
+    fn idle(&self) -> Result<Process> {
+        let (host, port) = (self.vip.ip(), self.vip.port());
+        let line = format!(
+            "exec 3<>/dev/tcp/{host}/{port}; printf 'GET /whoami HTTP/1.1\\r\\nHost: shop\\r\\nCookie: SESS=session1\\r\\n\\r\\n' >&3; sleep 120"
+        );
+        self.crossing.client.start(&["bash", "-c", &line], &self.crossing.directory().join("idle.log"))
+    }
 }
 
 impl Download {
@@ -177,7 +233,7 @@ fn outcome(node: &Balancer, name: &str) -> Result<u64> {
 
 /// A download goes by the switch while its node's counters stand still, and longer than that forgets connections that it hears nothing of. When
 /// it is over, the next connection of the same ports is the node's from its first packet on.
-fn goes_by_the_switch_alone(v6: bool) -> Result<()> {
+fn downloads_go_by_the_switch(v6: bool) -> Result<()> {
     let shop = shop_of(v6, "tcp-established = \"15s\"")?;
     let mut download = shop.download(RATE, &["--local-port", "41000", "-H", "Connection: close"])?;
     shop.goes_on_with(1)?;
@@ -193,18 +249,6 @@ fn goes_by_the_switch_alone(v6: bool) -> Result<()> {
     let again = shop.crossing.client.sh_within(&line, SOON)?;
     ensure!(again.contains("\"backend\""), "{again}");
     shop.goes_on_with(0)
-}
-
-#[test]
-#[ignore = "needs bmv2: `cargo xtask test --p4`"]
-fn namespace_p4_downloads_go_by_the_switch_v4() -> Result<()> {
-    goes_by_the_switch_alone(false)
-}
-
-#[test]
-#[ignore = "needs bmv2: `cargo xtask test --p4`"]
-fn namespace_p4_downloads_go_by_the_switch_v6() -> Result<()> {
-    goes_by_the_switch_alone(true)
 }
 
 /// While nobody can take an entry back, the next connection of the same ports is none that the switch goes on with.
@@ -227,10 +271,8 @@ fn namespace_p4_what_has_ended_leaves_nothing_to_the_next() -> Result<()> {
 }
 
 /// The next request on a connection is read by its node, and so is the head of the response, so that a new session's cookie is learnt.
-#[test]
-#[ignore = "needs bmv2: `cargo xtask test --p4`"]
-fn namespace_p4_later_requests_are_read_by_their_node() -> Result<()> {
-    let shop = shop("")?;
+fn later_requests_are_read_by_their_node(v6: bool) -> Result<()> {
+    let shop = shop_of(v6, "")?;
     let learnt = || shop.nodes.iter().map(|node| outcome(node, "learnt")).sum::<Result<u64>>();
     let before = learnt()?;
     let next = format!("{}/set?session=fresh", shop.url());
@@ -273,7 +315,7 @@ fn namespace_p4_downloads_outlive_the_switchs_daemon() -> Result<()> {
     download.finish(&shop.crossing)
 }
 
-/// A node dies: for as long as nobody knows that, its download goes on; then nothing of it is left on the switch.
+/// Nobody inherits from a node that dies: its download goes on for a while.
 #[test]
 #[ignore = "needs bmv2: `cargo xtask test --p4`"]
 fn namespace_p4_downloads_go_on_while_their_node_dies() -> Result<()> {
@@ -281,40 +323,13 @@ fn namespace_p4_downloads_go_on_while_their_node_dies() -> Result<()> {
     let mut download = shop.download(SLOW, &[])?;
     shop.goes_on_with(1)?;
     shop.goes_by_the_switch(&mut download)?;
-    let held = |node: &Balancer| -> Result<usize> {
-        let flows = node.ask(&["flows"])?;
-        Ok(flows["flows"].as_array().or(flows.as_array()).map_or(0, Vec::len))
-    };
-    let mut owner = None;
-    for (n, node) in shop.nodes.iter().enumerate() {
-        if held(node)? > 0 {
-            owner = Some(n);
-        }
-    }
-    let owner = owner.context("no node has the connection")?;
-    let before = download.bytes();
-    let Shop { crossing, nodes, .. } = &mut shop;
-    crossing.kill(owner, &mut nodes[owner])?;
-    std::thread::sleep(HEAD);
-    let came = download.bytes() - before;
-    ensure!(came > 100_000, "{came} bytes came in two seconds without the node");
-    download.runs()?;
-    shop.goes_on_with(0)
+    shop.loses_the_node_of(&mut download).map(drop)
 }
 
 /// A connection that says nothing any more ends at its node, and the switch forgets it.
-#[test]
-#[ignore = "needs bmv2: `cargo xtask test --p4`"]
-fn namespace_p4_idle_connections_are_given_back() -> Result<()> {
-    let shop = shop("tcp-established = \"15s\"")?;
-    let host = shop.vip;
-    let line = format!(
-        "exec 3<>/dev/tcp/{}/{}; printf 'GET /whoami HTTP/1.1\\r\\nHost: shop\\r\\nCookie: SESS=session1\\r\\n\\r\\n' >&3; sleep 60",
-        host.ip(),
-        host.port()
-    );
-    let log = shop.crossing.directory().join("idle.log");
-    let mut idle = shop.crossing.client.start(&["bash", "-c", &line], &log)?;
+fn idle_connections_are_given_back(v6: bool) -> Result<()> {
+    let shop = shop_of(v6, "tcp-established = \"15s\"")?;
+    let mut idle = shop.idle()?;
     shop.goes_on_with(1)?;
     let begun = Instant::now();
     shop.goes_on_with(0)?;
@@ -322,4 +337,10 @@ fn namespace_p4_idle_connections_are_given_back() -> Result<()> {
     eprintln!("given back {:?} after it was taken", begun.elapsed());
     ensure!(begun.elapsed() > Duration::from_secs(5), "given back at once");
     Ok(())
+}
+
+families! {
+    downloads_go_by_the_switch: namespace_p4_downloads_go_by_the_switch_v4 namespace_p4_downloads_go_by_the_switch_v6;
+    later_requests_are_read_by_their_node: namespace_p4_later_requests_are_read_v4 namespace_p4_later_requests_are_read_v6;
+    idle_connections_are_given_back: namespace_p4_idle_connections_are_given_back_v4 namespace_p4_idle_connections_are_given_back_v6;
 }

@@ -15,6 +15,8 @@ use stickleback_tests::topology::{
 const COOKIES: usize = 12;
 /// Where a node tells its metrics, and by that, that it is there.
 const METRICS: u16 = 9_464;
+/// Below the ports at which the switch's `lbd`s are members.
+const MEMBERS: u16 = 7_116;
 const COOKIE: &str = r#"affinity = { kind = "http-cookie", cookie = "SESS" }"#;
 
 fn vip(v6: bool) -> SocketAddr {
@@ -27,7 +29,8 @@ pub(super) struct Shop {
     pub(super) nodes: Vec<Balancer>,
     pub(super) switch: Balancer,
     pub(super) vip: SocketAddr,
-    _bmv2: Bmv2,
+    besides: Besides,
+    bmv2: Bmv2,
     _passed: Vec<Testbed>,
     pub(super) crossing: Crossing,
 }
@@ -44,12 +47,14 @@ pub(super) struct Besides {
     pub(super) service: &'static str,
     /// Lines of `[node.timeouts]` there.
     pub(super) timeouts: &'static str,
+    /// Makes the lines of `[cluster]` there.
+    pub(super) cluster: Option<fn(&Crossing) -> Result<String>>,
     /// Makes the switch's `[dataplane]` of what it is without.
     pub(super) plane: Option<Plane>,
     /// Services of the switch.
     pub(super) services: Vec<ServiceConfig>,
-    /// Lines behind everything of the switch.
-    pub(super) cluster: &'static str,
+    /// Whether the switch is a member of the nodes' cluster.
+    pub(super) is_member: bool,
 }
 
 impl Shop {
@@ -64,9 +69,10 @@ impl Shop {
         // What a node's XDP sends comes through a cable whose other end has a program, too, or GRO, which would merge it.
         let passed = ports[1..=NODES].iter().map(|port| Testbed::pass(&crossing.router, port));
         let passed = passed.collect::<Result<Vec<_>>>()?;
+        let cluster = besides.cluster.map_or_else(|| Ok(String::new()), |lines| lines(&crossing))?;
         let start = |node| {
             let service = crossing.service(node, "shop", vip, "nat").with(COOKIE).with(besides.service);
-            let text = crossing.config(node, "", &[service]);
+            let text = crossing.config(node, &cluster, &[service]);
             let metrics = SocketAddr::new(node_address(node, v6), METRICS);
             let metrics = format!("[admin]\nmetrics = \"{metrics}\"\n");
             let timeouts = format!("[node.timeouts]\n{}\n", besides.timeouts);
@@ -74,33 +80,13 @@ impl Shop {
         };
         let nodes = (0..NODES).map(start).collect::<Result<Vec<_>>>()?;
         unite(&nodes[0], &nodes[1])?;
-        let plane = bmv2.config(&crossing.client, 1)?;
-        let plane = match besides.plane {
-            None => plane,
-            Some(change) => change(&crossing, v6, plane)?,
-        };
-        let node = NodeConfig { interfaces: ports, node: plane, ..NodeConfig::default() };
-        let pool = (0..NODES).map(as_backend(v6));
-        let lines = format!(
-            "affinity = \"none\"\nhealth = {{ kind = \"http\", way = \"direct\", port = {METRICS}, path = \"/metrics\", \
-             interval = \"500ms\", timeout = \"2s\" }}\n"
-        );
-        let service = ServiceConfig {
-            name: "shop".into(),
-            address: vip.ip(),
-            port: vip.port(),
-            protocol: "tcp",
-            mode: "l2",
-            lines,
-            backends: pool.collect(),
-        };
-        let directory = crossing.directory().join("switch");
-        std::fs::create_dir_all(&directory)?;
-        let pins = directory.join("pins");
-        let services: Vec<_> = [service].into_iter().chain(besides.services).collect();
-        let text = text(&node, &services) + besides.cluster;
-        let switch = Balancer::start(&crossing.router, &directory, &pins, &text)?;
-        Ok(Self { nodes, switch, vip, _bmv2: bmv2, _passed: passed, crossing })
+        let switch = drive(&crossing, &bmv2, vip, &besides, 1)?;
+        Ok(Self { nodes, switch, vip, besides, bmv2, _passed: passed, crossing })
+    }
+
+    /// Starts another `lbd` of the switch, which waits for the end of the first one.
+    pub(super) fn second(&self) -> Result<Balancer> {
+        drive(&self.crossing, &self.bmv2, self.vip, &self.besides, 2)
     }
 
     /// Where clients find it.
@@ -128,6 +114,48 @@ impl Shop {
     fn all(&self) -> Result<BTreeMap<usize, String>> {
         (0..COOKIES).map(|cookie| Ok((cookie, self.backend(cookie)?))).collect()
     }
+}
+
+/// Starts the first or second `lbd` of the switch; while both run, the first one is master.
+fn drive(
+    crossing: &Crossing,
+    bmv2: &Bmv2,
+    vip: SocketAddr,
+    besides: &Besides,
+    number: u16,
+) -> Result<Balancer> {
+    let plane = bmv2.config(&crossing.client, 3 - u64::from(number))?;
+    let plane = match besides.plane {
+        None => plane,
+        Some(change) => change(crossing, vip.is_ipv6(), plane)?,
+    };
+    let interfaces = bmv2.ports().to_vec();
+    let node = NodeConfig { interfaces, node: plane, ..NodeConfig::default() };
+    let pool = (0..NODES).map(as_backend(vip.is_ipv6()));
+    let lines = format!(
+        "affinity = \"none\"\nhealth = {{ kind = \"http\", way = \"direct\", port = {METRICS}, path = \"/metrics\", \
+         interval = \"500ms\", timeout = \"2s\" }}\n"
+    );
+    let service = ServiceConfig {
+        name: "shop".into(),
+        address: vip.ip(),
+        port: vip.port(),
+        protocol: "tcp",
+        mode: "l2",
+        lines,
+        backends: pool.collect(),
+    };
+    let services: Vec<_> = [service].into_iter().chain(besides.services.iter().cloned()).collect();
+    let mut text = text(&node, &services);
+    if besides.is_member {
+        let port = MEMBERS + number;
+        text += &format!(
+            "\n[cluster]\nlisten = \"[::]:{port}\"\nadvertise = [\"10.2.0.1:{port}\"]\nname = \"tor{number}\"\n"
+        );
+    }
+    let directory = crossing.directory().join(format!("switch{number}"));
+    std::fs::create_dir_all(&directory)?;
+    Balancer::start(&crossing.router, &directory, &directory.join("pins"), &text)
 }
 
 /// Nodes, counted from 0, as the switch has them among a service's backends.

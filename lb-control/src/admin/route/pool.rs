@@ -11,6 +11,7 @@ use axum::extract::{Path, State};
 use lb_core::pool::Admin;
 use serde::Deserialize;
 use std::ffi::CStr;
+use std::time::{SystemTime, UNIX_EPOCH};
 use utoipa::IntoParams;
 
 /// Services and their traffic.
@@ -87,9 +88,16 @@ pub(in crate::admin) async fn drain(
     Names(service, backend): Names,
     Query(query): Query<DrainQuery>,
 ) -> Result<Json<BackendRow>, ApiError> {
-    let deadline = query.deadline_seconds.map(|seconds| now().saturating_add(seconds));
+    let deadline = query.deadline_seconds.map(|seconds| end_of(seconds, SystemTime::now()));
     context.reconciler.drain(&service, &backend, deadline).await?;
     row(&context, &service, &backend).await
+}
+
+/// The first whole second since 1970 UTC before which so many seconds are over.
+fn end_of(seconds: u64, now: SystemTime) -> u64 {
+    let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let begun = since.as_secs() + u64::from(since.subsec_nanos() > 0);
+    begun.saturating_add(seconds)
 }
 
 /// Give a backend no sessions at all: its own move to others at once.
@@ -210,4 +218,19 @@ pub(super) fn interface_name(index: u32) -> String {
     }
     // SAFETY: the function succeeded, so there is a zero inside the buffer.
     unsafe { CStr::from_ptr(name.as_ptr()) }.to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn nobody_is_moved_before_the_time_is_over() {
+        let at = |millis| UNIX_EPOCH + Duration::from_millis(millis);
+        assert_eq!(end_of(2, at(1_000_000)), 1_002);
+        assert_eq!(end_of(2, at(1_000_001)), 1_003);
+        assert_eq!(end_of(2, at(1_000_999)), 1_003);
+        assert_eq!(end_of(u64::MAX, at(1_000_999)), u64::MAX);
+    }
 }

@@ -63,8 +63,19 @@ pub(super) fn open(
         Err(Failure::Error(error)) => return Err(error),
         Err(Failure::Unfit(reason)) => reason,
     };
+    let (file, opening) = set_aside(path, node, fresh, reason)?;
+    Ok((file, Recovered { epoch: fresh, ..Recovered::default() }, opening))
+}
+
+/// Gives a file that cannot be trusted another name, and makes a new one in its place.
+pub(super) fn set_aside(
+    path: &Path,
+    node: u64,
+    fresh: u64,
+    reason: String,
+) -> Result<(JournalFile, Opening), JournalError> {
     let aside = free_name(path, fresh);
-    fs::rename(path, &aside).map_err(unreachable)?;
+    fs::rename(path, &aside).map_err(|source| JournalError::Unreachable { path: path.to_owned(), source })?;
     tracing::error!(
         journal = %path.display(),
         set_aside = %aside.display(),
@@ -72,8 +83,7 @@ pub(super) fn open(
         epoch = fresh,
         "the journal cannot be trusted and was set aside; the node begins a new epoch and fetches what it knew from its peers"
     );
-    let file = make(path, node, fresh)?;
-    Ok((file, Recovered { epoch: fresh, ..Recovered::default() }, Opening::SetAside { path: aside, reason }))
+    Ok((make(path, node, fresh)?, Opening::SetAside { path: aside, reason }))
 }
 
 /// Opens the file once more after trouble.

@@ -1,17 +1,17 @@
 //! The task that owns the state machine.
 
+use super::beginning::Beginning;
 use super::checkpoint::Checkpoints;
 use super::convergence::{self, Convergence};
 use super::record::{self, BlockWriter};
 use super::{Receipt, Request, Standing, Update, wall};
-use crate::cluster::error::ClusterError;
-use crate::cluster::identity::{NodeId, Role, random};
-use crate::cluster::journal::{Journal, Progress, Recovered, Ticket, Write};
+use crate::cluster::identity::{NodeId, Role};
+use crate::cluster::journal::{Journal, Progress, Ticket, Write};
 use crate::cluster::roster::{Roster, SignedRoster};
 use crate::cluster::transport::{Event, SendError, Transport};
 use lb_core::binding::{self, StreamId, Time};
 use lb_core::mirror;
-use lb_core::sync::{self, Config, Node, Recovery};
+use lb_core::sync::{self, Node};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,27 +73,20 @@ pub(super) fn members(roster: &Roster, own: NodeId) -> Vec<binding::NodeId> {
 
 impl Actor {
     pub(super) fn new(
-        config: Config,
-        recovered: &Recovered,
-        journal: Journal,
+        members: Vec<binding::NodeId>,
+        Beginning { journal, node, start, checkpoint, .. }: Beginning,
         transport: Arc<Transport>,
         Sinks { ready, updates, mirror }: Sinks,
-    ) -> Result<Self, ClusterError> {
-        let start = Instant::now();
-        let now = Time(0);
-        let members = config.members.clone();
-        let mut recovery = Recovery::new(config, now, wall(), u64::from_be_bytes(random()?));
-        record::feed(&mut recovery, recovered);
-        let number = recovered.snapshot.as_ref().map_or(0, |snapshot| snapshot.number);
-        Ok(Self {
+    ) -> Self {
+        Self {
             id: transport.id(),
-            node: recovery.finish(),
+            node,
             start,
             progress: journal.progress(),
             journal,
             unwritten: VecDeque::new(),
             told: VecDeque::new(),
-            checkpoints: Checkpoints::after(number, now),
+            checkpoints: Checkpoints::after(checkpoint, Time(0)),
             portion: Ticket(0),
             rosters: transport.roster(),
             transport,
@@ -106,7 +99,7 @@ impl Actor {
             mirror,
             batch: Vec::new(),
             buffer: Vec::new(),
-        })
+        }
     }
 
     pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Request>, mut events: mpsc::Receiver<Event>) {

@@ -75,33 +75,32 @@ pub(super) fn view(view: &View) -> Vec<u8> {
     bytes
 }
 
-/// Feeds a recovery with what the journal held; what cannot be read is left out and said.
-pub(super) fn feed(recovery: &mut Recovery, recovered: &Recovered) {
-    let damaged = |what: &str| {
-        tracing::error!(
-            what,
-            "the journal holds something unreadable; it is left out and fetched from the peers"
-        );
-    };
+/// What the journal holds cannot be read, though the database says that it is what was written: by another version perhaps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{0} cannot be read")]
+pub(super) struct Unreadable(&'static str);
+
+/// Feeds a recovery with what the journal held.
+///
+/// The vector, and the numbers of events, say that all before them is known, and nobody would tell it again. So when a part cannot be
+/// read, nothing counts, and the recovery must not be used.
+pub(super) fn feed(recovery: &mut Recovery, recovered: &Recovered) -> Result<(), Unreadable> {
     for bytes in &recovered.views {
         match read_view(bytes) {
             Some(view) => recovery.view(view),
-            None => damaged("a view"),
+            // Marks know their views' digests.
+            None => tracing::error!("a view of the journal cannot be read; it is fetched from the peers"),
         }
     }
     if let Some(snapshot) = &recovered.snapshot {
-        match read_vector(&snapshot.vector) {
-            Some(vector) => recovery.vector(&vector),
-            None => damaged("a vector"),
-        }
+        let vector = read_vector(&snapshot.vector).ok_or(Unreadable("the checkpoint's vector"))?;
+        recovery.vector(&vector);
         for part in &snapshot.parts {
             let read = each(recovery, part, |recovery, content, left, is_covered| match *content {
                 Content::Binding(body) => recovery.record(&Saved { body, left, is_covered }),
                 Content::Failover(mark) => recovery.mark(mark, left),
             });
-            if read.is_none() {
-                damaged("a part of the snapshot");
-            }
+            read.ok_or(Unreadable("a part of the checkpoint"))?;
         }
     }
     for block in &recovered.blocks {
@@ -111,10 +110,9 @@ pub(super) fn feed(recovery: &mut Recovery, recovered: &Recovered) {
             recovery.event(stream, number, content, left);
             number += 1;
         });
-        if read.is_none() {
-            damaged("a block of events");
-        }
+        read.ok_or(Unreadable("a block of events"))?;
     }
+    Ok(())
 }
 
 /// Begins a node with values of a journal, whatever they are: the entry of fuzzing. A value is its kind, its length in two bytes,
@@ -139,7 +137,9 @@ pub(super) fn examine(mut data: &[u8]) {
     }
     let config = Config::new(NodeId(1), vec![NodeId(2)]);
     let mut recovery = Recovery::new(config, Time(0), 1 << 41, 5);
-    feed(&mut recovery, &recovered);
+    if feed(&mut recovery, &recovered).is_err() {
+        return;
+    }
     let mut node = recovery.finish();
     for now in [Time(0), Time(10_000)] {
         node.handle_timeout(now);

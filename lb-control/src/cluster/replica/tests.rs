@@ -1,7 +1,10 @@
 use super::*;
 use crate::cluster::authority::Authority;
+use crate::cluster::journal::{Block, Recovered, Write};
 use crate::cluster::transport::tests::Machine;
+use lb_core::binding::StreamId;
 use std::collections::BTreeSet;
+use std::path::Path;
 use tokio::time::{sleep, timeout};
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -55,6 +58,27 @@ async fn joined(by: &(Machine, Running)) -> (Machine, Running) {
     machine.join(&by.0, &token).await.expect("joined");
     let running = start(&machine).await;
     (machine, running)
+}
+
+/// A member's number.
+fn number(machine: &Machine) -> u64 {
+    machine.home().identity().expect("readable").expect("a member").subject.id.number()
+}
+
+/// What a journal that nobody has open holds.
+fn opened(path: &Path, node: u64) -> (Recovered, Opening) {
+    let (journal, recovered, opening) = Journal::open(path, node, 1).expect("opened");
+    journal.close().expect("closed");
+    (recovered, opening)
+}
+
+/// What the journal of a member that runs holds; `None` = it was written to while it was copied.
+fn copied(machine: &Machine) -> Option<Recovered> {
+    let directory = tempfile::tempdir().expect("a directory");
+    let copy = directory.path().join("journal.redb");
+    std::fs::copy(machine.home().journal(), &copy).expect("copied");
+    let (recovered, opening) = opened(&copy, number(machine));
+    (opening == Opening::Continued).then_some(recovered)
 }
 
 impl Running {
@@ -161,8 +185,12 @@ async fn a_checkpoint_takes_the_place_of_the_events_before_it() {
         for from in (0..MANY).step_by(4_000) {
             running.replica.tell((from..from + 4_000).map(bound).collect()).await.expect("a replica");
         }
-        // Long enough for all portions, on a busy machine too.
-        sleep(Duration::from_secs(2)).await;
+        let sealed = async {
+            while copied(&machine).is_none_or(|copy| copy.snapshot.is_none()) {
+                sleep(Duration::from_millis(200)).await;
+            }
+        };
+        timeout(SOON, sealed).await.expect("a checkpoint in time");
     };
     tokio::select! {
         () = drain => panic!("the replica ended"),
@@ -170,9 +198,7 @@ async fn a_checkpoint_takes_the_place_of_the_events_before_it() {
     }
     running.replica.stop().await;
 
-    let id = machine.home().identity().expect("readable").expect("a member").subject.id;
-    let (journal, recovered, _) = Journal::open(&machine.home().journal(), id.number(), 1).expect("opened");
-    journal.close().expect("closed");
+    let (recovered, _) = opened(&machine.home().journal(), number(&machine));
     let snapshot = recovered.snapshot.expect("a checkpoint");
     assert!(snapshot.parts.len() > 1, "it came in portions");
     let kept: u64 = recovered.blocks.iter().map(|block| block.last - block.first + 1).sum();
@@ -211,6 +237,44 @@ async fn a_node_whose_journal_is_damaged_begins_anew_with_what_its_peer_has() {
     assert_eq!(own.count(), 2, "an old epoch and a new one");
     a = (machine, again);
     a.1.holds(0..310).await;
+}
+
+/// A checkpoint whose vector has all events, and one of whose parts nobody understands.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_cannot_read_its_checkpoint_has_its_peer_tell_it_everything() {
+    let a = first().await;
+    a.1.ready().await;
+    let mut b = joined(&a).await;
+    b.1.ready().await;
+    a.1.tell((0..300).map(bound).collect()).await;
+    b.1.put(0..300).await;
+    let (machine, running) = a;
+    running.replica.stop().await;
+    let path = machine.home().journal();
+    let (mut journal, recovered, _) = Journal::open(&path, number(&machine), 1).expect("opened");
+    let through = |block: &Block| {
+        (StreamId { node: lb_core::binding::NodeId(block.origin), epoch: block.epoch }, block.last)
+    };
+    let vector: Vector = recovered.blocks.iter().map(through).collect();
+    let trims = vector.iter().map(|(stream, through)| Write::Trim {
+        origin: stream.node.0,
+        epoch: stream.epoch,
+        through,
+    });
+    let part = Write::Part { snapshot: 1, part: 0, bytes: vec![0xff; 40] };
+    let seal = Write::Seal { snapshot: 1, vector: record::vector(&vector), views: Vec::new() };
+    journal.write([part, seal].into_iter().chain(trims).collect()).await.expect("queued");
+    journal.close().expect("durable");
+
+    let mut again = start(&machine).await;
+    let Opening::SetAside { path: aside, reason } = &again.opening else { panic!("{:?}", again.opening) };
+    assert!(aside.exists() && reason == "a part of the checkpoint cannot be read", "{reason}");
+    again.ready().await;
+    again.put(0..300).await;
+    again.tell((300..310).map(bound).collect()).await;
+    b.1.put(300..310).await;
+    again.replica.stop().await;
+    assert_eq!(opened(&path, number(&machine)).1, Opening::Continued);
 }
 
 #[tokio::test(flavor = "multi_thread")]

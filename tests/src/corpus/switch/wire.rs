@@ -34,7 +34,12 @@ impl Wires {
         OwnNamespace::add(cpu, 1_500)?;
         OwnNamespace::set("lo", &["up"])?;
         // What routes of the switch send from is the corpus's balancer.
-        OwnNamespace::set(&OwnNamespace::interface(DEVICES[0]), &["address", "02:00:00:00:01:11"])?;
+        for index in DEVICES {
+            OwnNamespace::set(
+                &OwnNamespace::interface(index),
+                &["address", &format!("02:00:00:00:01:{index}")],
+            )?;
+        }
         let ports = DEVICES.into_iter().chain([cpu]);
         let wires = ports.map(Wire::open).collect::<Result<_>>()?;
         Ok(Self { wires, cpu, marks: 0, _namespace: namespace })
