@@ -459,12 +459,20 @@ parser Reading(packet_in packet, out headers_t headers, out meta_t meta, out ing
         }
     }
 
+    // Behind extension headers it is not looked for a second time.
     state error_v6 {
         packet.extract(headers.ipv6);
-        packet.extract(headers.icmp);
-        packet.extract(headers.icmp_word);
         meta.is_ip = 1;
         transport_sum.subtract({ headers.ipv6.source, headers.ipv6.destination });
+        transition select(headers.ipv6.next) {
+            PROTOCOL_ICMPV6: error_icmp_v6;
+            default: accept;
+        }
+    }
+
+    state error_icmp_v6 {
+        packet.extract(headers.icmp);
+        packet.extract(headers.icmp_word);
         transport_sum.subtract({ headers.icmp.kind, headers.icmp.code, headers.icmp.checksum });
         transition quoting_v6;
     }

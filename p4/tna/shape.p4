@@ -8,11 +8,11 @@
 #define IS_MAPPED 96w0xffff
 
 control Shape(in headers_t headers, inout meta_t meta) {
-    action v4(bit<16> bytes) {
+    action v4() {
         meta.ttl = headers.ipv4.ttl;
         meta.ip_length = headers.ipv4.length;
         meta.rest = headers.ipv4.length;
-        meta.before = bytes;
+        meta.before = 20;
     }
 
     action v6(bit<16> extensions) {
@@ -26,7 +26,6 @@ control Shape(in headers_t headers, inout meta_t meta) {
         key = {
             headers.ipv4.isValid() : ternary;
             headers.ipv6.isValid() : ternary;
-            headers.ipv4.words : ternary;
             headers.extension.isValid() : ternary;
             headers.second_extension.isValid() : ternary;
             headers.fragment.isValid() : ternary;
@@ -34,23 +33,13 @@ control Shape(in headers_t headers, inout meta_t meta) {
         actions = { v4; v6; NoAction; }
         const default_action = NoAction();
         const entries = {
-            (true, false, 5, _, _, _) : v4(20);
-            (true, false, 6, _, _, _) : v4(24);
-            (true, false, 7, _, _, _) : v4(28);
-            (true, false, 8, _, _, _) : v4(32);
-            (true, false, 9, _, _, _) : v4(36);
-            (true, false, 10, _, _, _) : v4(40);
-            (true, false, 11, _, _, _) : v4(44);
-            (true, false, 12, _, _, _) : v4(48);
-            (true, false, 13, _, _, _) : v4(52);
-            (true, false, 14, _, _, _) : v4(56);
-            (true, false, 15, _, _, _) : v4(60);
-            (false, true, _, false, false, false) : v6(0);
-            (false, true, _, false, false, true) : v6(8);
-            (false, true, _, true, false, false) : v6(8);
-            (false, true, _, true, false, true) : v6(16);
-            (false, true, _, true, true, false) : v6(16);
-            (false, true, _, true, true, true) : v6(24);
+            (true, false, _, _, _) : v4();
+            (false, true, false, false, false) : v6(0);
+            (false, true, false, false, true) : v6(8);
+            (false, true, true, false, false) : v6(8);
+            (false, true, true, false, true) : v6(16);
+            (false, true, true, true, false) : v6(16);
+            (false, true, true, true, true) : v6(24);
         }
     }
 
