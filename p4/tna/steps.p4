@@ -238,7 +238,7 @@ control Bound(in headers_t headers, inout meta_t meta) {
         if (meta.has_session == 1 && meta.is_named == 0) {
             bindings.apply();
         }
-        if (headers.stamps.isValid() && meta.mode == MODE_NAT && meta.is_reply == 0 && meta.echoes == 1) {
+        if (headers.stamps.isValid() && meta.mode == MODE_NAT && meta.is_ours == 1 && meta.echoes == 1) {
             marks.apply();
         }
         if (meta.is_reply == 0 && (meta.is_named == 1 || meta.is_bound == 1)) {

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 
 use crate::progress::quietly;
@@ -16,6 +16,8 @@ use crate::workspace;
 const DRIVER: &str = "p4c";
 /// The compiler's backend.
 const BACKEND: &str = "p4c-barefoot";
+/// What the backend writes for the assembler.
+const ASSEMBLY: &str = "stickleback.bfa";
 
 /// What a run of the driver wrote, and where.
 #[derive(Deserialize)]
@@ -68,10 +70,41 @@ pub(super) fn build(driver: &Path) -> Result<()> {
     let of_stages = files.resources.iter().find(|file| file.kind.as_deref() == Some("resources"));
     let of_stages = of_stages.context("the compiler's manifest names no resources")?;
     println!("{}", report::text(&read(&out.join(&of_stages.path))?, &read(&out.join(&files.context.path))?));
+    let assembly = out.join(&files.context.path).with_file_name(ASSEMBLY);
+    let text = fs::read_to_string(&assembly).with_context(|| format!("reading {}", assembly.display()))?;
+    ensure!(
+        parser_matches(&text),
+        "{}: no state of the parser matches anything, so each takes its first way whatever comes; p4c has lost \
+         what they select by since p4lang/p4c#5063 (bind_use in allocate_parser_match_register.cpp passes over all \
+         registers but scratch ones). Use another version, and load nothing of this one",
+        assembly.display()
+    );
     Ok(())
+}
+
+/// Whether what the assembler was given has a parser that looks at packets.
+fn parser_matches(assembly: &str) -> bool {
+    let lines = assembly.lines().skip_while(|line| !line.starts_with("parser ingress"));
+    let mut parser = lines.skip(1).take_while(|line| line.starts_with(' '));
+    parser.any(|line| line.trim_start().starts_with("match:"))
 }
 
 fn read<T: for<'a> Deserialize<'a>>(file: &Path) -> Result<T> {
     let text = fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
     serde_json::from_str(&text).with_context(|| format!("reading {}", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BEGIN: &str =
+        "version:\n  target: Tofino\nparser ingress:\n  start: $entry_point\n  states:\n    ethernet:\n";
+    const END: &str = "parser egress:\n  states:\n    start:\n      match: [ half ]\n";
+
+    #[test]
+    fn parser_that_matches_nothing_is_seen() {
+        assert!(parser_matches(&format!("{BEGIN}      match: [ half ]\n      0x0800:\n{END}")));
+        assert!(!parser_matches(&format!("{BEGIN}      *:\n        next: ipv4\n{END}")));
+    }
 }
