@@ -13,7 +13,8 @@ const AGE: Duration = Duration::from_secs(2);
 const LIFETIMES: Lifetimes =
     Lifetimes { established: Duration::from_secs(400), closing: Duration::from_secs(40) };
 
-fn record(id: u64) -> Record {
+/// A connection that is no spliced one.
+pub(super) fn record(id: u64) -> Record {
     let at = |last, port| (Ipv4Addr::new(10, 0, 0, last).into(), port);
     Record {
         id,

@@ -93,11 +93,11 @@ pub(in crate::admin) async fn drain(
     row(&context, &service, &backend).await
 }
 
-/// The first whole second since 1970 UTC before which so many seconds are over.
+/// The first whole second since 1970 UTC before which so many seconds are over; none are over at once.
 fn end_of(seconds: u64, now: SystemTime) -> u64 {
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let begun = since.as_secs() + u64::from(since.subsec_nanos() > 0);
-    begun.saturating_add(seconds)
+    let is_begun = seconds > 0 && since.subsec_nanos() > 0;
+    since.as_secs().saturating_add(u64::from(is_begun)).saturating_add(seconds)
 }
 
 /// Give a backend no sessions at all: its own move to others at once.
@@ -231,6 +231,7 @@ mod tests {
         assert_eq!(end_of(2, at(1_000_000)), 1_002);
         assert_eq!(end_of(2, at(1_000_001)), 1_003);
         assert_eq!(end_of(2, at(1_000_999)), 1_003);
+        assert_eq!(end_of(0, at(1_000_999)), 1_000);
         assert_eq!(end_of(u64::MAX, at(1_000_999)), u64::MAX);
     }
 }
