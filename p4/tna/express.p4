@@ -6,9 +6,6 @@
 #include "packet.p4"
 
 const bit<8> TCP_FIN = 0x01;
-// In units of 2^24 nanoseconds: how long the node need not see a packet of the client (8 s), and what may be the head of a response, from its
-// first byte on (2 s).
-const bit<16> ALIVE = 477;
 
 // What is known of a lane stands in the header of a tunnel, which is written anew for one: containers are scarce, and no segment has both.
 #define LANE_SEQUENCE headers.outer_ipv6.destination[31:0]
@@ -100,7 +97,7 @@ control Offloaded(inout headers_t headers, inout meta_t meta, in ingress_intrins
     apply {
         meta.moment = parsed.global_tstamp[39:24];
         kinds.apply();
-        if (headers.tcp.isValid() && meta.is_reply == 0) {
+        if (headers.tcp.isValid() && meta.is_reply == 0 && meta.is_cut == 0 && headers.ethernet.destination[40:40] == 0) {
             if (offloaded.apply().hit) {
                 meta.is_offloaded = 1;
             }
@@ -153,8 +150,8 @@ control Turn(inout headers_t headers, inout meta_t meta) {
     RegisterAction<bit<16>, bit<16>, bit<1>>(seen) show = {
         void apply(inout bit<16> last, out bit<1> is_due) {
             is_due = 0;
-            if (meta.moment - last >= ALIVE) {
-                last = meta.moment;
+            if (last != meta.now) {
+                last = meta.now;
                 is_due = 1;
             }
         }
@@ -184,6 +181,33 @@ control Turn(inout headers_t headers, inout meta_t meta) {
         meta.is_express = 1;
     }
 
+    action has_data() {
+        meta.has_data = 1;
+    }
+
+    // Behind the header and its options.
+    table data {
+        key = {
+            headers.tcp.words : ternary;
+            meta.rest : ternary;
+        }
+        actions = { has_data; NoAction; }
+        const default_action = has_data();
+        const entries = {
+            (5, 20) : NoAction();
+            (6, 24) : NoAction();
+            (7, 28) : NoAction();
+            (8, 32) : NoAction();
+            (9, 36) : NoAction();
+            (10, 40) : NoAction();
+            (11, 44) : NoAction();
+            (12, 48) : NoAction();
+            (13, 52) : NoAction();
+            (14, 56) : NoAction();
+            (15, 60) : NoAction();
+        }
+    }
+
     // The client's data goes to the node, which reads every request, and so does what may be the head of its response.
     table turns {
         key = {
@@ -210,9 +234,7 @@ control Turn(inout headers_t headers, inout meta_t meta) {
     }
 
     apply {
-        if (meta.rest != 20) {
-            meta.has_data = 1;
-        }
+        data.apply();
         LANE_ROOM = LANE_ROOM |-| meta.needed;
         if (meta.is_offloaded == 1 && meta.ends == 1) {
             finishes();

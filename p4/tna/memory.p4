@@ -109,7 +109,8 @@ control News(in headers_t headers, inout meta_t meta) {
 
     apply {
         news.apply();
-        if (meta.binds == 1) {
+        // What goes by the switch alone binds nothing.
+        if (meta.binds == 1 && meta.is_express == 0) {
             meta.colour = rates.execute(meta.service_slot);
         }
     }
