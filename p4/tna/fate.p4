@@ -17,14 +17,15 @@ const bit<96> MAPPED_BEGIN = 0xffff;
 #define READ(parser_err, is_multicast, is_ip, is_too_deep, is_malformed, is_wrong) \
     parser_err, is_multicast, is_ip, is_too_deep, is_malformed, is_wrong
 #define SPECIAL(is_ours, is_vip, has_options, is_error, comes_again) \
-    is_ours, _, is_vip, _, _, _, _, _, _, _, has_options, is_error, comes_again
+    is_ours, _, is_vip, _, _, _, _, _, _, _, has_options, is_error, comes_again, _
 #define KIND(is_ours, is_reply, is_vip, quotes, is_first, is_later, is_cut, protocol, kind, is_nobodys) \
-    is_ours, is_reply, is_vip, quotes, is_first, is_later, is_cut, protocol, kind, is_nobodys, _, _, _
+    is_ours, is_reply, is_vip, quotes, is_first, is_later, is_cut, protocol, kind, is_nobodys, _, _, _, _
 #define SERVICE(mode, affinity, serves, ttl) mode, affinity, serves, ttl
 #define WAY(has_hop, target, room, room_v4) has_hop, target, room, room_v4
 #define NEWS(binds, colour, note) binds, colour, note
 #define ANY_READ _, _, _, _, _, _
-#define ANY_KIND _, _, _, _, _, _, _, _, _, _, _, _, _
+#define ANY_KIND _, _, _, _, _, _, _, _, _, _, _, _, _, _
+#define EXPRESS _, _, _, _, _, _, 0, _, _, _, _, _, _, 1
 #define ANY_SERVICE _, _, _, _
 #define ANY_WAY _, _, _, _
 #define ANY_NEWS _, _, _
@@ -109,6 +110,7 @@ control Fate(in headers_t headers, inout meta_t meta, in ingress_intrinsic_metad
             meta.has_options : ternary;
             meta.is_error : ternary;
             intrinsic.resubmit_flag : ternary @name("comes_again");
+            meta.is_express : ternary;
             // Whose it is.
             meta.mode : ternary;
             meta.affinity : ternary;
@@ -137,6 +139,9 @@ control Fate(in headers_t headers, inout meta_t meta, in ingress_intrinsic_metad
             (READ(_, _, _, _, 1, _), ANY_KIND, ANY_SERVICE, ANY_WAY, ANY_NEWS) : lose(OUTCOME_MALFORMED);
             (READ(_, _, _, _, _, true), ANY_KIND, ANY_SERVICE, ANY_WAY, ANY_NEWS) : lose(OUTCOME_MALFORMED);
             (READ(_, _, _, 1, _, _), ANY_KIND, ANY_SERVICE, ANY_WAY, ANY_NEWS) : lose(OUTCOME_TOO_DEEP);
+
+            // What goes by the switch alone is asked nothing more.
+            (ANY_READ, EXPRESS, ANY_SERVICE, ANY_WAY, ANY_NEWS) : go();
 
             // What no parser of this target can follow, and what it follows when it comes again.
             (ANY_READ, SPECIAL(_, 1, 1, _, _), ANY_SERVICE, ANY_WAY, ANY_NEWS) : lose(OUTCOME_TOO_DEEP);

@@ -65,7 +65,7 @@ control Doorkeeper(in ingress_intrinsic_metadata_from_parser_t parsed, inout met
 }
 
 // A session is bound when its client is known to be there: by what the backend answers in `nat`, else by going on.
-control News(inout meta_t meta) {
+control News(in headers_t headers, inout meta_t meta) {
     @name(NAME_RATES) Meter<bit<16>>(SIZE_SERVICE_COUNTERS, MeterType_t.PACKETS) rates;
 
     action binds() {
@@ -86,7 +86,7 @@ control News(inout meta_t meta) {
             meta.is_reply : ternary;
             meta.mode : ternary;
             meta.protocol : ternary;
-            meta.flags : ternary;
+            headers.tcp.flags : ternary;
             meta.age : ternary;
         }
         actions = { binds; opens; NoAction; }
@@ -109,7 +109,8 @@ control News(inout meta_t meta) {
 
     apply {
         news.apply();
-        if (meta.binds == 1) {
+        // What goes by the switch alone binds nothing.
+        if (meta.binds == 1 && meta.is_express == 0) {
             meta.colour = rates.execute(meta.service_slot);
         }
     }

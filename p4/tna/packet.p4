@@ -41,7 +41,8 @@ const bit<8> ECHO_V6 = 128;
 header bridge_h {
     bit<16> service_slot;
     bit<16> backend;
-    @padding bit<5> unused;
+    @padding bit<4> unused;
+    bit<1> is_express;
     bit<1> is_reply;
     bit<1> is_nat;
     bit<1> opens;
@@ -81,7 +82,6 @@ struct meta_t {
     bit<16> source_port;
     bit<16> destination_port;
     bit<8> protocol;
-    bit<8> flags;
     bit<8> ttl;
     bit<16> ip_length;
     // Of what the length in the IP header counts: in front of the transport header, and from there on.
@@ -152,6 +152,18 @@ struct meta_t {
     bit<32> since;
     bit<32> ahead;
     bit<1> echoes;
+    // The express lane: may the segment take it, whose it is, what the connection's state is, and whether it does.
+    bit<1> may_pass;
+    bit<1> ends;
+    bit<1> is_offloaded;
+    bit<1> from_backend;
+    bit<1> has_data;
+    bit<1> has_ended;
+    bit<1> is_due;
+    bit<1> is_express;
+    bit<16> moment;
+    bit<16> answering;
+
     // Whom it names, whether that one serves, and what timestamps change by.
     bit<16> marked_backend;
     bit<16> marked_generation;

@@ -220,11 +220,11 @@ parser Reading(packet_in packet, out headers_t headers, out meta_t meta, out ing
 
     state tcp {
         packet.extract(headers.tcp);
-        transport_sum.subtract({ headers.tcp.source, headers.tcp.destination, headers.tcp.checksum });
+        transport_sum.subtract({ headers.tcp.source, headers.tcp.destination, headers.tcp.sequence, headers.tcp.acknowledgement,
+                                 headers.tcp.window, headers.tcp.checksum });
         meta.has_ports = 1;
         meta.source_port = headers.tcp.source;
         meta.destination_port = headers.tcp.destination;
-        meta.flags = headers.tcp.flags;
         transition select(headers.tcp.words) {
             8: three_words_of_options;
             9: four_words_of_options;

@@ -240,35 +240,53 @@ control Age(inout headers_t headers) {
 
 // What ingress tells egress of a packet that goes on.
 control Bridge(inout headers_t headers, in meta_t meta) {
-    action request(bit<1> is_nat) {
+    action request(bit<1> is_nat, bit<1> opens) {
         headers.bridge.setValid();
         headers.bridge.service_slot = meta.service_slot;
         headers.bridge.backend = meta.backend;
+        headers.bridge.is_express = 0;
         headers.bridge.is_reply = 0;
         headers.bridge.is_nat = is_nat;
-        headers.bridge.opens = meta.opens;
+        headers.bridge.opens = opens;
     }
 
     action reply(bit<1> is_nat) {
         headers.bridge.setValid();
         headers.bridge.service_slot = meta.service_slot;
         headers.bridge.backend = meta.sender;
+        headers.bridge.is_express = 0;
         headers.bridge.is_reply = 1;
         headers.bridge.is_nat = is_nat;
         headers.bridge.opens = 0;
     }
 
+    // The slot is there already.
+    action express(bit<1> is_reply) {
+        headers.bridge.setValid();
+        headers.bridge.is_express = 1;
+        headers.bridge.is_reply = is_reply;
+        headers.bridge.is_nat = 0;
+        headers.bridge.opens = 0;
+    }
+
     table bridges {
         key = {
+            meta.is_express : ternary;
+            meta.from_backend : ternary;
             meta.is_reply : ternary;
             meta.mode : ternary;
+            meta.opens : ternary;
         }
-        actions = { request; reply; }
-        const default_action = request(0);
+        actions = { request; reply; express; }
+        const default_action = request(0, 0);
         const entries = {
-            (0, MODE_NAT) : request(1);
-            (1, MODE_NAT) : reply(1);
-            (1, _) : reply(0);
+            (1, 0, _, _, _) : express(0);
+            (1, 1, _, _, _) : express(1);
+            (_, _, 0, MODE_NAT, 0) : request(1, 0);
+            (_, _, 0, MODE_NAT, 1) : request(1, 1);
+            (_, _, 0, _, 1) : request(0, 1);
+            (_, _, 1, MODE_NAT, _) : reply(1);
+            (_, _, 1, _, _) : reply(0);
         }
     }
 

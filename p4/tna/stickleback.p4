@@ -9,6 +9,7 @@
 #include "steps.p4"
 #include "memory.p4"
 #include "timestamps.p4"
+#include "express.p4"
 #include "fate.p4"
 #include "rewrite.p4"
 
@@ -29,10 +30,12 @@
 @pa_container_size("ingress", "headers.payload[3].value", 32)
 @pa_container_size("ingress", "headers.payload[4].value", 32)
 @pa_container_size("ingress", "headers.payload[5].value", 32)
-@pa_no_overlay("ingress", "meta.wall")
-@pa_no_overlay("ingress", "meta.here")
-@pa_no_overlay("ingress", "meta.since")
-@pa_no_overlay("ingress", "meta.ahead")
+@pa_container_size("ingress", "headers.udp.source", 16)
+@pa_container_size("ingress", "headers.udp.destination", 16)
+@pa_container_size("ingress", "headers.udp.length", 16)
+@pa_container_size("ingress", "headers.udp.checksum", 16)
+@pa_container_size("ingress", "meta.source_port", 16)
+@pa_container_size("ingress", "meta.destination_port", 16)
 control Forwarding(inout headers_t headers, inout meta_t meta, in ingress_intrinsic_metadata_t intrinsic,
                    in ingress_intrinsic_metadata_from_parser_t parsed, inout ingress_intrinsic_metadata_for_deparser_t deparsed,
                    inout ingress_intrinsic_metadata_for_tm_t traffic) {
@@ -43,6 +46,9 @@ control Forwarding(inout headers_t headers, inout meta_t meta, in ingress_intrin
     Datagram() datagram;
     Doorkeeper() doorkeeper;
     Ahead() ahead;
+    Offloaded() offloaded;
+    Turn() turn;
+    Shift() shift;
     Stamp() stamp;
     Bound() bound;
     Slot() slot;
@@ -63,6 +69,7 @@ control Forwarding(inout headers_t headers, inout meta_t meta, in ingress_intrin
         // 0 to 5
         ahead.apply(headers, meta, parsed);
         // 0
+        node.apply(headers, meta);
         shape.apply(headers, meta);
         classes.apply(headers);
         // 1 to 3
@@ -78,31 +85,36 @@ control Forwarding(inout headers_t headers, inout meta_t meta, in ingress_intrin
         datagram.apply(headers, meta);
         // 2 to 5
         doorkeeper.apply(parsed, meta);
+        // 3, 7 to 9
+        offloaded.apply(headers, meta, parsed);
+        turn.apply(headers, meta);
         // 4 to 6
         slot.apply(meta);
         // 4 to 8: as much of the bindings as four stages have room for
         bound.apply(headers, meta);
         stamp.apply(headers, meta);
         // 8, 9
-        news.apply(meta);
+        news.apply(headers, meta);
         // 9
         chosen.apply(meta);
         // 10
-        way.apply(meta);
-        node.apply(headers, meta);
+        shift.apply(headers, meta);
+        if (meta.is_express == 0) {
+            way.apply(meta);
+        }
         // 11
         fate.apply(headers, meta, intrinsic, parsed, deparsed, traffic);
-        if (meta.has_hop == 1) {
-            if (meta.mode == MODE_NAT) {
+        if (meta.is_express == 0 && meta.has_hop == 0) {
+            echo.apply(headers, meta);
+        } else {
+            if (meta.mode == MODE_NAT && meta.is_express == 0) {
                 translate.apply(headers, meta);
-            } else if (meta.mode == MODE_IPIP) {
+            } else if (meta.mode == MODE_IPIP && meta.is_express == 0) {
                 encapsulate.apply(headers, meta);
             }
             frame.apply(headers, meta);
             age.apply(headers);
             bridge.apply(headers, meta);
-        } else {
-            echo.apply(headers, meta);
         }
     }
 }
@@ -131,6 +143,7 @@ control Writing(packet_out packet, inout headers_t headers, in meta_t meta,
             headers.ipv4.protocol, headers.ipv4.source, headers.ipv4.destination });
         headers.tcp.checksum = tcp.update({ headers.ipv4.source, headers.ipv4.destination, headers.ipv6.source, headers.ipv6.destination,
                                             headers.tcp.source, headers.tcp.destination,
+                                            headers.tcp.sequence, headers.tcp.acknowledgement, headers.tcp.window,
                                             headers.stamps.value, headers.stamps.echo, meta.transport_sum });
         if (meta.sums_udp) {
             headers.udp.checksum = udp.update({ headers.ipv4.source, headers.ipv4.destination, headers.ipv6.source, headers.ipv6.destination,
@@ -168,11 +181,15 @@ control Counting(inout counted_t headers, inout nothing_t meta, in egress_intrin
     @name(NAME_SERVICE_PACKETS) Counter<bit<64>, bit<16>>(SIZE_SERVICE_COUNTERS, CounterType_t.PACKETS_AND_BYTES) service_packets;
     @name(NAME_SERVICE_REPLIES) Counter<bit<64>, bit<16>>(SIZE_SERVICE_COUNTERS, CounterType_t.PACKETS_AND_BYTES) service_replies;
     @name(NAME_SERVICE_CONNECTIONS) Counter<bit<32>, bit<16>>(SIZE_SERVICE_COUNTERS, CounterType_t.PACKETS) service_connections;
+    @name(NAME_EXPRESS) Counter<bit<64>, bit<16>>(SIZE_SERVICE_COUNTERS, CounterType_t.PACKETS_AND_BYTES) went;
     @name(NAME_BACKEND_PACKETS) Counter<bit<64>, bit<16>>(SIZE_BACKEND_COUNTERS, CounterType_t.PACKETS_AND_BYTES) backend_packets;
     @name(NAME_BACKEND_REPLIES) Counter<bit<64>, bit<16>>(SIZE_BACKEND_COUNTERS, CounterType_t.PACKETS_AND_BYTES) backend_replies;
     @name(NAME_BACKEND_CONNECTIONS) Counter<bit<32>, bit<16>>(SIZE_BACKEND_COUNTERS, CounterType_t.PACKETS) backend_connections;
 
     apply {
+        if (headers.bridge.is_express == 1) {
+            went.count(headers.bridge.service_slot, sizeInBytes(headers.bridge));
+        }
         if (headers.bridge.is_reply == 1) {
             service_replies.count(headers.bridge.service_slot, sizeInBytes(headers.bridge));
             if (headers.bridge.is_nat == 1) {
@@ -180,7 +197,9 @@ control Counting(inout counted_t headers, inout nothing_t meta, in egress_intrin
             }
         } else {
             service_packets.count(headers.bridge.service_slot, sizeInBytes(headers.bridge));
-            backend_packets.count(headers.bridge.backend, sizeInBytes(headers.bridge));
+            if (headers.bridge.is_express == 0) {
+                backend_packets.count(headers.bridge.backend, sizeInBytes(headers.bridge));
+            }
             if (headers.bridge.opens == 1) {
                 service_connections.count(headers.bridge.service_slot);
                 backend_connections.count(headers.bridge.backend);
