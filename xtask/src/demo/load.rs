@@ -19,6 +19,8 @@ const GENERATORS: u8 = 3;
 const FIRST_CLIENT: u8 = 80;
 /// wrk cannot choose its address; it runs as a user whose routes do.
 const FIRST_USER: u32 = 61_000;
+/// How long a request may take: longer than it does on a machine that is busy with something else.
+const PATIENCE: &str = "15s";
 
 /// Notes which backends answered in each of wrk's threads, and prints one JSON object at the end.
 const SCRIPT: &str = r#"
@@ -35,9 +37,12 @@ end
 function done(summary, latency, requests)
     local names = ""
     for _, thread in ipairs(threads) do names = names .. thread:get("backends") end
-    local errors = summary.errors
-    print(('\n@{"requests":%d,"failed":%d,"seconds":%f,"p50":%f,"p99":%f,"backends":[%s]}'):format(
-        summary.requests, errors.connect + errors.read + errors.write + errors.status + errors.timeout,
+    local errors, failures = summary.errors, {}
+    for _, kind in ipairs({"connect", "read", "write", "status", "timeout"}) do
+        table.insert(failures, ('"%s":%d'):format(kind, errors[kind]))
+    end
+    print(('\n@{"requests":%d,"failures":{%s},"seconds":%f,"p50":%f,"p99":%f,"backends":[%s]}'):format(
+        summary.requests, table.concat(failures, ","),
         summary.duration / 1e6, latency:percentile(50) / 1000, latency:percentile(99) / 1000, names:sub(1, -2)))
 end
 "#;
@@ -52,8 +57,8 @@ pub(super) struct Load {
 pub(super) struct Outcome {
     /// Requests answered.
     pub(super) requests: u64,
-    /// Requests that failed.
-    pub(super) failed: u64,
+    /// Requests that failed, by what wrk calls it.
+    failures: BTreeMap<String, u64>,
     /// Requests a second.
     pub(super) rate: f64,
     /// Generators' addresses that met more than one backend.
@@ -70,7 +75,7 @@ pub(super) struct Outcome {
 #[derive(Deserialize)]
 struct Printed {
     requests: u64,
-    failed: u64,
+    failures: BTreeMap<String, u64>,
     seconds: f64,
     p50: f64,
     p99: f64,
@@ -97,6 +102,7 @@ impl Load {
                     "8",
                 ]);
                 wrk.arg("--duration").arg(format!("{}s", time.as_secs())).arg("--script").arg(&script);
+                wrk.args(["--timeout", PATIENCE]);
                 wrk.arg(format!("http://{vip}/whoami"))
                     .stdin(Stdio::null())
                     .stdout(Stdio::piped())
@@ -121,7 +127,9 @@ impl Load {
             let printed: Printed =
                 serde_json::from_str(line).context("wrk's script printed something else")?;
             outcome.requests += printed.requests;
-            outcome.failed += printed.failed;
+            for (kind, count) in printed.failures {
+                *outcome.failures.entry(kind).or_default() += count;
+            }
             outcome.rate += printed.requests as f64 / printed.seconds.max(0.001);
             outcome.violations += u64::from(printed.backends.len() > 1);
             outcome.p50 = outcome.p50.max(printed.p50);
@@ -131,6 +139,20 @@ impl Load {
             }
         }
         Ok(outcome)
+    }
+}
+
+impl Outcome {
+    /// Requests that failed.
+    pub(super) fn failed(&self) -> u64 {
+        self.failures.values().sum()
+    }
+
+    /// How they failed; `None` = none did.
+    pub(super) fn trouble(&self) -> Option<String> {
+        let failures = self.failures.iter().filter(|(_, count)| **count > 0);
+        let kinds: Vec<String> = failures.map(|(kind, count)| format!("{count} of {kind}")).collect();
+        (!kinds.is_empty()).then(|| format!("wrk: {}", kinds.join(", ")))
     }
 }
 
@@ -158,4 +180,20 @@ fn address_of_user(family: &str, user: u32, client: u8) -> Result<()> {
     };
     read(ip().args(["route", "replace", "default", "via", &router, "src", &source, "table", &user]))?;
     read(ip().args(["rule", "add", "uidrange", &range, "lookup", &user])).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_requests_failed_is_said() {
+        let outcome = |failures: &[(&str, u64)]| Outcome {
+            failures: failures.iter().map(|(kind, count)| ((*kind).to_owned(), *count)).collect(),
+            ..Outcome::default()
+        };
+        assert_eq!(outcome(&[("read", 0), ("timeout", 0)]).trouble(), None);
+        let some = outcome(&[("connect", 0), ("read", 1), ("timeout", 31)]);
+        assert_eq!((some.failed(), some.trouble().as_deref()), (32, Some("wrk: 1 of read, 31 of timeout")));
+    }
 }

@@ -52,10 +52,12 @@ impl Report {
             times.get(place).map_or(0.0, |micros| f64::from(*micros) / 1000.0)
         };
         let of_load = |figure: fn(&Outcome) -> u64| load.as_ref().map_or(0, figure);
+        let trouble_of_load = || load.as_ref().and_then(Outcome::trouble);
+        let first_trouble = tally.first_trouble.clone().or_else(trouble_of_load);
         Self {
             seconds,
             requests: tally.requests + of_load(|load| load.requests),
-            failed: tally.failed + of_load(|load| load.failed),
+            failed: tally.failed + of_load(Outcome::failed),
             violations: tally.violations + of_load(|load| load.violations),
             per_backend,
             sessions: after.backends.iter().map(|(name, traffic)| (name.clone(), traffic.bindings)).collect(),
@@ -63,7 +65,7 @@ impl Report {
             median: percentile(50),
             slowest: percentile(99),
             load,
-            first_trouble: tally.first_trouble.clone(),
+            first_trouble,
             services: tally.services.clone(),
         }
     }
@@ -71,7 +73,7 @@ impl Report {
     /// One JSON object.
     pub(super) fn json(&self) -> String {
         let load = self.load.as_ref().map(|load| {
-            json!({ "requests": load.requests, "failed": load.failed, "requests_per_second": load.rate.round(),
+            json!({ "requests": load.requests, "failed": load.failed(), "requests_per_second": load.rate.round(),
                     "p50_ms": load.p50, "p99_ms": load.p99 })
         });
         json!({
@@ -137,7 +139,7 @@ impl Report {
             bail!("no request was answered");
         }
         if self.failed > 0 || self.violations > 0 {
-            let trouble = self.first_trouble.as_deref().unwrap_or("reported by wrk");
+            let trouble = self.first_trouble.as_deref().unwrap_or("unknown");
             bail!("{} requests failed and {} sessions moved; first: {trouble}", self.failed, self.violations);
         }
         Ok(())
