@@ -148,6 +148,7 @@ control Turn(inout headers_t headers, inout meta_t meta) {
     };
 
     RegisterAction<bit<16>, bit<16>, bit<1>>(seen) show = {
+        // Once in each unit of 2^32 ns (4.3 s): no comparison here begins anew where the clock does.
         void apply(inout bit<16> last, out bit<1> is_due) {
             is_due = 0;
             if (last != meta.now) {
@@ -226,7 +227,7 @@ control Turn(inout headers_t headers, inout meta_t meta) {
             (_, _, _, _, _, _, _, 0) : NoAction();
             // Of the client.
             (1, 1, 0, 0, 0, 0, _, _) : passes();
-            // Of the backend: without data; with data, more than 2 s after the first of it.
+            // Of the backend: without data; with data, 128 units of 2^24 ns (2.1 s) after the first of it.
             (1, 1, 0, 1, 0, _, _, _) : passes();
             (1, 1, 0, 1, 1, _, 0 &&& 0xff80, _) : NoAction();
             (1, 1, 0, 1, 1, _, _, _) : passes();

@@ -14,7 +14,7 @@
 #include "rewrite.p4"
 
 // What is written waits for the way to the backend, that for the backend, that for its binding, and that for the session and the service: the
-// numbers are the stages in which each of them can stand at the earliest. What is not waited for stands beside it.
+// numbers are the stages in which each of them stands. What is not waited for stands beside it.
 @pa_container_size("ingress", "meta.target", 32, 32, 16, 16, 16, 16)
 @pa_container_size("ingress", "meta.session", 32)
 @pa_container_size("ingress", "meta.key_mask", 32)
@@ -66,34 +66,34 @@ control Forwarding(inout headers_t headers, inout meta_t meta, in ingress_intrin
     Bridge() bridge;
 
     apply {
-        // 0 to 5
+        // 0 to 6
         ahead.apply(headers, meta, parsed);
-        // 0
+        // 0 to 4
         node.apply(headers, meta);
         shape.apply(headers, meta);
         classes.apply(headers);
-        // 1 to 3
+        // 2 to 4
         cut.apply(headers, meta);
-        // 1
+        // 1, 2
         if (headers.ethernet.destination[40:40] == 0) {
             whose.apply(meta);
         }
-        // 2
+        // 2, 3
         meta.sender = meta.backend;
         client.apply(headers, meta);
-        // 2, 3
+        // 3 to 5
         datagram.apply(headers, meta);
-        // 2 to 5
+        // 2 to 6
         doorkeeper.apply(parsed, meta);
-        // 3, 7 to 9
+        // 2 to 5, 7 to 9
         offloaded.apply(headers, meta, parsed);
         turn.apply(headers, meta);
-        // 4 to 6
+        // 5 to 7
         slot.apply(meta);
-        // 4 to 8: as much of the bindings as four stages have room for
+        // 5 to 8: as much of the bindings as two stages have room for
         bound.apply(headers, meta);
         stamp.apply(headers, meta);
-        // 8, 9
+        // 9, 10
         news.apply(headers, meta);
         // 9
         chosen.apply(meta);
