@@ -168,6 +168,25 @@ fn namespace_cluster_shares_syn_cookies() -> Result<()> {
     })
 }
 
+/// A client comes back from the same port: one node answers its SYN, and its request goes to another one, which remembers the
+/// connection before.
+#[test]
+fn namespace_cluster_tells_a_new_connection_from_the_last_of_its_port() -> Result<()> {
+    /// Whence it comes.
+    const PORT: u16 = 40_000;
+    let crossing = Crossing::new(2)?;
+    crossing.reshuffle(&[1])?;
+    let _nodes = pair(&crossing, "")?;
+    let client = SocketAddr::new(crossing.clients(1)[0], PORT);
+    crossing.client.inside(|| {
+        load::once_from(cookies(), client, || Ok(()))?;
+        crossing.reshuffle(&[0])?;
+        load::once_from(cookies(), client, || crossing.reshuffle(&[1]))
+            .context("the request at the other node")
+            .map(drop)
+    })
+}
+
 /// What one node binds, the other one lists, and what an administrator deletes on one goes from both.
 #[test]
 fn namespace_cluster_sessions_are_the_same_on_any_node() -> Result<()> {

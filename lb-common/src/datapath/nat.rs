@@ -175,7 +175,7 @@ fn answers_syn<E: Env>(env: &E, packet: &Packet) -> bool {
 #[inline(always)]
 fn spliced<E: Env>(env: &E, packet: &Packet, live: &Live) -> Option<Verdict> {
     let reply = live.reference.is_reply();
-    if !reply && live.word.has(FlowWord::REOPENED) {
+    if !reply && (live.word.has(FlowWord::REOPENED) || live.word.state() == FlowState::Closed) {
         match splice::is_replaced(env, packet, live) {
             Anew::No => {}
             Anew::Wait => return Some(count::end(env, Outcome::Early)),

@@ -134,7 +134,7 @@ pub(crate) fn begins<E: Env>(env: &E, packet: &Packet, now: u64) -> Option<Verdi
 /// The reply's bit makes it a reference that no client's segment has.
 const UNSOUGHT: FlowRef = FlowRef::new(0, 0, true);
 
-/// What a client's segment on a flow means for which a SYN came.
+/// What a client's segment on a flow means for which a SYN came, or which is over.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Anew {
     /// It belongs to the flow.
@@ -151,7 +151,8 @@ const GUESS_SHIFT: u32 = 29;
 /// Whether a client's segment belongs to a new connection with the flow's 5-tuple.
 ///
 /// Anybody can send a SYN, and a cookie has few bits to guess. So only what follows that SYN is looked at, and a flow gets
-/// two guesses a second, which takes weeks; whoever got the SYN-ACK needs one.
+/// two guesses a second, which takes weeks; whoever got the SYN-ACK needs one. Where a flow is over, beyond doubt, there is nothing to
+/// guess for, and the SYN may have met another node: data needs none here.
 #[inline(never)]
 pub(crate) fn is_replaced<E: Env>(env: &E, packet: &Packet, live: &Live) -> Anew {
     if packet.tcp_flags & (flag::SYN | flag::ACK | flag::RST) != flag::ACK {
@@ -162,18 +163,24 @@ pub(crate) fn is_replaced<E: Env>(env: &E, packet: &Packet, live: &Live) -> Anew
     let tcp = unsafe { Tcp::new(p) };
     let (cookie, isn) = (tcp.acknowledgement().wrapping_sub(1), tcp.sequence().wrapping_sub(1));
     let flow = live.flow();
+    let follows = live.word.has(FlowWord::REOPENED) && isn == flow.syn;
+    let is_over = live.word.state() == FlowState::Closed
+        && !live.word.has(FlowWord::DOUBTFUL)
+        && packet.l4_len() > tcp.header_len();
     // The flow's own segments follow its own SYN. Its cookie tells less: one in 2,048 successors has the same.
-    if isn != flow.syn || isn.wrapping_add(1) == flow.start {
+    if !(follows || is_over) || isn.wrapping_add(1) == flow.start {
         return Anew::No;
     }
     let now = env.now();
     let tick = (now >> GUESS_SHIFT) as u16;
-    if flow.guessed == tick {
+    if !is_over && flow.guessed == tick {
         return Anew::Wait;
     }
     if judge(env, packet, cookie, isn, now) != Proof::First {
-        // SAFETY: from the environment. In a recycled record it costs a stranger half a second at most.
-        unsafe { (&raw mut (*live.record).guessed).write_volatile(tick) };
+        if !is_over {
+            // SAFETY: from the environment. In a recycled record it costs a stranger half a second at most.
+            unsafe { (&raw mut (*live.record).guessed).write_volatile(tick) };
+        }
         return Anew::No;
     }
     end(env, live);

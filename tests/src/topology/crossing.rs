@@ -118,7 +118,8 @@ impl Crossing {
         Ok(crossing)
     }
 
-    /// Sends connections to these balancers, counted from 0; others of them move as soon as they are idle.
+    /// Sends connections to these balancers, counted from 0. Those of others come to them at once, also in the middle of what they do;
+    /// of their own ones only idle ones move, to balancers that are new among them.
     pub fn spread(&self, nodes: &[usize]) -> Result<()> {
         self.lead_to(nodes, 10, "type resilient buckets 64 idle_timer 1")
     }

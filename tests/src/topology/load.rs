@@ -200,6 +200,17 @@ pub fn once(namespace: &Namespace, vip: SocketAddr, client: IpAddr) -> Result<St
     namespace.inside(|| Connection::open(vip, client)?.request(false, ""))
 }
 
+/// One request from a client's address and port, in this thread's namespace, when `between` has been done after the handshake.
+pub fn once_from(
+    vip: SocketAddr,
+    client: SocketAddr,
+    between: impl FnOnce() -> Result<()>,
+) -> Result<String> {
+    let mut connection = Connection::open_from(vip, client)?;
+    between()?;
+    connection.request(false, "Cookie: SESS=abc\r\n")
+}
+
 /// One request from each client; who answered whom.
 pub fn each(namespace: &Namespace, vip: SocketAddr, clients: &[IpAddr]) -> Result<BTreeMap<IpAddr, String>> {
     namespace.inside(|| {
