@@ -114,42 +114,50 @@ impl LoadReport {
 #[derive(Debug)]
 pub struct Load {
     stop: Arc<AtomicBool>,
-    answered: Arc<AtomicU64>,
-    /// Rounds over its clients that each worker has completed.
-    rounds: Arc<[AtomicU64]>,
+    progress: Arc<Progress>,
     workers: Vec<JoinHandle<Result<LoadReport>>>,
+}
+
+/// What has happened until now.
+#[derive(Debug)]
+struct Progress {
+    /// Requests answered.
+    answered: AtomicU64,
+    /// Times that a client was answered by another backend than the last time.
+    moved: AtomicU64,
+    /// Rounds over its clients that each worker has completed.
+    rounds: Vec<AtomicU64>,
 }
 
 impl Load {
     /// Starts sending from a namespace.
     pub fn start(namespace: &Namespace, plan: &LoadPlan) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
-        let answered = Arc::new(AtomicU64::new(0));
         let threads = plan.threads.clamp(1, plan.clients.len());
-        let rounds: Arc<[AtomicU64]> = (0..threads).map(|_| AtomicU64::new(0)).collect();
+        let rounds = (0..threads).map(|_| AtomicU64::new(0)).collect();
+        let progress = Arc::new(Progress { answered: AtomicU64::new(0), moved: AtomicU64::new(0), rounds });
         let workers = (0..threads)
             .map(|worker| {
                 let own: Vec<IpAddr> = plan.clients.iter().copied().skip(worker).step_by(threads).collect();
                 let (namespace, plan) = (namespace.clone(), plan.clone());
-                let (stop, answered) = (Arc::clone(&stop), Arc::clone(&answered));
-                let rounds = Arc::clone(&rounds);
+                let (stop, progress) = (Arc::clone(&stop), Arc::clone(&progress));
                 std::thread::spawn(move || {
                     namespace.enter()?;
-                    Ok(work(&plan, &own, &stop, &answered, &rounds[worker]))
+                    Ok(work(&plan, &own, &stop, &progress, worker))
                 })
             })
             .collect();
-        Ok(Self { stop, answered, rounds, workers })
+        Ok(Self { stop, progress, workers })
     }
 
     /// Waits until so many requests have been answered since the start.
     pub fn reach(&self, requests: u64) -> Result<()> {
         let end = Instant::now() + Duration::from_secs(60);
-        while self.answered.load(Ordering::Relaxed) < requests {
+        while self.answered() < requests {
             ensure!(
                 Instant::now() < end,
                 "only {} of {requests} requests were answered in a minute",
-                self.answered.load(Ordering::Relaxed)
+                self.answered()
             );
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -158,13 +166,17 @@ impl Load {
 
     /// Waits until `requests` more have been answered from now on.
     pub fn go_on(&self, requests: u64) -> Result<()> {
-        self.reach(self.answered.load(Ordering::Relaxed) + requests)
+        self.reach(self.answered() + requests)
+    }
+
+    fn answered(&self) -> u64 {
+        self.progress.answered.load(Ordering::Relaxed)
     }
 
     /// Waits until each client has asked once more from the beginning, however long that takes (up to a minute).
     pub fn go_round(&self) -> Result<()> {
         let end = Instant::now() + Duration::from_secs(60);
-        for (worker, rounds) in self.rounds.iter().enumerate() {
+        for (worker, rounds) in self.progress.rounds.iter().enumerate() {
             // The round that is under way may have begun before.
             let whole = rounds.load(Ordering::Relaxed) + 2;
             while rounds.load(Ordering::Relaxed) < whole {
@@ -175,6 +187,16 @@ impl Load {
                 std::thread::sleep(Duration::from_millis(5));
             }
         }
+        Ok(())
+    }
+
+    /// Fails when a session is answered by another backend than before, in a whole round that begins after all that was under way.
+    pub fn stays(&self) -> Result<()> {
+        let moved = || self.progress.moved.load(Ordering::Relaxed);
+        self.go_round()?;
+        let before = moved();
+        self.go_round()?;
+        ensure!(moved() == before, "{} sessions moved after all that had to", moved() - before);
         Ok(())
     }
 
@@ -262,8 +284,8 @@ fn work(
     plan: &LoadPlan,
     clients: &[IpAddr],
     stop: &AtomicBool,
-    answered: &AtomicU64,
-    rounds: &AtomicU64,
+    progress: &Progress,
+    worker: usize,
 ) -> LoadReport {
     let begun = Instant::now();
     let mut report = LoadReport::default();
@@ -284,7 +306,7 @@ fn work(
             match result {
                 Ok((backend, connection)) => {
                     report.requests += 1;
-                    answered.fetch_add(1, Ordering::Relaxed);
+                    progress.answered.fetch_add(1, Ordering::Relaxed);
                     if plan.keep_alive {
                         connections.insert(client, connection);
                     }
@@ -292,6 +314,7 @@ fn work(
                     let last = report.sessions.insert(client, backend.clone());
                     if last.is_some_and(|last| last != backend) {
                         report.moved += 1;
+                        progress.moved.fetch_add(1, Ordering::Relaxed);
                     }
                 }
                 Err(error) => {
@@ -307,7 +330,7 @@ fn work(
             }
             std::thread::sleep(plan.pause);
         }
-        rounds.fetch_add(1, Ordering::Relaxed);
+        progress.rounds[worker].fetch_add(1, Ordering::Relaxed);
     }
     report
 }
