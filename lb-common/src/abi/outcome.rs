@@ -20,7 +20,7 @@ macro_rules! outcomes {
                 match self { $(Self::$name => $text,)* }
             }
 
-            /// Whether the packet was lost to its sender.
+            /// Whether the packet goes no further.
             pub const fn is_drop(self) -> bool {
                 match self { $(Self::$name => $drop,)* }
             }
@@ -156,4 +156,23 @@ outcomes! {
 impl Outcome {
     /// Entries of the outcome map.
     pub const COUNT: u32 = 64;
+
+    /// Whether the packet was lost to its sender: not what ends here because it has done what it was sent for.
+    pub const fn is_lost(self) -> bool {
+        self.is_drop() && !matches!(self, Self::HandshakeDone | Self::Held | Self::Swallowed | Self::GivenUp)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_lost_that_did_what_it_was_sent_for() {
+        for done in [Outcome::HandshakeDone, Outcome::Held, Outcome::Swallowed, Outcome::GivenUp] {
+            assert!(done.is_drop() && !done.is_lost(), "{}", done.name());
+        }
+        assert!(Outcome::NoBackend.is_lost());
+        assert!(!Outcome::EchoAnswered.is_lost());
+    }
 }

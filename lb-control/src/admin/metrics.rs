@@ -107,7 +107,7 @@ impl Snapshot {
         let rows = offloaded().map(|(labels, all)| (labels, all.bytes));
         counters(e, "service_offloaded_bytes", "Bytes of those packets, from the IP header on", rows)?;
         let rows = self.outcomes.iter().map(|o| {
-            let lost = if o.outcome.is_drop() { "yes" } else { "no" };
+            let lost = if o.outcome.is_lost() { "yes" } else { "no" };
             ([("outcome", o.outcome.name()), ("drop", lost)], o.packets)
         });
         counters(e, "outcomes", "Packets by what became of them other than plain forwarding", rows)

@@ -65,7 +65,7 @@ async fn row(context: &Context, view: &View) -> Result<StatusRow, ApiError> {
 fn outcome_row(counted: &Counted) -> OutcomeRow {
     OutcomeRow {
         name: counted.outcome.name().to_owned(),
-        drop: counted.outcome.is_drop(),
+        drop: counted.outcome.is_lost(),
         count: counted.packets,
     }
 }
