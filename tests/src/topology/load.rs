@@ -230,7 +230,10 @@ pub fn once_from(
 ) -> Result<String> {
     let mut connection = Connection::open_from(vip, client)?;
     between()?;
-    connection.request(false, "Cookie: SESS=abc\r\n")
+    let backend = connection.request(false, "Cookie: SESS=abc\r\n")?;
+    // Who closes first cannot use the port again for a minute.
+    connection.read_end()?;
+    Ok(backend)
 }
 
 /// One request from each client; who answered whom.
@@ -375,6 +378,13 @@ impl Connection {
                 n => answer.extend_from_slice(&piece[..n]),
             }
         }
+    }
+
+    /// Waits until the server has closed.
+    fn read_end(&mut self) -> Result<()> {
+        let rest = self.stream.read(&mut [0]).context("waiting for the end of the connection")?;
+        ensure!(rest == 0, "the answer goes on behind its end");
+        Ok(())
     }
 }
 
