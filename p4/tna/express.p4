@@ -7,7 +7,7 @@
 
 const bit<8> TCP_FIN = 0x01;
 
-// What is known of a lane stands in the header of a tunnel, which is written anew for one: containers are scarce, and no segment has both.
+// What is known of a lane stands in the header of a tunnel: containers are scarce, and no segment has both.
 #define LANE_SEQUENCE headers.outer_ipv6.destination[31:0]
 #define LANE_ACKNOWLEDGEMENT headers.outer_ipv6.destination[63:32]
 #define LANE_PORT headers.outer_ipv6.destination[79:64]
@@ -97,7 +97,9 @@ control Offloaded(inout headers_t headers, inout meta_t meta, in ingress_intrins
     apply {
         meta.moment = parsed.global_tstamp[39:24];
         kinds.apply();
-        if (headers.tcp.isValid() && meta.is_reply == 0 && meta.is_cut == 0 && headers.ethernet.destination[40:40] == 0) {
+        // What goes into a tunnel needs that header for itself.
+        if (headers.tcp.isValid() && meta.is_reply == 0 && meta.is_cut == 0 && headers.ethernet.destination[40:40] == 0
+            && meta.mode != MODE_IPIP) {
             if (offloaded.apply().hit) {
                 meta.is_offloaded = 1;
             }

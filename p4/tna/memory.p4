@@ -4,10 +4,14 @@
 
 #include "packet.p4"
 
+// So many units before the clock begins that nothing is taken for seen in the last minute.
+const bit<16> LONG_AGO = 0xfff0;
+
 // When a packet of a flow was last seen, by a hash of the flow; both directions are one flow. In units of 2^32 nanoseconds, of which the
-// 16 bits that are kept pass zero after 78 hours: once in that time a flow of long ago may be taken for one of now.
+// 16 bits that are kept pass zero after 78 hours: once in that time a flow of long ago, or one never seen, may be taken for one of now.
 control Doorkeeper(in ingress_intrinsic_metadata_from_parser_t parsed, inout meta_t meta) {
-    @name(NAME_DOORKEEPER) Register<bit<16>, bit<16>>(SIZE_DOORKEEPER, 0) seen;
+    // What was never seen is so old from the first moment of the clock on.
+    @name(NAME_DOORKEEPER) Register<bit<16>, bit<16>>(SIZE_DOORKEEPER, LONG_AGO) seen;
     Hash<bit<16>>(HashAlgorithm_t.CRC16) of_request;
     Hash<bit<16>>(HashAlgorithm_t.CRC16) of_reply;
 
