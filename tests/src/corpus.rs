@@ -25,7 +25,7 @@ pub use host::Host;
 pub use mutate::mutate;
 pub use netns::OwnNamespace;
 pub use replay::{live_bindings, live_flows, replay, run_area};
-pub use switch::{Compared, Lane, Passage, Switch};
+pub use switch::{Compared, Course, Lane, Passage, Switch};
 pub use tables::{Change, Tables};
 pub use xdp::Kernel;
 

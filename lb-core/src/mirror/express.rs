@@ -8,7 +8,7 @@ use lb_common::splice::SCALE;
 /// A spliced connection whose segments need new addresses and ports, one number added to those of the other side, and the backend's
 /// windows shifted.
 ///
-/// No FIN was seen, and all addresses are of one family.
+/// No FIN was seen, all addresses are of one family, and frames have no tags.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Express {
     /// The node that told of it, and what that one knows it by.
@@ -35,7 +35,7 @@ impl Express {
         let windows = splice.windows()?;
         let ends = [record.client, record.service_address, record.backend, record.source];
         let is_one_family = ends.iter().all(|(address, _)| address.is_ipv4() == record.client.0.is_ipv4());
-        (is_one_family && !record.is_closing).then_some(Self {
+        (is_one_family && !record.is_closing && !record.has_tags).then_some(Self {
             id: (owner, record.id),
             client: record.client,
             service: record.service_address,
@@ -86,6 +86,7 @@ mod tests {
         };
         assert_eq!(with(|record| record.splice = None), None);
         assert_eq!(with(|record| record.is_closing = true), None);
+        assert_eq!(with(|record| record.has_tags = true), None);
         assert_eq!(with(|record| record.source.0 = Ipv6Addr::LOCALHOST.into()), None);
         let alone =
             |record: &mut Record| record.splice = Some(Splice { server_scale: Flow::NO_SCALE, ..splice() });

@@ -27,6 +27,8 @@ pub struct Record {
     pub flags: u8,
     /// Whether it is certainly its node's own, and would not have come to another one that was away.
     pub is_own: bool,
+    /// Whether the frames of its client have VLAN tags, as those to it must have.
+    pub has_tags: bool,
     /// Time since its last packet.
     pub idle: Duration,
     /// The client.
@@ -119,6 +121,7 @@ impl Record {
             is_closing,
             flags: flags.fold(0, |bits, (place, _)| bits | 1 << place),
             is_own: false,
+            has_tags: flow.tags.count() > 0,
             idle: Duration::from_nanos(now_ns.saturating_sub(flow.last_seen)),
             client: (client.source.into(), client.source_port.host()),
             service_address: (client.destination.into(), client.destination_port.host()),

@@ -24,6 +24,7 @@ pub(super) fn record(id: u64) -> Record {
         is_closing: false,
         flags: 0,
         is_own: false,
+        has_tags: false,
         idle: Duration::ZERO,
         client: at(1, 4_000 + id as u16),
         service_address: at(2, 80),
@@ -387,7 +388,7 @@ fn a_flow_is_the_same_at_another_place() {
         local_mac: Mac([2; 6]),
         client_mtu: 1_400,
         ifindex: 6,
-        tags: VlanTags::default(),
+        tags: VlanTags { outer: [Be16::new(0x8100), Be16::new(7)], ..VlanTags::default() },
         answer: 99,
         isn: 98,
         start: 97,
@@ -400,7 +401,7 @@ fn a_flow_is_the_same_at_another_place() {
         syn: 52,
     };
     let told = Record::of(&flow, 88, 3_000_000_000).unwrap();
-    assert!(told.has_source_nat());
+    assert!(told.has_source_nat() && told.has_tags);
     let mut bytes = Vec::new();
     let told = Record { is_own: true, ..told };
     wire::put_record(&told, &mut bytes);
@@ -429,6 +430,7 @@ fn a_flow_is_the_same_at_another_place() {
         local_mac: Mac([4; 6]),
         client_mtu: 1_300,
         ifindex: 24,
+        tags: VlanTags::default(),
         window: 0,
         guessed: 0,
         syn: 0,

@@ -28,6 +28,7 @@ const HEIR: u8 = 4;
 /// Bits of a record's state.
 const CLOSING: u8 = 0x80;
 const OWN: u8 = 0x40;
+const TAGS: u8 = 0x20;
 const KNOWN_FLAGS: u8 = 0x0f;
 const SPLICED: u8 = 0x08;
 
@@ -137,7 +138,7 @@ pub(super) fn put_record(record: &Record, bytes: &mut Vec<u8>) {
     writer.u32(record.service);
     writer.u64(record.server);
     writer.u64(record.session);
-    let bits = [(record.is_closing, CLOSING), (record.is_own, OWN)];
+    let bits = [(record.is_closing, CLOSING), (record.is_own, OWN), (record.has_tags, TAGS)];
     writer.u8(record.flags & KNOWN_FLAGS | set(&bits));
     writer.u32(u32::try_from(record.idle.as_millis()).unwrap_or(u32::MAX));
     writer.u8(if record.client.0.is_ipv4() { 4 } else { 6 });
@@ -223,6 +224,7 @@ fn read_record(content: &[u8]) -> Result<Record, Malformed> {
         is_closing: state & CLOSING != 0,
         flags: state & KNOWN_FLAGS,
         is_own: state & OWN != 0,
+        has_tags: state & TAGS != 0,
         idle: Duration::from_millis(idle.into()),
         client,
         service_address,

@@ -26,7 +26,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use wire::{Wire, Wires};
 
-pub use lane::{Lane, Passage};
+pub use lane::{Course, Lane, Passage};
 
 /// Where the switch listens for P4Runtime.
 const SERVER: &str = "127.0.0.1:9559";

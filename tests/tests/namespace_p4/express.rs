@@ -21,6 +21,7 @@ mod heirs;
 
 use super::nodes::{Besides, Shop, as_backend, packets};
 use anyhow::{Context as _, Result, ensure};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use stickleback_tests::topology::crossing::{NODES, backend_address, gateway, join_switch, source};
@@ -81,7 +82,7 @@ fn shop_with(v6: bool, besides: Besides) -> Result<Shop> {
     shop.crossing.client.set("ipv4/tcp_rmem=4096 65536 65536")?;
     for (_, backend) in &shop.crossing.backends {
         backend.set("ipv4/tcp_wmem=4096 65536 65536")?;
-        for node in 0..NODES {
+        for node in 0..shop.crossing.machines.len() {
             backend.sh(&format!("ip route add {} via {}", source(node, v6), gateway(v6)))?;
         }
     }
@@ -150,31 +151,44 @@ impl Shop {
     }
 
     fn download(&self, rate: &str, more: &[&str]) -> Result<Download> {
+        self.download_to("came", rate, more)
+    }
+
+    fn download_to(&self, name: &str, rate: &str, more: &[&str]) -> Result<Download> {
         let directory = self.crossing.directory();
-        let (to, head) = (directory.join("came"), directory.join("head"));
+        let (to, head) = (directory.join(name), directory.join(format!("{name}.head")));
         let url = format!("{}/files/long", self.url());
         let paths = [&to, &head].map(|path| path.to_string_lossy().into_owned());
         let mut words =
             vec!["curl", "-sS", "--fail", "--noproxy", "*", "--limit-rate", rate, "-D", &paths[1]];
         words.extend(["-H", "Cookie: SESS=session1", "-o", &paths[0], &url]);
         words.extend(more);
-        let process = self.crossing.client.start(&words, &directory.join("curl.log"))?;
+        let process = self.crossing.client.start(&words, &directory.join(format!("{name}.log")))?;
         Ok(Download { process, to, head })
     }
 
-    /// The node that told the switch of a connection, counted from 0.
-    fn owner(&self) -> Result<usize> {
+    /// Of how many connections each node, counted from 0, has told the switch.
+    fn told(&self) -> Result<BTreeMap<usize, u64>> {
         let status = self.switch.ask(&["cluster", "status"])?;
         let peers = status["peers"].as_array().context("no peers")?;
-        let teller = peers.iter().find(|peer| peer["held_connections"].as_u64().is_some_and(|held| held > 0));
-        let name = teller.and_then(|peer| peer["name"].as_str()).with_context(|| format!("{status:#}"))?;
-        let number: usize = name.strip_prefix("lb").context("a node")?.parse()?;
-        Ok(number - 1)
+        let of = |peer: &serde_json::Value| -> Option<(usize, u64)> {
+            let number: usize = peer["name"].as_str()?.strip_prefix("lb")?.parse().ok()?;
+            let held = peer["held_connections"].as_u64().filter(|held| *held > 0)?;
+            Some((number - 1, held))
+        };
+        Ok(peers.iter().filter_map(of).collect())
     }
 
     /// The node of a download dies: for as long as nobody knows that, it goes on; then nothing of it is left on the switch.
     fn loses_the_node_of(&mut self, download: &mut Download) -> Result<Balancer> {
-        let node = self.owner()?;
+        let node = *self.told()?.keys().next().context("no node has told of it")?;
+        let dead = self.loses(node, download)?;
+        self.goes_on_with(0)?;
+        Ok(dead)
+    }
+
+    /// A node, counted from 0, dies, and its download goes on for as long as nobody knows that.
+    fn loses(&mut self, node: usize, download: &mut Download) -> Result<Balancer> {
         let before = download.bytes();
         let mut dead = self.nodes.remove(node);
         self.crossing.kill(node, &mut dead)?;
@@ -182,7 +196,6 @@ impl Shop {
         let came = download.bytes() - before;
         ensure!(came > 100_000, "{came} bytes came in two seconds without the node");
         download.runs()?;
-        self.goes_on_with(0)?;
         Ok(dead)
     }
 

@@ -1,24 +1,18 @@
 //! The fixture corpus through bmv2: what XDP does with a packet, the switch does, too.
 
+mod long_connections;
+
 use anyhow::{Result, ensure};
 use std::collections::BTreeMap;
-use stickleback_tests::corpus::{AREAS, Area, Case, Compared, Lane, Passage, Switch};
+use stickleback_tests::corpus::{AREAS, Area, Case, Compared, Switch};
 use stickleback_tests::topology::Topology;
 
 /// Areas that are about what the switch leaves to XDP nodes.
-const OTHER_AREAS: [(&str, &[&str]); 5] = [
-    ("keys that are hashed", &["secrets"]),
-    ("delayed binding", &["greet", "collect", "scan", "reading", "connect", "around", "learn"]),
+const OTHER_AREAS: [(&str, &[&str]); 3] = [
+    ("delayed binding, and every case ends as soon as its connection is one", &["scan", "reading"]),
     ("GUE and source NAT", &["gue", "snat"]),
     ("time, limits and load", &["natlife", "limits", "method"]),
-    ("peers", &["peers"]),
 ];
-
-/// The area of established connections of delayed binding: those that the switch can go on with.
-const LONG_CONNECTIONS: &str = "splice";
-
-/// Its cases, by the beginning of the name, whose connection stays with the node: the client scales windows, and the backend does not.
-const STAY: [&str; 3] = ["windows-7-no-", "windows-14-no-", "windows-0-no-"];
 
 /// Cases that end otherwise on a switch, as p4/README.md says: area, beginning of the name, why.
 const OTHERWISE: [(&str, &str, &str); 24] = [
@@ -92,35 +86,6 @@ fn run(areas: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Segments of connections that the switch goes on with are what their node makes of them, or the node gets them.
-#[test]
-#[ignore = "needs bmv2: `cargo xtask test --p4`"]
-fn namespace_p4_fixtures_of_long_connections() -> Result<()> {
-    let topology = Topology::new()?;
-    let mut lane = Lane::start(topology.directory())?;
-    let area = Area::read(LONG_CONNECTIONS)?;
-    let (mut alone, mut by_node, mut failed) = (0, 0, Vec::new());
-    for case in &area.cases {
-        let stays = STAY.iter().any(|begins| case.name.starts_with(begins));
-        let problem = match lane.run(case, &area) {
-            Ok(Some(Passage { alone: more, by_node: others, found })) => {
-                (alone, by_node) = (alone + more, by_node + others);
-                let odd = stays.then(|| "the switch went on with it".to_owned());
-                found.into_iter().chain(odd).collect::<Vec<_>>().join("\n")
-            }
-            Ok(None) if stays => String::new(),
-            Ok(None) => "it stayed with its node".to_owned(),
-            Err(error) => format!("{error:#}"),
-        };
-        if !problem.is_empty() {
-            failed.push(format!("{}: {}\n{problem}", case.name, case.description));
-        }
-    }
-    eprintln!("{alone} segments went by the switch alone, {by_node} by their node");
-    ensure!(failed.is_empty(), "{} cases failed\n{}", failed.len(), failed.join("\n\n"));
-    Ok(())
-}
-
 macro_rules! areas {
     ($($name:ident: $($area:ident)*;)*) => {
         $(#[test]
@@ -132,7 +97,7 @@ macro_rules! areas {
         #[test]
         fn every_area_has_a_test_or_a_reason() {
             let mut all = vec![$($(stringify!($area)),*),*];
-            all.push(LONG_CONNECTIONS);
+            all.extend(long_connections::AREAS);
             all.extend(OTHER_AREAS.iter().flat_map(|(_, areas)| *areas));
             all.sort_unstable();
             let mut known = AREAS.to_vec();

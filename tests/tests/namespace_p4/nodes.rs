@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 use stickleback_tests::topology::config::text;
-use stickleback_tests::topology::crossing::{NODES, bindings, node_address, unite};
+use stickleback_tests::topology::crossing::{NODES, bindings, join, node_address, unite};
 use stickleback_tests::topology::process::eventually;
 use stickleback_tests::topology::server::in_url;
 use stickleback_tests::topology::{
@@ -41,6 +41,8 @@ type Plane = fn(&Crossing, bool, String) -> Result<String>;
 /// What a shop has besides.
 #[derive(Default)]
 pub(super) struct Besides {
+    /// Nodes beyond two.
+    pub(super) more_nodes: usize,
     /// Ports of the switch.
     pub(super) ports: &'static [&'static str],
     /// Lines of the service on the nodes.
@@ -57,17 +59,24 @@ pub(super) struct Besides {
     pub(super) is_member: bool,
 }
 
+impl Besides {
+    /// How many nodes there are.
+    pub(super) const fn nodes(&self) -> usize {
+        NODES + self.more_nodes
+    }
+}
+
 impl Shop {
     /// All of one family.
     pub(super) fn new(v6: bool, besides: Besides) -> Result<Self> {
         let vip = vip(v6);
-        let crossing = Crossing::new(3)?;
-        let ports: Vec<String> = (0..=NODES).map(|n| format!("r{n}")).collect();
+        let crossing = Crossing::of(besides.nodes(), 3)?;
+        let ports: Vec<String> = (0..=besides.nodes()).map(|n| format!("r{n}")).collect();
         let ports: Vec<String> =
             ports.into_iter().chain(besides.ports.iter().map(ToString::to_string)).collect();
         let bmv2 = Bmv2::at(&crossing.router, ports.clone(), crossing.directory())?;
         // What a node's XDP sends comes through a cable whose other end has a program, too, or GRO, which would merge it.
-        let passed = ports[1..=NODES].iter().map(|port| Testbed::pass(&crossing.router, port));
+        let passed = ports[1..=besides.nodes()].iter().map(|port| Testbed::pass(&crossing.router, port));
         let passed = passed.collect::<Result<Vec<_>>>()?;
         let cluster = besides.cluster.map_or_else(|| Ok(String::new()), |lines| lines(&crossing))?;
         let start = |node| {
@@ -78,8 +87,9 @@ impl Shop {
             let timeouts = format!("[node.timeouts]\n{}\n", besides.timeouts);
             crossing.balance(node, &format!("{text}{metrics}{timeouts}"))
         };
-        let nodes = (0..NODES).map(start).collect::<Result<Vec<_>>>()?;
+        let nodes = (0..besides.nodes()).map(start).collect::<Result<Vec<_>>>()?;
         unite(&nodes[0], &nodes[1])?;
+        nodes[NODES..].iter().try_for_each(|next| join(&nodes[0], next))?;
         let switch = drive(&crossing, &bmv2, vip, &besides, 1)?;
         Ok(Self { nodes, switch, vip, besides, bmv2, _passed: passed, crossing })
     }
@@ -131,7 +141,7 @@ fn drive(
     };
     let interfaces = bmv2.ports().to_vec();
     let node = NodeConfig { interfaces, node: plane, ..NodeConfig::default() };
-    let pool = (0..NODES).map(as_backend(vip.is_ipv6()));
+    let pool = (0..besides.nodes()).map(as_backend(vip.is_ipv6()));
     let lines = format!(
         "affinity = \"none\"\nhealth = {{ kind = \"http\", way = \"direct\", port = {METRICS}, path = \"/metrics\", \
          interval = \"500ms\", timeout = \"2s\" }}\n"

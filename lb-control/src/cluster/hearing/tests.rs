@@ -27,6 +27,7 @@ fn record(id: u64) -> Record {
         is_closing: false,
         flags: 8,
         is_own: false,
+        has_tags: false,
         idle: Duration::ZERO,
         client: at(1, 4_000 + id as u16),
         service_address: at(2, 80),

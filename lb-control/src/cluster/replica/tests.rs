@@ -60,6 +60,19 @@ async fn joined(by: &(Machine, Running)) -> (Machine, Running) {
     (machine, running)
 }
 
+/// One member of two, stopped, and the other one, which runs; both have the first 300 bindings.
+async fn stopped() -> (Machine, (Machine, Running)) {
+    let a = first().await;
+    a.1.ready().await;
+    let mut b = joined(&a).await;
+    b.1.ready().await;
+    a.1.tell((0..300).map(bound).collect()).await;
+    b.1.put(0..300).await;
+    let (machine, running) = a;
+    running.replica.stop().await;
+    (machine, b)
+}
+
 /// A member's number.
 fn number(machine: &Machine) -> u64 {
     machine.home().identity().expect("readable").expect("a member").subject.id.number()
@@ -120,6 +133,14 @@ impl Running {
             let found = self.replica.find(key(session)).await.expect("a replica");
             assert_eq!(found.map(|binding| binding.server), Some(server(session)), "session {session}");
         }
+    }
+
+    /// One that was [stopped] gets the 300 bindings, and the other one its next ten.
+    async fn goes_on_with(&mut self, other: &mut Self) {
+        self.ready().await;
+        self.put(0..300).await;
+        self.tell((300..310).map(bound).collect()).await;
+        other.put(300..310).await;
     }
 
     async fn tell(&self, local: Vec<Local>) {
@@ -211,14 +232,7 @@ async fn a_checkpoint_takes_the_place_of_the_events_before_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_whose_journal_is_damaged_begins_anew_with_what_its_peer_has() {
-    let mut a = first().await;
-    a.1.ready().await;
-    let mut b = joined(&a).await;
-    b.1.ready().await;
-    a.1.tell((0..300).map(bound).collect()).await;
-    b.1.put(0..300).await;
-    let (machine, running) = a;
-    running.replica.stop().await;
+    let (machine, mut b) = stopped().await;
     let journal = machine.home().journal();
     std::fs::OpenOptions::new()
         .write(true)
@@ -228,28 +242,17 @@ async fn a_node_whose_journal_is_damaged_begins_anew_with_what_its_peer_has() {
 
     let mut again = start(&machine).await;
     assert!(matches!(again.opening, Opening::SetAside { .. }), "{:?}", again.opening);
-    again.ready().await;
-    again.put(0..300).await;
-    again.tell((300..310).map(bound).collect()).await;
-    b.1.put(300..310).await;
+    again.goes_on_with(&mut b.1).await;
     let vector = b.1.replica.standing().await.expect("a replica").vector;
     let own = vector.iter().filter(|(stream, _)| stream.node.0 == again.replica.transport.id().number());
     assert_eq!(own.count(), 2, "an old epoch and a new one");
-    a = (machine, again);
-    a.1.holds(0..310).await;
+    again.holds(0..310).await;
 }
 
 /// A checkpoint whose vector has all events, and one of whose parts nobody understands.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_cannot_read_its_checkpoint_has_its_peer_tell_it_everything() {
-    let a = first().await;
-    a.1.ready().await;
-    let mut b = joined(&a).await;
-    b.1.ready().await;
-    a.1.tell((0..300).map(bound).collect()).await;
-    b.1.put(0..300).await;
-    let (machine, running) = a;
-    running.replica.stop().await;
+    let (machine, mut b) = stopped().await;
     let path = machine.home().journal();
     let (mut journal, recovered, _) = Journal::open(&path, number(&machine), 1).expect("opened");
     let through = |block: &Block| {
@@ -269,10 +272,7 @@ async fn a_node_that_cannot_read_its_checkpoint_has_its_peer_tell_it_everything(
     let mut again = start(&machine).await;
     let Opening::SetAside { path: aside, reason } = &again.opening else { panic!("{:?}", again.opening) };
     assert!(aside.exists() && reason == "a part of the checkpoint cannot be read", "{reason}");
-    again.ready().await;
-    again.put(0..300).await;
-    again.tell((300..310).map(bound).collect()).await;
-    b.1.put(300..310).await;
+    again.goes_on_with(&mut b.1).await;
     again.replica.stop().await;
     assert_eq!(opened(&path, number(&machine)).1, Opening::Continued);
 }

@@ -18,17 +18,21 @@ use lb_core::mirror::{Express, Record};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The node's MAC, as the switch's backend, and that of the port to it.
 const NODE: &str = "02:00:00:00:b0:01";
 const PORT: &str = "02:00:00:00:01:12";
 /// Slots of it: as backend of its service, and of what backends answer to.
 const NODES: [u16; 2] = [1, 2];
+/// Outcomes of reading a response, whose head goes by the node unless it takes too long.
+const OF_READING: [&str; 3] = ["learnt", "mismatch", "learn-missed"];
 /// Slot and id of the service that the node's source address is.
 const BACK: (u16, u32) = (9, 9);
 /// The response's head goes to the node for so long, from its first byte on; and a little longer, since clocks differ.
 const HEAD: Duration = Duration::from_millis(2_200);
+/// The node has to see a segment of the client after that long; and a little longer, too.
+const ALIVE: Duration = Duration::from_millis(8_200);
 
 /// The switch in front of a node.
 pub struct Lane {
@@ -38,7 +42,18 @@ pub struct Lane {
     tables: Option<Tables>,
 }
 
-/// What became of a case's segments.
+/// What became of a case's connection.
+#[derive(Debug)]
+pub enum Course {
+    /// No switch would have been told of it in time.
+    Untold,
+    /// It stayed with its node, from beginning to end.
+    Stayed,
+    /// The switch went on with it.
+    Went(Passage),
+}
+
+/// What became of a connection's segments.
 #[derive(Debug, Default)]
 pub struct Passage {
     /// Segments that went by the switch alone.
@@ -54,6 +69,8 @@ struct Noted {
     express: Express,
     /// Slot of its service.
     service: u16,
+    /// When the node last saw a segment of the client, as far as the switch knows.
+    seen: Option<Instant>,
     /// The client has asked something, and the answer has not begun.
     is_asked: bool,
     /// Nothing goes by the switch alone any more.
@@ -74,14 +91,13 @@ impl Lane {
         Ok(Self { switch: Switch::start(directory)?, of: String::new(), tables: None })
     }
 
-    /// Runs a case; `None` = its connection stays with the node, from beginning to end.
-    pub fn run(&mut self, case: &Case, area: &Area) -> Result<Option<Passage>> {
+    /// Runs a case.
+    pub fn run(&mut self, case: &Case, area: &Area) -> Result<Course> {
         let mut host = Host::default();
         let mut tables = Tables::of(case, &area.defaults)?;
         host.install(&tables)?;
         let mut noted: Option<Noted> = None;
-        let mut passage = Passage::default();
-        let mut before = Vec::new();
+        let (mut passage, mut is_told, mut tagged) = (Passage::default(), false, None);
         for (number, step) in case.steps.iter().enumerate() {
             match step {
                 Step::Packet(packet) if packet.only.is_some() => {}
@@ -90,7 +106,9 @@ impl Lane {
                         self.packet(packet, noted, &mut passage).with_context(|| format!("step {number}"))?;
                     }
                     host.run(&packet.frame, packet.ifindex)?;
-                    before.push(packet);
+                    if tags(&packet.frame) > 0 {
+                        tagged = Some(packet);
+                    }
                 }
                 // Of the clock of bmv2 nobody can say that.
                 Step::Advance(_) if noted.is_some() => break,
@@ -101,19 +119,32 @@ impl Lane {
                 Step::RemoveService(id) => host.change(&tables.remove_service(*id))?,
                 Step::Bindings(_) | Step::Expiry(_) | Step::Flows(_) | Step::Holds(_) | Step::Vitals(_) => {}
             }
-            if noted.is_none()
-                && let Some(express) = told(&host)?
-            {
-                let mut new = Noted::new(express, self.install(case, area, &express)?);
-                // A connection that lives is one whose client the switch has seen, and the node lately.
-                let of_client =
-                    |packet: &&&PacketStep| new.segment(&packet.frame).is_some_and(|(_, is_reply)| !is_reply);
-                let last = before.iter().rev().find(of_client).context("a segment of the client")?;
-                self.packet(last, &mut new, &mut passage)?;
-                noted = Some(new);
+            let records = told(&host)?;
+            is_told |= !records.is_empty();
+            let able: Vec<Express> = records.iter().filter_map(without_tags).collect();
+            match &mut noted {
+                None => {
+                    let Some(express) = able.first() else { continue };
+                    let mut new = Noted::new(*express, self.install(case, area, express)?);
+                    // A node does not tell of one with tags: here they come later, and the switch sees such a frame first.
+                    if let Some(tagged) = tagged {
+                        self.packet(tagged, &mut new, &mut passage)?;
+                    }
+                    noted = Some(new);
+                }
+                Some(noted) if noted.has_ended || able.iter().any(|now| now.id == noted.express.id) => {}
+                Some(noted) => {
+                    // The node ended it by itself, and has told so.
+                    self.offload(&[])?;
+                    noted.has_ended = true;
+                }
             }
         }
-        Ok(noted.map(|_| passage))
+        Ok(match noted {
+            Some(_) => Course::Went(passage),
+            None if is_told => Course::Stayed,
+            None => Course::Untold,
+        })
     }
 
     /// Makes this the one connection that the switch goes on with; answers its service's slot.
@@ -135,14 +166,17 @@ impl Lane {
             (self.tables, self.of) = (Some(tables), of);
         }
         // The one before would be taken for the same.
-        for connections in [&[][..], &[*express]] {
-            self.switch.plane()?.offload(connections)?;
-            self.switch.settle()?;
-        }
+        self.offload(&[])?;
+        self.offload(&[*express])?;
         let found = self.switch.plane()?.offloaded(service.slot)?.map(|now| now.connections);
         ensure!(found == Some(1), "the switch goes on with {found:?} connections, not with {express:?}");
         self.switch.wires.forget()?;
         Ok(service.slot)
+    }
+
+    fn offload(&mut self, connections: &[Express]) -> Result<()> {
+        self.switch.plane()?.offload(connections)?;
+        self.switch.settle()
     }
 
     fn packet(&mut self, step: &PacketStep, noted: &mut Noted, passage: &mut Passage) -> Result<()> {
@@ -150,7 +184,7 @@ impl Lane {
         let way = noted.way(&segment, is_reply);
         if matches!(way, Way::ByNode | Way::Both) {
             passage.by_node += 1;
-            self.compare(&to_node(step, noted.service, is_reply), 0, noted.service, passage)?;
+            self.compare(&to_node(step, noted.service, &segment, is_reply), 0, noted.service, passage)?;
         }
         if matches!(way, Way::Both) {
             std::thread::sleep(HEAD);
@@ -182,7 +216,7 @@ impl Lane {
 
 impl Noted {
     const fn new(express: Express, service: u16) -> Self {
-        Self { express, service, is_asked: true, has_ended: false }
+        Self { express, service, seen: None, is_asked: true, has_ended: false }
     }
 
     /// Reads a frame as a segment of the connection, and whether it is the backend's.
@@ -199,21 +233,40 @@ impl Noted {
         self.has_ended |= segment.is_edge() || segment.has_tags();
         self.is_asked |= segment.has_data() && !is_reply;
         let stays = self.has_ended || !segment.is_plain();
-        if stays || segment.has_data() && !is_reply {
-            Way::ByNode
-        } else if segment.has_data() && std::mem::take(&mut self.is_asked) {
-            Way::Both
-        } else {
-            Way::Alone
+        if is_reply {
+            return match (stays, segment.has_data() && std::mem::take(&mut self.is_asked)) {
+                (true, _) => Way::ByNode,
+                (false, true) => Way::Both,
+                (false, false) => Way::Alone,
+            };
         }
+        if stays || segment.has_data() || !self.was_just_seen() {
+            self.seen = Some(Instant::now());
+            return Way::ByNode;
+        }
+        Way::Alone
+    }
+
+    /// Whether the node need not see the client again; where that may be either way, waits until it need.
+    fn was_just_seen(&self) -> bool {
+        let Some(ago) = self.seen.map(|seen| seen.elapsed()) else { return false };
+        if ago > ALIVE / 2 {
+            std::thread::sleep(ALIVE.saturating_sub(ago));
+        }
+        ago <= ALIVE / 2
     }
 }
 
-/// The first connection that a node would tell a switch of which that can go on with.
-fn told(node: &Host) -> Result<Option<Express>> {
+/// Spliced connections that a node tells of.
+fn told(node: &Host) -> Result<Vec<Record>> {
     let flows = node.flows()?;
     let records = flows.iter().filter_map(|view| Record::of(&view.record, 0, node.now()));
-    Ok(records.filter_map(|record| Express::of(1, &record)).next())
+    Ok(records.filter(|record| record.splice.is_some() && !record.is_closing).collect())
+}
+
+/// What the switch would be told if the client's frames had no tags.
+fn without_tags(record: &Record) -> Option<Express> {
+    Express::of(1, &Record { has_tags: false, ..*record })
 }
 
 /// The tables of a switch that has the node in place of the case's backends, and one service for what these answer to.
@@ -256,17 +309,23 @@ fn in_front(case: &Case, service: &ServiceData, source: IpAddr) -> Case {
     }
 }
 
-/// What is expected of a segment that no node sees: what the corpus says of it, but that the node, as a backend, has no part in it.
+/// What is expected of a segment that no node sees: what the corpus says of it, but that the node, as a backend, has no part in it, and
+/// does not read it.
 fn alone(step: &PacketStep) -> PacketStep {
     let mut step = step.clone();
     step.counters.retain(|name, _| name.starts_with("service:"));
+    step.outcomes.retain(|outcome| !OF_READING.contains(&outcome.as_str()));
     step
 }
 
 /// What is expected of a segment that the node is to see.
-fn to_node(step: &PacketStep, service: u16, is_reply: bool) -> PacketStep {
+fn to_node(step: &PacketStep, service: u16, segment: &Segment, is_reply: bool) -> PacketStep {
     let (service, backend) = if is_reply { (BACK.0, NODES[1]) } else { (service, NODES[0]) };
-    let counts = BTreeMap::from([("packets".to_owned(), 1), ("bytes".to_owned(), 0)]);
+    let mut counts = BTreeMap::from([("packets".to_owned(), 1), ("bytes".to_owned(), 0)]);
+    if segment.is_opening() {
+        // Without flows every SYN is a connection.
+        counts.insert("connections".to_owned(), 1);
+    }
     let names = [format!("service:{service}"), format!("backend:{backend}")];
     PacketStep {
         verdict: "redirect".into(),

@@ -60,6 +60,11 @@ impl Segment {
         self.flags & 0x07 != 0
     }
 
+    /// Whether it asks for a connection.
+    pub(super) const fn is_opening(&self) -> bool {
+        self.flags & 0x12 == 0x02
+    }
+
     /// Whether its frame has VLAN tags.
     pub(super) const fn has_tags(&self) -> bool {
         self.has_tags
