@@ -44,6 +44,16 @@ pub enum CliError {
     /// The data plane could not be removed.
     #[error(transparent)]
     DataPlane(#[from] crate::dataplane::Error),
+    /// Somebody else steered a backend while it was waited for.
+    #[error(
+        "backend {backend} of service {service}: it does not drain any more\n  expected: a backend that drains until nothing is left\n  hint: somebody else has told it something else since, and that holds; see `lbctl backends`"
+    )]
+    Overruled {
+        /// Its service.
+        service: String,
+        /// Its name.
+        backend: String,
+    },
     /// The user thought better of it.
     #[error("not done: {0}")]
     Declined(&'static str),

@@ -421,7 +421,7 @@ fn namespace_cluster_drains_and_sends_back_under_load() -> Result<()> {
         ensure!(backend == "be2" || away[key].0 == *backend, "{key} was with {backend}: {away:?}");
     }
     ensure!(of(&away, "be3") > 0, "some of them are be3's by their order: {away:?}");
-    // Before, a node that had not heard of a move led its requests to the old backend.
+    // Until both nodes have heard of a move, one of them may lead by the old binding.
     load.stays()?;
 
     nodes[0].ctl(&["undrain", "shop", "be2"])?;

@@ -20,7 +20,7 @@ macro_rules! outcomes {
                 match self { $(Self::$name => $text,)* }
             }
 
-            /// Whether the packet goes no further.
+            /// Whether the frame is dropped, and not passed, sent on or made an answer.
             pub const fn is_drop(self) -> bool {
                 match self { $(Self::$name => $drop,)* }
             }
@@ -159,7 +159,7 @@ impl Outcome {
 
     /// Whether the packet was lost to its sender: not what ends here because it has done what it was sent for.
     pub const fn is_lost(self) -> bool {
-        self.is_drop() && !matches!(self, Self::HandshakeDone | Self::Held | Self::Swallowed | Self::GivenUp)
+        self.is_drop() && !matches!(self, Self::HandshakeDone | Self::Held | Self::GivenUp)
     }
 }
 
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn nothing_is_lost_that_did_what_it_was_sent_for() {
-        for done in [Outcome::HandshakeDone, Outcome::Held, Outcome::Swallowed, Outcome::GivenUp] {
+        for done in [Outcome::HandshakeDone, Outcome::Held, Outcome::GivenUp] {
             assert!(done.is_drop() && !done.is_lost(), "{}", done.name());
         }
         assert!(Outcome::NoBackend.is_lost());

@@ -55,7 +55,7 @@ pub(super) async fn run(
                 None => "drain".to_owned(),
             };
             let mut row = steer(client, Method::POST, &name.service, &name.backend, &what).await?;
-            if args.wait && drain::wait(client, name, args.deadline).await? == drain::End::Late {
+            if args.wait && drain::wait(client, name).await? == drain::End::Late {
                 row = steer(client, Method::POST, &name.service, &name.backend, "disable").await?;
             }
             answer(out, form, &row, |b| present::backends(std::slice::from_ref(b), look))

@@ -25,12 +25,9 @@ pub(super) enum End {
     Late,
 }
 
-/// Waits until a backend has nothing left to do, or the deadline (in seconds) has come.
-pub(super) async fn wait(
-    client: &Client,
-    name: &BackendName,
-    deadline: Option<u64>,
-) -> Result<End, CliError> {
+/// Waits until a backend that drains has nothing left to do, or its deadline has come: by the clock of `lbd`, which moves the sessions
+/// then.
+pub(super) async fn wait(client: &Client, name: &BackendName) -> Result<End, CliError> {
     let path = format!("/v1/backends/{}/{}/load", encode(&name.service), encode(&name.backend));
     let begun = Instant::now();
     let bar = ProgressBar::no_length();
@@ -41,6 +38,11 @@ pub(super) async fn wait(
     let (mut least, mut fewer, mut was_moving) = (u64::MAX, begun, false);
     loop {
         let left: LoadRow = client.get(&path).await?;
+        if !left.draining {
+            bar.abandon_with_message("it was told something else");
+            let (service, backend) = (name.service.clone(), name.backend.clone());
+            return Err(CliError::Overruled { service, backend });
+        }
         let sum = left.sessions + left.flows;
         most = most.max(sum);
         if left.moving_per_second.is_some() != was_moving {
@@ -54,7 +56,7 @@ pub(super) async fn wait(
         let is_young = left.moving_per_second.is_some() && pace.0.len() < 4;
         let estimate = if is_young { at_most(left) } else { pace.estimate() };
         bar.set_message(message(left, estimate));
-        let is_late = is_late(left, deadline, begun.elapsed());
+        let is_late = left.moving_per_second.is_some();
         if sum == 0 && !is_late {
             bar.finish_with_message("nothing is left");
             return Ok(End::Drained);
@@ -72,17 +74,6 @@ pub(super) async fn wait(
             return Ok(End::Late);
         }
         tokio::time::sleep(LOOK).await;
-    }
-}
-
-/// Whether the deadline (in seconds) has come: by the clock of `lbd`, which moves the sessions then. It began to count before this
-/// program, so sessions may be gone before the deadline has come by this one's.
-fn is_late(left: LoadRow, deadline: Option<u64>, waited: Duration) -> bool {
-    match (left.moving_per_second, left.deadline_unix_seconds) {
-        (Some(_), _) => true,
-        (None, Some(_)) => false,
-        // None was set, or somebody has said something else of the backend meanwhile.
-        (None, None) => deadline.is_some_and(|deadline| waited >= Duration::from_secs(deadline)),
     }
 }
 
@@ -128,22 +119,6 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_deadline_comes_when_sessions_are_moved() {
-        let left = |deadline_unix_seconds, moving_per_second| LoadRow {
-            sessions: 0,
-            flows: 0,
-            deadline_unix_seconds,
-            moving_per_second,
-        };
-        let soon = Duration::from_millis(1_990);
-        assert!(is_late(left(Some(1_000), Some(20)), Some(2), soon), "its clock is ahead of ours");
-        assert!(!is_late(left(Some(1_000), None), Some(2), Duration::from_secs(3)), "it is behind");
-        assert!(!is_late(left(None, None), Some(2), soon));
-        assert!(is_late(left(None, None), Some(2), Duration::from_secs(2)), "nobody waits for ever");
-        assert!(!is_late(left(None, None), None, Duration::from_secs(1_000_000)));
-    }
 
     #[test]
     fn the_estimate_is_what_the_latest_looks_say() {

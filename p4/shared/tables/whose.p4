@@ -1,4 +1,4 @@
-// Whose a packet is: by what it goes to, and by what it comes from. Few things can be where the target says `IN_TCAM`.
+// Whose a packet is: by what it goes to, and by what it comes from. Tables marked `IN_TCAM` are small.
 @name(".service")
 action service(bit<32> id, bit<16> slot, bit<8> mode, bit<8> affinity, bit<8> fallback, bit<64> key_mask,
                bit<32> table_mask) {

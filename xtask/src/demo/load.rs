@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
+use std::ops::RangeInclusive;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -19,8 +20,9 @@ const GENERATORS: u8 = 3;
 const FIRST_CLIENT: u8 = 80;
 /// wrk cannot choose its address; it runs as a user whose routes do.
 const FIRST_USER: u32 = 61_000;
-/// How long a request may take: longer than it does on a machine that is busy with something else.
-const PATIENCE: &str = "15s";
+/// How long a request may take, in seconds: half of the load's time, so that one that takes longer is seen, but not less and not more
+/// than this.
+const PATIENCE: RangeInclusive<u64> = 2..=15;
 
 /// Notes which backends answered in each of wrk's threads, and prints one JSON object at the end.
 const SCRIPT: &str = r#"
@@ -87,6 +89,7 @@ impl Load {
     pub(super) fn start(time: Duration) -> Result<Self> {
         let script = std::path::Path::new(crate::sandbox::DIRECTORY).join("wrk.lua");
         fs::write(&script, SCRIPT).with_context(|| format!("cannot write {}", script.display()))?;
+        let patience = (time.as_secs() / 2).clamp(*PATIENCE.start(), *PATIENCE.end());
         let mut load = Self { generators: Vec::new() };
         for n in 0..GENERATORS {
             for (family, vip) in [("-4", VIP4.to_string()), ("-6", format!("[{VIP6}]"))] {
@@ -102,7 +105,7 @@ impl Load {
                     "8",
                 ]);
                 wrk.arg("--duration").arg(format!("{}s", time.as_secs())).arg("--script").arg(&script);
-                wrk.args(["--timeout", PATIENCE]);
+                wrk.arg("--timeout").arg(format!("{patience}s"));
                 wrk.arg(format!("http://{vip}/whoami"))
                     .stdin(Stdio::null())
                     .stdout(Stdio::piped())

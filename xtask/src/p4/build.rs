@@ -19,9 +19,11 @@ const SOURCES: &str = "stickleback.sources";
 pub(super) fn programs() -> Result<()> {
     bmv2()?;
     match tofino::driver() {
-        Some(driver) => tofino::build(&driver),
-        None => {
-            say("p4/tna is not compiled: p4c has no backend for Tofino here (p4c-barefoot)");
+        Ok(driver) => tofino::build(&driver),
+        Err(missing) => {
+            say(&format!(
+                "p4/tna is not compiled: {missing} is not on the PATH (p4lang/p4c with its backend for Tofino)"
+            ));
             Ok(())
         }
     }

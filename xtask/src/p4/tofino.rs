@@ -16,6 +16,8 @@ use crate::workspace;
 const DRIVER: &str = "p4c";
 /// The compiler's backend.
 const BACKEND: &str = "p4c-barefoot";
+/// The assembler.
+const ASSEMBLER: &str = "bfas";
 /// What the backend writes for the assembler.
 const ASSEMBLY: &str = "stickleback.bfa";
 
@@ -48,9 +50,11 @@ struct Written {
     kind: Option<String>,
 }
 
-/// The driver, if it can compile for Tofino.
-pub(super) fn driver() -> Option<PathBuf> {
-    workspace::program(BACKEND).and_then(|_| workspace::program(DRIVER))
+/// The driver, or which of the programs that it takes is not there.
+pub(super) fn driver() -> Result<PathBuf, &'static str> {
+    let find = |name| workspace::program(name).ok_or(name);
+    [BACKEND, ASSEMBLER].into_iter().try_for_each(|name| find(name).map(drop))?;
+    find(DRIVER)
 }
 
 /// Compiles the program, and prints what it takes.

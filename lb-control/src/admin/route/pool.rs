@@ -123,13 +123,14 @@ pub(in crate::admin) async fn load(
     let (sessions, flows) = context.reconciler.load(&service, &backend).await?;
     let overrides = context.reconciler.overrides().await?;
     let change = overrides.backends.get(&(service, backend)).copied().unwrap_or_default();
-    let deadline = change.deadline.filter(|_| change.admin == Some(Admin::Draining));
+    let draining = change.admin == Some(Admin::Draining);
+    let deadline = change.deadline.filter(|_| draining);
     let is_overdue = deadline.is_some_and(|deadline| deadline <= now());
     let rate = match context.reconciler.desired().await? {
         Some(desired) if is_overdue => Some(desired.node.limits.drain_rate),
         Some(_) | None => None,
     };
-    Ok(Json(LoadRow { sessions, flows, deadline_unix_seconds: deadline, moving_per_second: rate }))
+    Ok(Json(LoadRow { sessions, flows, draining, deadline_unix_seconds: deadline, moving_per_second: rate }))
 }
 
 /// Let sessions that moved go back to where they were, if that backend takes sessions, at most `drain-rate` of them a second.

@@ -152,6 +152,8 @@ pub struct LoadRow {
     pub sessions: u64,
     /// Translated connections to it, without those that are over.
     pub flows: u64,
+    /// Whether it was last told to drain.
+    pub draining: bool,
     /// When its sessions are moved, in seconds since 1970 UTC; absent = never.
     pub deadline_unix_seconds: Option<u64>,
     /// Sessions that are moved a second, now that its deadline has come.

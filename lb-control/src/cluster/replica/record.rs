@@ -110,7 +110,7 @@ pub(super) fn feed(recovery: &mut Recovery, recovered: &Recovered) -> Result<(),
             recovery.event(stream, number, content, left);
             number += 1;
         });
-        read.ok_or(Unreadable("a block of events"))?;
+        read.filter(|()| number == block.last + 1).ok_or(Unreadable("a block of events"))?;
     }
     Ok(())
 }
@@ -118,6 +118,7 @@ pub(super) fn feed(recovery: &mut Recovery, recovered: &Recovered) -> Result<(),
 /// Begins a node with values of a journal, whatever they are: the entry of fuzzing. A value is its kind, its length in two bytes,
 /// and so many bytes.
 pub(super) fn examine(mut data: &[u8]) {
+    let new = || Recovery::new(Config::new(NodeId(1), vec![NodeId(2)]), Time(0), 1 << 41, 5);
     let mut recovered = Recovered::default();
     while let Some(([kind, low, high], rest)) = data.split_first_chunk::<3>() {
         let length = usize::from(u16::from_le_bytes([*low, *high])).min(rest.len());
@@ -126,7 +127,9 @@ pub(super) fn examine(mut data: &[u8]) {
         match kind % 4 {
             0 => {
                 let first = recovered.blocks.last().map_or(1, |block| block.last + 1);
-                let last = first + u64::from(*kind);
+                let mut events = 0;
+                let _ = each(&mut new(), &bytes, |_, _, _, _| events += 1);
+                let last = first + events - 1;
                 recovered.blocks.push(Block { origin: 1, epoch: 1 << 20, first, last, bytes });
             }
             1 => recovered.views.push(bytes),
@@ -135,8 +138,7 @@ pub(super) fn examine(mut data: &[u8]) {
         }
         data = rest;
     }
-    let config = Config::new(NodeId(1), vec![NodeId(2)]);
-    let mut recovery = Recovery::new(config, Time(0), 1 << 41, 5);
+    let mut recovery = new();
     if feed(&mut recovery, &recovered).is_err() {
         return;
     }

@@ -79,6 +79,27 @@ async fn the_end_of_a_drain_is_of_one_backend_alone() {
     assert_eq!((&load["sessions"], &load["moving_per_second"]), (&Value::from(0), &Value::from(10_000)));
 }
 
+#[tokio::test]
+async fn who_waits_for_a_drain_is_told_that_somebody_has_called_it_off() {
+    let (slot, generation) = place("be1").await;
+    let rig = Rig::with(CONFIG, &[(0x0a00_0007, slot, generation)], Faults::default()).await;
+    let wait = rig.lbctl("drain web be1 --wait --deadline 3600");
+    let call_off = async {
+        while rig.client.get::<Value>("/v1/backends/web/be1/load").await.unwrap()["draining"] != true {
+            sleep(Duration::from_millis(10)).await;
+        }
+        rig.lbctl("undrain web be1").await
+    };
+    let (waited, called_off) = tokio::join!(wait, call_off);
+    called_off.unwrap();
+    let error = waited.unwrap_err();
+    assert!(error.contains("backend be1 of service web: it does not drain any more"), "{error}");
+    assert!(
+        rig.json("backends --service web").await[0]["admin"] == "enabled",
+        "it was disabled all the same"
+    );
+}
+
 /// Where `COUNT` sessions of `be2` are after it was down and has come back, on a daemon with these words for `web`.
 async fn after_a_failure(lines: String) -> Rig {
     const COUNT: u32 = 40;
