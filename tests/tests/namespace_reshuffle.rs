@@ -123,7 +123,11 @@ fn namespace_reshuffle_breaks_no_connection() -> Result<()> {
     for transfer in transfers.drain(..) {
         let output = transfer.wait_with_output()?;
         let (told, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        ensure!(output.status.success() && told.trim() == LONG.0.to_string(), "{told} bytes: {said}");
+        ensure!(
+            output.status.success() && told.trim() == LONG.0.to_string(),
+            "{told} bytes, {}: {said}",
+            output.status
+        );
     }
     let mut sums = [0; 2];
     for node in &nodes {
